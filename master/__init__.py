@@ -1,0 +1,1 @@
+"""The parent process: one thread, no event loop, no ZeroMQ, no engine."""

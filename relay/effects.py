@@ -1,0 +1,199 @@
+"""What goes into `Control.handle` and what comes out of it. Inputs are facts about the outside; effects are what control
+wants done. Neither waits.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relay.commands import Command
+from relay.events import Event
+from relay.facts import Envelope, Snapshot
+from relay.ids import Incarnation, RequestId, SessionId, Slot
+
+
+class Protocol(StrEnum):
+    """Which HTTP protocol an offer came by."""
+
+    WHIP = "whip"
+    WHEP = "whep"
+
+
+# --- inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """POST /whip/{room} or /whep/{room}."""
+
+    request: RequestId
+    protocol: Protocol
+    room: str
+    token: str | None
+    sdp: str
+    participant: str | None
+    """WHEP: which participant to watch; None for the room's first publisher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """PATCH of a session: trickled candidates (204) or an ICE restart (200)."""
+
+    request: RequestId
+    session: str
+    token: str | None
+    if_match: str | None
+    fragment: str
+    """application/trickle-ice-sdpfrag, RFC 8840."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """DELETE of a session by its client (or by the admin, without a token check)."""
+
+    request: RequestId
+    session: str
+    token: str | None
+    by_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsAsked:
+    """GET /rooms, or one room. Without `room`, all."""
+
+    request: RequestId
+    room: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDeleted:
+    """Admin: every session of a room ends, on every worker."""
+
+    request: RequestId
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAsked:
+    """Admin: GET /sessions/{id}, with the transport's statistics or the cause of its failure."""
+
+    request: RequestId
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSaid:
+    """An event of the engine."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class FactHeard:
+    """A fact of another worker."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHeard:
+    """The answer to AskSnapshot, or None-like when that worker is gone (then SlotChanged follows)."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChanged:
+    """The master's slot table changed: this slot now lives its `incarnation`, or is dead when None."""
+
+    slot: Slot
+    incarnation: Incarnation | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomClosedElsewhere:
+    """Another worker was asked to delete a room; its sessions here end too."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """About once a second: ages tombstones, sends Load."""
+
+
+Input = (
+    Offered
+    | Patched
+    | Deleted
+    | RoomsAsked
+    | RoomDeleted
+    | SessionAsked
+    | EngineSaid
+    | FactHeard
+    | SnapshotHeard
+    | SlotChanged
+    | RoomClosedElsewhere
+    | Ticked
+)
+
+
+# --- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one HTTP request."""
+
+    request: RequestId
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Commands for the engine, in order."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A fact for all workers; the bus adds nothing, control has numbered it."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class AskSnapshot:
+    """Another worker's standing facts are wanted: its sequence has a gap, or it is new to us."""
+
+    slot: Slot
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """The request is another slot's: the bus carries it there and the answer back. 504 when none comes in time."""
+
+    request: RequestId
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRoomEverywhere:
+    """Tells every other worker to end the room's sessions."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """For the log and the counters: a session is over."""
+
+    session: SessionId
+    cause: str
+
+
+Effect = Reply | Submit | Announce | AskSnapshot | PassOn | CloseRoomEverywhere | SessionEnded
+

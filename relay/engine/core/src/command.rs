@@ -1,0 +1,211 @@
+//! Python -> engine: what the control plane wants done, as msgpack. Owns the shapes, refuses what it does not know; must
+//! never act on them. `relay/commands.py` is the other side, `tests/contract` holds the golden bytes both must match.
+//!
+//! A command is a map of one entry, `{"Name": {field: value, ...}}`. The caller names everything (ids, ICE credentials,
+//! SSRCs, track logs), so nothing waits for a reply; a command that cannot be carried out comes back as `CommandFailed`.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    OpenTransport(OpenTransport),
+    RestartIce(RestartIce),
+    CloseTransport(CloseTransport),
+    Publish(Publish),
+    Unpublish(Unpublish),
+    Subscribe(Subscribe),
+    Attach(Attach),
+    Detach(Detach),
+    Unsubscribe(Unsubscribe),
+    ReportTransport(ReportTransport),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DtlsRole {
+    Client,
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FingerprintHash {
+    #[serde(rename = "sha-256")]
+    Sha256,
+    #[serde(rename = "sha-384")]
+    Sha384,
+    #[serde(rename = "sha-512")]
+    Sha512,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaKind {
+    Audio,
+    Video,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CodecName {
+    Opus,
+    Vp8,
+    Vp9,
+    H264,
+    Av1,
+}
+
+/// An RTP header extension by meaning; the URIs are in `relay/sdp.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtensionKind {
+    Mid,
+    Rid,
+    RepairedRid,
+    AudioLevel,
+    TransportCc,
+    AbsSendTime,
+    AbsCaptureTime,
+    PlayoutDelay,
+    VideoOrientation,
+    DependencyDescriptor,
+    VideoContentType,
+    ColorSpace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extension {
+    /// 1..=14 fit a one-byte header (RFC 8285 section 4.2), up to 255 a two-byte one.
+    pub id: u8,
+    pub kind: ExtensionKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenTransport {
+    pub transport: u64,
+    /// Two lowercase hex digits of the slot, then random ice-chars.
+    pub local_ufrag: String,
+    pub local_pwd: String,
+    pub remote_ufrag: String,
+    pub remote_pwd: String,
+    /// Our role: `client` when the offer said `setup:passive`.
+    pub dtls_role: DtlsRole,
+    pub fingerprint_hash: FingerprintHash,
+    /// Raw digests; the peer's certificate must match one.
+    pub fingerprints: Vec<serde_bytes::ByteBuf>,
+    /// Whether the client will send media: then its silence after the handshake is reported as `no_srtp`.
+    pub expects_media: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartIce {
+    pub transport: u64,
+    pub local_ufrag: String,
+    pub local_pwd: String,
+    pub remote_ufrag: String,
+    pub remote_pwd: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloseTransport {
+    pub transport: u64,
+}
+
+/// A codec as one side numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Codec {
+    pub name: CodecName,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+    /// Hz.
+    pub clock_rate: u32,
+}
+
+/// One RTP stream of a publication: the only one, or one simulcast encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encoding {
+    /// The wire name of a simulcast encoding (RFC 8852).
+    pub rid: Option<String>,
+    /// Known when the offer says so; otherwise learnt from mid and rid, or from the payload type.
+    pub ssrc: Option<u32>,
+    pub rtx_ssrc: Option<u32>,
+    /// The track log that this encoding is written to; the caller owns the numbering.
+    pub log: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    pub publication: u64,
+    pub transport: u64,
+    pub kind: MediaKind,
+    pub mid: String,
+    pub codec: Codec,
+    /// Lowest quality first, at most three.
+    pub encodings: Vec<Encoding>,
+    pub extensions: Vec<Extension>,
+    /// Whether the client answers generic NACK (RFC 4585), PLI and FIR (RFC 5104).
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpublish {
+    pub publication: u64,
+}
+
+/// The receiving end of one m-line of a viewer: an outgoing RTP stream with its own SSRC, fed by `Attach`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
+    pub subscription: u64,
+    pub transport: u64,
+    pub kind: MediaKind,
+    pub mid: String,
+    pub ssrc: u32,
+    pub rtx_ssrc: Option<u32>,
+    pub cname: String,
+    pub extensions: Vec<Extension>,
+}
+
+/// Feeds a subscription from a publication's track logs. Attaching another publication later keeps the outgoing
+/// sequence numbers and timestamps continuous.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    pub subscription: u64,
+    pub publication: u64,
+    /// The logs of the publication's encodings, lowest quality first.
+    pub logs: Vec<u32>,
+    /// As the subscriber numbers it.
+    pub codec: Codec,
+    /// The publisher's numbering, to be rewritten to the subscriber's.
+    pub source_extensions: Vec<Extension>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detach {
+    pub subscription: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscribe {
+    pub subscription: u64,
+}
+
+/// Asks for a `TransportReport` event that carries `request` back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportTransport {
+    pub transport: u64,
+    pub request: u64,
+}

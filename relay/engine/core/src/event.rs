@@ -1,0 +1,143 @@
+//! Engine -> Python: what happened that the control plane must know. Never anything per packet. Same wire form as
+//! commands; `relay/events.py` is the other side.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    TransportConnected(TransportConnected),
+    TransportClosed(TransportClosed),
+    TransportStalled(TransportStalled),
+    PublicationStarted(PublicationStarted),
+    PublicationEnded(PublicationEnded),
+    TransportReport(TransportReport),
+    CommandFailed(CommandFailed),
+}
+
+/// Why a transport ended or does not work; the label is the metric's label and what `GET /sessions/{id}` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The control plane closed it: not a failure.
+    Closed,
+    /// The client sent DTLS close_notify: not a failure.
+    ClosedByPeer,
+    /// No STUN request with this ufrag arrived.
+    NoStun,
+    /// STUN arrived, but its MESSAGE-INTEGRITY never matched.
+    BadIntegrity,
+    /// ICE worked, but no DTLS record arrived.
+    NoClientHello,
+    /// DTLS began and did not finish in time.
+    HandshakeTimeout,
+    /// The peer sent a DTLS alert, or the library refused the handshake.
+    DtlsAlert,
+    /// The peer's certificate is not the one that its SDP promised.
+    FingerprintMismatch,
+    /// DTLS finished without a common SRTP profile.
+    NoSrtpProfile,
+    /// Connected, and a publisher, but no SRTP packet that authenticates has come.
+    NoSrtp,
+    /// No authenticated STUN request for the consent period (RFC 7675).
+    ConsentLost,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportConnected {
+    pub transport: u64,
+    /// IANA name, such as `AEAD_AES_128_GCM`.
+    pub srtp_profile: String,
+    /// Such as `DTLSv1.2`.
+    pub dtls_version: String,
+    /// From the first DTLS record to the keys, microseconds.
+    pub handshake_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportClosed {
+    pub transport: u64,
+    pub cause: Cause,
+}
+
+/// Something is wrong, and the transport lives on in case it mends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportStalled {
+    pub transport: u64,
+    pub cause: Cause,
+}
+
+/// The first packet of a publication is in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicationStarted {
+    pub publication: u64,
+}
+
+/// Every stream of the publication said BYE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicationEnded {
+    pub publication: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportReport {
+    pub transport: u64,
+    pub request: u64,
+    /// `new`, `checked`, `handshaking`, `connected`.
+    pub state: String,
+    pub remote_address: Option<String>,
+    pub srtp_profile: Option<String>,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    /// Drops by label, zero entries left out.
+    pub drops: Vec<(String, u64)>,
+    /// From RTCP of either direction; `None` before the first measurement.
+    pub round_trip_ms: Option<f64>,
+    pub publications: Vec<PublicationReport>,
+    pub subscriptions: Vec<SubscriptionReport>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicationReport {
+    pub publication: u64,
+    pub packets: u64,
+    pub bytes: u64,
+    pub packets_lost: u64,
+    pub packets_recovered: u64,
+    pub jitter_ms: f64,
+    pub nacks_sent: u64,
+    pub key_frames_asked: u64,
+    pub key_frames: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriptionReport {
+    pub subscription: u64,
+    pub publication: Option<u64>,
+    pub packets: u64,
+    pub bytes: u64,
+    pub retransmitted: u64,
+    pub nacks_received: u64,
+    /// 0..1, from the viewer's last receiver report.
+    pub fraction_lost: f64,
+    pub key_frames_asked: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandFailed {
+    /// The command's name.
+    pub command: String,
+    /// The id that the command was about: transport, publication or subscription.
+    pub id: u64,
+    pub reason: String,
+}

@@ -1,0 +1,9 @@
+//! The packet path. Owns what decides about packets; is told the time and handed bytes, and must never know a
+//! socket, a clock, a thread or Python. Read `engine.rs` next: it is where the transport and forwarding halves meet.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod drop;
+pub mod event;
+pub mod outbox;
+pub mod time;

@@ -1,0 +1,81 @@
+//! The datagrams that one wake-up of the reactor will send, packed end to end so that runs to one destination can
+//! leave as one GSO send. Owns bytes and addresses; must never know what is inside them. Read the shell's `udp` next.
+
+use std::net::SocketAddr;
+
+/// Which of the worker's UDP sockets a datagram came in on or leaves by: an index into the list given at start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SocketIndex(pub u8);
+
+/// The two ends of a path: our socket and the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Path {
+    pub socket: SocketIndex,
+    pub remote: SocketAddr,
+}
+
+/// One datagram to send: `start..start + len` of the outbox's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    pub path: Path,
+    pub start: usize,
+    pub len: usize,
+}
+
+/// A bounded batch of datagrams. Its memory is allocated once.
+#[derive(Debug)]
+pub struct Outbox {
+    bytes: Box<[u8]>,
+    used: usize,
+    datagrams: Vec<Datagram>,
+}
+
+impl Outbox {
+    /// Room for `bytes` of payload and `datagrams` datagrams.
+    pub fn new(bytes: usize, datagrams: usize) -> Outbox {
+        Outbox { bytes: vec![0; bytes].into_boxed_slice(), used: 0, datagrams: Vec::with_capacity(datagrams) }
+    }
+
+    /// A buffer of `len` bytes to write one datagram into, or `None` when the batch is full: drain, then ask again.
+    /// Nothing is sent of it until `commit`.
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.datagrams.len() == self.datagrams.capacity() || self.bytes.len() - self.used < len {
+            return None;
+        }
+        Some(&mut self.bytes[self.used..self.used + len])
+    }
+
+    /// Queues the first `len` bytes of the buffer that `reserve` gave last.
+    pub fn commit(&mut self, path: Path, len: usize) {
+        debug_assert!(self.used + len <= self.bytes.len());
+        self.datagrams.push(Datagram { path, start: self.used, len });
+        self.used += len;
+    }
+
+    /// Copies a whole datagram in; false when the batch is full.
+    pub fn push(&mut self, path: Path, datagram: &[u8]) -> bool {
+        let Some(buffer) = self.reserve(datagram.len()) else { return false };
+        buffer.copy_from_slice(datagram);
+        self.commit(path, datagram.len());
+        true
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// The queued datagrams in the order in which they were committed, and the bytes that they index.
+    pub fn queued(&self) -> (&[Datagram], &[u8]) {
+        (&self.datagrams, &self.bytes[..self.used])
+    }
+
+    /// Forgets everything queued.
+    pub fn clear(&mut self) {
+        self.datagrams.clear();
+        self.used = 0;
+    }
+}

@@ -1,0 +1,1 @@
+//! Waits for the engine: the Python class, the reactor, the mailbox, UDP.

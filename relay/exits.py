@@ -1,0 +1,16 @@
+"""Worker exit codes: the contract with the master."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a worker's exit status tells the master to do."""
+
+    STOPPED = 0
+    """Asked to stop, and did. Not respawned while the master stops; respawned otherwise."""
+    CRASHED = 1
+    """An unexpected exception. Respawned with back-off."""
+    BOOT_FAILED = 3
+    """Could not start (import, engine, ports of its own). Counts towards the crash-loop limit at once."""
+    CONFIG_REFUSED = 4
+    """The configuration that the master handed over does not hold. The master stops: respawning cannot mend it."""

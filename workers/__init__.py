@@ -1,0 +1,1 @@
+"""One worker process: waits, never decides. Imports relay, and nothing of master."""
