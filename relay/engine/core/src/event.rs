@@ -42,6 +42,44 @@ pub enum Cause {
     ConsentLost,
 }
 
+impl Cause {
+    pub const ALL: &'static [Cause] = &[
+        Cause::Closed,
+        Cause::ClosedByPeer,
+        Cause::NoStun,
+        Cause::BadIntegrity,
+        Cause::NoClientHello,
+        Cause::HandshakeTimeout,
+        Cause::DtlsAlert,
+        Cause::FingerprintMismatch,
+        Cause::NoSrtpProfile,
+        Cause::NoSrtp,
+        Cause::ConsentLost,
+    ];
+
+    /// The wire name, which is the metric's label too.
+    pub fn label(self) -> &'static str {
+        match self {
+            Cause::Closed => "closed",
+            Cause::ClosedByPeer => "closed_by_peer",
+            Cause::NoStun => "no_stun",
+            Cause::BadIntegrity => "bad_integrity",
+            Cause::NoClientHello => "no_client_hello",
+            Cause::HandshakeTimeout => "handshake_timeout",
+            Cause::DtlsAlert => "dtls_alert",
+            Cause::FingerprintMismatch => "fingerprint_mismatch",
+            Cause::NoSrtpProfile => "no_srtp_profile",
+            Cause::NoSrtp => "no_srtp",
+            Cause::ConsentLost => "consent_lost",
+        }
+    }
+
+    /// Whether a session that ended so counts as failed.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Cause::Closed | Cause::ClosedByPeer)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransportConnected {

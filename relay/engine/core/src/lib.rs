@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod config;
+pub mod deadlines;
 pub mod drop;
 pub mod event;
 pub mod outbox;

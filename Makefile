@@ -1,0 +1,90 @@
+# Millrace. `make help` lists what there is; `make run` and `make test` are all that a newcomer needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO := cargo
+ENGINE := relay/engine
+RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(ENGINE)/Cargo.lock $(wildcard $(ENGINE)/*/Cargo.toml)
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.PHONY: run
+run: build ## Build what is missing and start the relay on this machine's loopback
+	@exec $(BIN)/millrace serve $(ARGS)
+
+.PHONY: build
+build: .stamp-engine ## Build the engine into the virtual environment
+
+.PHONY: setup
+setup: ## Install the Debian packages and Python packages that tests need too
+	@scripts/debian-packages.sh test
+	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node
+
+.stamp-venv: pyproject.toml scripts/debian-packages.sh
+	@scripts/debian-packages.sh build
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check 'maturin>=1.9,<2'
+	@touch $@
+
+.stamp-engine: .stamp-venv $(RUST_SOURCES)
+	@echo "Building the engine ..."
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+.stamp-dev: .stamp-engine
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python scripts/dev_requirements.py)
+	@touch $@
+
+.stamp-node: tests/browser/package-lock.json
+	@cd tests/browser && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+.PHONY: test
+test: setup lint test-engine test-python ## Everything that CI runs
+
+.PHONY: lint
+lint: setup ## Formatters, linters, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest relay._engine --mypy-config-file pyproject.toml
+	cd $(ENGINE) && $(CARGO) fmt --check
+	cd $(ENGINE) && $(CARGO) clippy --quiet --all-targets -- -D warnings
+
+.PHONY: test-engine
+test-engine: ## The engine's unit, vector, scenario, property and corpus tests
+	cd $(ENGINE) && $(CARGO) test --quiet
+
+.PHONY: test-python
+test-python: setup ## Unit, contract, simulation, system and browser tests
+	$(BIN)/pytest
+
+.PHONY: test-fast
+test-fast: setup ## What needs no browser and no real process
+	cd $(ENGINE) && $(CARGO) test --quiet
+	$(BIN)/pytest tests/unit tests/contract tests/sim
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
+	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS_EACH),60) || exit 1; done
+
+.PHONY: miri
+miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain with the miri component
+	cd $(ENGINE) && $(CARGO) +nightly miri test -p millrace-arena
+
+.PHONY: format
+format: setup ## Format everything
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd $(ENGINE) && $(CARGO) fmt
+
+.PHONY: clean
+clean: ## Remove what builds and tests made
+	rm -rf $(VENV) .stamp-* $(ENGINE)/target relay/_engine*.so tests/browser/node_modules tests/artifacts
