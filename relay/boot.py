@@ -1,0 +1,57 @@
+"""What the master hands to a worker in the child after the fork. Descriptors are plain numbers, inherited and already
+bound; the worker must not close another slot's. Read next: `workers/main.py`, which takes it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.config import Config
+from relay.ids import Incarnation, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSocket:
+    """This slot's UDP socket on one bound address."""
+
+    fd: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateAddress:
+    """Where clients reach the media port, most wanted first: bound, enumerated or announced."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One worker's share of what the master has made."""
+
+    config: Config
+    slot: Slot
+    incarnation: Incarnation
+    slots: int
+    """How many workers there are; slots are 0 to slots - 1."""
+    http_sockets: tuple[int, ...]
+    """This slot's TCP listeners, listening."""
+    admin_sockets: tuple[int, ...]
+    media_sockets: tuple[MediaSocket, ...]
+    """In the order of `media.bind`: the place in it is the socket number in paths and in the address table."""
+    candidates: tuple[CandidateAddress, ...]
+    arena: int
+    """The memfd, its header written."""
+    doorbells: tuple[int, ...]
+    """One eventfd per slot, this one's own included; non-blocking."""
+    flow_map: int | None
+    """The steering program's map, or None when workers hand over."""
+    certificate_pem: str
+    private_key_pem: str
+    fingerprint: str
+    """As in the SDP: `sha-256 AB:CD:...`."""
+    runtime_directory: Path
+    """Mode 0700; for `worker-{slot}.pub` and `worker-{slot}.rpc`."""
+    started_at: float
+    """Unix time of the server's start, seconds."""

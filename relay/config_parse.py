@@ -1,0 +1,179 @@
+"""Text to `Config`, or every problem at once. Driven by the dataclasses of `relay/config.py`: no key is named here but
+in the checks that concern several keys. It must never open a file. Read next: `relay/config_rules.py`.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from relay.config import Config, is_loopback
+from relay.config_rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where, what was found, what was expected."""
+
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: found {self.found}, expected {self.expected}"
+
+
+def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Problem, ...]:
+    """Makes the configuration from TOML and `section.key=value` overrides, whose values are TOML or else plain text."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return (Problem("file", str(error), "TOML (https://toml.io)"),)
+    parser = _Parser([])
+    for each in overrides:
+        parser.override(tree, each)
+    config = parser.section(Config, tree, "")
+    assert isinstance(config, Config), "a section with a problem is built from its defaults"
+    refused = {problem.key for problem in parser.problems}
+    parser.problems += (problem for problem in _contradictions(config, refused) if problem.key not in refused)
+    return tuple(parser.problems) or config
+
+
+def _contradictions(config: Config, refused: set[str]) -> Iterator[Problem]:
+    """What no single key can tell."""
+    if config.is_open and "auth.keys" not in refused:
+        binds = {"http.bind": config.http.bind, "media.bind": config.media.bind, "admin.bind": (config.admin.bind,)}
+        for key, addresses in binds.items():
+            for address in addresses:
+                if not is_loopback(address):
+                    expected = "loopback addresses while auth.keys is empty; `millrace keys` makes a key pair"
+                    yield Problem(key, _show(address), expected)
+    if bool(config.dtls.certificate) != bool(config.dtls.key):
+        missing = "dtls.key" if config.dtls.certificate else "dtls.certificate"
+        yield Problem(missing, "nothing", "a PEM file, as the other half is given")
+    if config.http.port == config.admin.port != 0:
+        yield Problem("admin.port", str(config.admin.port), "another port than http.port")
+    for key, limit_key in _NO_MORE_THAN.items():
+        value, limit = attrgetter(key, limit_key)(config)
+        if value > limit:
+            yield Problem(key, str(value), f"at most {limit_key}, which is {limit}")
+
+
+_NO_MORE_THAN = {
+    "limits.sessions_per_worker": "arena.sessions_per_slot",
+    "limits.publications_per_worker": "arena.logs_per_slot",
+    "workers.respawn_backoff_ms": "workers.respawn_backoff_limit_ms",
+}
+_REFUSED: Any = object()
+"""Stands for a value that has left a problem behind."""
+
+
+@dataclass(slots=True)
+class _Parser:
+    problems: list[Problem]
+
+    def refuse(self, key: str, found: str, expected: str) -> Any:
+        self.problems.append(Problem(key, found, expected))
+        return _REFUSED
+
+    def override(self, tree: dict[str, Any], override: str) -> None:
+        name, equals, text = override.partition("=")
+        *path, last = name.strip().split(".")
+        if not equals or not path or not all((*path, last)):
+            self.refuse("--set", _show(override), "section.key=value")
+            return
+        for step in path:
+            below = tree.setdefault(step, {})
+            if not isinstance(below, dict):
+                self.refuse(f"--set {name}", _show(below), f"a table at {step}")
+                return
+            tree = below
+        try:
+            tree[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            tree[last] = text
+
+    def section(self, kind: type[Any], found: object, key: str) -> Any:
+        if not isinstance(found, dict):
+            return self.refuse(key, _show(found), "a table")
+        hints = get_type_hints(kind, include_extras=True)
+        for name in found.keys() - hints.keys():
+            self._refuse_unknown(f"{key}.{name}" if key else name, name, list(hints))
+        values = {
+            name: self.value(hint, found[name], f"{key}.{name}" if key else name, ())
+            for name, hint in hints.items()
+            if name in found
+        }
+        required = [name for name in _required(kind) if values.get(name, _REFUSED) is _REFUSED]
+        for name in required:
+            if name not in found:
+                self.refuse(f"{key}.{name}", "nothing", "a value, as it has no default")
+        if required:
+            return _REFUSED
+        return kind(**{name: value for name, value in values.items() if value is not _REFUSED})
+
+    def _refuse_unknown(self, key: str, name: str, known: list[str]) -> None:
+        near = get_close_matches(name, known, 1)
+        hint = f"perhaps {near[0]}" if near else "one of " + ", ".join(known)
+        self.refuse(key, "an unknown key", hint)
+
+    def value(self, hint: Any, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
+        """Takes one value of the type `hint`; `rules` come from around it."""
+        if get_origin(hint) is Annotated:
+            inner, *around = get_args(hint)
+            return self.value(inner, found, key, (*around, *rules))
+        if is_dataclass(hint):
+            assert isinstance(hint, type), "hints are types"
+            return self.section(hint, found, key)
+        if get_origin(hint) is tuple:
+            value = self._list(get_args(hint)[0], found, key)
+        elif get_origin(hint) is Mapping:
+            value = self._texts(found, key)
+        elif get_origin(hint) is Literal:
+            choices = get_args(hint)
+            value = found if found in choices else self.refuse(key, _show(found), "one of " + ", ".join(choices))
+        else:
+            value = self._scalar(hint, found, key, rules)
+        return value if value is _REFUSED else self._ruled(value, key, rules)
+
+    def _ruled(self, value: Any, key: str, rules: tuple[Rule, ...]) -> Any:
+        for rule in rules:
+            if not rule.accepts(value):
+                return self.refuse(key, "something else" if rule.secret else _show(value), rule.expected)
+        return value
+
+    def _list(self, hint: Any, found: object, key: str) -> Any:
+        if not isinstance(found, list):
+            return self.refuse(key, _show(found), "a list")
+        values = tuple(self.value(hint, entry, f"{key}[{place}]", ()) for place, entry in enumerate(found))
+        return _REFUSED if any(value is _REFUSED for value in values) else values
+
+    def _texts(self, found: object, key: str) -> Any:
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            return self.refuse(key, "something else", "a table of texts")
+        return MappingProxyType(dict(found))
+
+    def _scalar(self, hint: type, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
+        # bool is an int to Python, and true is not a number to anybody else.
+        if type(found) is hint:
+            return found
+        names = {int: "a whole number", bool: "true or false", str: "a text"}
+        return self.refuse(key, _show(found), rules[0].expected if rules else names[hint])
+
+
+def _required(kind: type[Any]) -> list[str]:
+    return [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+
+
+def _show(value: object) -> str:
+    """A value as it might stand in the file, short."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(map(_show, value)) + "]"
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

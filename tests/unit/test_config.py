@@ -1,0 +1,151 @@
+"""The configuration: its defaults, its example file, and what it refuses."""
+
+import tomllib
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from relay.config import Config
+from relay.config_parse import Problem, parse
+
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "millrace.example.toml"
+SECRET = "s" * 32
+
+
+def config(text: str = "", *overrides: str) -> Config:
+    parsed = parse(text, overrides)
+    assert isinstance(parsed, Config), parsed
+    return parsed
+
+
+def problems(text: str = "", *overrides: str) -> dict[str, Problem]:
+    parsed = parse(text, overrides)
+    assert isinstance(parsed, tuple), "expected problems"
+    return {problem.key: problem for problem in parsed}
+
+
+def plain(tree: object) -> object:
+    if isinstance(tree, tuple):
+        return [plain(entry) for entry in tree]
+    return {key: plain(entry) for key, entry in tree.items()} if hasattr(tree, "items") else tree
+
+
+def test_empty_text_gives_the_defaults() -> None:
+    assert config() == Config()
+
+
+def test_example_file_says_every_key_and_its_default() -> None:
+    example = tomllib.loads(EXAMPLE.read_text())
+    assert config(EXAMPLE.read_text()) == Config()
+    for section in fields(Config):
+        default = getattr(Config(), section.name)
+        # A Mapping default is not what asdict expects, so each section goes by its fields.
+        assert example[section.name] == {f.name: plain(getattr(default, f.name)) for f in fields(default)}
+
+
+def test_example_file_has_a_sentence_before_every_key() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    keys = [place for place, line in enumerate(lines) if "=" in line and not line.startswith("#")]
+    assert len(keys) == sum(len(fields(getattr(Config(), section.name))) for section in fields(Config))
+    assert [lines[place] for place in keys if not lines[place - 1].startswith("# ")] == []
+
+
+def test_every_problem_is_said_at_once() -> None:
+    found = problems(
+        """
+        colour = 1
+        [http]
+        porrt = 1
+        port = true
+        [media]
+        bind = []
+        steering = "magic"
+        announced = ["203.0.113.5/2001:db8::1", "nowhere"]
+        [admin]
+        bind = "localhost"
+        [arena]
+        log_packets = 1000
+        [[ice.servers]]
+        username = 3
+        """,
+        "workers.count=65",
+        "no-equals-sign",
+    )
+    assert set(found) == {
+        "colour",
+        "http.porrt",
+        "http.port",
+        "media.bind",
+        "media.steering",
+        "media.announced[0]",
+        "media.announced[1]",
+        "admin.bind",
+        "arena.log_packets",
+        "ice.servers[0].username",
+        "ice.servers[0].urls",
+        "workers.count",
+        "--set",
+    }
+    assert str(found["http.porrt"]) == "http.porrt: found an unknown key, expected perhaps port"
+    assert str(found["workers.count"]) == "workers.count: found 65, expected a whole number from 0 to 64"
+    assert str(found["http.port"]) == "http.port: found true, expected a whole number from 0 to 65535"
+
+
+def test_text_that_is_not_toml_is_one_problem() -> None:
+    assert set(problems("[http")) == {"file"}
+
+
+@pytest.mark.parametrize("section", ["http", "media"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1"])
+def test_server_without_keys_stays_on_loopback(section: str, address: str) -> None:
+    public = f'[{section}]\nbind = ["127.0.0.1", "{address}"]\n'
+    found = problems(public)
+    assert set(found) == {f"{section}.bind"}
+    assert "millrace keys" in found[f"{section}.bind"].expected
+    assert config(public, f"auth.keys.demo={SECRET}").auth.keys == {"demo": SECRET}
+
+
+def test_short_secret_is_refused_and_not_shown() -> None:
+    found = problems('http.bind = ["0.0.0.0"]\nauth.keys = { demo = "hunter2" }')
+    assert set(found) == {"auth.keys"}, "a public address is no second problem when there are keys, if bad ones"
+    assert "hunter2" not in str(found["auth.keys"])
+
+
+def test_secrets_stay_out_of_the_text_of_a_config() -> None:
+    made = config(f'auth.keys = {{ demo = "{SECRET}" }}\n[[ice.servers]]\nurls = ["turn:t"]\ncredential = "{SECRET}"')
+    assert SECRET not in repr(made)
+    assert made.ice.servers[0].credential == SECRET
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('dtls.certificate = "a.pem"', "dtls.key"),
+        ('dtls.key = "a.pem"', "dtls.certificate"),
+        ("http.port = 6789", "admin.port"),
+        ("limits.publications_per_worker = 1025", "limits.publications_per_worker"),
+        ("limits.sessions_per_worker = 2049", "limits.sessions_per_worker"),
+        ("workers.respawn_backoff_ms = 6000", "workers.respawn_backoff_ms"),
+        ('runtime.directory = "/' + "a" * 80 + '"', "runtime.directory"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(text: str, key: str) -> None:
+    assert set(problems(text)) == {key}
+
+
+def test_overrides_win_and_take_plain_text() -> None:
+    made = config("http.port = 1\nlog.level = 'error'", "http.port=2", "log.level=debug", 'http.bind=["::1"]')
+    assert (made.http.port, made.log.level, made.http.bind) == (2, "debug", ("::1",))
+    assert made.workers == Config().workers
+
+
+@pytest.mark.parametrize("address", ["203.0.113.5", "2001:db8::1", "203.0.113.5/10.0.0.5"])
+def test_announced_takes_an_address_or_a_pair(address: str) -> None:
+    assert config(f'media.announced = ["{address}"]').media.announced == (address,)
+
+
+def test_config_is_deeply_frozen() -> None:
+    with pytest.raises(TypeError):
+        config("", f"auth.keys.demo={SECRET}").auth.keys["other"] = SECRET  # type: ignore[index]
+    assert asdict(config().http)["port"] == 7880
