@@ -1,5 +1,5 @@
-"""What goes into `Control.handle` and what comes out of it. Inputs are facts about the outside; effects are what control
-wants done. Neither waits.
+"""What goes into `Control.handle` and what comes out of it. Inputs are facts about the outside; effects are what
+control wants done. Neither waits.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from enum import StrEnum
 from relay.commands import Command
 from relay.events import Event
 from relay.facts import Envelope, Snapshot
-from relay.ids import Incarnation, RequestId, SessionId, Slot
+from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
 
 
 class Protocol(StrEnum):
@@ -188,12 +188,44 @@ class CloseRoomEverywhere:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """For the log and the counters: a session is over."""
+class SessionOpened:
+    """For the log: a client came."""
 
     session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """For the log: a session is over. Its transport is closed and its facts are withdrawn."""
+
+    session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
     cause: str
+    """An `events.Cause` or one of control's own, such as `replaced` or `room_deleted`."""
 
 
-Effect = Reply | Submit | Announce | AskSnapshot | PassOn | CloseRoomEverywhere | SessionEnded
+@dataclass(frozen=True, slots=True)
+class EngineRefused:
+    """For the log: the engine could not carry out a command, which is a defect of ours."""
 
+    command: str
+    session: SessionId | None
+    reason: str
+
+
+Effect = (
+    Reply
+    | Submit
+    | Announce
+    | AskSnapshot
+    | PassOn
+    | CloseRoomEverywhere
+    | SessionOpened
+    | SessionEnded
+    | EngineRefused
+)
