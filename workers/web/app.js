@@ -1,0 +1,232 @@
+// The page: two panels (publish, watch) and the list of rooms. Owns the elements; must never know SDP or HTTP.
+// `session.js` keeps a connection alive, `media.js` captures, `figures.js` measures.
+import { Figures } from './figures.js';
+import { capture, release } from './media.js';
+import { Session } from './session.js';
+
+const token = document.getElementById('token');
+token.value = sessionStorage.getItem('token') ?? '';
+token.addEventListener('change', () => {
+  sessionStorage.setItem('token', token.value.trim());
+  listRooms();
+});
+
+const WORDS = {
+  connecting: 'Connecting …',
+  connected: '',
+  retrying: 'Connecting again …',
+  ended: '',
+};
+
+class Panel {
+  constructor(name, direction) {
+    this.root = document.getElementById(name);
+    this.direction = direction;
+    this.form = this.root.querySelector('form');
+    this.button = this.form.querySelector('button');
+    this.startWord = this.button.textContent;
+    this.video = this.root.querySelector('video');
+    this.stage = this.root.querySelector('.stage');
+    this.badge = this.root.querySelector('.badge');
+    this.message = this.root.querySelector('.message');
+    this.list = this.root.querySelector('.figures');
+    this.session = null;
+    this.form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      if (this.session) this.stop();
+      else this.start();
+    });
+  }
+
+  async start() {
+    this.say('');
+    this.button.disabled = true;
+    try {
+      const session = await this.open(new FormData(this.form));
+      this.session = session;
+      this.figures = new Figures();
+      this.measuring = setInterval(() => this.measure(), 1000);
+      this.button.textContent = 'Stop';
+      this.button.classList.add('stop');
+      session.start();
+    } catch (error) {
+      this.say(error.message, true);
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+
+  stop() {
+    this.session?.stop();
+  }
+
+  handleState(state, detail) {
+    this.root.dataset.state = state;
+    this.badge.hidden = state === 'ended' || state === 'failed';
+    this.badge.textContent = { connecting: 'connecting', connected: 'live', retrying: 'reconnecting' }[state] ?? '';
+    this.badge.classList.toggle('connected', state === 'connected');
+    this.say(state === 'failed' ? detail : [detail, WORDS[state]].filter(Boolean).join(' '), state === 'failed');
+    if (state === 'ended' || state === 'failed') this.reset();
+  }
+
+  reset() {
+    clearInterval(this.measuring);
+    this.session = null;
+    this.list.hidden = true;
+    this.button.textContent = this.startWord;
+    this.button.classList.remove('stop');
+    this.stage.classList.remove('live');
+    this.video.srcObject = null;
+    this.ended?.();
+  }
+
+  async measure() {
+    const session = this.session;
+    if (session?.pc?.connectionState !== 'connected') return;
+    const { bytes, rows } = await this.figures.read(session.pc, this.direction);
+    session.noteBytes(bytes);
+    this.list.hidden = false;
+    this.list.replaceChildren(...rows.flatMap(([name, value]) => {
+      const term = document.createElement('dt');
+      const figure = document.createElement('dd');
+      term.textContent = name;
+      figure.textContent = value;
+      const pair = document.createElement('div');
+      pair.append(term, figure);
+      return pair;
+    }));
+  }
+
+  say(text, isError = false) {
+    this.message.textContent = text;
+    this.message.classList.toggle('error', isError);
+  }
+}
+
+const publish = new Panel('publish', 'out');
+publish.open = async function open(fields) {
+  const stream = await capture(fields.get('source'));
+  this.ended = () => release(stream);
+  stream.getVideoTracks()[0]?.addEventListener('ended', () => this.stop());
+  this.video.srcObject = stream;
+  this.stage.classList.add('live');
+  return new Session({
+    url: `whip/${encodeURIComponent(fields.get('room'))}`,
+    token: token.value.trim(),
+    prepare: (pc) => {
+      for (const track of stream.getTracks()) {
+        const transceiver = pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
+        if (track.kind === 'video') preferCodec(transceiver, fields.get('codec'));
+      }
+    },
+    onstate: (state, detail) => this.handleState(state, detail),
+  });
+};
+
+const watch = new Panel('watch', 'in');
+watch.open = async function open(fields) {
+  const participant = fields.get('participant').trim();
+  const query = participant ? `?participant=${encodeURIComponent(participant)}` : '';
+  return new Session({
+    url: `whep/${encodeURIComponent(fields.get('room'))}${query}`,
+    token: token.value.trim(),
+    prepare: (pc) => {
+      this.video.srcObject = new MediaStream();
+      pc.addTransceiver('video', { direction: 'recvonly' });
+      pc.addTransceiver('audio', { direction: 'recvonly' });
+    },
+    ontrack: (event) => {
+      this.video.srcObject.addTrack(event.track);
+      event.track.addEventListener('unmute', () => {
+        this.stage.classList.add('live');
+        this.video.play().catch(() => {
+          // A browser lets a page begin with sound only after a click; the picture may start at once.
+          this.video.muted = true;
+          this.video.play().catch(() => {});
+        });
+      });
+    },
+    onstate: (state, detail) => this.handleState(state, detail),
+  });
+};
+
+function preferCodec(transceiver, mimeType) {
+  if (!mimeType || !transceiver.setCodecPreferences) return;
+  const codecs = RTCRtpSender.getCapabilities('video').codecs;
+  const first = codecs.filter((codec) => codec.mimeType === mimeType);
+  if (first.length === 0) throw new Error(`This browser cannot send ${mimeType.split('/')[1]}.`);
+  transceiver.setCodecPreferences([...first, ...codecs.filter((codec) => codec.mimeType !== mimeType)]);
+}
+
+const rooms = document.getElementById('rooms');
+
+async function listRooms() {
+  const message = rooms.querySelector('.message');
+  let listed;
+  try {
+    const headers = token.value.trim() ? { Authorization: `Bearer ${token.value.trim()}` } : {};
+    const response = await fetch('rooms', { headers });
+    if (!response.ok) {
+      message.textContent = response.status === 401 || response.status === 403
+        ? 'This server lists its rooms only on its admin address.'
+        : `The list of rooms is not available (${response.status}).`;
+      rooms.querySelector('ul').replaceChildren();
+      return;
+    }
+    listed = await response.json();
+  } catch {
+    message.textContent = 'The server does not answer.';
+    return;
+  }
+  message.textContent = listed.length === 0 ? 'Nobody is here yet. Publish something!' : '';
+  rooms.querySelector('ul').replaceChildren(...listed.map(roomRow));
+}
+
+function roomRow(room) {
+  const row = document.createElement('li');
+  const name = document.createElement('b');
+  name.textContent = room.name;
+  const who = document.createElement('span');
+  const names = room.publishers.map((publisher) => {
+    const codecs = publisher.tracks.map((track) => track.codec).join(' + ');
+    return codecs ? `${publisher.participant} (${codecs})` : publisher.participant;
+  });
+  who.textContent = names.length ? names.join(', ') : 'waiting for a publisher';
+  const viewers = document.createElement('span');
+  viewers.textContent = `${room.viewers} watching`;
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = 'Watch';
+  button.addEventListener('click', () => {
+    watch.stop();
+    watch.form.room.value = room.name;
+    watch.form.participant.value = '';
+    watch.start();
+    watch.root.scrollIntoView({ behavior: 'smooth' });
+  });
+  row.append(name, who, viewers, button);
+  return row;
+}
+
+const base = new URL('.', location.href).href;
+document.getElementById('obs-url').textContent = `${base}whip/demo`;
+document.getElementById('ffmpeg-command').textContent =
+  `ffmpeg -re -i movie.mp4 -c:v libx264 -profile:v baseline -tune zerolatency -c:a libopus -f whip ${base}whip/demo`;
+
+listRooms();
+setInterval(() => { if (!document.hidden) listRooms(); }, 2000);
+addEventListener('pagehide', () => { publish.stop(); watch.stop(); });
+
+// `/?watch=demo` and `/?publish=demo&source=test&codec=video/VP8` start by themselves, for links and for screens on a wall.
+const query = new URLSearchParams(location.search);
+for (const [panel, name] of [[publish, 'publish'], [watch, 'watch']]) {
+  if (!query.has(name)) continue;
+  panel.form.room.value = query.get(name);
+  for (const field of ['source', 'codec', 'participant']) {
+    if (panel.form[field] && query.has(field)) panel.form[field].value = query.get(field);
+  }
+  panel.start();
+}
+
+// For the curious, and for tests: the live sessions under one name.
+globalThis.millrace = { publish, watch };
