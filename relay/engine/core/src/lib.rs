@@ -2,10 +2,12 @@
 //! socket, a clock, a thread or Python. Read `engine.rs` next: it is where the transport and forwarding halves meet.
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod command;
 pub mod config;
 pub mod deadlines;
 pub mod drop;
 pub mod event;
 pub mod outbox;
+pub mod rtp;
 pub mod time;

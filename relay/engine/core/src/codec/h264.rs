@@ -1,0 +1,109 @@
+//! H264 payloads (RFC 6184) in packetization modes 0 and 1: single NAL unit, STAP-A and FU-A. Must never parse parameter
+//! sets or keep them. Read `av1.rs` next.
+//!
+//! ```text
+//! single: |F|NRI| type | NAL payload ...
+//! STAP-A: |F|NRI|  24  | size 16 | NAL | size 16 | NAL ...
+//! FU-A:   |F|NRI|  28  |S|E|R| type | fragment ...
+//! ```
+
+use super::Traits;
+
+const SLICE: u8 = 1;
+const IDR: u8 = 5;
+const SPS: u8 = 7;
+const STAP_A: u8 = 24;
+const FU_A: u8 = 28;
+
+pub fn inspect(payload: &[u8]) -> Traits {
+    let Some((&head, rest)) = payload.split_first() else { return Traits::default() };
+    let unreferenced = head & 0x60 == 0;
+    let (key_frame_start, discardable) = match head & 0x1f {
+        STAP_A => (aggregate_starts_key_frame(rest), false),
+        FU_A => {
+            let Some((&fragment, body)) = rest.split_first() else { return Traits::default() };
+            let kind = fragment & 0x1f;
+            (fragment & 0x80 != 0 && starts_key_frame(kind, body), unreferenced && kind == SLICE)
+        }
+        kind => (starts_key_frame(kind, rest), unreferenced && kind == SLICE),
+    };
+    Traits { key_frame_start, discardable, spatial: 0, temporal: 0 }
+}
+
+/// An SPS goes before the IDR picture that needs it, so it is where a decoder begins; an IDR picture without one uses
+/// what the SDP gave.
+fn starts_key_frame(kind: u8, body: &[u8]) -> bool {
+    match kind {
+        SPS => !body.is_empty(),
+        // The slice header begins with first_mb_in_slice, ue(v): a set first bit is 0, the picture's first slice.
+        IDR => body.first().is_some_and(|byte| byte & 0x80 != 0),
+        _ => false,
+    }
+}
+
+fn aggregate_starts_key_frame(mut units: &[u8]) -> bool {
+    while let Some((size, rest)) = units.split_first_chunk::<2>() {
+        let Some((unit, next)) = rest.split_at_checked(u16::from_be_bytes(*size) as usize) else { return false };
+        if let Some((head, body)) = unit.split_first() {
+            if starts_key_frame(head & 0x1f, body) {
+                return true;
+            }
+        }
+        units = next;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPS_UNIT: [u8; 5] = [0x67, 0x42, 0xc0, 0x1f, 0x8c];
+    const PPS_UNIT: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+
+    fn aggregate(units: &[&[u8]]) -> Vec<u8> {
+        let mut payload = vec![0x78];
+        for unit in units {
+            payload.extend((unit.len() as u16).to_be_bytes());
+            payload.extend(*unit);
+        }
+        payload
+    }
+
+    #[test]
+    fn single_nal_units_are_told_apart() {
+        assert!(inspect(&SPS_UNIT).key_frame_start);
+        assert!(!inspect(&PPS_UNIT).key_frame_start);
+        assert!(inspect(&[0x65, 0x88, 0x84]).key_frame_start);
+        assert!(!inspect(&[0x65, 0x04, 0x84]).key_frame_start, "a later slice of the picture");
+        assert!(!inspect(&[0x41, 0x9a, 0x02]).key_frame_start);
+        assert!(!inspect(&[0x09, 0x10]).key_frame_start, "access unit delimiter");
+        assert!(!inspect(&[0x67]).key_frame_start);
+    }
+
+    #[test]
+    fn an_aggregate_is_searched_to_its_end() {
+        assert!(inspect(&aggregate(&[&SPS_UNIT, &PPS_UNIT])).key_frame_start);
+        assert!(inspect(&aggregate(&[&[0x09, 0x10], &PPS_UNIT, &[0x65, 0x88]])).key_frame_start);
+        assert!(!inspect(&aggregate(&[&PPS_UNIT, &[0x41, 0x9a]])).key_frame_start);
+        assert!(!inspect(&[0x78, 0x00, 0x00, 0x00]).key_frame_start, "empty units");
+        assert!(!inspect(&[0x78, 0xff, 0xff, 0x67, 0x42]).key_frame_start, "a size past the end");
+    }
+
+    #[test]
+    fn only_the_first_fragment_of_an_idr_picture_starts_it() {
+        assert!(inspect(&[0x7c, 0x85, 0x88, 0x84]).key_frame_start);
+        assert!(!inspect(&[0x7c, 0x05, 0x88, 0x84]).key_frame_start, "middle");
+        assert!(!inspect(&[0x7c, 0x45, 0x88, 0x84]).key_frame_start, "end");
+        assert!(!inspect(&[0x7c, 0x81, 0x9a, 0x84]).key_frame_start, "of another picture");
+        assert!(!inspect(&[0x7c, 0x85, 0x08, 0x84]).key_frame_start, "of a later slice");
+    }
+
+    #[test]
+    fn unreferenced_slices_are_discardable() {
+        assert!(inspect(&[0x01, 0x9e, 0x02]).discardable);
+        assert!(inspect(&[0x1c, 0x81, 0x9e]).discardable);
+        assert!(!inspect(&[0x41, 0x9a, 0x02]).discardable);
+        assert!(!inspect(&[0x06, 0x05, 0x02]).discardable, "SEI is not a picture");
+    }
+}

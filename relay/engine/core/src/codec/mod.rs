@@ -1,0 +1,74 @@
+//! What a packet's payload says about its place in the stream: key frame, layers, whether anything depends on it. Must never
+//! decode media or keep state between packets. Read `vp8.rs` next, the simplest of them.
+
+pub mod av1;
+pub mod h264;
+pub mod vp8;
+pub mod vp9;
+
+use crate::command::CodecName;
+
+/// What forwarding needs to know of one packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// A decoder that has seen nothing can begin with this packet. Several packets of one H264 key frame may say so (SPS,
+    /// then IDR): the frame begins at the lowest sequence number that does, among those with one timestamp.
+    pub key_frame_start: bool,
+    /// No other packet is decoded with the help of this one's frame.
+    pub discardable: bool,
+    /// Spatial layer inside this stream (SVC); a simulcast encoding is a stream of its own.
+    pub spatial: u8,
+    pub temporal: u8,
+}
+
+/// Looks at the payload of one packet, padding excluded. A payload that makes no sense has no traits: the relay forwards
+/// what it does not understand, and only never starts a viewer with it.
+pub fn inspect(codec: CodecName, payload: &[u8]) -> Traits {
+    match codec {
+        // Every Opus packet decodes by itself (RFC 7587), but none of them is the one to sacrifice.
+        CodecName::Opus => Traits { key_frame_start: !payload.is_empty(), ..Traits::default() },
+        CodecName::Vp8 => vp8::inspect(payload),
+        CodecName::Vp9 => vp9::inspect(payload),
+        CodecName::H264 => h264::inspect(payload),
+        CodecName::Av1 => av1::inspect(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [CodecName; 5] = [CodecName::Opus, CodecName::Vp8, CodecName::Vp9, CodecName::H264, CodecName::Av1];
+
+    #[test]
+    fn an_empty_payload_has_no_traits() {
+        for codec in ALL {
+            assert_eq!(inspect(codec, &[]), Traits::default());
+        }
+    }
+
+    #[test]
+    fn every_opus_packet_is_a_start() {
+        assert!(inspect(CodecName::Opus, &[0x78, 1, 2]).key_frame_start);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_payloads_never_panic_and_layers_stay_in_their_fields(payload in prop::collection::vec(any::<u8>(), 0..80)) {
+            for codec in ALL {
+                let traits = inspect(codec, &payload);
+                prop_assert!(traits.spatial < 8 && traits.temporal < 8);
+            }
+        }
+
+        #[test]
+        fn every_prefix_of_a_payload_can_be_inspected(payload in prop::collection::vec(any::<u8>(), 40)) {
+            for codec in ALL {
+                for len in 0..payload.len() {
+                    inspect(codec, &payload[..len]);
+                }
+            }
+        }
+    }
+}
