@@ -1,0 +1,157 @@
+"""One HTTP server on the listeners that the master made: bounds, deadlines and errors, the same for the public side and
+the administration side. It must never know a route. Read next: `workers/public.py` and `workers/admin.py`, the routes.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from workers.answers import SERVER, Refused, problem
+
+log = logging.getLogger("millrace.http")
+
+Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+MAX_REQUESTS = 256
+"""In progress at once. Control answers in well under a millisecond, so these are slow bodies and passed-on requests."""
+MAX_CONNECTIONS = 1024
+"""Per listener group; each costs some 20 kB and a descriptor."""
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is read and thrown away, so that the client sees the refusal and not a reset."""
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Against clients that are slow on purpose."""
+
+    request_seconds: float
+    """For the headers, then for the body, then for the client to take the answer; also how long a connection idles."""
+
+
+class HttpServer:
+    """Serves `routes` on listening sockets."""
+
+    def __init__(self, routes: Routes, deadlines: Deadlines, max_requests: int = MAX_REQUESTS) -> None:
+        self._routes = routes
+        self._deadlines = deadlines
+        self._max_requests = max_requests
+        self._requests = 0
+        self._servers: list[asyncio.Server] = []
+        self._web: _BoundedServer | None = None
+
+    async def start(self, sockets: Sequence[int]) -> None:
+        """Takes over the descriptors of listening sockets."""
+        self._web = _BoundedServer(
+            self._handle,
+            access_log=None,
+            # Starts with the connection and again after each answer: cuts headers that never end (slowloris) too.
+            keepalive_timeout=self._deadlines.request_seconds,
+            lingering_time=LINGER_SECONDS,
+            # A coded body could grow a thousandfold; `read_body` refuses it.
+            auto_decompress=False,
+        )
+        loop = asyncio.get_running_loop()
+        for descriptor in sockets:
+            listener = socket.socket(fileno=descriptor)
+            self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
+
+    async def stop(self, seconds: float) -> None:
+        """Takes no more, lets what is in progress finish for at most `seconds`."""
+        for server in self._servers:
+            server.close()
+        if self._web is not None:
+            self._web.pre_shutdown()
+            await self._web.shutdown(seconds)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._requests >= self._max_requests:
+            response = problem(503, "too many requests at once", {"Retry-After": "1"})
+        else:
+            self._requests += 1
+            try:
+                response = await self._respond(request)
+            finally:
+                self._requests -= 1
+        response.headers["Server"] = SERVER
+        if response.status == 408 or (response.status >= 400 and request.can_read_body):
+            response.force_close()
+        try:
+            async with asyncio.timeout(self._deadlines.request_seconds):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._routes(request)
+        except Refused as refused:
+            return problem(refused.status, refused.detail, refused.headers)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            # One client's request found a bug: it gets no detail, and nobody else loses anything.
+            log.exception("a request failed")
+            return problem(500, "this is a bug in the server; it is in its log")
+
+
+class _BoundedServer(web.Server):
+    """Turns connections away at a fixed number."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+
+def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
+    """The path's decoded segments; a `%2F` stays inside its segment. A trailing slash is no segment."""
+    raw = request.rel_url.raw_path.removeprefix("/").removesuffix("/")
+    if not raw:
+        return ()
+    try:
+        return tuple(unquote(segment, errors="strict") for segment in raw.split("/"))
+    except UnicodeDecodeError:
+        raise Refused(400, "the path is not UTF-8") from None
+
+
+def bearer_token(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer` (RFC 6750 section 2.1); other schemes count as none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def read_body(request: web.BaseRequest, content_type: str, limit: int, deadlines: Deadlines) -> str:
+    """The body as text. Type and announced length are refused before a byte is read, a longer stream where it passes
+    the limit.
+    """
+    if request.content_type != content_type:
+        raise Refused(415, f"the body must be {content_type}", {"Accept": content_type})
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "the body must not be compressed", {"Accept-Encoding": "identity"})
+    if (request.content_length or 0) > limit:
+        raise Refused(413, f"the body may have at most {limit} bytes")
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadlines.request_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise Refused(413, f"the body may have at most {limit} bytes")
+    except TimeoutError:
+        raise Refused(408, "the body did not come in time") from None
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "the body is not UTF-8") from None
