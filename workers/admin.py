@@ -2,8 +2,7 @@
 loopback, and must never be reachable through the public listeners. Read next: `workers/metrics.py`.
 """
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -19,8 +18,8 @@ class AdminRoutes:
     """Answers one request of an operator or of a scraper."""
 
     ask: Ask
-    metrics: Callable[[], tuple[bytes, str]]
-    """Blocking: the page and its content type."""
+    metrics: Callable[[], Awaitable[tuple[bytes, str]]]
+    """The text and its content type."""
     not_ready: Callable[[], str | None]
     """Why the server as a whole cannot serve, or None when it can."""
 
@@ -28,8 +27,7 @@ class AdminRoutes:
         """Any request whatever."""
         match path_segments(request):
             case ("metrics",) if _reads(request):
-                # Rendering holds the GIL in steps; the loop takes its turn between them.
-                body, content_type = await asyncio.get_running_loop().run_in_executor(None, self.metrics)
+                body, content_type = await self.metrics()
                 return respond(200, body, content_type)
             case ("healthz",) if _reads(request):
                 return respond(200, b"ok\n", "text/plain; charset=utf-8")

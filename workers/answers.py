@@ -42,8 +42,6 @@ def respond(status: int, body: bytes, content_type: str, headers: Mapping[str, s
 def from_reply(reply: Reply) -> web.Response:
     """What control answered. Its headers may repeat a name: `Link` does."""
     response = web.Response(status=reply.status, body=reply.body)
-    # aiohttp guesses a type for a body without one; control says it when there is something to say.
-    del response.headers["Content-Type"]
     for name, value in reply.headers:
         response.headers.add(name, value)
     return response

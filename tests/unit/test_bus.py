@@ -1,0 +1,159 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay import codec
+from relay.calls import PassedOn
+from relay.effects import Deleted, Reply, RoomClosedElsewhere
+from relay.facts import Envelope, Load, Snapshot
+from relay.ids import Incarnation, RequestId, Slot
+from workers.bus import Bus, Handlers
+
+
+class Node:
+    """A bus that keeps what it hears."""
+
+    def __init__(self, directory: Path, slot: int, slots: int = 2, incarnation: int = 1) -> None:
+        self.facts: list[Envelope] = []
+        self.snapshots: list[Snapshot] = []
+        self.rooms: list[str] = []
+        self.passed_on: list[PassedOn] = []
+        self.slot = Slot(slot)
+        self.incarnation = Incarnation(incarnation)
+        handlers = Handlers(
+            self.facts.append, self.snapshots.append, self._own, self._pass, lambda call: self.rooms.append(call.room)
+        )
+        self.bus = Bus(directory, self.slot, slots, handlers)
+        self.bus.start()
+
+    def say(self, sequence: int) -> None:
+        self.bus.announce(Envelope(self.slot, self.incarnation, sequence, Load(1, 2, 3, (("c", sequence),))))
+
+    def _own(self) -> Snapshot:
+        return Snapshot(self.slot, self.incarnation, 7, ())
+
+    async def _pass(self, call: PassedOn) -> Reply | None:
+        self.passed_on.append(call)
+        return Reply(call.request, 200, (("ETag", '"x"'),), b"bye")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bus")
+
+
+async def connected(speaker: Node, hearer: Node) -> None:
+    """Repeats itself until it is heard: a subscriber misses what was said before it came."""
+
+    async def repeat() -> None:
+        while True:
+            speaker.say(0)
+            await asyncio.sleep(0.002)
+
+    repeating = asyncio.create_task(repeat())
+    await until(lambda: bool(hearer.facts))
+    repeating.cancel()
+
+
+async def test_facts_reach_the_other_workers_in_order(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    await connected(a, b)
+    for sequence in range(1, 2001):
+        a.say(sequence)
+    await until(lambda: b.facts[-1].sequence == 2000)
+    assert [fact.sequence for fact in b.facts if fact.sequence] == list(range(1, 2001))
+    assert not a.facts
+    a.bus.stop()
+    b.bus.stop()
+
+
+async def test_a_passed_on_request_comes_back_with_its_reply(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    request = Deleted(RequestId(4), "01.abc", None)
+    answer = await a.bus.call(Slot(1), request)
+    assert answer == Reply(RequestId(4), 200, (("ETag", '"x"'),), b"bye")
+    assert b.passed_on == [request]
+    many = await asyncio.gather(*(a.bus.call(Slot(1), Deleted(RequestId(n), "s", None)) for n in range(200)))
+    assert [reply.request for reply in many if isinstance(reply, Reply)] == list(range(200))
+    a.bus.stop()
+    b.bus.stop()
+
+
+async def test_a_call_to_nobody_ends_at_its_deadline_and_a_full_queue_at_once(directory: Path) -> None:
+    a = Node(directory, 0)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert await a.bus.call(Slot(1), Deleted(RequestId(1), "s", None), 0.05) is None
+    assert 0.04 < loop.time() - started < 1
+    calls = [a.bus.call(Slot(1), Deleted(RequestId(n), "s", None), 0.05) for n in range(400)]
+    assert set(await asyncio.gather(*calls)) == {None}
+    assert a.bus.losses["queue_full"] > 100
+    a.bus.stop()
+
+
+async def test_a_snapshot_is_asked_for_until_a_late_starter_answers(directory: Path) -> None:
+    a = Node(directory, 0)
+    a.bus.ask_snapshot(Slot(1))
+    await asyncio.sleep(0.01)
+    b = Node(directory, 1, incarnation=3)
+    await until(lambda: bool(a.snapshots))
+    assert a.snapshots[0] == Snapshot(Slot(1), Incarnation(3), 7, ())
+    a.bus.stop()
+    b.bus.stop()
+
+
+async def test_a_successor_is_heard_and_asked_within_half_a_second(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    await connected(b, a)
+    b.bus.stop()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    successor = Node(directory, 1, incarnation=2)
+    a.bus.ask_snapshot(Slot(1))
+    await until(lambda: bool(a.snapshots) and a.snapshots[-1].incarnation == 2)
+    a.facts.clear()
+    await connected(successor, a)
+    assert loop.time() - started < 0.5
+    a.bus.stop()
+    successor.bus.stop()
+
+
+async def test_a_closed_room_is_told_to_all_others(directory: Path) -> None:
+    nodes = [Node(directory, slot, 3) for slot in range(3)]
+    nodes[0].bus.close_room(RoomClosedElsewhere("hall"))
+    await until(lambda: bool(nodes[1].rooms) and bool(nodes[2].rooms))
+    assert nodes[0].rooms == []
+    for node in nodes:
+        node.bus.stop()
+
+
+async def test_what_cannot_be_read_is_counted_and_the_next_message_is_taken(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    await connected(a, b)
+    good = codec.pack_envelope(Envelope(Slot(0), Incarnation(1), 5, Load(0, 0, 0, ())))
+    for message in (b"", b"\xc1", b"\x93\x01\x02", good[:-3], b"\x92\x63" + good[2:], good):
+        a.bus._facts_out.send(message)
+    await until(lambda: b.facts[-1].sequence == 5)
+    assert b.bus.losses["unreadable_fact"] == 5
+    for frames in ([b""], [b"\0" * 8, b"junk"], [b"1", b"2", b"3", b"4"]):
+        a.bus._calls_out[Slot(1)].send_multipart(frames)
+    assert isinstance(await a.bus.call(Slot(1), Deleted(RequestId(9), "s", None)), Reply)
+    assert b.bus.losses["unreadable_call"] == 3
+    a.bus.stop()
+    b.bus.stop()
+
+
+async def test_stopping_leaves_no_open_socket(directory: Path) -> None:
+    a = Node(directory, 0)
+    a.bus.stop()
+    again = Node(directory, 0)
+    again.bus.stop()
+    assert again.bus._context.closed

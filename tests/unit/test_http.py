@@ -1,0 +1,345 @@
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from relay.effects import Deleted, Input, Offered, Patched, Protocol, Reply, RoomDeleted, RoomsAsked, SessionAsked
+from relay.ids import RequestId
+from workers import http
+from workers.admin import AdminRoutes
+from workers.answers import Cors
+from workers.desk import MakeRequest
+from workers.http import Deadlines, HttpServer, Routes
+from workers.page import Page
+from workers.public import PublicRoutes
+
+SDP = {"Content-Type": "application/sdp"}
+CREATED = Reply(RequestId(0), 201, (("Location", "/whip/hall/00.abc"), ("Link", "<a>"), ("Link", "<b>")), b"v=0")
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+@dataclass
+class Control:
+    """Answers everything with one reply and keeps what it was asked."""
+
+    reply: Reply = CREATED
+    asked: list[Input] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    broken: bool = False
+
+    async def ask(self, make: MakeRequest) -> Reply:
+        self.asked.append(make(RequestId(0)))
+        if self.broken:
+            raise RuntimeError("secret detail")
+        if self.hold is not None:
+            await self.hold.wait()
+        return self.reply
+
+
+@dataclass
+class Site:
+    """A running server and a client of it."""
+
+    url: str
+    port: int
+    control: Control
+    client: aiohttp.ClientSession
+
+    async def raw(self, *parts: bytes, pause: float = 0.0) -> bytes:
+        """What comes back for bytes sent as they are, until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return answer
+
+
+def listen() -> tuple[int, int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port: int = listener.getsockname()[1]
+    return listener.detach(), port
+
+
+async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests: int) -> AsyncIterator[Site]:
+    server = HttpServer(routes, deadlines, requests)
+    descriptor, port = listen()
+    await server.start([descriptor])
+    async with aiohttp.ClientSession() as client:
+        yield Site(f"http://127.0.0.1:{port}", port, control, client)
+    await server.stop(1)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    (tmp_path / "index.html").write_text("<!doctype html><title>page</title>")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "app.js").write_text("1")
+    (tmp_path / "secret.py").write_text("x")
+    return Page(tmp_path)
+
+
+def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
+    return PublicRoutes(control.ask, page, Cors(origins), Deadlines(seconds), 1000)
+
+
+@pytest.fixture
+async def site(page: Page) -> AsyncIterator[Site]:
+    control = Control()
+    async for site in serve(public(control, page), control, Deadlines(5), 4):
+        yield site
+
+
+@pytest.fixture
+async def impatient(page: Page) -> AsyncIterator[Site]:
+    control = Control()
+    async for site in serve(public(control, page, seconds=0.3), control, Deadlines(0.3), 4):
+        yield site
+
+
+async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> None:
+    headers = SDP | {"Authorization": "bearer abc.def", "Origin": "https://else.example"}
+    async with site.client.post(f"{site.url}/whip/r%2F%C3%A9", data="v=0\r\n", headers=headers) as answer:
+        assert answer.status == 201
+        assert await answer.read() == b"v=0"
+        assert answer.headers["Location"] == "/whip/hall/00.abc"
+        assert answer.headers.getall("Link") == ["<a>", "<b>"]
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+        assert answer.headers["Server"] == "Millrace"
+    assert site.control.asked == [Offered(RequestId(0), Protocol.WHIP, "r/é", "abc.def", "v=0\r\n", None)]
+
+
+async def test_a_viewer_may_name_the_participant_and_sends_no_token(site: Site) -> None:
+    headers = {"Content-Type": "application/sdp; charset=utf-8", "Authorization": "Basic eA=="}
+    async with site.client.post(f"{site.url}/whep/hall?participant=ann", data="v=0", headers=headers) as answer:
+        assert answer.status == 201
+    assert site.control.asked == [Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann")]
+
+
+async def test_patch_and_delete_name_the_session(site: Site) -> None:
+    url = f"{site.url}/whip/hall/01.abc"
+    async with site.client.patch(url, data="a=x", headers=FRAGMENT | {"If-Match": '"t"'}) as answer:
+        assert answer.status == 201
+    async with site.client.delete(url, headers={"Authorization": "Bearer t"}) as answer:
+        assert answer.status == 201
+    assert site.control.asked == [
+        Patched(RequestId(0), "01.abc", None, '"t"', "a=x"),
+        Deleted(RequestId(0), "01.abc", "t"),
+    ]
+
+
+async def test_options_say_what_is_accepted(site: Site) -> None:
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    async with site.client.options(f"{site.url}/whip/hall", headers=preflight) as answer:
+        assert answer.status == 204
+        assert answer.headers["Accept-Post"] == "application/sdp"
+        assert answer.headers["Access-Control-Allow-Methods"] == "POST, OPTIONS"
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert "If-Match" in answer.headers["Access-Control-Allow-Headers"]
+    async with site.client.options(f"{site.url}/whep/hall/00.x") as answer:
+        assert answer.headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
+        assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+        assert "Access-Control-Allow-Methods" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "PROPFIND"])
+async def test_other_methods_get_405_with_allow(site: Site, method: str) -> None:
+    async with site.client.request(method, f"{site.url}/whip/hall") as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "POST, OPTIONS"
+    if method not in ("DELETE", "PATCH"):
+        async with site.client.request(method, f"{site.url}/whip/hall/00.x") as answer:
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+    assert site.control.asked == []
+
+
+async def test_only_listed_origins_may_read_the_answers(page: Page) -> None:
+    control = Control()
+    routes = public(control, page, ("https://good.example",))
+    async for site in serve(routes, control, Deadlines(5), 4):
+        url = f"{site.url}/whip/hall"
+        async with site.client.options(url, headers={"Origin": "https://good.example"}) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://good.example"
+            assert answer.headers["Vary"] == "Origin"
+        async with site.client.options(url, headers={"Origin": "https://bad.example"}) as answer:
+            assert not [name for name in answer.headers if name.startswith("Access-Control")]
+        async with site.client.post(url, data="x", headers=SDP | {"Origin": "https://bad.example"}) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Content-Type": "text/plain"}, b"v=0", 415),
+        ({}, b"v=0", 415),
+        (SDP | {"Content-Encoding": "gzip"}, b"v=0", 415),
+        (SDP, b"\xff\xfe", 400),
+        (SDP, b"x" * 1001, 413),
+    ],
+)
+async def test_bad_bodies_are_refused_with_a_problem(
+    site: Site, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    async with site.client.post(f"{site.url}/whip/hall", data=body, headers=headers) as answer:
+        assert answer.status == status
+        assert answer.content_type == "application/problem+json"
+        content = json.loads(await answer.read())
+    assert content["status"] == status
+    assert content["detail"]
+    assert site.control.asked == []
+
+
+async def test_a_body_announced_too_long_is_refused_before_it_is_sent(site: Site) -> None:
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 9999999\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    answer = await site.raw(head)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert loop.time() - started < http.LINGER_SECONDS + 1
+
+
+async def test_a_stream_is_refused_where_it_passes_the_limit(site: Site) -> None:
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"190\r\n" + b"x" * 400 + b"\r\n"
+    answer = await site.raw(head, chunk, chunk, chunk)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_client_that_expects_100_gets_it_only_when_its_body_is_wanted(site: Site) -> None:
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
+    end = b"Connection: close\r\n\r\n"
+    answer = await site.raw(head % b"application/sdp" + end, b"v=0", pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 ")
+    answer = await site.raw(head % b"text/plain" + end, pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+
+
+async def test_headers_that_never_end_are_cut(impatient: Site) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    answer = await impatient.raw(b"POST /whip/h HTTP/1.1\r\n", b"X-A: 1\r\n", b"X-B: 2\r\n", pause=0.1)
+    assert answer == b""
+    assert loop.time() - started < 2
+
+
+async def test_a_silent_connection_is_cut(impatient: Site) -> None:
+    assert await impatient.raw() == b""
+
+
+async def test_a_body_that_never_ends_is_cut_with_408(impatient: Site) -> None:
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 500\r\n\r\n"
+    answer = await impatient.raw(head, b"v=0")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert impatient.control.asked == []
+
+
+async def test_what_is_not_http_gets_400_and_no_detail_of_ours(site: Site) -> None:
+    answer = await site.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+    assert b"Traceback" not in answer
+
+
+async def test_headers_too_large_are_refused(site: Site) -> None:
+    answer = await site.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 100_000 + b"\r\n\r\n")
+    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+
+
+async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site) -> None:
+    site.control.hold = asyncio.Event()
+
+    async def post() -> tuple[int, str | None]:
+        async with site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP) as answer:
+            return answer.status, answer.headers.get("Retry-After")
+
+    posts = [asyncio.create_task(post()) for _ in range(10)]
+    while sum(task.done() for task in posts) < 6:
+        await asyncio.sleep(0.01)
+    site.control.hold.set()
+    answers = await asyncio.gather(*posts)
+    assert sorted(status for status, _ in answers) == [201] * 4 + [503] * 6
+    assert {after for status, after in answers if status == 503} == {"1"}
+    assert (await post())[0] == 201
+
+
+async def test_a_bug_is_a_500_without_its_detail(site: Site) -> None:
+    site.control.broken = True
+    async with site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP) as answer:
+        assert answer.status == 500
+        assert b"secret" not in await answer.read()
+
+
+async def test_the_page_is_served_with_a_strict_policy_and_from_the_browsers_cache(site: Site) -> None:
+    async with site.client.get(f"{site.url}/") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        etag = answer.headers["ETag"]
+    async with site.client.get(f"{site.url}/", headers={"If-None-Match": etag}) as answer:
+        assert answer.status == 304
+    async with site.client.get(f"{site.url}/parts/app.js") as answer:
+        assert answer.headers["Content-Type"].startswith("text/javascript")
+    async with site.client.head(f"{site.url}/index.html") as answer:
+        assert answer.status == 200
+        assert int(answer.headers["Content-Length"]) > 0
+    async with site.client.post(f"{site.url}/") as answer:
+        assert answer.status == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/secret.py",
+        "/../secret.py",
+        "/%2e%2e/secret.py",
+        "/parts",
+        "/whip",
+        "/whip/",
+        "/whip/a/b/c",
+        "/x",
+        "/metrics",
+    ],
+)
+async def test_nothing_else_is_there(site: Site, path: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    answer = await site.raw(request)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_admin_routes_reach_control(page: Page) -> None:
+    control = Control(Reply(RequestId(0), 200, (("Content-Type", "application/json"),), b"{}"))
+    reason: list[str | None] = ["slot 1 does not beat"]
+
+    async def metrics() -> tuple[bytes, str]:
+        return b"m 1\n", "text/plain"
+
+    async for site in serve(AdminRoutes(control.ask, metrics, lambda: reason[0]), control, Deadlines(5), 4):
+        for method, path, asked in [
+            ("GET", "/rooms", RoomsAsked(RequestId(0))),
+            ("GET", "/rooms/a%20b", RoomsAsked(RequestId(0), "a b")),
+            ("DELETE", "/rooms/hall", RoomDeleted(RequestId(0), "hall")),
+            ("GET", "/sessions/00.x", SessionAsked(RequestId(0), "00.x")),
+            ("DELETE", "/sessions/00.x", Deleted(RequestId(0), "00.x", None, by_admin=True)),
+        ]:
+            async with site.client.request(method, site.url + path) as answer:
+                assert answer.status == 200
+            assert control.asked.pop() == asked
+        async with site.client.get(f"{site.url}/readyz") as answer:
+            assert answer.status == 503
+            assert "slot 1" in (await answer.json(content_type=None))["detail"]
+        reason[0] = None
+        for path, status in [("/readyz", 200), ("/healthz", 200), ("/metrics", 200), ("/nothing", 404)]:
+            async with site.client.get(site.url + path) as answer:
+                assert answer.status == status
+        async with site.client.post(f"{site.url}/rooms/hall") as answer:
+            assert answer.status == 405
+            assert "DELETE" in answer.headers["Allow"]

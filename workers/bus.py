@@ -1,0 +1,241 @@
+"""The only import of zmq: facts go out to all workers, and a call to one worker comes back with its answer. It must
+never know what a message means; one that it cannot read is counted and forgotten. Read next: `relay/calls.py`.
+
+    worker-{slot}.pub   PUB bound by the slot, one SUB of each worker connected to all others
+    worker-{slot}.rpc   ROUTER bound by the slot, one DEALER of each worker connected; frames: number, call or answer
+
+Nothing here ever waits for a peer: queues are bounded, a full one loses the message, and what matters is asked for
+again (a lost fact shows as a gap in its sequence, a lost call as one without an answer).
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from relay import codec
+from relay.calls import Answer, Call, PassedOn, SnapshotAsked
+from relay.effects import Reply, RoomClosedElsewhere
+from relay.facts import Envelope, Snapshot
+from relay.ids import Slot
+
+log = logging.getLogger("millrace.bus")
+
+FACTS_QUEUED = 65_536
+"""Per peer: a worker that is held up for a second misses nothing, and one that hangs costs some 20 MB until it dies."""
+CALLS_QUEUED = 256
+RECONNECT_MS = 10
+"""A successor's sockets are found again within 20 ms of its start."""
+CALL_SECONDS = 2.0
+SNAPSHOT_SECONDS = 0.5
+"""Then it is asked for again: the first call may have gone to a predecessor that was dying."""
+SNAPSHOT_ATTEMPTS = 20
+BATCH = 512
+"""Messages read before other work gets its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """Who takes what comes in."""
+
+    fact: Callable[[Envelope], None]
+    snapshot: Callable[[Snapshot], None]
+    own_snapshot: Callable[[], Snapshot]
+    passed_on: Callable[[PassedOn], Awaitable[Reply | None]]
+    room_closed: Callable[[RoomClosedElsewhere], None]
+
+
+class Bus:
+    """This worker's sockets to all others."""
+
+    def __init__(self, directory: Path, slot: Slot, slots: int, handlers: Handlers) -> None:
+        self.losses: Counter[str] = Counter()
+        """What could not be read or sent, by kind."""
+        self._handlers = handlers
+        self._context = zmq.Context(io_threads=1)
+        self._others = [Slot(other) for other in range(slots) if other != slot]
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._last_call = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: list[_Reader] = []
+
+        self._facts_out = self._socket(zmq.PUB, FACTS_QUEUED)
+        self._facts_out.bind(f"ipc://{directory}/worker-{slot}.pub")
+        self._facts_in = self._socket(zmq.SUB, FACTS_QUEUED)
+        self._facts_in.setsockopt(zmq.SUBSCRIBE, b"")
+        self._calls_in = self._socket(zmq.ROUTER, CALLS_QUEUED)
+        self._calls_in.bind(f"ipc://{directory}/worker-{slot}.rpc")
+        self._calls_out: dict[Slot, zmq.Socket[bytes]] = {}
+        for other in self._others:
+            self._facts_in.connect(f"ipc://{directory}/worker-{other}.pub")
+            self._calls_out[other] = self._socket(zmq.DEALER, CALLS_QUEUED)
+            self._calls_out[other].connect(f"ipc://{directory}/worker-{other}.rpc")
+
+    def start(self) -> None:
+        """Begins to read, on the running loop."""
+        self._readers = [_Reader(self._facts_in, self._take_fact), _Reader(self._calls_in, self._take_call)]
+        self._readers += [_Reader(socket, self._take_answer) for socket in self._calls_out.values()]
+
+    def stop(self) -> None:
+        """Lets everything go; nothing that is still queued is sent."""
+        for task in self._tasks:
+            task.cancel()
+        for reader in self._readers:
+            reader.stop()
+        self._context.destroy(linger=0)
+
+    def announce(self, envelope: Envelope) -> None:
+        """Sends a fact to all workers."""
+        # PUB drops by itself for a peer whose queue is full.
+        self._facts_out.send(codec.pack_envelope(envelope), zmq.NOBLOCK)
+
+    def ask_snapshot(self, slot: Slot) -> None:
+        """Asks a worker for its standing facts until it answers; `Handlers.snapshot` gets them."""
+        self._spawn(self._fetch_snapshot(slot))
+
+    def close_room(self, call: RoomClosedElsewhere) -> None:
+        """Tells all other workers."""
+        for slot in self._others:
+            self._send_call(slot, call)
+
+    async def call(self, slot: Slot, call: Call, seconds: float = CALL_SECONDS) -> Answer | None:
+        """The answer of one worker; None when there is none in time."""
+        number = self._send_call(slot, call)
+        if number is None:
+            return None
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            self.losses["unanswered"] += 1
+            return None
+        finally:
+            del self._answers[number]
+
+    async def _fetch_snapshot(self, slot: Slot) -> None:
+        for _ in range(SNAPSHOT_ATTEMPTS):
+            answer = await self.call(slot, SnapshotAsked(), SNAPSHOT_SECONDS)
+            if isinstance(answer, Snapshot):
+                self._handlers.snapshot(answer)
+                return
+
+    def _send_call(self, slot: Slot, call: Call) -> int | None:
+        socket = self._calls_out.get(slot)
+        if socket is None:
+            return None
+        self._last_call += 1
+        frames = [self._last_call.to_bytes(8, "big"), codec.pack_call(call)]
+        return self._last_call if self._send(socket, frames) else None
+
+    def _send(self, socket: "zmq.Socket[bytes]", frames: list[bytes]) -> bool:
+        try:
+            socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self.losses["queue_full"] += 1
+            return False
+        for reader in self._readers:
+            reader.look_again(socket)
+        return True
+
+    def _take_fact(self, frames: list[bytes]) -> None:
+        try:
+            envelope = codec.unpack_envelope(frames[0])
+        except codec.Unreadable as error:
+            self._lose("unreadable_fact", error)
+            return
+        self._handlers.fact(envelope)
+
+    def _take_call(self, frames: list[bytes]) -> None:
+        try:
+            peer, number, packed = frames
+            call = codec.unpack_call(packed)
+        except ValueError as error:
+            self._lose("unreadable_call", error)
+            return
+        match call:
+            case SnapshotAsked():
+                self._send_answer(peer, number, self._handlers.own_snapshot())
+            case RoomClosedElsewhere():
+                self._handlers.room_closed(call)
+            case _:
+                self._spawn(self._answer_passed_on(peer, number, call))
+
+    async def _answer_passed_on(self, peer: bytes, number: bytes, call: PassedOn) -> None:
+        reply = await self._handlers.passed_on(call)
+        if reply is not None:
+            self._send_answer(peer, number, reply)
+
+    def _send_answer(self, peer: bytes, number: bytes, answer: Answer) -> None:
+        self._send(self._calls_in, [peer, number, codec.pack_answer(answer)])
+
+    def _take_answer(self, frames: list[bytes]) -> None:
+        try:
+            number, packed = frames
+            answer = codec.unpack_answer(packed)
+        except ValueError as error:
+            self._lose("unreadable_answer", error)
+            return
+        waiting = self._answers.get(int.from_bytes(number, "big"))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _lose(self, kind: str, error: ValueError) -> None:
+        self.losses[kind] += 1
+        log.debug("a message could not be read", extra={"kind": kind, "reason": str(error)})
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _socket(self, kind: int, queued: int) -> "zmq.Socket[bytes]":
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
+        socket.setsockopt(zmq.SNDHWM, queued)
+        socket.setsockopt(zmq.RCVHWM, queued)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        return socket
+
+
+class _Reader:
+    """Reads a socket whenever there is something. Its descriptor is edge-triggered and shared with sending, so whoever
+    sends must have it look again.
+    """
+
+    def __init__(self, socket: "zmq.Socket[bytes]", take: Callable[[list[bytes]], None]) -> None:
+        self._socket = socket
+        self._take = take
+        self._loop = asyncio.get_running_loop()
+        self._stopped = False
+        self._planned = False
+        self._loop.add_reader(socket.FD, self._read)
+        self.look_again(socket)
+
+    def look_again(self, socket: "zmq.Socket[bytes]") -> None:
+        """Plans a read, if `socket` is this reader's."""
+        if socket is self._socket and not self._planned:
+            self._planned = True
+            self._loop.call_soon(self._read)
+
+    def stop(self) -> None:
+        """Reads no more."""
+        self._stopped = True
+        self._loop.remove_reader(self._socket.FD)
+
+    def _read(self) -> None:
+        self._planned = False
+        for _ in range(BATCH):
+            if self._stopped:
+                return
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._take(frames)
+        self.look_again(self._socket)
