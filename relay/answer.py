@@ -1,0 +1,172 @@
+"""Writes an answer (RFC 8866, RFC 9429 section 5.3) from what was decided. Decides nothing itself.
+
+Every string of the client's that comes back has been checked by `media_section.py`. `negotiation.py` decides.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from relay.codecs import OfferedCodec
+from relay.commands import DtlsRole
+from relay.extensions import ExtensionMap
+from relay.media_section import Format, MediaOffer
+from relay.sdp import Offer
+from relay.sdp_lines import Direction
+
+FEEDBACK_ORDER = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of our addresses, a host candidate on UDP (RFC 8839 section 5.1)."""
+
+    address: str
+    port: int
+    foundation: str
+    priority: int
+
+    def line(self) -> str:
+        """Without a= and without the line end."""
+        return f"candidate:{self.foundation} 1 udp {self.priority} {self.address} {self.port} typ host"
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Our side of ICE and DTLS."""
+
+    ufrag: str
+    pwd: str
+    fingerprint: str
+    """As it stands after `a=fingerprint:`."""
+    candidates: tuple[Candidate, ...]
+    """In the order they are written; ffmpeg only looks at the first."""
+    session_id: int
+    """For the o= line (RFC 8866 section 5.2): below 2**63."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingStream:
+    """What a viewer is told of the stream that it will get."""
+
+    ssrc: int
+    rtx_ssrc: int | None
+    cname: str
+    track: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """An m-line that is taken."""
+
+    media: MediaOffer
+    direction: Direction
+    codecs: tuple[OfferedCodec, ...]
+    feedback: frozenset[str]
+    """Of what was offered, that which we do."""
+    extensions: tuple[ExtensionMap, ...]
+    """As offered; mirrored when written."""
+    rids: tuple[str, ...] = ()
+    stream: OutgoingStream | None = None
+
+
+def write(offer: Offer, local: Local, sections: Sequence[Section]) -> str:
+    """The answer's text. M-lines of the offer that have no section are rejected (RFC 3264 section 6)."""
+    section_by_position = {section.media.position: section for section in sections}
+    mids = [section.media.mid for section in sections if section.media.mid is not None]
+    family = "IP6" if ":" in local.candidates[0].address else "IP4"
+    lines = [
+        "v=0",
+        f"o=- {local.session_id} 1 IN {family} {local.candidates[0].address}",
+        "s=-",
+        "t=0 0",
+    ]
+    if offer.bundle is not None:
+        lines.append(f"a=group:BUNDLE {' '.join(mids)}")
+    lines += ["a=ice-lite", "a=ice-options:trickle ice2"]
+    if offer.extmap_allow_mixed:
+        lines.append("a=extmap-allow-mixed")
+    lines.append("a=msid-semantic: WMS *")
+    first = True
+    for media in offer.media:
+        section = section_by_position.get(media.position)
+        if section is None:
+            lines += _rejected(media)
+            continue
+        lines += _accepted(section, offer.remote.role, local)
+        if first:
+            # The rest of the bundle shares the first one's (RFC 8843 section 10.1.3).
+            lines += [f"a={candidate.line()}" for candidate in local.candidates] + ["a=end-of-candidates"]
+            first = False
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _rejected(media: MediaOffer) -> list[str]:
+    lines = [f"m={media.token} 0 {media.protocol} {media.formats_text}", "c=IN IP4 0.0.0.0", "a=inactive"]
+    return lines if media.mid is None else [*lines, f"a=mid:{media.mid}"]
+
+
+def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
+    media = section.media
+    formats = list(_formats(section.codecs))
+    default = local.candidates[0]
+    numbers = " ".join(str(line.payload_type) for line in formats)
+    lines = [
+        f"m={media.token} {default.port} {media.protocol} {numbers}",
+        f"c=IN {'IP6' if ':' in default.address else 'IP4'} {default.address}",
+        f"a=ice-ufrag:{local.ufrag}",
+        f"a=ice-pwd:{local.pwd}",
+        f"a=fingerprint:{local.fingerprint}",
+        f"a=setup:{'active' if role is DtlsRole.CLIENT else 'passive'}",
+    ]
+    if media.mid is not None:
+        lines.append(f"a=mid:{media.mid}")
+    lines += [f"a={section.direction}", "a=rtcp-mux"]
+    if media.rtcp_rsize:
+        lines.append("a=rtcp-rsize")
+    lines += [_extension(extension) for extension in section.extensions]
+    for line in formats:
+        lines += _format(line, section.feedback)
+    lines += [f"a=rid:{rid} recv" for rid in section.rids]
+    if media.is_simulcast and section.rids:
+        lines.append(f"a=simulcast:recv {';'.join(section.rids)}")
+    return lines + _stream(section)
+
+
+def _formats(codecs: Iterable[OfferedCodec]) -> Iterable[Format]:
+    for offered in codecs:
+        yield offered.format
+        if offered.repair is not None:
+            yield offered.repair
+
+
+def _extension(offered: ExtensionMap) -> str:
+    mirrored = offered.mirrored()
+    suffix = f"/{mirrored.direction}" if mirrored.direction else ""
+    return f"a=extmap:{mirrored.id}{suffix} {mirrored.uri}"
+
+
+def _format(line: Format, feedback: frozenset[str]) -> list[str]:
+    channels = f"/{line.channels}" if line.channels > 1 else ""
+    # The name comes back in the client's own letter case: GStreamer compares it.
+    lines = [f"a=rtpmap:{line.payload_type} {line.name}/{line.clock_rate}{channels}"]
+    if line.name.lower() != "rtx":
+        taken = (value for value in FEEDBACK_ORDER if value in feedback and value in line.feedback)
+        lines += [f"a=rtcp-fb:{line.payload_type} {value}" for value in taken]
+    # What begins with sprop- tells of the sender's own stream (RFC 6184 section 8.1, RFC 7587 section 6.1).
+    parameters = [text for text in line.parameters.split(";") if not text.lstrip().lower().startswith("sprop-")]
+    if text := ";".join(parameters).strip():
+        lines.append(f"a=fmtp:{line.payload_type} {text}")
+    return lines
+
+
+def _stream(section: Section) -> list[str]:
+    """RFC 8830 and RFC 5576: what tells a viewer which stream is this m-line's before any packet has come."""
+    stream = section.stream
+    if stream is None:
+        return []
+    lines = [f"a=msid:{stream.cname} {stream.track}"]
+    ssrcs = [stream.ssrc]
+    if stream.rtx_ssrc is not None:
+        ssrcs.append(stream.rtx_ssrc)
+        lines.append(f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}")
+    return lines + [f"a=ssrc:{ssrc} cname:{stream.cname}" for ssrc in ssrcs]

@@ -1,0 +1,354 @@
+"""What is read of one m-line of an offer, and the attributes of ICE and DTLS that may stand there or above all m-lines.
+
+Checks each line by itself; must never compare m-lines, which is `sdp.py`'s. `codecs.py` reads the formats next.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from relay.commands import MediaKind
+from relay.extensions import PLACEHOLDER_IDS, ExtensionMap
+from relay.refusal import malformed, unacceptable
+from relay.sdp_lines import Direction, ice_pwd, ice_ufrag, number, token
+
+FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+"""Digest lengths of the hashes that are taken, in the order of preference."""
+WEAK_HASHES = frozenset({"md2", "md5", "sha-1", "sha-224"})
+MAX_FINGERPRINTS = 8
+MAX_ENCODINGS = 3
+MAX_SSRCS = 32
+"""Read of one m-line; a simulcast offer of three encodings with repair names six."""
+DTLS_PROFILES = frozenset({"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP"})
+
+_HEX_PAIRS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){15,63}")
+_RID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_ENCODING_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_VISIBLE = re.compile(r"[\x20-\x7e]{1,512}")
+_URI = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One payload type of an m-line that has a name."""
+
+    payload_type: int
+    name: str
+    """As offered; compare without regard to case."""
+    clock_rate: int
+    channels: int
+    parameters: str
+    """The fmtp line, empty without one."""
+    feedback: frozenset[str]
+    """rtcp-fb values such as `nack pli`, those for all payload types included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rid:
+    """One a=rid line with direction send (RFC 8851)."""
+
+    name: str
+    restrictions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOffer:
+    """One m-line."""
+
+    position: int
+    """Among all m-lines."""
+    token: str
+    """audio, video, application, ..."""
+    port: int
+    protocol: str
+    formats_text: str
+    """The formats as offered, for the answer to an m-line that is rejected."""
+    alive: bool
+    """Neither rejected by the client nor outside the BUNDLE group."""
+    mid: str | None
+    direction: Direction
+    formats: tuple[Format, ...]
+    extensions: tuple[ExtensionMap, ...]
+    rtcp_rsize: bool
+    rids: tuple[Rid, ...]
+    """To be sent, in the order of a=simulcast, or of the rid lines without one."""
+    is_simulcast: bool
+    ssrcs: tuple[int, ...]
+    repair_by_ssrc: dict[int, int]
+    """From a=ssrc-group:FID."""
+    simulcast_ssrcs: tuple[int, ...]
+    """From a=ssrc-group:SIM, of clients without rids."""
+
+    @property
+    def kind(self) -> MediaKind | None:
+        """None for what is no audio or video."""
+        return MediaKind(self.token) if self.token in ("audio", "video") else None
+
+
+@dataclass(slots=True)
+class TransportLines:
+    """Attributes that stand above all m-lines or in one."""
+
+    ufrag: str | None = None
+    pwd: str | None = None
+    setup: str | None = None
+    fingerprints: list[tuple[str, bytes]] = field(default_factory=list)
+    direction: Direction | None = None
+
+    def handle(self, name: str, value: str | None) -> None:
+        """Reads one attribute; what it does not know it passes over."""
+        match name:
+            case "ice-ufrag":
+                self.ufrag = ice_ufrag(value)
+            case "ice-pwd":
+                self.pwd = ice_pwd(value)
+            case "setup":
+                self.setup = _setup(value)
+            case "fingerprint":
+                self._add_fingerprint(value or "")
+            case "sendrecv" | "sendonly" | "recvonly" | "inactive":
+                self.direction = Direction(name)
+            case _:
+                pass
+
+    def _add_fingerprint(self, value: str) -> None:
+        """RFC 8122 section 5."""
+        name, _, digits = value.partition(" ")
+        name, digits = name.lower(), digits.strip()
+        if not _HEX_PAIRS.fullmatch(digits):
+            raise malformed("bad-fingerprint", "a=fingerprint must be a hash name and pairs of hex digits.")
+        digest = bytes.fromhex(digits.replace(":", ""))
+        if name in WEAK_HASHES:
+            # Kept under its name, so that a strong one beside it is enough.
+            self.fingerprints.append((name, digest))
+        elif FINGERPRINT_BYTES.get(name) == len(digest):
+            self.fingerprints.append((name, digest))
+        elif name in FINGERPRINT_BYTES:
+            raise malformed("bad-fingerprint", f"A {name} fingerprint has {FINGERPRINT_BYTES[name]} bytes.")
+        if len(self.fingerprints) > MAX_FINGERPRINTS:
+            raise malformed("too-many-fingerprints", f"There are more than {MAX_FINGERPRINTS} fingerprints.")
+
+
+class MediaReader:
+    """Collects one m-line's attributes."""
+
+    def __init__(self, position: int, value: str) -> None:
+        parts = value.split()
+        if len(parts) < 4 or token(parts[0]) is None or token(parts[2].replace("/", "-")) is None:
+            raise malformed("bad-m-line", "An m-line is `m=<media> <port> <profile> <format> ...`.")
+        port = number(parts[1].partition("/")[0], 65535)
+        if port is None or any(token(part) is None for part in parts[3:]):
+            raise malformed("bad-m-line", "An m-line's port or formats are not valid.")
+        self.position = position
+        self.token, self.port, self.protocol, self.formats = parts[0], port, parts[2], parts[3:]
+        self.is_rtp = self.token in ("audio", "video")
+        self.payload_types = self._payload_types() if self.is_rtp else []
+        self.transport = TransportLines()
+        self.bundle_only = False
+        self.mid: str | None = None
+        self.rtcp_mux = False
+        self.rtcp_rsize = False
+        self.extmap_allow_mixed = False
+        self.extensions: list[ExtensionMap] = []
+        self._extension_ids: set[int] = set()
+        self._maps: dict[int, tuple[str, int, int]] = {}
+        self._parameters: dict[int, str] = {}
+        self._feedback: dict[int | None, set[str]] = {}
+        self._rids: dict[str, Rid] = {}
+        self._simulcast: list[str] | None = None
+        self._ssrcs: dict[int, None] = {}
+        self._repair: dict[int, int] = {}
+        self._simulcast_ssrcs: tuple[int, ...] = ()
+
+    @property
+    def rejected(self) -> bool:
+        """Port 0 is a rejection, but for a bundle-only m-line (RFC 8843 section 6)."""
+        return self.port == 0 and not self.bundle_only
+
+    def handle(self, name: str, value: str | None) -> None:
+        """Reads one attribute."""
+        match name:
+            case "rtcp-mux" | "rtcp-mux-only":
+                self.rtcp_mux = True
+            case "rtcp-rsize":
+                self.rtcp_rsize = True
+            case "bundle-only":
+                self.bundle_only = True
+            case "extmap-allow-mixed":
+                self.extmap_allow_mixed = True
+            case "mid":
+                self._handle_mid(value or "")
+            case "extmap":
+                self._handle_extmap(value or "")
+            case _ if self.is_rtp:
+                self._handle_rtp(name, value or "")
+            case _:
+                self.transport.handle(name, value)
+
+    def _handle_rtp(self, name: str, value: str) -> None:
+        match name:
+            case "rtpmap":
+                self._handle_rtpmap(value)
+            case "fmtp":
+                self._handle_fmtp(value)
+            case "rtcp-fb":
+                self._handle_feedback(value)
+            case "rid":
+                self._handle_rid(value)
+            case "simulcast":
+                self._handle_simulcast(value)
+            case "ssrc":
+                self._handle_ssrc(value)
+            case "ssrc-group":
+                self._handle_ssrc_group(value)
+            case _:
+                self.transport.handle(name, value)
+
+    def finish(self, session_direction: Direction | None, bundled: bool) -> MediaOffer:
+        """The m-line as a value."""
+        alive = bundled and not self.rejected
+        if alive and self.is_rtp and self.protocol not in DTLS_PROFILES:
+            raise unacceptable("no-dtls", "An m-line's profile is not DTLS-SRTP, such as UDP/TLS/RTP/SAVPF.")
+        names = self._simulcast if self._simulcast is not None else list(self._rids)
+        return MediaOffer(
+            position=self.position,
+            token=self.token,
+            port=self.port,
+            protocol=self.protocol,
+            formats_text=" ".join(self.formats),
+            alive=alive,
+            mid=self.mid,
+            direction=self.transport.direction or session_direction or Direction.SENDRECV,
+            formats=self._formats(),
+            extensions=tuple(self.extensions),
+            rtcp_rsize=self.rtcp_rsize,
+            rids=tuple(self._rids[name] for name in names if name in self._rids),
+            is_simulcast=self._simulcast is not None,
+            ssrcs=tuple(self._ssrcs),
+            repair_by_ssrc=dict(self._repair),
+            simulcast_ssrcs=self._simulcast_ssrcs,
+        )
+
+    def _formats(self) -> tuple[Format, ...]:
+        """In the m-line's order, which is the client's preference."""
+        for_all = frozenset(self._feedback.get(None, ()))
+        return tuple(
+            Format(
+                payload_type,
+                *self._maps[payload_type],
+                self._parameters.get(payload_type, ""),
+                for_all.union(self._feedback.get(payload_type, ())),
+            )
+            for payload_type in self.payload_types
+            if payload_type in self._maps
+        )
+
+    def _payload_types(self) -> list[int]:
+        found = [number(text, 127) for text in self.formats]
+        if None in found:
+            raise malformed("bad-payload-type", "A payload type is a number, 0 to 127.")
+        if len(set(found)) != len(found):
+            raise malformed("duplicate-payload-type", "An m-line lists a payload type twice.")
+        return [payload_type for payload_type in found if payload_type is not None]
+
+    def _handle_mid(self, value: str) -> None:
+        if self.mid is not None or token(value) is None:
+            raise malformed("bad-mid", "a=mid must be one token of at most 64 characters, once an m-line.")
+        self.mid = value
+
+    def _handle_extmap(self, value: str) -> None:
+        """RFC 8285 section 8: `<id>[/<direction>] <uri> [attributes]`."""
+        parts = value.split(None, 2)
+        if len(parts) < 2 or not _URI.fullmatch(parts[1]):
+            raise malformed("bad-extmap", "a=extmap is `<id>[/<direction>] <uri>`.")
+        id_text, slash, direction_text = parts[0].partition("/")
+        extension_id = number(id_text, PLACEHOLDER_IDS[-1])
+        if extension_id is None or (not 1 <= extension_id <= 255 and extension_id not in PLACEHOLDER_IDS):
+            raise malformed("bad-extension-id", "An extmap id is 1 to 255, or 4096 to 4351 as a placeholder.")
+        if slash and direction_text not in tuple(Direction):
+            raise malformed("bad-extmap", "An extmap's direction is not one of sendrecv, sendonly, recvonly, inactive.")
+        if extension_id in self._extension_ids:
+            raise malformed("duplicate-extension-id", f"An m-line uses extmap id {extension_id} twice.")
+        self._extension_ids.add(extension_id)
+        self.extensions.append(ExtensionMap(extension_id, parts[1], Direction(direction_text) if slash else None))
+
+    def _handle_rtpmap(self, value: str) -> None:
+        """RFC 8866 section 6.6: `<pt> <name>/<clock>[/<channels>]`."""
+        payload_text, _, rest = value.partition(" ")
+        payload_type = number(payload_text, 127)
+        name, _, rates = rest.strip().partition("/")
+        clock_text, _, channels_text = rates.partition("/")
+        clock_rate = number(clock_text, 4_294_967_295)
+        if payload_type is None or clock_rate is None or not _ENCODING_NAME.fullmatch(name):
+            raise malformed("bad-rtpmap", "a=rtpmap is `<payload type> <name>/<clock rate>`.")
+        if payload_type in self._maps:
+            raise malformed("duplicate-payload-type", f"Payload type {payload_type} has two a=rtpmap lines.")
+        self._maps[payload_type] = (name, clock_rate, number(channels_text, 255) or 1)
+
+    def _handle_fmtp(self, value: str) -> None:
+        payload_text, _, rest = value.partition(" ")
+        payload_type, rest = number(payload_text, 127), rest.strip()
+        if payload_type is None or not _VISIBLE.fullmatch(rest):
+            raise malformed("bad-fmtp", "a=fmtp is `<payload type> <parameters>`.")
+        self._parameters.setdefault(payload_type, rest)
+
+    def _handle_feedback(self, value: str) -> None:
+        """RFC 4585 section 4.2."""
+        payload_text, _, rest = value.partition(" ")
+        payload_type = None if payload_text == "*" else number(payload_text, 127)
+        if payload_type is None and payload_text != "*":
+            raise malformed("bad-rtcp-fb", "a=rtcp-fb is `<payload type or *> <feedback>`.")
+        self._feedback.setdefault(payload_type, set()).add(" ".join(rest.lower().split()))
+
+    def _handle_rid(self, value: str) -> None:
+        """RFC 8851 section 10. Directions other than send are the client's affair."""
+        parts = value.split(None, 2)
+        if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] not in ("send", "recv"):
+            raise malformed("bad-rid", "a=rid is `<name> send|recv [restrictions]`, the name at most 32 characters.")
+        if parts[0] in self._rids:
+            raise malformed("duplicate-rid", "An m-line has the same a=rid twice.")
+        if parts[1] == "send" and len(self._rids) < 16:
+            pairs = parts[2].split(";") if len(parts) == 3 else []
+            restrictions = {
+                key: text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals
+            }
+            self._rids[parts[0]] = Rid(parts[0], restrictions)
+
+    def _handle_simulcast(self, value: str) -> None:
+        """RFC 8853 section 5.1, and the draft's `send rid=a;b` that old browsers write."""
+        parts = value.split()
+        if len(parts) % 2 or not parts or any(text not in ("send", "recv") for text in parts[::2]):
+            raise malformed("bad-simulcast", "a=simulcast is `send <rids>`, `recv <rids>`, or both.")
+        for direction, streams in zip(parts[::2], parts[1::2], strict=True):
+            if direction == "send":
+                names = [stream.split(",")[0].lstrip("~") for stream in streams.removeprefix("rid=").split(";")]
+                if any(not _RID.fullmatch(name) for name in names) or len(set(names)) != len(names):
+                    raise malformed("bad-simulcast", "a=simulcast names a rid twice, or one that is not valid.")
+                self._simulcast = names
+
+    def _handle_ssrc(self, value: str) -> None:
+        """RFC 5576 section 4.1."""
+        ssrc = number(value.partition(" ")[0], 4_294_967_295)
+        if ssrc is None:
+            raise malformed("bad-ssrc", "a=ssrc begins with a 32-bit number.")
+        if len(self._ssrcs) < MAX_SSRCS:
+            self._ssrcs[ssrc] = None
+
+    def _handle_ssrc_group(self, value: str) -> None:
+        """RFC 5576 section 4.2. FID pairs media with its repair (RFC 4588), SIM lists encodings."""
+        semantics, *texts = value.split()[: MAX_SSRCS + 1] or [""]
+        ssrcs = [ssrc for text in texts if (ssrc := number(text, 4_294_967_295)) is not None]
+        if len(ssrcs) != len(texts):
+            raise malformed("bad-ssrc", "a=ssrc-group lists 32-bit numbers.")
+        if semantics == "FID" and len(ssrcs) == 2 and len(self._repair) < MAX_SSRCS:
+            self._repair[ssrcs[0]] = ssrcs[1]
+        elif semantics == "SIM":
+            self._simulcast_ssrcs = tuple(dict.fromkeys(ssrcs))
+
+
+def _setup(value: str | None) -> str:
+    """RFC 8842 section 5.2."""
+    if value == "holdconn":
+        raise unacceptable("setup-holdconn", "a=setup:holdconn asks for no connection.")
+    if value not in ("actpass", "active", "passive"):
+        raise malformed("bad-setup", "a=setup must be actpass, active or passive.")
+    return value

@@ -1,0 +1,36 @@
+"""Why an offer, a fragment or an m-line is not taken, as a value that becomes an HTTP problem.
+
+Knows statuses and reasons, and nothing of SDP or of who asked. `sdp.py`, `negotiation.py` and `fragment.py` return it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the client is told; the reason is stable, the detail is for a person."""
+
+    status: int
+    """400 malformed, 406 no common codec, 422 understood and not acceptable."""
+    reason: str
+    """A stable name such as `weak-fingerprint`, for the problem's type and for counters."""
+    detail: str
+    """One sentence that says what to change."""
+
+
+class RefusedError(Exception):
+    """Carries a Refusal up through one parser; never leaves the module whose entry point catches it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+def malformed(reason: str, detail: str) -> RefusedError:
+    """The text breaks the format."""
+    return RefusedError(Refusal(400, reason, detail))
+
+
+def unacceptable(reason: str, detail: str) -> RefusedError:
+    """The text is understood, and what it asks for is not done here."""
+    return RefusedError(Refusal(422, reason, detail))
