@@ -34,7 +34,7 @@ class CodecName(StrEnum):
 
 
 class ExtensionKind(StrEnum):
-    """RTP header extensions by meaning; their URIs are in `relay/sdp.py`."""
+    """RTP header extensions by meaning; their URIs are in `relay/extensions.py`."""
 
     MID = "mid"
     RID = "rid"

@@ -54,7 +54,7 @@ pub enum CodecName {
     Av1,
 }
 
-/// An RTP header extension by meaning; the URIs are in `relay/sdp.py`.
+/// An RTP header extension by meaning; the URIs are in `relay/extensions.py`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionKind {
