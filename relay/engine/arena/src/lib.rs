@@ -1,1 +1,27 @@
-//! The shared memory of the box.
+//! The arena: the memory that all workers share. Owns its layout and the protocols by which processes that may die at
+//! any instruction use it together; must never know a socket, a clock or RTP. Read `layout.rs` first, then `arena.rs`.
+
+mod addresses;
+mod arena;
+mod endpoint;
+mod handover;
+mod layout;
+mod log_reader;
+mod log_writer;
+mod mapping;
+mod messages;
+mod sessions;
+mod slots;
+mod track_log;
+mod words;
+
+pub use addresses::Addresses;
+pub use arena::{Arena, AttachError};
+pub use handover::Handover;
+pub use layout::{COUNTERS, Layout, MAGIC, MAX_DATAGRAM, MAX_PACKET, Parameters, VERSION};
+pub use log_reader::{LogReader, Missing};
+pub use log_writer::{AppendError, LogWriter, OpenError};
+pub use messages::Messages;
+pub use sessions::SessionRecord;
+pub use slots::{Beat, Beats, SlotPage};
+pub use track_log::{DISCARDABLE, EntryMeta, KEY_FRAME_START, KeyFrame, MARKER, RECOVERED, SenderReport};

@@ -1,0 +1,176 @@
+//! The publisher's side of a track log. Owns the order of its stores, which is what a writer killed between any two of
+//! them leaves readable; must never wait for a reader. Read `log_reader.rs` next.
+
+use std::fmt;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
+
+use crate::Arena;
+use crate::layout::MAX_PACKET;
+use crate::track_log::{self as log, EntryMeta, KEY_FRAME_START, SenderReport};
+use crate::words::{lock, put, put_bytes, unlock, write_record};
+
+/// Why a log cannot be opened: the caller's numbers are wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    NoSuchLog,
+    /// Not a power of two, or more than the arena's `log_packets`.
+    Capacity,
+}
+
+/// Why a packet was not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// The log has this index.
+    Duplicate,
+    /// A whole capacity behind the highest index.
+    TooOld,
+    /// Longer than `MAX_PACKET`.
+    TooLarge,
+}
+
+/// The single writer of one log. Dropping it leaves the log open, for a successor to resume.
+pub struct LogWriter {
+    arena: Arena,
+    log: u32,
+    epoch: u64,
+    capacity: u64,
+    head: u64,
+    highest: u64,
+    key_frame_index: u64,
+}
+
+impl LogWriter {
+    /// Begins a new life of the log: what it held is gone, readers of the old life notice, interest is forgotten.
+    /// `capacity` packets of the log's room are used, so that a log of few packets touches little memory.
+    pub fn open(arena: &Arena, log: u32, publication: u64, owner: u8, capacity: u32) -> Result<LogWriter, OpenError> {
+        if !capacity.is_power_of_two() || capacity > arena.parameters().log_packets {
+            return Err(OpenError::Capacity);
+        }
+        let words = arena.log(log).ok_or(OpenError::NoSuchLog)?;
+        let before = words[log::EPOCH].load(Acquire);
+        put(&words[log::EPOCH], log::resetting(before), Relaxed);
+        // A reader that sees any of the new values must see that the old life is over.
+        fence(Release);
+        put(&words[log::PUBLICATION], publication, Relaxed);
+        put(&words[log::OWNER], u64::from(owner), Relaxed);
+        put(&words[log::CAPACITY], u64::from(capacity), Relaxed);
+        put(&words[log::HEAD], 0, Relaxed);
+        put(&words[log::HIGHEST], 0, Relaxed);
+        put(&words[log::INTEREST], 0, Relaxed);
+        let epoch = log::next_life(before);
+        put(&words[log::EPOCH], epoch, Release);
+        let (arena, capacity) = (arena.clone(), u64::from(capacity));
+        Ok(LogWriter { arena, log, epoch, capacity, head: 0, highest: 0, key_frame_index: 0 })
+    }
+
+    /// Goes on where a predecessor that died left the log; `None` when the log is not open for that publication.
+    pub fn resume(arena: &Arena, log: u32, publication: u64, owner: u8) -> Option<LogWriter> {
+        let words = arena.log(log)?;
+        let epoch = words[log::EPOCH].load(Acquire);
+        let capacity = words[log::CAPACITY].load(Relaxed);
+        let same = words[log::PUBLICATION].load(Relaxed) == publication;
+        if !log::is_open(epoch) || !same || !fits(capacity, arena) {
+            return None;
+        }
+        put(&words[log::OWNER], u64::from(owner), Relaxed);
+        let (head, highest) = (words[log::HEAD].load(Acquire), words[log::HIGHEST].load(Relaxed));
+        let key_frame = crate::words::read_record::<4>(&words[log::KEY_FRAME..]);
+        let key_frame_index = key_frame.filter(|record| record[0] == epoch).map_or(0, |[_, _, index, _]| index);
+        Some(LogWriter { arena: arena.clone(), log, epoch, capacity, head, highest, key_frame_index })
+    }
+
+    /// Adds a packet; `meta.index` and `meta.len` are taken from the arguments.
+    pub fn append(&mut self, index: u64, meta: &EntryMeta, packet: &[u8]) -> Result<(), AppendError> {
+        if packet.len() > MAX_PACKET {
+            return Err(AppendError::TooLarge);
+        }
+        if index.saturating_add(self.capacity) <= self.highest {
+            return Err(AppendError::TooOld);
+        }
+        if self.contains(index) {
+            return Err(AppendError::Duplicate);
+        }
+        let (words, entry) = (self.words(), self.entry(index));
+        let highest = self.highest.max(index);
+        // Before the entry: a reader that finds its entry overwritten can say that it was overtaken.
+        put(&words[log::HIGHEST], highest, Relaxed);
+
+        let writing = lock(&entry[log::ENTRY_LOCK]);
+        put(&entry[log::ENTRY_EPOCH], self.epoch, Relaxed);
+        put(&entry[log::ENTRY_INDEX], index, Relaxed);
+        put(&entry[log::ENTRY_ARRIVED], meta.arrived_us, Relaxed);
+        put(&entry[log::ENTRY_PACKED], meta.pack(packet.len()), Relaxed);
+        put_bytes(&entry[log::ENTRY_PACKET..], packet);
+        unlock(&entry[log::ENTRY_LOCK], writing);
+
+        // Release, so that a reader of an overwritten arrival also sees the head that overtook it.
+        put(log::arrival(words, self.capacity, self.head), index, Release);
+        put(&words[log::HEAD], self.head + 1, Release);
+        let position = self.head;
+        if meta.flags & KEY_FRAME_START != 0 && index > self.key_frame_index {
+            write_record(&words[log::KEY_FRAME..], [self.epoch, position, index, meta.arrived_us]);
+            self.key_frame_index = index;
+        }
+        self.head += 1;
+        self.highest = highest;
+        Ok(())
+    }
+
+    /// Whether the log holds this index now.
+    pub fn contains(&self, index: u64) -> bool {
+        let entry = self.entry(index);
+        // An odd lock is a predecessor's, killed while writing: not held.
+        entry[log::ENTRY_LOCK].load(Relaxed) & 1 == 0
+            && entry[log::ENTRY_EPOCH].load(Relaxed) == self.epoch
+            && entry[log::ENTRY_INDEX].load(Relaxed) == index
+    }
+
+    /// Arrivals so far.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The highest index so far; 0 before the first packet.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// One bit for each slot that reads.
+    pub fn interested(&self) -> u64 {
+        self.words()[log::INTEREST].load(Relaxed)
+    }
+
+    pub fn set_sender_report(&mut self, report: SenderReport) {
+        let fields = [self.epoch, report.ntp, u64::from(report.rtp), report.at_us];
+        write_record(&self.words()[log::SENDER_REPORT..], fields);
+    }
+
+    /// Ends this life of the log; what it holds stays readable until the next.
+    pub fn close(self) {
+        put(&self.words()[log::EPOCH], log::closed(self.epoch), Release);
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        self.arena.log(self.log).expect("the log was there when it was opened")
+    }
+
+    fn entry(&self, index: u64) -> &[AtomicU64] {
+        log::entry(self.words(), self.arena.parameters().log_packets, self.capacity, index)
+    }
+}
+
+/// Whether a capacity found in shared memory can be used.
+pub(crate) fn fits(capacity: u64, arena: &Arena) -> bool {
+    capacity.is_power_of_two() && capacity <= u64::from(arena.parameters().log_packets)
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter").field("log", &self.log).field("head", &self.head).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,152 @@
+//! A session's lasting record: a few hundred opaque bytes that a successor takes up. Owns its two copies and their
+//! checksums; must never know what the bytes say. Read `arena.rs` for where the records lie.
+//!
+//! Each write goes into the older copy, so a writer that dies in the middle leaves the record as it was before.
+//! A copy is `lock, number, len, checksum, 4 spare words`, then the bytes. The number grows with every write; a record
+//! whose newest copy has no bytes is clear.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::layout::SESSION_COPY_HEADER;
+use crate::words::{get_bytes, lock, put, put_bytes, stable, unchanged, unlock};
+
+const LOCK: usize = 0;
+const NUMBER: usize = 1;
+const LEN: usize = 2;
+const CHECKSUM: usize = 3;
+const BYTES: usize = (SESSION_COPY_HEADER / 8) as usize;
+
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRecord<'a> {
+    copies: [&'a [AtomicU64]; 2],
+}
+
+impl<'a> SessionRecord<'a> {
+    pub(crate) fn new(words: &'a [AtomicU64]) -> SessionRecord<'a> {
+        let (first, second) = words.split_at(words.len() / 2);
+        SessionRecord { copies: [first, second] }
+    }
+
+    /// How many bytes fit.
+    pub fn capacity(&self) -> usize {
+        (self.copies[0].len() - BYTES) * 8
+    }
+
+    /// Replaces the record, by its owner alone; false when the bytes do not fit.
+    pub fn write(&self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.capacity() {
+            return false;
+        }
+        let numbers = self.copies.map(|copy| read_copy(copy, &mut Vec::new()).unwrap_or(0));
+        let (older, number) = if numbers[0] <= numbers[1] { (0, numbers[1] + 1) } else { (1, numbers[0] + 1) };
+        let copy = self.copies[older];
+        let writing = lock(&copy[LOCK]);
+        put(&copy[NUMBER], number, Relaxed);
+        put(&copy[LEN], bytes.len() as u64, Relaxed);
+        put(&copy[CHECKSUM], checksum(number, bytes), Relaxed);
+        put_bytes(&copy[BYTES..], bytes);
+        unlock(&copy[LOCK], writing);
+        true
+    }
+
+    /// What was last written whole; `None` when it is clear.
+    pub fn read(&self) -> Option<Vec<u8>> {
+        let mut bytes = [Vec::new(), Vec::new()];
+        let numbers = [0, 1].map(|i| read_copy(self.copies[i], &mut bytes[i]).unwrap_or(0));
+        let [first, second] = bytes;
+        let newest = if numbers[0] > numbers[1] { first } else { second };
+        (!newest.is_empty()).then_some(newest)
+    }
+
+    /// Forgets the record.
+    pub fn clear(&self) {
+        self.write(&[]);
+        // The older copy too: no keys are left behind.
+        self.write(&[]);
+        for copy in self.copies {
+            for word in &copy[BYTES..] {
+                put(word, 0, Relaxed);
+            }
+        }
+    }
+}
+
+/// A copy's number and bytes; `None` when it is torn or was never written.
+fn read_copy(copy: &[AtomicU64], bytes: &mut Vec<u8>) -> Option<u64> {
+    let before = stable(&copy[LOCK])?;
+    let (number, len) = (copy[NUMBER].load(Relaxed), copy[LEN].load(Relaxed) as usize);
+    let expected = copy[CHECKSUM].load(Relaxed);
+    if len > (copy.len() - BYTES) * 8 {
+        return None;
+    }
+    bytes.resize(len, 0);
+    get_bytes(&copy[BYTES..], bytes);
+    let whole = unchanged(&copy[LOCK], before) && number > 0 && checksum(number, bytes) == expected;
+    if !whole {
+        bytes.clear();
+    }
+    whole.then_some(number)
+}
+
+/// FNV-1a over the number and the bytes: against a stray write, not against malice.
+fn checksum(number: u64, bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let seeded = number.to_le_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);
+    bytes.iter().fold(seeded, mix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::crash;
+    use crate::{Arena, Parameters};
+
+    #[test]
+    fn a_record_is_what_was_written_last() {
+        let arena = Arena::in_memory(Parameters::SMALL);
+        let record = arena.session(2, 3);
+        assert_eq!(record.read(), None);
+        for n in 1..=9u8 {
+            assert!(record.write(&vec![n; usize::from(n) * 20]));
+            assert_eq!(record.read(), Some(vec![n; usize::from(n) * 20]));
+        }
+        assert!(!record.write(&[0; 257]));
+        assert_eq!(arena.session(2, 2).read(), None);
+        record.clear();
+        assert_eq!(record.read(), None);
+        assert!(record.copies.iter().all(|copy| copy[BYTES..].iter().all(|word| word.load(Relaxed) == 0)));
+    }
+
+    #[test]
+    fn a_writer_that_dies_at_any_store_leaves_the_record_before_or_after() {
+        for earlier in 0..3u8 {
+            for stores in 0..=10 {
+                let arena = Arena::in_memory(Parameters::SMALL);
+                let record = arena.session(0, 0);
+                for n in 0..=earlier {
+                    assert!(record.write(&[n + 1; 30]));
+                }
+                let finished = crash::after(stores, || assert!(record.write(&[99; 40])));
+                let expected = if finished { vec![99; 40] } else { vec![earlier + 1; 30] };
+                assert_eq!(record.read(), Some(expected), "after {stores} stores");
+                assert!(record.write(&[100; 50]));
+                assert_eq!(record.read(), Some(vec![100; 50]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_stray_write_is_noticed_and_the_copy_before_it_taken() {
+        let arena = Arena::in_memory(Parameters::SMALL);
+        let record = arena.session(1, 0);
+        assert!(record.write(&[1; 16]));
+        assert!(record.write(&[2; 16]));
+        record.copies[0][BYTES].fetch_xor(1, Relaxed);
+        record.copies[1][BYTES].fetch_xor(1, Relaxed);
+        assert_eq!(record.read(), None);
+        record.copies[1][BYTES].fetch_xor(1, Relaxed);
+        let survivor = record.read().expect("one copy is whole");
+        assert!(survivor == [1; 16] || survivor == [2; 16]);
+    }
+}

@@ -1,0 +1,142 @@
+"""Where the arena's parts lie, for those who reach it from Python: the master that makes it, workers that read the slot
+table. Owns sizes and offsets, mirroring `relay/engine/arena/src/layout.rs`; must never map or open anything.
+Read that file's drawing next; `tests/contract/arena_layout.txt` holds both to the same numbers.
+"""
+
+import struct
+from dataclasses import astuple, dataclass
+from enum import IntEnum
+
+MAGIC = b"MILLRACE"
+VERSION = 1
+COUNTERS = 512
+"""64-bit counters in a slot's stats page."""
+
+_PAGE = 4096
+_SLOT_STRIDE = 8192
+_LOG_HEADER = 512
+_ENTRY_STRIDE = 1536
+_RING_HEADER = 128
+_HANDOVER_STRIDE = 1536
+_ADDRESS_STRIDE = 32
+_SESSION_COPY_HEADER = 64
+_HEADER = struct.Struct("<8sII8IQQ")
+_WORD = struct.Struct("<Q")
+
+
+class SlotState(IntEnum):
+    """What the master says of a slot; zero, as in a fresh arena, is an empty slot."""
+
+    EMPTY = 0
+    STARTING = 1
+    RUNNING = 2
+    STOPPING = 3
+    DEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaParameters:
+    """The sizes that the configuration chooses, in the order in which the header carries them."""
+
+    slots: int
+    """1..64."""
+    logs_per_slot: int
+    log_packets: int
+    """Packets in a track log, a power of two."""
+    addresses: int
+    """Cells of the address table, a power of two."""
+    handover_packets: int
+    """Datagrams in the hand-over ring of each ordered pair of slots, a power of two."""
+    messages: int
+    """Words in the message ring of each ordered pair of slots, a power of two."""
+    sessions_per_slot: int
+    session_bytes: int
+    """A multiple of 64."""
+
+    def problems(self) -> list[str]:
+        """Everything that the engine would refuse; empty when the parameters hold."""
+        bounds = (
+            ("slots", 1, 64, 1),
+            ("logs_per_slot", 1, 1 << 16, 1),
+            ("log_packets", 4, 1 << 16, 0),
+            ("addresses", 16, 1 << 24, 0),
+            ("handover_packets", 2, 1 << 16, 0),
+            ("messages", 2, 1 << 16, 0),
+            ("sessions_per_slot", 1, 1 << 16, 1),
+            ("session_bytes", 64, 1 << 20, 64),
+        )
+        found = []
+        for name, low, high, multiple in bounds:
+            value: int = getattr(self, name)
+            if not low <= value <= high:
+                found.append(f"{name} is {value}, not in {low}..{high}")
+            elif multiple == 0 and value & (value - 1):
+                found.append(f"{name} is {value}, not a power of two")
+            elif multiple and value % multiple:
+                found.append(f"{name} is {value}, not a multiple of {multiple}")
+        return found
+
+    def size(self) -> int:
+        """Of the whole arena, in bytes. Mostly reserved: memory is paid for where it is touched."""
+        pairs = self.slots * self.slots
+        log_stride = _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))
+        message_stride = _RING_HEADER + -(-self.messages * 8 // 64) * 64
+        handover_stride = _RING_HEADER + self.handover_packets * _HANDOVER_STRIDE
+        session_stride = 2 * (_SESSION_COPY_HEADER + self.session_bytes)
+
+        end = _PAGE + self.slots * _SLOT_STRIDE
+        end += self.slots * self.logs_per_slot * log_stride
+        end = _to_page(end + pairs * message_stride)
+        end = _to_page(end + pairs * handover_stride)
+        end = _to_page(end + self.addresses * _ADDRESS_STRIDE)
+        return _to_page(end + self.slots * self.sessions_per_slot * session_stride)
+
+    def header(self, seed: int) -> bytes:
+        """The bytes at offset 0; all zero after them is a valid empty arena. `seed`: 64 random bits, for a hash."""
+        return _HEADER.pack(MAGIC, VERSION, 0, *astuple(self), self.size(), seed)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOffsets:
+    """Byte offsets of one slot's words in the arena; each is a little-endian u64, aligned, so a write is one store."""
+
+    incarnation: int
+    """Which life of the slot, from 1. Written by the master."""
+    pid: int
+    """Written by the master."""
+    state: int
+    """A `SlotState`. Written by the master."""
+    engine_beat: int
+    """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
+    control_beat: int
+    """The same, written by the worker's Python loop."""
+    counters: int
+    """The first of `COUNTERS` words, written by the engine thread."""
+
+
+def slot_offsets(slot: int) -> SlotOffsets:
+    """Where the words of `slot` lie."""
+    start = _PAGE + slot * _SLOT_STRIDE
+    return SlotOffsets(
+        incarnation=start,
+        pid=start + 8,
+        state=start + 16,
+        engine_beat=start + 64,
+        control_beat=start + 72,
+        counters=start + 4096,
+    )
+
+
+def read_word(arena: memoryview | bytearray, offset: int) -> int:
+    """One u64 of the mapped arena."""
+    value: int = _WORD.unpack_from(arena, offset)[0]
+    return value
+
+
+def write_word(arena: memoryview | bytearray, offset: int, value: int) -> None:
+    """Stores one u64 into the mapped arena."""
+    _WORD.pack_into(arena, offset, value)
+
+
+def _to_page(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
