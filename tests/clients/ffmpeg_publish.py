@@ -1,0 +1,31 @@
+"""An ffmpeg publisher over WHIP: H264 and Opus, `setup:passive`, no candidates, just as the muxer does it by default."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import imageio_ffmpeg
+
+
+@contextlib.asynccontextmanager
+async def publish_with_ffmpeg(url: str, seconds: int = 60) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Publishes moving bars and a tone to `url` while the block runs; ffmpeg's own words go to stderr."""
+    process = await asyncio.create_subprocess_exec(
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *"-hide_banner -loglevel warning -re".split(),
+        *"-f lavfi -i testsrc2=size=320x240:rate=30 -f lavfi -i sine=frequency=440:sample_rate=48000".split(),
+        *"-c:v libx264 -profile:v baseline -preset ultrafast -tune zerolatency -g 30 -b:v 400k -pix_fmt yuv420p".split(),
+        *"-c:a libopus -ac 2 -b:a 32k".split(),
+        *("-t", str(seconds), "-f", "whip", url),
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(process.wait(), 5)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
