@@ -1,0 +1,84 @@
+//! One client as the engine sees it: its transport, and the keys of what it publishes and subscribes. Owns no table;
+//! must never touch another client. `engine.rs` holds the table and moves packets between clients.
+
+use crate::command::{ExtensionKind, Publish};
+use crate::congestion::arrivals::Arrivals;
+use crate::drop::Drop;
+use crate::forward::streams::Streams;
+use crate::outbox::Path;
+use crate::transport::Transport;
+
+/// A client's place in the tables, and what it did so far.
+pub struct Client {
+    pub transport: Transport,
+    /// Local ufrags that name this client: one, or two while ICE restarts.
+    pub ufrags: Vec<String>,
+    /// Proven addresses, as announced to the address table and to steering.
+    pub paths: Vec<Path>,
+    /// Which SSRC feeds which publication.
+    pub streams: Streams,
+    /// Transport-wide arrival times, for the publisher's congestion control.
+    pub arrivals: Arrivals,
+    /// The header extension that carries the transport-wide sequence number, once a publication has it.
+    pub transport_cc: Option<u8>,
+    /// Keys in the engine's tables.
+    pub publications: Vec<usize>,
+    pub subscriptions: Vec<usize>,
+    pub traffic: Traffic,
+    pub profile: Option<String>,
+    /// Milliseconds, from RTCP of either direction.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// What passed over one transport.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    drops: Vec<(Drop, u64)>,
+}
+
+impl Traffic {
+    pub fn count_drop(&mut self, drop: Drop) {
+        match self.drops.iter_mut().find(|(reason, _)| *reason == drop) {
+            Some((_, count)) => *count += 1,
+            None => self.drops.push((drop, 1)),
+        }
+    }
+
+    pub fn drops(&self) -> Vec<(String, u64)> {
+        self.drops.iter().map(|(reason, count)| (reason.label().to_owned(), *count)).collect()
+    }
+}
+
+impl Client {
+    pub fn new(transport: Transport, ufrag: String, max_streams: usize) -> Client {
+        Client {
+            transport,
+            ufrags: vec![ufrag],
+            paths: Vec::new(),
+            streams: Streams::new(max_streams),
+            arrivals: Arrivals::default(),
+            transport_cc: None,
+            publications: Vec::new(),
+            subscriptions: Vec::new(),
+            traffic: Traffic::default(),
+            profile: None,
+            round_trip_ms: None,
+        }
+    }
+
+    /// Notes what a publication brings to the whole transport.
+    pub fn handle_published(&mut self, publish: &Publish) {
+        let transport_cc = publish.extensions.iter().find(|extension| extension.kind == ExtensionKind::TransportCc);
+        self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
+    }
+
+    /// The SSRC under which the relay itself reports to this client.
+    pub fn reporter_ssrc(&self) -> u32 {
+        // Any value that is none of the client's own will do (RFC 3550 section 6.4); the transport id is random.
+        self.transport.id() as u32 | 1
+    }
+}
