@@ -1,0 +1,40 @@
+"""HTTP answers that control gives: problems (RFC 9457) and JSON. Owns their form; must never decide which one is due.
+Read `relay/control.py` for who does.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from relay.effects import Reply
+from relay.ids import RequestId
+
+PROBLEM = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+"""Long enough that refused clients do not become the load, short enough that a person waits for it."""
+
+
+def problem(request: RequestId, status: int, reason: str, detail: str) -> Reply:
+    """A refusal; `reason` is a stable name such as `room-name`, `detail` one sentence for a person."""
+    headers = [("Content-Type", PROBLEM)]
+    if status == 503:
+        headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
+    if status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    body = {
+        "type": f"urn:millrace:problem:{reason}",
+        "title": reason.replace("-", " "),
+        "status": status,
+        "detail": detail,
+    }
+    return Reply(request, status, tuple(headers), json.dumps(body).encode())
+
+
+def json_reply(request: RequestId, value: Mapping[str, Any] | Sequence[Any]) -> Reply:
+    """200 with JSON."""
+    return Reply(request, 200, (("Content-Type", "application/json"),), json.dumps(value).encode())
+
+
+def session_unknown(request: RequestId) -> Reply:
+    """The same words for a session that never was, that ended, or that only its id's owner may know of."""
+    return problem(request, 404, "session-unknown", "No such session here: it has ended, or never was.")
