@@ -1,0 +1,128 @@
+"""The stream of facts of one other worker: brings them into order, and notices when a snapshot is needed. Owns sequence
+numbers; must never know what a fact says. Read `relay/directory.py` next, which keeps the facts.
+
+    gone ----- a new incarnation: its first fact ------> in order <---- snapshot, and what came after it ----+
+      |                                                     |  a gap, or long silence                        |
+      +------- a new incarnation: SlotChanged -------> awaits a snapshot ------------------------------------+
+    any state: SlotChanged(None) -> gone
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relay.facts import Envelope, Fact, Snapshot
+from relay.ids import Incarnation
+
+MAX_PENDING = 4096
+"""Facts kept while a snapshot is awaited. What is dropped past it shows as a gap again, and is asked for again."""
+ASK_AGAIN_SECONDS = 1.0
+"""A snapshot takes milliseconds; one that has not come is lost."""
+SILENCE_SECONDS = 10.0
+"""Ten beats of Load. A living worker's facts return with its next one, by a snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the directory is to do."""
+
+    forget: bool = False
+    """All older facts of this slot, before the new ones."""
+    facts: Sequence[Fact] = ()
+    ask: bool = False
+    """Ask for a snapshot."""
+
+
+NOTHING = Heard()
+
+
+class Peer:
+    """One slot, through all its incarnations."""
+
+    def __init__(self) -> None:
+        self.incarnation = Incarnation(0)
+        self.alive = False
+        self._next_sequence = 1
+        self._pending: dict[int, Fact] | None = None
+        """By sequence, while a snapshot is awaited."""
+        self._asked_at = 0.0
+        self._heard_at = 0.0
+
+    def handle_envelope(self, envelope: Envelope, now: float) -> Heard:
+        """One fact, in whatever order the bus gave it."""
+        if envelope.incarnation < self.incarnation or (envelope.incarnation == self.incarnation and not self.alive):
+            return NOTHING
+        self._heard_at = now
+        forget = envelope.incarnation > self.incarnation
+        if forget:
+            self._begin(envelope.incarnation)
+        if self._pending is not None:
+            if len(self._pending) < MAX_PENDING:
+                self._pending[envelope.sequence] = envelope.fact
+            return NOTHING
+        if envelope.sequence < self._next_sequence:
+            return NOTHING
+        if envelope.sequence == self._next_sequence:
+            self._next_sequence += 1
+            return Heard(forget, (envelope.fact,))
+        self._await_snapshot({envelope.sequence: envelope.fact}, now)
+        return Heard(forget, ask=True)
+
+    def handle_snapshot(self, snapshot: Snapshot, now: float) -> Heard:
+        """Every standing fact as of a sequence; what was heard beyond it follows."""
+        if snapshot.incarnation < self.incarnation or (snapshot.incarnation == self.incarnation and not self.alive):
+            return NOTHING
+        if snapshot.incarnation > self.incarnation:
+            self._begin(snapshot.incarnation)
+        # An answer to an older question tells nothing new, and would undo what was heard since.
+        if snapshot.sequence + 1 < self._next_sequence or (
+            self._pending is None and snapshot.sequence + 1 == self._next_sequence
+        ):
+            return NOTHING
+        self._heard_at = now
+        self._next_sequence = snapshot.sequence + 1
+        facts = list(snapshot.facts)
+        pending = {sequence: fact for sequence, fact in (self._pending or {}).items() if sequence > snapshot.sequence}
+        self._pending = None
+        while self._next_sequence in pending:
+            facts.append(pending.pop(self._next_sequence))
+            self._next_sequence += 1
+        if pending:
+            self._await_snapshot(pending, now)
+        return Heard(forget=True, facts=facts, ask=bool(pending))
+
+    def handle_slot(self, incarnation: Incarnation | None, now: float) -> Heard:
+        """What the master's table says of this slot."""
+        if incarnation is None:
+            self.alive = False
+            self._pending = None
+            return Heard(forget=True)
+        if incarnation < self.incarnation or (incarnation == self.incarnation and self.alive):
+            return NOTHING
+        self._begin(incarnation)
+        self._heard_at = now
+        self._await_snapshot({}, now)
+        return Heard(forget=True, ask=True)
+
+    def handle_tick(self, now: float) -> Heard:
+        """Asks again, and stops believing a worker that is silent although its slot is said to live."""
+        if not self.alive:
+            return NOTHING
+        if self._pending is not None:
+            if now - self._asked_at < ASK_AGAIN_SECONDS:
+                return NOTHING
+            self._asked_at = now
+            return Heard(ask=True)
+        if now - self._heard_at < SILENCE_SECONDS:
+            return NOTHING
+        self._await_snapshot({}, now)
+        return Heard(forget=True, ask=True)
+
+    def _begin(self, incarnation: Incarnation) -> None:
+        self.incarnation = incarnation
+        self.alive = True
+        self._next_sequence = 1
+        self._pending = None
+
+    def _await_snapshot(self, pending: dict[int, Fact], now: float) -> None:
+        self._pending = pending
+        self._asked_at = now
