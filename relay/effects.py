@@ -62,6 +62,8 @@ class RoomsAsked:
 
     request: RequestId
     room: str | None = None
+    with_sessions: bool = True
+    """False for the public page: who knows a session's id can end it when no tokens are asked for."""
 
 
 @dataclass(frozen=True, slots=True)

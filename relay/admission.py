@@ -1,0 +1,68 @@
+"""Who may come in, and who may touch a session: names, tokens, identities. Owns those rules; must never know SDP or the
+tables. Read `relay/grants.py` next, which reads the tokens.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from relay.effects import Offered, Protocol
+from relay.grants import Denial, Grant, check
+from relay.ids import ParticipantId, RoomName, SessionId, Slot
+from relay.opening import Guest
+from relay.refusal import Refusal
+from relay.sessions import Session
+
+_ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
+"""Stands in a URL as it is. Not `.` or `..`, which clients take out of a path (RFC 3986 section 5.2.4)."""
+_SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
+MAX_PARTICIPANT_CHARS = 256
+
+
+def room_name(text: str) -> RoomName | None:
+    """The name, when it is one."""
+    return RoomName(text) if _ROOM.fullmatch(text) else None
+
+
+def session_slot(text: str) -> tuple[SessionId, Slot] | None:
+    """The id and the slot that it names, when it is a session's id."""
+    return (SessionId(text), Slot(int(text[:2], 16))) if _SESSION.fullmatch(text) else None
+
+
+def admit(
+    asked: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
+) -> Guest | Refusal:
+    """Whether this offer is to be looked at, and for whom."""
+    room = room_name(asked.room)
+    if room is None:
+        return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
+    watches = None
+    if asked.participant is not None:
+        if not 0 < len(asked.participant) <= MAX_PARTICIPANT_CHARS:
+            return Refusal(400, "participant-name", f"A participant has 1 to {MAX_PARTICIPANT_CHARS} characters.")
+        watches = ParticipantId(asked.participant)
+    if not keys:
+        return Guest(asked.protocol, room, random_participant(), watches, now)
+    grant = check(asked.token, keys, now)
+    denial = grant if isinstance(grant, Denial) else _denial(grant, asked.protocol, room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now)
+
+
+def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
+    """Why this token may not change or end the session, if so. The same person as at the POST may."""
+    if not keys:
+        return None
+    grant = check(token, keys, now)
+    denial = grant if isinstance(grant, Denial) else _denial(grant, session.protocol, session.room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    if grant.identity != session.participant:
+        return Refusal(403, "other-identity", "The session was opened with another identity's token.")
+    return None
+
+
+def _denial(grant: Grant, protocol: Protocol, room: RoomName) -> Denial | None:
+    return grant.publish_denial(room) if protocol is Protocol.WHIP else grant.subscribe_denial(room)

@@ -1,0 +1,148 @@
+"""The sessions that this worker holds, and the memory of those that ended. Owns the tables; must never know HTTP or
+what an offer said. Read `relay/opening.py` next, which makes them.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from relay.effects import Protocol
+from relay.events import Cause
+from relay.facts import PublicationHere
+from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from relay.negotiation import Receiver
+
+MAX_TOMBSTONES = 1000
+TOMBSTONE_SECONDS = 300.0
+"""Long enough for an operator to look up why a client's session failed."""
+
+
+@dataclass(slots=True)
+class Receiving:
+    """One m-line of a viewer: an outgoing stream, and what feeds it now."""
+
+    subscription: SubscriptionId
+    receiver: Receiver
+    publication: PublicationId | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """What a WHIP or WHEP URL names. Publishers have publications, viewers have receiving."""
+
+    id: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    transport: TransportId
+    opened_at: float
+    etag: str
+    remote_ufrag: str
+    remote_pwd: str
+    mids: tuple[str, ...]
+    """Of the m-lines that the answer took, for the answer to an ICE restart."""
+    watches: ParticipantId | None = None
+    """A viewer's wish; None for the room's first publisher."""
+    publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
+    receiving: list[Receiving] = field(default_factory=list)
+    ssrcs: tuple[int, ...] = ()
+    """Of our streams, given back at the end."""
+    connected: bool = False
+    srtp_profile: str | None = None
+    stalled: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is remembered of a session that is over."""
+
+    session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    opened_at: float
+    ended_at: float
+    cause: str
+
+
+class Sessions:
+    """Living sessions by every id that an input may name them by."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[SessionId, Session] = {}
+        self._by_thing: dict[int, Session] = {}
+        """By transport, publication and subscription: all are random numbers of 63 bits."""
+        self._by_room: dict[RoomName, dict[SessionId, Session]] = {}
+        self._tombstones: OrderedDict[SessionId, Tombstone] = OrderedDict()
+        self.publications = 0
+        self.subscriptions = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, session: Session) -> None:
+        """A session with all that belongs to it."""
+        self._by_id[session.id] = session
+        self._by_room.setdefault(session.room, {})[session.id] = session
+        for thing in _things(session):
+            self._by_thing[thing] = session
+        self.publications += len(session.publications)
+        self.subscriptions += len(session.receiving)
+
+    def get(self, session: SessionId) -> Session | None:
+        """None when it is not ours or has ended."""
+        return self._by_id.get(session)
+
+    def of_thing(self, thing: int) -> Session | None:
+        """By the id of its transport, or of one of its publications or subscriptions."""
+        return self._by_thing.get(thing)
+
+    def in_room(self, room: RoomName) -> list[Session]:
+        """A copy, so that they can be removed meanwhile."""
+        return list(self._by_room.get(room, {}).values())
+
+    def all(self) -> list[Session]:
+        """A copy, likewise."""
+        return list(self._by_id.values())
+
+    def remove_publication(self, session: Session, publication: PublicationId) -> PublicationHere:
+        """It ended before its session."""
+        del self._by_thing[publication]
+        self.publications -= 1
+        return session.publications.pop(publication)
+
+    def remove(self, session: Session, cause: str, now: float) -> None:
+        """It is over; a tombstone stays for a while."""
+        del self._by_id[session.id]
+        room = self._by_room[session.room]
+        del room[session.id]
+        if not room:
+            del self._by_room[session.room]
+        for thing in _things(session):
+            del self._by_thing[thing]
+        self.publications -= len(session.publications)
+        self.subscriptions -= len(session.receiving)
+        self._tombstones[session.id] = Tombstone(
+            session.id, session.protocol, session.room, session.participant, session.opened_at, now, cause
+        )
+        if len(self._tombstones) > MAX_TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+    def tombstone(self, session: SessionId) -> Tombstone | None:
+        """Of a session that ended lately."""
+        return self._tombstones.get(session)
+
+    def handle_tick(self, now: float) -> None:
+        """Old tombstones go; the first is the oldest."""
+        while self._tombstones:
+            first = next(iter(self._tombstones.values()))
+            if now - first.ended_at < TOMBSTONE_SECONDS:
+                return
+            self._tombstones.popitem(last=False)
+
+
+def _things(session: Session) -> list[int]:
+    return [
+        session.transport,
+        *session.publications,
+        *(receiving.subscription for receiving in session.receiving),
+    ]

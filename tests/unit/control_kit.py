@@ -1,0 +1,93 @@
+"""One Control with deterministic chance, and the offers of real clients, for tests."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from relay.commands import Command
+from relay.config import Config
+from relay.control import Control, Reach
+from relay.effects import Effect, Input, Offered, Protocol, Reply, Submit
+from relay.ids import Incarnation, RequestId, Slot
+
+NOW = 1_790_000_000.0
+FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
+Wanted = TypeVar("Wanted")
+
+
+def offer(kinds: Sequence[str] = ("audio", "video"), direction: str = "sendonly", codecs: str = "vp8") -> str:
+    """A small offer like a browser's."""
+    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
+    lines.append("a=group:BUNDLE " + " ".join(str(mid) for mid in range(len(kinds))))
+    for mid, kind in enumerate(kinds):
+        formats = {
+            "audio": ["111 opus/48000/2"],
+            "video": {"vp8": ["96 VP8/90000"], "vp9": ["98 VP9/90000"], "both": ["96 VP8/90000", "98 VP9/90000"]}[codecs],
+        }[kind]
+        lines.append(f"m={kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(one.split()[0] for one in formats))
+        lines += ["c=IN IP4 0.0.0.0", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux", "a=setup:actpass"]
+        lines += ["a=ice-ufrag:abcd", "a=ice-pwd:0123456789abcdefghijklmn"]
+        lines.append("a=fingerprint:sha-256 " + ":".join(["11"] * 32))
+        lines.append("a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid")
+        lines += [f"a=rtpmap:{one}" for one in formats]
+    return "\r\n".join(lines) + "\r\n"
+
+
+@dataclass
+class Desk:
+    """Asks one Control, and keeps what it wanted done."""
+
+    control: Control
+    now: float = NOW
+    requests: int = 0
+    effects: list[Effect] = field(default_factory=list)
+
+    def handle(self, said: Input) -> list[Effect]:
+        self.effects = self.control.handle(said, self.now)
+        return self.effects
+
+    def number(self) -> RequestId:
+        self.requests += 1
+        return RequestId(self.requests)
+
+    def publish(self, room: str = "hall", sdp: str | None = None, token: str | None = None) -> Reply:
+        self.handle(Offered(self.number(), Protocol.WHIP, room, token, sdp or offer(), None))
+        return self.reply()
+
+    def watch(
+        self, room: str = "hall", participant: str | None = None, sdp: str | None = None, token: str | None = None
+    ) -> Reply:
+        sdp = sdp or offer(direction="recvonly", codecs="both")
+        self.handle(Offered(self.number(), Protocol.WHEP, room, token, sdp, participant))
+        return self.reply()
+
+    def reply(self) -> Reply:
+        (reply,) = self.all(Reply)
+        return reply
+
+    def all(self, kind: type[Wanted]) -> list[Wanted]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def commands(self, kind: type[Wanted]) -> list[Wanted]:
+        submitted: list[Command] = [command for effect in self.all(Submit) for command in effect.commands]
+        return [command for command in submitted if isinstance(command, kind)]
+
+
+def desk(config: Config | None = None, slot: int = 0, incarnation: int = 1, seed: int = 1) -> Desk:
+    chance = random.Random(seed * 64 + slot)
+    reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)])
+    return Desk(Control(config or Config(), Slot(slot), Incarnation(incarnation), reach, chance.randbytes))
+
+
+def header(reply: Reply, name: str) -> str:
+    (value,) = [value for known, value in reply.headers if known == name]
+    return value
+
+
+def session_of(reply: Reply) -> str:
+    return header(reply, "Location").rpartition("/")[2]
+
+
+VECTORS = Path(__file__).parents[1] / "vectors"
