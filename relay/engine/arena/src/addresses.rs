@@ -17,7 +17,7 @@ use crate::words::put;
 
 const CELL_WORDS: usize = (ADDRESS_STRIDE / 8) as usize;
 /// Long enough that a table filled to a half practically never refuses, short enough to read in a microsecond.
-const WINDOW: usize = 16;
+const WINDOW: usize = 32;
 /// How often a change starts again when other writers got in between.
 const TRIES: usize = 8;
 
@@ -113,7 +113,7 @@ impl<'a> Addresses<'a> {
     fn window(&self, key: [u64; 3]) -> impl Iterator<Item = &'a [AtomicU64]> + use<'a> {
         let (words, cells) = (self.words, self.words.len() / CELL_WORDS);
         let start = hash(key, self.seed) as usize;
-        (0..WINDOW).map(move |i| {
+        (0..WINDOW.min(cells)).map(move |i| {
             let cell = start.wrapping_add(i) % cells * CELL_WORDS;
             &words[cell..cell + CELL_WORDS]
         })
@@ -177,4 +177,149 @@ fn hash(key: [u64; 3], seed: u64) -> u64 {
         let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         mixed ^ mixed >> 33
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::words::crash;
+    use crate::{Arena, Parameters};
+
+    fn remote(n: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, (n >> 8) as u8], 1000 + n))
+    }
+
+    #[test]
+    fn an_address_is_the_last_owners_and_only_the_owner_removes_it() {
+        let arena = Arena::in_memory(Parameters::SMALL);
+        let table = arena.addresses();
+        assert_eq!(table.find(0, &remote(1)), None);
+        assert!(table.insert(0, remote(1), 2));
+        assert!(table.insert(0, remote(1), 2));
+        assert_eq!(table.find(1, &remote(1)), None, "another socket is another path");
+        assert!(table.insert(0, remote(1), 3));
+        assert_eq!(table.find(0, &remote(1)), Some(3));
+        table.remove(0, &remote(1), 2);
+        assert_eq!(table.find(0, &remote(1)), Some(3));
+        table.remove(0, &remote(1), 3);
+        assert_eq!(table.find(0, &remote(1)), None);
+    }
+
+    #[test]
+    fn a_dead_slots_addresses_are_forgotten_and_no_others() {
+        let arena = Arena::in_memory(Parameters::SMALL);
+        let table = arena.addresses();
+        for n in 0..60 {
+            assert!(table.insert(0, remote(n), (n % 3) as u8));
+        }
+        table.remove_slot(1);
+        for n in 0..60 {
+            assert_eq!(table.find(0, &remote(n)), (n % 3 != 1).then_some((n % 3) as u8));
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_takes_again_what_was_freed() {
+        let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::SMALL });
+        let table = arena.addresses();
+        for n in 0..16 {
+            assert!(table.insert(0, remote(n), 0));
+        }
+        assert!(!table.insert(0, remote(16), 0));
+        table.remove(0, &remote(7), 0);
+        assert!(table.insert(0, remote(16), 0));
+        assert_eq!(table.find(0, &remote(16)), Some(0));
+    }
+
+    #[test]
+    fn a_table_filled_to_a_half_refuses_nothing() {
+        let cells = if cfg!(miri) { 256 } else { 65_536 };
+        let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::SMALL });
+        let refused =
+            (0..cells / 2).filter(|n| !arena.addresses().insert(0, SocketAddr::from((n.to_be_bytes(), 5)), 0)).count();
+        assert_eq!(refused, 0);
+    }
+
+    #[test]
+    fn a_writer_that_dies_at_any_store_leaves_a_table_that_its_successor_mends() {
+        for stores in 0..8 {
+            let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::SMALL });
+            let table = arena.addresses();
+            let finished = crash::after(stores, || assert!(table.insert(0, remote(1), 1)));
+            let found = table.find(0, &remote(1));
+            assert!(found.is_none() || found == Some(1), "after {stores} stores");
+            assert!(!finished || found == Some(1));
+            table.remove_slot(1);
+            for n in 0..16 {
+                assert!(table.insert(0, remote(n), 2), "no cell is lost after {stores} stores");
+            }
+        }
+    }
+
+    /// Four writers over a few addresses: every one of them stays found, and is its last owner's once they are done.
+    #[test]
+    fn writers_at_once_leave_one_cell_for_each_address() {
+        let rounds = if cfg!(miri) { 10 } else { 5_000 };
+        let arena = Arena::in_memory(Parameters { addresses: 32, ..Parameters::SMALL });
+        thread::scope(|scope| {
+            for slot in 0..4u8 {
+                let arena = &arena;
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        for n in 0..6 {
+                            arena.addresses().insert(0, remote(n), slot);
+                            if round % 3 == 0 {
+                                arena.addresses().remove(0, &remote(n), slot);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        for n in 0..6 {
+            assert!(arena.addresses().insert(0, remote(n), 0));
+            assert_eq!(arena.addresses().find(0, &remote(n)), Some(0));
+            arena.addresses().remove(0, &remote(n), 0);
+        }
+        let left: Vec<Option<u8>> = (0..6).map(|n| arena.addresses().find(0, &remote(n))).collect();
+        assert_eq!(left, [None; 6], "no second cell of an address is left");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_table_is_a_map(steps in proptest::collection::vec((0u16..40, 0u8..3, 0u8..4), 0..200)) {
+            let arena = Arena::in_memory(Parameters::SMALL);
+            let table = arena.addresses();
+            let mut model = HashMap::new();
+            for (n, slot, step) in steps {
+                match step {
+                    0 | 1 => {
+                        prop_assert!(table.insert(0, remote(n), slot));
+                        model.insert(n, slot);
+                    }
+                    2 => {
+                        table.remove(0, &remote(n), slot);
+                        if model.get(&n) == Some(&slot) {
+                            model.remove(&n);
+                        }
+                    }
+                    _ if n == 0 => {
+                        table.remove_slot(slot);
+                        model.retain(|_, owner| *owner != slot);
+                    }
+                    _ => {}
+                }
+            }
+            for n in 0..40 {
+                prop_assert_eq!(table.find(0, &remote(n)), model.get(&n).copied());
+            }
+        }
+    }
 }

@@ -174,3 +174,104 @@ impl fmt::Debug for LogWriter {
         f.debug_struct("LogWriter").field("log", &self.log).field("head", &self.head).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::crash;
+    use crate::{LogReader, Missing, Parameters};
+
+    const LAST: u64 = 24;
+
+    fn packet(index: u64) -> Vec<u8> {
+        vec![index as u8; 20 + index as usize % 5]
+    }
+
+    fn meta(index: u64) -> EntryMeta {
+        let flags = if index.is_multiple_of(3) { KEY_FRAME_START } else { 0 };
+        EntryMeta { index, arrived_us: index, flags, ..EntryMeta::default() }
+    }
+
+    fn append(writer: &mut LogWriter, index: u64) -> Result<(), AppendError> {
+        writer.append(index, &meta(index), &packet(index))
+    }
+
+    /// What a reader may find: whole packets only, arrivals that name whole packets or overtaken ones.
+    fn check(reader: &LogReader, why: &str) {
+        let mut out = [0; MAX_PACKET];
+        for index in 0..LAST + 4 {
+            match reader.read(index, &mut out) {
+                Ok(meta) => {
+                    assert_eq!((meta.index, meta.arrived_us), (index, index), "{why}");
+                    assert_eq!(out[..usize::from(meta.len)], packet(index)[..], "{why}: packet {index}");
+                }
+                Err(Missing::Overtaken | Missing::Never) => {}
+            }
+        }
+        let head = reader.head();
+        for position in reader.oldest(head)..head {
+            let index = reader.arrival(position).expect("within the ring");
+            assert!(
+                matches!(reader.read(index, &mut out), Ok(_) | Err(Missing::Overtaken)),
+                "{why}: arrival {position}"
+            );
+        }
+        if let Some(key_frame) = reader.key_frame() {
+            assert!(key_frame.position < head && key_frame.index.is_multiple_of(3), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_dies_at_any_store_leaves_whole_packets_and_its_successor_goes_on() {
+        // A fresh entry, a reused one, one that carries a key frame: every store of each.
+        for (before, index) in [(3, 5), (LAST - 1, LAST + 1), (LAST, LAST + 3)] {
+            let mut finished = false;
+            for stores in 0.. {
+                let arena = Arena::in_memory(Parameters { log_packets: 8, ..Parameters::SMALL });
+                let mut writer = LogWriter::open(&arena, 0, 9, 0, 8).expect("within the arena");
+                for earlier in 1..=before {
+                    append(&mut writer, earlier).expect("in order");
+                }
+                let reader = LogReader::open(&arena, 0, 9).expect("open");
+                finished = crash::after(stores, || append(&mut writer, index).expect("ahead"));
+                drop(writer);
+                let why = format!("{stores} stores of {index}");
+                check(&reader, &why);
+                let mut successor = LogWriter::resume(&arena, 0, 9, 1).expect("still open");
+                check(&reader, &why);
+                let again = append(&mut successor, index);
+                assert!(matches!(again, Ok(()) | Err(AppendError::Duplicate)), "{why}");
+                append(&mut successor, index + 1).expect("ahead");
+                check(&reader, &why);
+                let mut out = [0; MAX_PACKET];
+                assert!(reader.read(index, &mut out).is_ok() && reader.read(index + 1, &mut out).is_ok(), "{why}");
+                if finished {
+                    break;
+                }
+            }
+            assert!(finished);
+        }
+    }
+
+    #[test]
+    fn an_opener_that_dies_at_any_store_leaves_a_log_that_can_be_opened() {
+        let mut finished = false;
+        for stores in 0.. {
+            let arena = Arena::in_memory(Parameters { log_packets: 8, ..Parameters::SMALL });
+            let mut writer = LogWriter::open(&arena, 0, 1, 0, 8).expect("within the arena");
+            append(&mut writer, 5).expect("first");
+            let old = LogReader::open(&arena, 0, 1).expect("open");
+            finished = crash::after(stores, || drop(LogWriter::open(&arena, 0, 2, 0, 4)));
+            assert_eq!(old.is_open(), stores == 0);
+            assert_eq!(LogReader::open(&arena, 0, 1).is_some(), stores == 0);
+            assert_eq!(LogReader::open(&arena, 0, 2).is_some(), finished);
+            let mut writer = LogWriter::open(&arena, 0, 3, 0, 8).expect("within the arena");
+            append(&mut writer, 5).expect("nothing of the old life is left");
+            check(&LogReader::open(&arena, 0, 3).expect("open"), "reopened");
+            if finished {
+                break;
+            }
+        }
+        assert!(finished);
+    }
+}
