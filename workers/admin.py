@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from relay.effects import Deleted, RoomDeleted, RoomsAsked, SessionAsked
-from workers.answers import from_reply, problem, respond
+from workers.answers import from_reply, method_not_allowed, problem, respond
 from workers.http import path_segments
 from workers.public import Ask
+
+TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,14 @@ class AdminRoutes:
                 body, content_type = await self.metrics()
                 return respond(200, body, content_type)
             case ("healthz",) if _reads(request):
-                return respond(200, b"ok\n", "text/plain; charset=utf-8")
+                return respond(200, b"ok\n", TEXT)
             case ("readyz",) if _reads(request):
                 reason = self.not_ready()
-                return problem(503, reason) if reason else respond(200, b"ready\n", "text/plain; charset=utf-8")
+                return (
+                    problem(503, "not-ready", reason)
+                    if reason
+                    else respond(200, b"ready\n", "text/plain; charset=utf-8")
+                )
             case ("rooms",) if _reads(request):
                 return from_reply(await self.ask(RoomsAsked))
             case ("rooms", room) if _reads(request):
@@ -45,10 +51,10 @@ class AdminRoutes:
             case ("sessions", session) if request.method == "DELETE":
                 return from_reply(await self.ask(lambda number: Deleted(number, session, None, by_admin=True)))
             case ("metrics" | "healthz" | "readyz" | "rooms",):
-                return problem(405, "this can only be read", {"Allow": "GET, HEAD"})
+                return method_not_allowed("GET, HEAD")
             case ("rooms" | "sessions", _):
-                return problem(405, "this can be read and deleted", {"Allow": "GET, HEAD, DELETE"})
-        return problem(404, "there is nothing here")
+                return method_not_allowed("GET, HEAD, DELETE")
+        return problem(404, "no-such-page", "There is nothing here.")
 
 
 def _reads(request: web.BaseRequest) -> bool:

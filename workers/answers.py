@@ -2,14 +2,15 @@
 It must never know what was asked or by whom. Read next: `workers/http.py`, which sends them.
 """
 
-import json
 from collections.abc import Mapping
-from http import HTTPStatus
 
 from aiohttp import web
 
+from relay import problems
 from relay.effects import Reply
+from relay.ids import RequestId
 
+NOBODY = RequestId(0)
 SERVER = "Millrace"
 """Instead of the names and versions of our libraries."""
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Authenticate"
@@ -19,24 +20,26 @@ EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Aut
 class Refused(Exception):
     """Ends a request early. A value that travels as an exception because reading a body waits in the middle."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = dict(headers or {})
+        self.response = problem(status, reason, detail, headers)
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A refusal that says what to do about it."""
-    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return respond(status, json.dumps(content).encode(), "application/problem+json", headers)
-
-
-def respond(status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An answer with a body."""
-    response = web.Response(status=status, body=body, headers=headers)
-    response.headers["Content-Type"] = content_type
+def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A refusal of ours, in the same form as control's."""
+    response = from_reply(problems.problem(NOBODY, status, reason, detail))
+    response.headers.update(headers or {})
     return response
+
+
+def method_not_allowed(methods: str) -> web.Response:
+    """405, and what is allowed (RFC 9110 section 15.5.6)."""
+    return problem(405, "method-not-allowed", f"This takes {methods}.", {"Allow": methods})
+
+
+def respond(status: int, body: bytes, content_type: str) -> web.Response:
+    """An answer with a body."""
+    return web.Response(status=status, body=body, headers={"Content-Type": content_type})
 
 
 def from_reply(reply: Reply) -> web.Response:

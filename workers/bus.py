@@ -10,7 +10,6 @@ again (a lost fact shows as a gap in its sequence, a lost call as one without an
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +30,10 @@ CALLS_QUEUED = 256
 RECONNECT_MS = 10
 """A successor's sockets are found again within 20 ms of its start."""
 CALL_SECONDS = 2.0
-SNAPSHOT_SECONDS = 0.5
+SNAPSHOT_SECONDS = 0.2
 """Then it is asked for again: the first call may have gone to a predecessor that was dying."""
-SNAPSHOT_ATTEMPTS = 20
+SNAPSHOT_ATTEMPTS = 5
+"""Control asks again each second."""
 BATCH = 512
 """Messages read before other work gets its turn."""
 
@@ -47,14 +47,14 @@ class Handlers:
     own_snapshot: Callable[[], Snapshot]
     passed_on: Callable[[PassedOn], Awaitable[Reply | None]]
     room_closed: Callable[[RoomClosedElsewhere], None]
+    lost: Callable[[str], None]
+    """Counts what could not be read, sent or had, by kind."""
 
 
 class Bus:
     """This worker's sockets to all others."""
 
     def __init__(self, directory: Path, slot: Slot, slots: int, handlers: Handlers) -> None:
-        self.losses: Counter[str] = Counter()
-        """What could not be read or sent, by kind."""
         self._handlers = handlers
         self._context = zmq.Context(io_threads=1)
         self._others = [Slot(other) for other in range(slots) if other != slot]
@@ -113,7 +113,7 @@ class Bus:
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
-            self.losses["unanswered"] += 1
+            self._handlers.lost("unanswered")
             return None
         finally:
             del self._answers[number]
@@ -137,7 +137,7 @@ class Bus:
         try:
             socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
-            self.losses["queue_full"] += 1
+            self._handlers.lost("queue_full")
             return False
         for reader in self._readers:
             reader.look_again(socket)
@@ -186,7 +186,7 @@ class Bus:
             waiting.set_result(answer)
 
     def _lose(self, kind: str, error: ValueError) -> None:
-        self.losses[kind] += 1
+        self._handlers.lost(kind)
         log.debug("a message could not be read", extra={"kind": kind, "reason": str(error)})
 
     def _spawn(self, work: Awaitable[None]) -> None:

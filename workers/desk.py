@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from relay.calls import PassedOn
 from relay.effects import Deleted, Input, Offered, Patched, Reply, RoomDeleted, RoomsAsked, SessionAsked
 from relay.ids import RequestId
 
@@ -52,7 +53,9 @@ class Desk:
         if waiting is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
 
-    def to_pass_on(self, number: RequestId) -> Request | None:
+    def to_pass_on(self, number: RequestId) -> PassedOn | None:
         """What to send to the owner; None when it was passed on to us already, or nobody waits any more."""
         waiting = self._waiting.get(number)
-        return None if waiting is None or waiting.passed_on_to_us else waiting.request
+        if waiting is None or waiting.passed_on_to_us or not isinstance(waiting.request, PassedOn):
+            return None
+        return waiting.request

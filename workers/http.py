@@ -71,7 +71,7 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._requests >= self._max_requests:
-            response = problem(503, "too many requests at once", {"Retry-After": "1"})
+            response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
         else:
             self._requests += 1
             try:
@@ -94,13 +94,13 @@ class HttpServer:
         try:
             return await self._routes(request)
         except Refused as refused:
-            return problem(refused.status, refused.detail, refused.headers)
+            return refused.response
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             # One client's request found a bug: it gets no detail, and nobody else loses anything.
             log.exception("a request failed")
-            return problem(500, "this is a bug in the server; it is in its log")
+            return problem(500, "defect", "This is a defect of the server; its log has it.")
 
 
 class _BoundedServer(web.Server):
@@ -120,7 +120,7 @@ def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
     try:
         return tuple(unquote(segment, errors="strict") for segment in raw.split("/"))
     except UnicodeDecodeError:
-        raise Refused(400, "the path is not UTF-8") from None
+        raise Refused(400, "path-not-utf-8", "The path is not UTF-8.") from None
 
 
 def bearer_token(request: web.BaseRequest) -> str | None:
@@ -134,11 +134,11 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
     the limit.
     """
     if request.content_type != content_type:
-        raise Refused(415, f"the body must be {content_type}", {"Accept": content_type})
+        raise Refused(415, "content-type", f"The body must be {content_type}.", {"Accept": content_type})
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(415, "the body must not be compressed", {"Accept-Encoding": "identity"})
+        raise Refused(415, "content-encoding", "The body must not be coded.", {"Accept-Encoding": "identity"})
     if (request.content_length or 0) > limit:
-        raise Refused(413, f"the body may have at most {limit} bytes")
+        raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
@@ -148,10 +148,10 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > limit:
-                    raise Refused(413, f"the body may have at most {limit} bytes")
+                    raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
     except TimeoutError:
-        raise Refused(408, "the body did not come in time") from None
+        raise Refused(408, "body-too-slow", "The body did not come in time.") from None
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise Refused(400, "the body is not UTF-8") from None
+        raise Refused(400, "body-not-utf-8", "The body is not UTF-8.") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from workers.answers import problem
+from workers.answers import method_not_allowed
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -69,7 +69,7 @@ class Page:
         """The file, or 304 when the browser has it."""
         file = self._files[segments]
         if request.method not in ("GET", "HEAD"):
-            return problem(405, "this can only be read", {"Allow": "GET, HEAD"})
+            return method_not_allowed("GET, HEAD")
         headers = HEADERS | {"ETag": file.etag}
         if file.etag in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsAsked
-from workers.answers import Cors, from_reply, problem
+from workers.answers import Cors, from_reply, method_not_allowed, problem
 from workers.desk import MakeRequest
 from workers.http import Deadlines, bearer_token, path_segments, read_body
 from workers.page import Page
@@ -31,6 +31,8 @@ class PublicRoutes:
     deadlines: Deadlines
     sdp_bytes: int
     """Longest body, offers and fragments alike."""
+    lists_rooms: bool
+    """Where a token is asked for, who is in which room is not for everyone."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Any request whatever."""
@@ -48,13 +50,13 @@ class PublicRoutes:
                 return await self._rooms(request)
             case segments if self.page.has(segments):
                 return self.page.respond(request, segments)
-        return problem(404, "there is nothing here")
+        return problem(404, "no-such-page", "There is nothing here.")
 
     async def _endpoint(self, request: web.BaseRequest, protocol: Protocol, room: str) -> web.Response:
         if request.method == "OPTIONS":
             return self._options(request, ENDPOINT_METHODS, {"Accept-Post": SDP})
         if request.method != "POST":
-            return problem(405, "an offer is sent with POST", {"Allow": ENDPOINT_METHODS})
+            return method_not_allowed(ENDPOINT_METHODS)
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
         token = bearer_token(request)
         participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
@@ -68,7 +70,7 @@ class PublicRoutes:
         if request.method == "DELETE":
             return from_reply(await self.ask(lambda number: Deleted(number, session, token)))
         if request.method != "PATCH":
-            return problem(405, "a session takes PATCH and DELETE", {"Allow": SESSION_METHODS})
+            return method_not_allowed(SESSION_METHODS)
         fragment = await read_body(request, FRAGMENT, self.sdp_bytes, self.deadlines)
         if_match = request.headers.get("If-Match")
         return from_reply(await self.ask(lambda number: Patched(number, session, token, if_match, fragment)))
@@ -77,8 +79,10 @@ class PublicRoutes:
         if request.method == "OPTIONS":
             return self._options(request, "GET, HEAD, OPTIONS", {})
         if request.method not in ("GET", "HEAD"):
-            return problem(405, "this can only be read", {"Allow": "GET, HEAD, OPTIONS"})
-        return from_reply(await self.ask(RoomsAsked))
+            return method_not_allowed("GET, HEAD, OPTIONS")
+        if not self.lists_rooms:
+            return problem(403, "rooms-hidden", "Rooms are listed on the administration address.")
+        return from_reply(await self.ask(lambda number: RoomsAsked(number, with_sessions=False)))
 
     def _options(self, request: web.BaseRequest, methods: str, headers: dict[str, str]) -> web.Response:
         preflight = self.cors.preflight(request.headers.get("Origin"), methods)

@@ -1,4 +1,5 @@
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,16 @@ class Node:
         self.snapshots: list[Snapshot] = []
         self.rooms: list[str] = []
         self.passed_on: list[PassedOn] = []
+        self.losses: Counter[str] = Counter()
         self.slot = Slot(slot)
         self.incarnation = Incarnation(incarnation)
         handlers = Handlers(
-            self.facts.append, self.snapshots.append, self._own, self._pass, lambda call: self.rooms.append(call.room)
+            self.facts.append,
+            self.snapshots.append,
+            self._own,
+            self._pass,
+            lambda call: self.rooms.append(call.room),
+            lambda kind: self.losses.update([kind]),
         )
         self.bus = Bus(directory, self.slot, slots, handlers)
         self.bus.start()
@@ -95,7 +102,7 @@ async def test_a_call_to_nobody_ends_at_its_deadline_and_a_full_queue_at_once(di
     assert 0.04 < loop.time() - started < 1
     calls = [a.bus.call(Slot(1), Deleted(RequestId(n), "s", None), 0.05) for n in range(400)]
     assert set(await asyncio.gather(*calls)) == {None}
-    assert a.bus.losses["queue_full"] > 100
+    assert a.losses["queue_full"] > 100
     a.bus.stop()
 
 
@@ -142,11 +149,11 @@ async def test_what_cannot_be_read_is_counted_and_the_next_message_is_taken(dire
     for message in (b"", b"\xc1", b"\x93\x01\x02", good[:-3], b"\x92\x63" + good[2:], good):
         a.bus._facts_out.send(message)
     await until(lambda: b.facts[-1].sequence == 5)
-    assert b.bus.losses["unreadable_fact"] == 5
+    assert b.losses["unreadable_fact"] == 5
     for frames in ([b""], [b"\0" * 8, b"junk"], [b"1", b"2", b"3", b"4"]):
         a.bus._calls_out[Slot(1)].send_multipart(frames)
     assert isinstance(await a.bus.call(Slot(1), Deleted(RequestId(9), "s", None)), Reply)
-    assert b.bus.losses["unreadable_call"] == 3
+    assert b.losses["unreadable_call"] == 3
     a.bus.stop()
     b.bus.stop()
 

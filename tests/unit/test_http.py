@@ -2,7 +2,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -88,7 +88,7 @@ def page(tmp_path: Path) -> Page:
 
 
 def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
-    return PublicRoutes(control.ask, page, Cors(origins), Deadlines(seconds), 1000)
+    return PublicRoutes(control.ask, page, Cors(origins), Deadlines(seconds), 1000, True)
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site
     site.control.hold.set()
     answers = await asyncio.gather(*posts)
     assert sorted(status for status, _ in answers) == [201] * 4 + [503] * 6
-    assert {after for status, after in answers if status == 503} == {"1"}
+    assert {after for status, after in answers if status == 503} == {"5"}
     assert (await post())[0] == 201
 
 
@@ -313,6 +313,19 @@ async def test_nothing_else_is_there(site: Site, path: str) -> None:
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
     answer = await site.raw(request)
     assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_rooms_are_listed_without_what_ends_a_session_and_only_where_no_token_is_asked_for(
+    site: Site, page: Page
+) -> None:
+    async with site.client.get(f"{site.url}/rooms") as answer:
+        assert answer.status == 201
+    assert site.control.asked == [RoomsAsked(RequestId(0), with_sessions=False)]
+    control = Control()
+    async for closed in serve(replace(public(control, page), lists_rooms=False), control, Deadlines(5), 4):
+        async with closed.client.get(f"{closed.url}/rooms") as answer:
+            assert answer.status == 403
+    assert control.asked == []
 
 
 async def test_admin_routes_reach_control(page: Page) -> None:

@@ -1,0 +1,84 @@
+import mmap
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from relay.ids import Slot
+from relay.layout import ArenaParameters, SlotState, slot_offsets, write_word
+from workers.slot_table import SlotTable, monotonic_us
+
+
+class Master:
+    """Writes the table as the master does."""
+
+    def __init__(self) -> None:
+        parameters = ArenaParameters(3, 8, 256, 256, 16, 64, 4, 256)
+        self.arena = os.memfd_create("arena")
+        os.ftruncate(self.arena, parameters.size())
+        self.map = memoryview(mmap.mmap(self.arena, parameters.size()))
+
+    def write(self, slot: int, incarnation: int, state: SlotState, beat_us: int = 0) -> None:
+        at = slot_offsets(slot)
+        for offset, value in [
+            (at.incarnation, incarnation),
+            (at.pid, 100 + slot),
+            (at.state, state),
+            (at.engine_beat, beat_us),
+            (at.control_beat, beat_us),
+        ]:
+            write_word(self.map, offset, value)
+
+
+@pytest.fixture
+def master() -> Iterator[Master]:
+    master = Master()
+    yield master
+    os.close(master.arena)
+
+
+def test_changes_are_told_once_and_never_of_ourselves(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(1))
+    assert table.changes() == []
+    master.write(0, 1, SlotState.STARTING)
+    master.write(1, 1, SlotState.RUNNING)
+    assert table.changes() == [(0, 1)]
+    master.write(0, 1, SlotState.RUNNING)
+    assert table.changes() == []
+    master.write(0, 1, SlotState.DEAD)
+    assert table.changes() == [(0, None)]
+    master.write(0, 2, SlotState.STARTING)
+    assert table.changes() == [(0, 2)]
+    table.close()
+
+
+def test_a_death_and_a_birth_between_two_looks_are_one_change(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(1))
+    master.write(2, 4, SlotState.RUNNING)
+    table.changes()
+    master.write(2, 5, SlotState.RUNNING)
+    assert table.changes() == [(2, 5)]
+    table.close()
+
+
+def test_the_server_is_ready_when_every_worker_runs_and_beats(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(0))
+    now = monotonic_us()
+    for slot in range(3):
+        master.write(slot, 1, SlotState.RUNNING, now)
+    assert table.not_ready(5) is None
+    master.write(2, 1, SlotState.STARTING, now)
+    assert table.not_ready(5) == "worker 2 is starting"
+    master.write(2, 1, SlotState.RUNNING, now - 6_000_000)
+    assert table.not_ready(5) == "worker 2 does not beat"
+    table.close()
+
+
+def test_our_beat_is_seen_by_others(master: Master) -> None:
+    ours, other = SlotTable(master.arena, 3, Slot(0)), SlotTable(master.arena, 3, Slot(1))
+    before = monotonic_us()
+    ours.beat()
+    assert before <= other.rows()[0].control_beat_us <= monotonic_us()
+    assert other.rows()[1].control_beat_us == 0
+    ours.close()
+    other.close()

@@ -1,0 +1,74 @@
+"""The only import of relay._engine: commands go in packed, events come out when its descriptor says so. It must never
+look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib.rs`, the other side.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from relay._engine import Engine
+
+from relay.boot import Boot
+from relay.codec import pack_commands, unpack_events, unpack_plain
+from relay.commands import Command, OpenTransport
+from relay.engine_config import engine_config, pack_engine_config
+from relay.events import Event, TransportClosed
+from relay.ids import TransportId
+
+
+class Media:
+    """This worker's engine."""
+
+    def __init__(self, boot: Boot, handle: Callable[[Event], None]) -> None:
+        self._handle = handle
+        self._open: set[TransportId] = set()
+        self._all_closed: asyncio.Event | None = None
+        self._engine = Engine(
+            [media.fd for media in boot.media_sockets],
+            boot.slot,
+            pack_engine_config(engine_config(boot)),
+            boot.arena,
+            list(boot.doorbells),
+            boot.flow_map,
+        )
+
+    def start(self) -> None:
+        """Starts the engine's thread, and hears its events on the running loop."""
+        self._engine.start()
+        asyncio.get_running_loop().add_reader(self._engine.fileno(), self._drain)
+
+    def submit(self, commands: Iterable[Command]) -> None:
+        """Hands commands over, in order; each is answered by events, if at all."""
+        commands = tuple(commands)
+        for command in commands:
+            if isinstance(command, OpenTransport):
+                self._open.add(command.transport)
+        self._engine.submit(pack_commands(commands))
+
+    def stats(self) -> Any:
+        """Every slot's counters by name."""
+        return unpack_plain(self._engine.stats())
+
+    async def wait_closed(self, seconds: float) -> None:
+        """Until the engine has said goodbye to every client (DTLS close_notify), for at most `seconds`."""
+        if not self._open:
+            return
+        self._all_closed = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._all_closed.wait()
+        except TimeoutError:
+            return
+
+    def stop(self) -> None:
+        """Ends the engine's thread."""
+        asyncio.get_running_loop().remove_reader(self._engine.fileno())
+        self._engine.stop()
+
+    def _drain(self) -> None:
+        for event in unpack_events(self._engine.events()):
+            if isinstance(event, TransportClosed):
+                self._open.discard(event.transport)
+            self._handle(event)
+        if self._all_closed is not None and not self._open:
+            self._all_closed.set()

@@ -1,0 +1,176 @@
+"""The only import of prometheus_client: renders the metrics page of the whole box from one worker. It must never count
+anything itself. Read next: `relay/engine/core/src/stats.rs` and `relay/counters.py`, where the numbers come from.
+
+No label ever names a room, a session or a client: the number of series depends on the configuration alone. What a
+worker's death must not reset lies in the arena and is summed over slots; what lives in a process carries its slot.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from workers.processes import ProcessFigures, read_process
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+HELP = {
+    "datagrams_received": "UDP datagrams that came in",
+    "bytes_received": "Bytes of UDP payload that came in",
+    "datagrams_sent": "UDP datagrams that went out",
+    "bytes_sent": "Bytes of UDP payload that went out",
+    "sends": "System calls that sent datagrams",
+    "kernel_drops": "Datagrams that the kernel dropped from a full receive queue",
+    "stun_requests": "STUN binding requests",
+    "packets_received": "RTP packets from publishers",
+    "packets_forwarded": "RTP packets to viewers, retransmissions included",
+    "packets_retransmitted": "RTP packets sent to viewers again",
+    "packets_recovered": "RTP packets that came after they were asked for again",
+    "nacks_received": "Sequence numbers that viewers asked for again",
+    "nacks_sent": "Sequence numbers that publishers were asked for again",
+    "key_frames_asked": "Key frame requests sent to publishers",
+    "key_frame_requests": "Key frame requests of viewers",
+    "handed_over": "Datagrams given to another worker, because the kernel delivered them to the wrong one",
+    "taken_over": "Datagrams taken from another worker",
+    "handshakes_done": "DTLS handshakes that succeeded",
+    "wakeups": "Wake-ups of the engines' loops",
+}
+"""By the engine's name; one that is not here gets its name as its help."""
+GAUGES = {
+    "transports": "Open transports",
+    "publications": "Tracks that are published",
+    "subscriptions": "Outgoing streams",
+}
+"""The engine's figures that go up and down, by slot."""
+_WITH_LABELS = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})?")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFigures:
+    """One worker's, wherever they come from."""
+
+    slot: int
+    incarnation: int
+    pid: int
+    """0 when nobody is there."""
+    beat_ages: tuple[float, float]
+    """Seconds since the engine's and the control loop's last beat."""
+    engine: Mapping[str, int]
+    control: Iterable[tuple[str, int]]
+    """Names as on the page, with labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The box at one moment."""
+
+    version: str
+    started_at: float
+    steering: str
+    slots: tuple[SlotFigures, ...]
+    master_pid: int
+
+
+async def render(figures: Figures) -> bytes:
+    """The page. Rendering takes milliseconds, and reads /proc: a thread does it, so that the loop goes on."""
+    return await asyncio.get_running_loop().run_in_executor(None, render_now, figures)
+
+
+def render_now(figures: Figures) -> bytes:
+    """The same, at once."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(figures))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._box()
+        yield from self._engines()
+        yield from self._control()
+        yield from self._processes()
+
+    def _box(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("millrace_info", "What runs", labels=["version", "steering"])
+        info.add_metric([self._figures.version, self._figures.steering], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "millrace_start_time_seconds", "Unix time of the server's start", value=self._figures.started_at
+        )
+        up = GaugeMetricFamily("millrace_worker_up", "1 while the slot has a worker", labels=["slot"])
+        lives = CounterMetricFamily(
+            "millrace_worker_starts", "How often the slot's worker was started", labels=["slot"]
+        )
+        age = GaugeMetricFamily(
+            "millrace_worker_beat_age_seconds", "Since the loop last vouched for itself", labels=["slot", "loop"]
+        )
+        for slot in self._figures.slots:
+            up.add_metric([str(slot.slot)], int(slot.pid != 0))
+            lives.add_metric([str(slot.slot)], slot.incarnation)
+            for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
+                age.add_metric([str(slot.slot), loop], seconds)
+        yield from (up, lives, age)
+
+    def _engines(self) -> Iterator[Metric]:
+        totals: defaultdict[str, int] = defaultdict(int)
+        for slot in self._figures.slots:
+            for name, value in slot.engine.items():
+                totals[name] += value
+        drops = CounterMetricFamily("millrace_drops", "Datagrams and packets not forwarded", labels=["reason"])
+        failed = CounterMetricFamily("millrace_sessions_failed", "Sessions that failed or stalled", labels=["cause"])
+        for name, value in totals.items():
+            kind, _, label = name.partition(".")
+            if kind == "drops":
+                drops.add_metric([label], value)
+            elif kind == "failures":
+                failed.add_metric([label], value)
+            elif name == "handshake_microseconds":
+                yield CounterMetricFamily(
+                    "millrace_handshake_seconds", "Time that DTLS handshakes took, summed", value=value / 1e6
+                )
+            elif name not in GAUGES:
+                yield CounterMetricFamily(f"millrace_{name}", HELP.get(name, name), value=value)
+        yield from (drops, failed)
+        for name, documentation in GAUGES.items():
+            gauge = GaugeMetricFamily(f"millrace_{name}", documentation, labels=["slot"])
+            for slot in self._figures.slots:
+                gauge.add_metric([str(slot.slot)], slot.engine.get(name, 0))
+            yield gauge
+
+    def _control(self) -> Iterator[Metric]:
+        families: dict[str, CounterMetricFamily] = {}
+        for slot in self._figures.slots:
+            for full_name, value in slot.control:
+                matched = _WITH_LABELS.fullmatch(full_name)
+                if matched is None or matched["name"] == "millrace_sessions_failed_total":
+                    # The engine's count of failures outlives the worker; control's does not.
+                    continue
+                labels = dict(_LABEL.findall(matched["labels"] or ""))
+                name = matched["name"].removesuffix("_total")
+                family = families.setdefault(
+                    name, CounterMetricFamily(name, "Of the control plane", labels=[*labels, "slot"])
+                )
+                family.add_metric([*labels.values(), str(slot.slot)], value)
+        yield from families.values()
+
+    def _processes(self) -> Iterator[Metric]:
+        cpu = CounterMetricFamily("millrace_process_cpu_seconds", "Processor time", labels=["slot"])
+        resident = GaugeMetricFamily("millrace_process_resident_bytes", "Memory in use", labels=["slot"])
+        descriptors = GaugeMetricFamily("millrace_process_open_fds", "Open descriptors", labels=["slot"])
+        pids = [(str(slot.slot), slot.pid) for slot in self._figures.slots] + [("master", self._figures.master_pid)]
+        for label, pid in pids:
+            found: ProcessFigures | None = read_process(pid) if pid else None
+            if found is not None:
+                cpu.add_metric([label], found.cpu_seconds)
+                resident.add_metric([label], found.resident_bytes)
+                descriptors.add_metric([label], found.descriptors)
+        yield from (cpu, resident, descriptors)

@@ -1,0 +1,98 @@
+"""The master's table of slots in the arena, mapped: who lives, when it last beat, and our own beat. It must never
+decide that a worker is dead, which is the master's. Read next: `relay/layout.py`, where everything lies.
+"""
+
+import mmap
+import time
+from dataclasses import dataclass
+
+from relay.ids import Incarnation, Slot
+from relay.layout import SlotState, read_word, slot_offsets, write_word
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """One slot at one moment."""
+
+    slot: Slot
+    incarnation: Incarnation
+    pid: int
+    state: int
+    engine_beat_us: int
+    """CLOCK_MONOTONIC; 0 before the first."""
+    control_beat_us: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether the master says that a process is there."""
+        return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING)
+
+    def beat_ages(self, now_us: int) -> tuple[float, float]:
+        """Seconds since the engine's and the control loop's last beat."""
+        return (now_us - self.engine_beat_us) / 1e6, (now_us - self.control_beat_us) / 1e6
+
+
+class SlotTable:
+    """Every slot's row."""
+
+    def __init__(self, arena: int, slots: int, own: Slot) -> None:
+        self._slots = [Slot(slot) for slot in range(slots)]
+        self._own = own
+        # The table is at the arena's beginning; nothing else of it is Python's.
+        self._map = mmap.mmap(arena, slot_offsets(slots).incarnation)
+        self._view = memoryview(self._map)
+        self._known: dict[Slot, Incarnation | None] = {}
+
+    def rows(self) -> list[SlotRow]:
+        """All slots, our own too."""
+        return [self._row(slot) for slot in self._slots]
+
+    def changes(self) -> list[tuple[Slot, Incarnation | None]]:
+        """Which other slots live another life than when last asked; None for none."""
+        changed = []
+        for row in self.rows():
+            lives = row.incarnation if row.lives else None
+            if row.slot != self._own and self._known.get(row.slot) != lives:
+                self._known[row.slot] = lives
+                changed.append((row.slot, lives))
+        return changed
+
+    def beat(self) -> None:
+        """Vouches for our control loop."""
+        write_word(self._view, slot_offsets(self._own).control_beat, monotonic_us())
+
+    def not_ready(self, beat_seconds: float) -> str | None:
+        """What keeps the server as a whole from serving, if anything."""
+        now_us = monotonic_us()
+        for row in self.rows():
+            if row.state != SlotState.RUNNING:
+                return f"worker {row.slot} is {_state_name(row.state)}"
+            if max(row.beat_ages(now_us)) > beat_seconds:
+                return f"worker {row.slot} does not beat"
+        return None
+
+    def close(self) -> None:
+        """Unmaps."""
+        self._view.release()
+        self._map.close()
+
+    def _row(self, slot: Slot) -> SlotRow:
+        at = slot_offsets(slot)
+        view = self._view
+        return SlotRow(
+            slot,
+            Incarnation(read_word(view, at.incarnation)),
+            read_word(view, at.pid),
+            read_word(view, at.state),
+            read_word(view, at.engine_beat),
+            read_word(view, at.control_beat),
+        )
+
+
+def monotonic_us() -> int:
+    """The clock of beats, the same for all processes."""
+    return time.monotonic_ns() // 1000
+
+
+def _state_name(state: int) -> str:
+    return SlotState(state).name.lower() if state in list(SlotState) else f"in state {state}"

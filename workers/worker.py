@@ -1,0 +1,209 @@
+"""One worker: what comes in goes to control, what control wants is done. It must never decide anything itself; every
+effect is one line. Read next: `relay/control.py`, which decides.
+
+    http, admin --- Offered, Patched ... ---+                          +--- Reply ----------> desk -> http
+    bus ----------- FactHeard ... ----------+---> Control.handle --->--+--- Submit ---------> media
+    media --------- EngineSaid -------------+                          +--- Announce ... ---> bus
+    slot table ---- SlotChanged ------------+                          +--- SessionEnded ---> log
+    the second ---- Ticked -----------------+
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from relay.boot import Boot
+from relay.calls import PassedOn
+from relay.control import Control, Reach
+from relay.effects import (
+    Announce,
+    AskSnapshot,
+    CloseRoomEverywhere,
+    Effect,
+    EngineRefused,
+    EngineSaid,
+    FactHeard,
+    Input,
+    PassOn,
+    Reply,
+    RoomClosedElsewhere,
+    SessionEnded,
+    SessionOpened,
+    SlotChanged,
+    SnapshotHeard,
+    Submit,
+    Ticked,
+)
+from relay.ids import RequestId
+from relay.problems import problem
+from workers import metrics
+from workers.admin import AdminRoutes
+from workers.answers import Cors
+from workers.bus import CALL_SECONDS, Bus, Handlers
+from workers.desk import Desk, MakeRequest
+from workers.http import Deadlines, HttpServer
+from workers.media import Media
+from workers.page import Page
+from workers.public import PublicRoutes
+from workers.slot_table import SlotTable, monotonic_us
+
+log = logging.getLogger("millrace.worker")
+
+BEAT_SECONDS = 0.1
+"""Between beats, and between looks at the slot table: a dead worker's participants must be gone within 0.5 s."""
+BEATS_PER_TICK = 10
+ASK_SECONDS = 5.0
+"""For a reply of control, which replies at once but when it asks the engine (3 s) or another worker (2 s)."""
+STOP_SECONDS = 2.0
+NOBODY = RequestId(0)
+WEB = Path(__file__).parent / "web"
+
+
+class Worker:
+    """Everything of one slot but the processes around it."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+        reach = Reach(boot.fingerprint, [(candidate.address, candidate.port) for candidate in boot.candidates])
+        self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
+        self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
+        self._desk = Desk(self._handle)
+        self._media = Media(boot, lambda event: self._handle(EngineSaid(event)))
+        handlers = Handlers(
+            fact=lambda envelope: self._handle(FactHeard(envelope)),
+            snapshot=lambda snapshot: self._handle(SnapshotHeard(snapshot)),
+            own_snapshot=self._control.snapshot,
+            passed_on=self._answer_passed_on,
+            room_closed=self._handle,
+            lost=lambda kind: self._control.counters.count(f"bus_{kind}"),
+        )
+        self._bus = Bus(boot.runtime_directory, boot.slot, boot.slots, handlers)
+        deadlines = Deadlines(boot.config.limits.request_seconds)
+        config = boot.config
+        public = PublicRoutes(
+            self._ask, Page(WEB), Cors(config.http.cors_origins), deadlines, config.limits.sdp_bytes, config.is_open
+        )
+        self._public = HttpServer(public, deadlines)
+        self._admin = HttpServer(AdminRoutes(self._ask, self._metrics, self._not_ready), deadlines)
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or until the master is gone."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._media.start()
+        self._bus.start()
+        await self._public.start(self._boot.http_sockets)
+        await self._admin.start(self._boot.admin_sockets)
+        beating = asyncio.create_task(self._beat())
+        await self._stopping.wait()
+        await self._public.stop(STOP_SECONDS)
+        for effect in self._control.drain(time.time()):
+            self._perform(effect)
+        await self._media.wait_closed(STOP_SECONDS)
+        await self._admin.stop(STOP_SECONDS)
+        beating.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._media.stop()
+        self._bus.stop()
+        self._slot_table.close()
+
+    def _handle(self, event: Input) -> None:
+        for effect in self._control.handle(event, time.time()):
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Reply():
+                self._desk.reply(effect)
+            case Submit(commands):
+                self._media.submit(commands)
+            case Announce(envelope):
+                self._bus.announce(envelope)
+            case AskSnapshot(slot):
+                self._bus.ask_snapshot(slot)
+            case PassOn():
+                task = asyncio.ensure_future(self._pass_on(effect))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case CloseRoomEverywhere(room):
+                self._bus.close_room(RoomClosedElsewhere(room))
+            case SessionOpened() | SessionEnded() | EngineRefused():
+                _log(effect)
+
+    async def _ask(self, make: MakeRequest) -> Reply:
+        reply = await self._desk.ask(make, ASK_SECONDS)
+        return reply or problem(NOBODY, 504, "no-answer", "No answer came in time.")
+
+    async def _pass_on(self, effect: PassOn) -> None:
+        request = self._desk.to_pass_on(effect.request)
+        if request is None:
+            self._desk.reply(problem(effect.request, 508, "passed-on-twice", "The session's worker does not know it."))
+            return
+        answer = await self._bus.call(effect.slot, request)
+        if isinstance(answer, Reply):
+            self._desk.reply(replace(answer, request=effect.request))
+        else:
+            self._desk.reply(problem(effect.request, 504, "no-answer", "The session's worker does not answer."))
+
+    async def _answer_passed_on(self, call: PassedOn) -> Reply | None:
+        return await self._desk.ask(lambda number: replace(call, request=number), CALL_SECONDS, passed_on_to_us=True)
+
+    async def _beat(self) -> None:
+        master = os.getppid()
+        beats = 0
+        while True:
+            self._slot_table.beat()
+            for slot, incarnation in self._slot_table.changes():
+                self._handle(SlotChanged(slot, incarnation))
+            if beats % BEATS_PER_TICK == 0:
+                self._handle(Ticked())
+            if os.getppid() != master:
+                # Nobody would ever stop or replace us.
+                self._stopping.set()
+            beats += 1
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _not_ready(self) -> str | None:
+        return self._slot_table.not_ready(self._boot.config.workers.beat_seconds)
+
+    async def _metrics(self) -> tuple[bytes, str]:
+        now_us = monotonic_us()
+        engines = self._media.stats()
+        loads = self._control.loads()
+        slots = tuple(
+            metrics.SlotFigures(
+                row.slot,
+                row.incarnation,
+                row.pid if row.lives else 0,
+                row.beat_ages(now_us),
+                engines.get(row.slot, {}),
+                loads[row.slot].counters if row.slot in loads else (),
+            )
+            for row in self._slot_table.rows()
+        )
+        steering = "handover" if self._boot.flow_map is None else "ebpf"
+        figures = metrics.Figures(version("millrace"), self._boot.started_at, steering, slots, os.getppid())
+        return await metrics.render(figures), metrics.CONTENT_TYPE
+
+
+def _log(effect: SessionOpened | SessionEnded | EngineRefused) -> None:
+    match effect:
+        case EngineRefused(command, session, reason):
+            log.error("the engine refused a command", extra={"command": command, "session": session, "reason": reason})
+        case SessionOpened(session, protocol, room, participant):
+            log.info("a client came", extra=_client(session, protocol, room, participant))
+        case SessionEnded(session, protocol, room, participant, cause):
+            log.info("a client went", extra=_client(session, protocol, room, participant) | {"cause": cause})
+
+
+def _client(session: str, protocol: str, room: str, participant: str) -> dict[str, str]:
+    # Whoever knows the whole id of a session may end it where no tokens are asked for.
+    return {"session": session[:9], "protocol": protocol, "room": room, "participant": participant}
