@@ -9,5 +9,6 @@ pub mod deadlines;
 pub mod drop;
 pub mod event;
 pub mod outbox;
+pub mod rtcp;
 pub mod rtp;
 pub mod time;

@@ -44,10 +44,8 @@ fn starts_key_frame(kind: u8, body: &[u8]) -> bool {
 fn aggregate_starts_key_frame(mut units: &[u8]) -> bool {
     while let Some((size, rest)) = units.split_first_chunk::<2>() {
         let Some((unit, next)) = rest.split_at_checked(u16::from_be_bytes(*size) as usize) else { return false };
-        if let Some((head, body)) = unit.split_first() {
-            if starts_key_frame(head & 0x1f, body) {
-                return true;
-            }
+        if unit.split_first().is_some_and(|(head, body)| starts_key_frame(head & 0x1f, body)) {
+            return true;
         }
         units = next;
     }

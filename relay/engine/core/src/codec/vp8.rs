@@ -156,10 +156,10 @@ impl Rewriter {
                 self.picture_id = Some(id.value);
             }
         }
-        if let Some(tl0) = descriptor.tl0_picture_index() {
-            if self.tl0.is_none_or(|last| tl0.wrapping_sub(last) as i8 > 0) {
-                self.tl0 = Some(tl0);
-            }
+        if let Some(tl0) = descriptor.tl0_picture_index()
+            && self.tl0.is_none_or(|last| tl0.wrapping_sub(last) as i8 > 0)
+        {
+            self.tl0 = Some(tl0);
         }
     }
 

@@ -3,6 +3,8 @@
 
 pub mod extensions;
 pub mod header;
+pub mod reception;
 pub mod sequence;
 
 pub use header::{ExtensionBlock, Fields, Header, RtpError};
+pub use reception::Reception;
