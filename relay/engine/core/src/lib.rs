@@ -12,3 +12,4 @@ pub mod outbox;
 pub mod rtcp;
 pub mod rtp;
 pub mod time;
+pub mod transport;

@@ -1,0 +1,347 @@
+//! One DTLS handshake and the little that follows it, over datagrams in memory. Owns OpenSSL's connection, the check
+//! of the peer's fingerprint and retransmission; must never know ICE or read a clock. Read `dtls_guard.rs` next: it
+//! decides what OpenSSL gets to see.
+//!
+//! Retransmission follows the time that we are told: a flight that brought no answer is sent again as it was, which on
+//! the wire is a duplicate that the peer's replay check absorbs. OpenSSL also has a timer of its own, on its own clock;
+//! `do_handshake` is called again on each deadline so that it may send its flight anew. Either is enough.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::srtp::SrtpProfileId;
+use openssl::ssl::{ErrorCode, Ssl, SslStream, SslVerifyMode};
+use openssl::x509::X509Ref;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::dtls_contexts::DtlsContexts;
+use super::dtls_guard::{Guard, belongs_to_handshake};
+use super::srtp::Keying;
+use super::srtp_keys::{MasterKey, Profile};
+use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
+use crate::drop::Drop;
+use crate::event::Cause;
+use crate::outbox::{Outbox, Path};
+use crate::time::{Span, Time};
+
+/// Bytes in a datagram of ours; with the IPv6 and UDP headers it stays under the smallest MTU of the Internet.
+const MTU: u32 = 1200;
+/// Above most round trips, far below a person's patience; doubles with each silence.
+const FIRST_RETRANSMISSION: Span = Span::from_millis(400);
+const SLOWEST_RETRANSMISSION: Span = Span::from_millis(3_200);
+/// A lost last flight is sent again when the peer repeats its own, at most this often.
+const LAST_FLIGHT_PAUSE: Span = Span::from_millis(50);
+/// Application data records that one datagram can hold and that we bother to skip; nothing here uses them.
+const SKIPPED_READS: usize = 64;
+
+/// The digests that the peer's SDP promised.
+#[derive(Clone)]
+pub(super) struct Fingerprints {
+    hash: FingerprintHash,
+    promised: Vec<Vec<u8>>,
+}
+
+impl Fingerprints {
+    /// An error when there is none or one has another length than its hash.
+    pub fn new(command: &OpenTransport) -> Result<Fingerprints, String> {
+        let hash = command.fingerprint_hash;
+        let len = digest(hash).size();
+        if command.fingerprints.is_empty() || command.fingerprints.iter().any(|promised| promised.len() != len) {
+            return Err(format!("expected at least one fingerprint, each of {len} bytes"));
+        }
+        Ok(Fingerprints { hash, promised: command.fingerprints.iter().map(|promised| promised.to_vec()).collect() })
+    }
+
+    /// In constant time over all that were promised.
+    fn accept(&self, certificate: &X509Ref) -> bool {
+        let Ok(actual) = certificate.digest(digest(self.hash)) else { return false };
+        let found = self.promised.iter().fold(Choice::from(0), |found, promised| found | actual.ct_eq(promised));
+        found.into()
+    }
+}
+
+fn digest(hash: FingerprintHash) -> MessageDigest {
+    match hash {
+        FingerprintHash::Sha256 => MessageDigest::sha256(),
+        FingerprintHash::Sha384 => MessageDigest::sha384(),
+        FingerprintHash::Sha512 => MessageDigest::sha512(),
+    }
+}
+
+/// What a handshake came to.
+pub(super) struct Established {
+    pub keying: Keying,
+    pub version: &'static str,
+}
+
+pub(super) enum Progress {
+    Pending,
+    Established(Box<Established>),
+    Ended(Cause),
+}
+
+/// What OpenSSL reads from and writes to: one datagram in, any number out.
+#[derive(Debug, Default)]
+struct Datagrams {
+    incoming: Option<Vec<u8>>,
+    outgoing: Vec<Vec<u8>>,
+}
+
+impl Read for Datagrams {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let datagram = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
+        let len = datagram.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&datagram[..len]);
+        Ok(len)
+    }
+}
+
+impl Write for Datagrams {
+    fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
+        self.outgoing.push(datagram.to_vec());
+        Ok(datagram.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) struct Dtls {
+    stream: SslStream<Datagrams>,
+    role: DtlsRole,
+    fingerprints: Fingerprints,
+    /// Set by the verify callback.
+    mismatched: Arc<AtomicBool>,
+    guard: Guard,
+    received: bool,
+    established: bool,
+    /// What we sent last and may have to send again.
+    flight: Vec<Vec<u8>>,
+    retransmit_at: Option<Time>,
+    pause: Span,
+    last_flight_at: Time,
+}
+
+impl Dtls {
+    pub fn new(contexts: &DtlsContexts, role: DtlsRole, fingerprints: Fingerprints) -> Result<Dtls, ErrorStack> {
+        let mismatched = Arc::new(AtomicBool::new(false));
+        let mut ssl = match role {
+            DtlsRole::Server => Ssl::new(&contexts.server)?,
+            DtlsRole::Client => Ssl::new(&contexts.client)?,
+        };
+        ssl.set_mtu(MTU)?;
+        ssl.set_verify_callback(
+            SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
+            verifier(fingerprints.clone(), mismatched.clone()),
+        );
+        match role {
+            DtlsRole::Server => ssl.set_accept_state(),
+            DtlsRole::Client => ssl.set_connect_state(),
+        }
+        Ok(Dtls {
+            stream: SslStream::new(ssl, Datagrams::default())?,
+            role,
+            fingerprints,
+            mismatched,
+            guard: Guard::default(),
+            received: false,
+            established: false,
+            flight: Vec::new(),
+            retransmit_at: None,
+            pause: FIRST_RETRANSMISSION,
+            last_flight_at: Time::default(),
+        })
+    }
+
+    /// Sends the ClientHello; for the client role, once.
+    pub fn start(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
+        let progress = self.advance();
+        self.send(now, path, true, outbox);
+        progress
+    }
+
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        path: Path,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<Progress, Drop> {
+        let repeats = belongs_to_handshake(datagram)?;
+        let in_handshake = !self.established;
+        if in_handshake {
+            self.guard.admit(datagram)?;
+        }
+        self.received = true;
+        self.stream.get_mut().incoming = Some(datagram.to_vec());
+        let progress = self.advance();
+        // What it did not want must not wait for the next datagram.
+        self.stream.get_mut().incoming = None;
+        let silent = self.stream.get_ref().outgoing.is_empty();
+        self.send(now, path, in_handshake, outbox);
+        if !in_handshake && repeats && silent && now.since(self.last_flight_at) >= LAST_FLIGHT_PAUSE {
+            self.repeat_flight(now, path, outbox);
+        }
+        Ok(progress)
+    }
+
+    pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
+        if self.established || self.retransmit_at.is_none_or(|at| now < at) {
+            return Progress::Pending;
+        }
+        let progress = self.advance();
+        let pause = Span((self.pause.0 * 2).min(SLOWEST_RETRANSMISSION.0));
+        if self.stream.get_ref().outgoing.is_empty() {
+            self.repeat_flight(now, path, outbox);
+        } else {
+            self.send(now, path, true, outbox);
+        }
+        if self.retransmit_at.is_some() {
+            self.pause = pause;
+            self.retransmit_at = Some(now + pause);
+        }
+        progress
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.retransmit_at
+    }
+
+    /// Whether any record of the peer has come.
+    pub fn has_received(&self) -> bool {
+        self.received
+    }
+
+    /// Sends close_notify.
+    pub fn close(&mut self, path: Path, outbox: &mut Outbox) {
+        if self.established {
+            // The peer's own close_notify is not waited for.
+            let _ = self.stream.shutdown();
+            self.flush(path, outbox);
+        }
+    }
+
+    /// Lets OpenSSL take in what there is.
+    fn advance(&mut self) -> Progress {
+        if !self.established {
+            return match self.stream.do_handshake() {
+                Ok(()) => self.establish(),
+                Err(error) => self.judge(&error),
+            };
+        }
+        let mut skipped = [0; 2048];
+        for _ in 0..SKIPPED_READS {
+            if let Err(error) = self.stream.ssl_read(&mut skipped) {
+                return self.judge(&error);
+            }
+        }
+        Progress::Pending
+    }
+
+    fn judge(&self, error: &openssl::ssl::Error) -> Progress {
+        match error.code() {
+            ErrorCode::WANT_READ | ErrorCode::WANT_WRITE => Progress::Pending,
+            ErrorCode::ZERO_RETURN => Progress::Ended(Cause::ClosedByPeer),
+            _ if self.mismatched.load(Ordering::Relaxed) => Progress::Ended(Cause::FingerprintMismatch),
+            _ => Progress::Ended(Cause::DtlsAlert),
+        }
+    }
+
+    /// The handshake is complete as far as OpenSSL is concerned: now who is it, and what are the keys?
+    fn establish(&mut self) -> Progress {
+        self.established = true;
+        self.retransmit_at = None;
+        let ssl = self.stream.ssl();
+        // The callback has looked already, so that the peer gets an alert; this is the check that counts.
+        if !ssl.peer_certificate().is_some_and(|certificate| self.fingerprints.accept(&certificate)) {
+            return self.refuse(Cause::FingerprintMismatch);
+        }
+        let Some(profile) = ssl.selected_srtp_profile().and_then(|selected| profile_of(selected.id())) else {
+            return self.refuse(Cause::NoSrtpProfile);
+        };
+        let version = ssl.version_str();
+        match self.export_keys(profile) {
+            Some(keying) => Progress::Established(Box::new(Established { keying, version })),
+            None => self.refuse(Cause::DtlsAlert),
+        }
+    }
+
+    fn refuse(&mut self, cause: Cause) -> Progress {
+        let _ = self.stream.shutdown();
+        Progress::Ended(cause)
+    }
+
+    /// RFC 5764 section 4.2: client key, server key, client salt, server salt.
+    fn export_keys(&self, profile: Profile) -> Option<Keying> {
+        let (key, salt) = (profile.key_len(), profile.salt_len());
+        let mut material = vec![0; 2 * (key + salt)];
+        self.stream.ssl().export_keying_material(&mut material, "EXTRACTOR-dtls_srtp", None).ok()?;
+        let (keys, salts) = material.split_at(2 * key);
+        let client = MasterKey::new(profile, &keys[..key], &salts[..salt])?;
+        let server = MasterKey::new(profile, &keys[key..], &salts[salt..])?;
+        Some(match self.role {
+            DtlsRole::Server => Keying { profile, local: server, remote: client },
+            DtlsRole::Client => Keying { profile, local: client, remote: server },
+        })
+    }
+
+    /// Sends what OpenSSL wrote. During the handshake that is a whole flight, kept to be sent again; the last one of a
+    /// server stays, since nothing tells whether it arrived.
+    fn send(&mut self, now: Time, path: Path, in_handshake: bool, outbox: &mut Outbox) {
+        if in_handshake && !self.stream.get_ref().outgoing.is_empty() {
+            self.flight.clone_from(&self.stream.get_ref().outgoing);
+            self.last_flight_at = now;
+            self.pause = FIRST_RETRANSMISSION;
+            self.retransmit_at = (!self.established).then(|| now + self.pause);
+        }
+        if self.established && self.role == DtlsRole::Client {
+            self.flight.clear();
+        }
+        self.flush(path, outbox);
+    }
+
+    fn repeat_flight(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        self.last_flight_at = now;
+        for datagram in &self.flight {
+            outbox.push(path, datagram);
+        }
+    }
+
+    /// What does not fit the outbox counts as lost on the way.
+    fn flush(&mut self, path: Path, outbox: &mut Outbox) {
+        for datagram in self.stream.get_mut().outgoing.drain(..) {
+            outbox.push(path, &datagram);
+        }
+    }
+}
+
+fn profile_of(id: SrtpProfileId) -> Option<Profile> {
+    match id {
+        SrtpProfileId::SRTP_AEAD_AES_128_GCM => Some(Profile::Aes128Gcm),
+        SrtpProfileId::SRTP_AEAD_AES_256_GCM => Some(Profile::Aes256Gcm),
+        SrtpProfileId::SRTP_AES128_CM_SHA1_80 => Some(Profile::Aes128CmSha1_80),
+        _ => None,
+    }
+}
+
+/// Any chain is good; only the fingerprint of the peer's own certificate, at depth 0, matters. Refusing it here makes
+/// OpenSSL send a fatal alert instead of finishing the handshake.
+fn verifier(
+    fingerprints: Fingerprints,
+    mismatched: Arc<AtomicBool>,
+) -> impl Fn(bool, &mut openssl::x509::X509StoreContextRef) -> bool {
+    move |_, store| {
+        if store.error_depth() != 0 {
+            return true;
+        }
+        let accepted = store.current_cert().is_some_and(|certificate| fingerprints.accept(certificate));
+        if !accepted {
+            mismatched.store(true, Ordering::Relaxed);
+        }
+        accepted
+    }
+}

@@ -1,0 +1,192 @@
+//! What has been received already: the index of each packet and a window of recent ones, for each SSRC. Must never see
+//! a key; whoever calls `accept` has authenticated the packet. Read `srtp.rs` next.
+
+use serde::{Deserialize, Serialize};
+
+/// Indexes that the window reaches back from the highest. RFC 3711 section 3.3.2 wants 64 or more; retransmissions and
+/// reordering on bad networks reach further.
+const WINDOW: u64 = 128;
+
+/// The highest index and a bit for each of the last 128, lowest bit the highest index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    highest: u64,
+    seen: u128,
+}
+
+impl Window {
+    fn is_new(&self, index: u64) -> bool {
+        match self.highest.checked_sub(index) {
+            Some(age) => age < WINDOW && self.seen >> age & 1 == 0,
+            None => true,
+        }
+    }
+
+    fn mark(&mut self, index: u64) {
+        match self.highest.checked_sub(index) {
+            Some(age) if age < WINDOW => self.seen |= 1 << age,
+            Some(_) => {}
+            None => {
+                let ahead = index - self.highest;
+                self.seen = if ahead < WINDOW { self.seen << ahead | 1 } else { 1 };
+                self.highest = index;
+            }
+        }
+    }
+}
+
+/// The receiving state of each SSRC, bounded.
+pub(super) struct Streams {
+    windows: Vec<(u32, Window)>,
+    max: usize,
+}
+
+/// Why an index is not to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Replay,
+    TooManyStreams,
+}
+
+impl Streams {
+    pub fn new(max: usize) -> Streams {
+        Streams { windows: Vec::new(), max }
+    }
+
+    /// The packet index of a 16-bit sequence number (RFC 3711 section 3.3.1 and appendix A): the one closest to the
+    /// highest so far. A stream begins with a rollover counter of zero. What would lie before the beginning cannot
+    /// have been sent, so it counts as too old.
+    pub fn index_of(&self, ssrc: u32, sequence: u16) -> Result<u64, Refused> {
+        let Some(window) = self.find(ssrc) else { return Ok(sequence.into()) };
+        let ahead = sequence.wrapping_sub(window.highest as u16) as i16;
+        window.highest.checked_add_signed(ahead.into()).ok_or(Refused::Replay)
+    }
+
+    /// Whether a packet is worth the work of authenticating it.
+    pub fn admit(&self, ssrc: u32, index: u64) -> Result<(), Refused> {
+        match self.find(ssrc) {
+            Some(window) if !window.is_new(index) => Err(Refused::Replay),
+            None if self.windows.len() >= self.max => Err(Refused::TooManyStreams),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes a packet that was admitted and has authenticated. Only here does an SSRC take up room.
+    pub fn accept(&mut self, ssrc: u32, index: u64) {
+        match self.windows.iter_mut().find(|(known, _)| *known == ssrc) {
+            Some((_, window)) => window.mark(index),
+            None => self.windows.push((ssrc, Window { highest: index, seen: 1 })),
+        }
+    }
+
+    fn find(&self, ssrc: u32) -> Option<&Window> {
+        self.windows.iter().find(|(known, _)| *known == ssrc).map(|(_, window)| window)
+    }
+
+    pub fn export(&self) -> Vec<StreamState> {
+        let state = |&(ssrc, window): &(u32, Window)| StreamState {
+            ssrc,
+            highest: window.highest,
+            seen: [(window.seen >> 64) as u64, window.seen as u64],
+        };
+        self.windows.iter().map(state).collect()
+    }
+
+    pub fn import(states: &[StreamState], max: usize) -> Streams {
+        let window = |state: &StreamState| Window {
+            highest: state.highest,
+            seen: u128::from(state.seen[0]) << 64 | u128::from(state.seen[1]) | 1,
+        };
+        Streams { windows: states.iter().take(max).map(|state| (state.ssrc, window(state))).collect(), max }
+    }
+}
+
+/// A `Window` that can be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamState {
+    pub ssrc: u32,
+    /// The highest index that authenticated.
+    pub highest: u64,
+    /// The window's upper and lower half.
+    pub seen: [u64; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SSRC: u32 = 7;
+
+    fn receive(streams: &mut Streams, sequence: u16) -> Result<u64, Refused> {
+        let index = streams.index_of(SSRC, sequence)?;
+        streams.admit(SSRC, index)?;
+        streams.accept(SSRC, index);
+        Ok(index)
+    }
+
+    #[test]
+    fn the_rollover_counter_follows_the_wrap_forwards_and_back() {
+        let mut streams = Streams::new(1);
+        assert_eq!(receive(&mut streams, 65_534), Ok(65_534));
+        assert_eq!(receive(&mut streams, 1), Ok(65_537));
+        assert_eq!(receive(&mut streams, 65_535), Ok(65_535));
+        assert_eq!(receive(&mut streams, 0), Ok(65_536));
+        assert_eq!(receive(&mut streams, 65_535), Err(Refused::Replay));
+        assert_eq!(receive(&mut streams, 2), Ok(65_538));
+    }
+
+    #[test]
+    fn nothing_lies_before_the_first_rollover() {
+        let mut streams = Streams::new(1);
+        assert_eq!(receive(&mut streams, 3), Ok(3));
+        assert_eq!(receive(&mut streams, 65_535), Err(Refused::Replay));
+    }
+
+    #[test]
+    fn older_than_the_window_is_refused() {
+        let mut streams = Streams::new(1);
+        assert_eq!(receive(&mut streams, 1_000), Ok(1_000));
+        assert_eq!(receive(&mut streams, 872), Err(Refused::Replay));
+        assert_eq!(receive(&mut streams, 873), Ok(873));
+        assert_eq!(receive(&mut streams, 873), Err(Refused::Replay));
+    }
+
+    #[test]
+    fn streams_are_bounded() {
+        let mut streams = Streams::new(2);
+        for ssrc in 0..2 {
+            streams.admit(ssrc, 1).unwrap();
+            streams.accept(ssrc, 1);
+        }
+        assert_eq!(streams.admit(2, 1), Err(Refused::TooManyStreams));
+        assert_eq!(streams.admit(1, 2), Ok(()));
+    }
+
+    proptest! {
+        /// Against a set of all that was seen: never twice, and never refused while inside the window.
+        #[test]
+        fn the_window_is_a_set(steps in proptest::collection::vec(-100i64..120, 1..400), start in 0u64..70_000) {
+            let mut streams = Streams::new(1);
+            let mut seen = std::collections::HashSet::new();
+            streams.accept(SSRC, start);
+            seen.insert(start);
+            let mut at = start;
+            let mut highest = start;
+            for step in steps {
+                at = at.saturating_add_signed(step);
+                let fresh = streams.index_of(SSRC, at as u16) == Ok(at) && streams.admit(SSRC, at).is_ok();
+                let expected = !seen.contains(&at) && (at > highest || highest - at < WINDOW);
+                prop_assume!(at.abs_diff(highest) < 30_000);
+                prop_assert_eq!(fresh, expected);
+                if fresh {
+                    streams.accept(SSRC, at);
+                    seen.insert(at);
+                    highest = highest.max(at);
+                }
+            }
+            prop_assert_eq!(Streams::import(&streams.export(), 1).export(), streams.export());
+        }
+    }
+}

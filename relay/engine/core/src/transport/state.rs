@@ -1,0 +1,74 @@
+//! A connected transport as a plain record, so that a successor process can go on without the client noticing. Owns
+//! what must last: credentials, addresses, keys and counters; must never hold a library's object. Read `mod.rs` next.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::ice::{Credentials, Ice};
+use super::srtp::{Srtp, SrtpState};
+use super::{Limits, Phase, Transport};
+use crate::command::DtlsRole;
+use crate::outbox::{Path, SocketIndex};
+use crate::time::Time;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransportState {
+    pub transport: u64,
+    pub local_ufrag: String,
+    pub local_pwd: String,
+    /// Ufrag and password of an ICE restart that is not taken up yet.
+    pub restart: Option<(String, String)>,
+    /// Socket and remote address, the selected one first.
+    pub paths: Vec<(u8, SocketAddr)>,
+    pub srtp: SrtpState,
+}
+
+impl Transport {
+    /// `None` unless connected: a handshake does not survive its process.
+    pub fn export(&self) -> Option<TransportState> {
+        let srtp = self.srtp.as_ref()?.export();
+        let selected = self.ice.selected()?;
+        let (current, next) = self.ice.credentials();
+        let others = self.ice.paths().filter(|path| *path != selected);
+        Some(TransportState {
+            transport: self.id,
+            local_ufrag: current.ufrag.clone(),
+            local_pwd: current.pwd.clone(),
+            restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
+            paths: std::iter::once(selected).chain(others).map(|path| (path.socket.0, path.remote)).collect(),
+            srtp,
+        })
+    }
+
+    /// A successor of the one that was exported: connected at once, without DTLS, with consent as of now. An error
+    /// when the record is not one that `export` made.
+    pub fn import(now: Time, state: &TransportState, limits: &Limits) -> Result<Transport, String> {
+        let srtp = Srtp::import(&state.srtp, limits.max_streams).ok_or("expected keys of the profile's length")?;
+        let mut events = VecDeque::new();
+        let current = Credentials::new(&state.local_ufrag, &state.local_pwd);
+        let next = state.restart.as_ref().map(|(ufrag, pwd)| Credentials::new(ufrag, pwd));
+        let mut ice = Ice::with_credentials(current, next, limits.max_addresses);
+        for (i, &(socket, remote)) in state.paths.iter().enumerate() {
+            ice.adopt(now, Path { socket: SocketIndex(socket), remote }, i == 0, &mut events);
+        }
+        if ice.selected().is_none() {
+            return Err("expected an address".to_owned());
+        }
+        Ok(Transport {
+            id: state.transport,
+            limits: *limits,
+            dtls_role: DtlsRole::Server,
+            expects_media: false,
+            phase: Phase::Connected,
+            ice,
+            dtls: None,
+            srtp: Some(srtp),
+            dtls_path: None,
+            handshake_began_at: None,
+            phase_due: None,
+            events,
+        })
+    }
+}
