@@ -63,12 +63,13 @@ class Bus:
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[_Reader] = []
 
+        self._paths = [directory / f"worker-{slot}.{end}" for end in ("pub", "rpc")]
         self._facts_out = self._socket(zmq.PUB, FACTS_QUEUED)
-        self._facts_out.bind(f"ipc://{directory}/worker-{slot}.pub")
+        self._facts_out.bind(f"ipc://{self._paths[0]}")
         self._facts_in = self._socket(zmq.SUB, FACTS_QUEUED)
         self._facts_in.setsockopt(zmq.SUBSCRIBE, b"")
         self._calls_in = self._socket(zmq.ROUTER, CALLS_QUEUED)
-        self._calls_in.bind(f"ipc://{directory}/worker-{slot}.rpc")
+        self._calls_in.bind(f"ipc://{self._paths[1]}")
         self._calls_out: dict[Slot, zmq.Socket[bytes]] = {}
         for other in self._others:
             self._facts_in.connect(f"ipc://{directory}/worker-{other}.pub")
@@ -87,6 +88,8 @@ class Bus:
         for reader in self._readers:
             reader.stop()
         self._context.destroy(linger=0)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
     def announce(self, envelope: Envelope) -> None:
         """Sends a fact to all workers."""

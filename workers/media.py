@@ -4,10 +4,8 @@ look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from relay._engine import Engine
-
 from relay.boot import Boot
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import Command, OpenTransport
@@ -45,9 +43,10 @@ class Media:
                 self._open.add(command.transport)
         self._engine.submit(pack_commands(commands))
 
-    def stats(self) -> Any:
-        """Every slot's counters by name."""
-        return unpack_plain(self._engine.stats())
+    def stats(self) -> list[dict[str, int]]:
+        """The engine's counters by name, for each slot."""
+        counters: list[dict[str, int]] = unpack_plain(self._engine.stats())
+        return counters
 
     async def wait_closed(self, seconds: float) -> None:
         """Until the engine has said goodbye to every client (DTLS close_notify), for at most `seconds`."""

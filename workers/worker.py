@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from relay.boot import Boot
@@ -184,14 +184,21 @@ class Worker:
                 row.incarnation,
                 row.pid if row.lives else 0,
                 row.beat_ages(now_us),
-                engines.get(row.slot, {}),
+                engines[row.slot],
                 loads[row.slot].counters if row.slot in loads else (),
             )
             for row in self._slot_table.rows()
         )
         steering = "handover" if self._boot.flow_map is None else "ebpf"
-        figures = metrics.Figures(version("millrace"), self._boot.started_at, steering, slots, os.getppid())
+        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, os.getppid())
         return await metrics.render(figures), metrics.CONTENT_TYPE
+
+
+def _version() -> str:
+    try:
+        return version("millrace")
+    except PackageNotFoundError:  # Run from a tree that was never installed.
+        return "unknown"
 
 
 def _log(effect: SessionOpened | SessionEnded | EngineRefused) -> None:

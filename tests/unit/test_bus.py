@@ -158,9 +158,10 @@ async def test_what_cannot_be_read_is_counted_and_the_next_message_is_taken(dire
     b.bus.stop()
 
 
-async def test_stopping_leaves_no_open_socket(directory: Path) -> None:
+async def test_stopping_leaves_no_socket_and_no_file(directory: Path) -> None:
     a = Node(directory, 0)
     a.bus.stop()
     again = Node(directory, 0)
     again.bus.stop()
     assert again.bus._context.closed
+    assert list(directory.iterdir()) == []
