@@ -3,17 +3,14 @@
 Every string of the client's that comes back has been checked by `media_section.py`. `negotiation.py` decides.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.codecs import OfferedCodec
 from relay.commands import DtlsRole
 from relay.extensions import ExtensionMap
-from relay.media_section import Format, MediaOffer
+from relay.media_section import FEEDBACK, Format, MediaOffer
 from relay.sdp import Offer
 from relay.sdp_lines import Direction
-
-FEEDBACK_ORDER = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,8 @@ class Section:
 
     media: MediaOffer
     direction: Direction
-    codecs: tuple[OfferedCodec, ...]
+    formats: tuple[Format, ...]
+    """The codecs, each followed by its repair."""
     feedback: frozenset[str]
     """Of what was offered, that which we do."""
     extensions: tuple[ExtensionMap, ...]
@@ -72,32 +70,42 @@ class Section:
 def write(offer: Offer, local: Local, sections: Sequence[Section]) -> str:
     """The answer's text. M-lines of the offer that have no section are rejected (RFC 3264 section 6)."""
     section_by_position = {section.media.position: section for section in sections}
-    mids = [section.media.mid for section in sections if section.media.mid is not None]
-    family = "IP6" if ":" in local.candidates[0].address else "IP4"
-    lines = [
-        "v=0",
-        f"o=- {local.session_id} 1 IN {family} {local.candidates[0].address}",
-        "s=-",
-        "t=0 0",
-    ]
+    default = local.candidates[0].address
+    lines = ["v=0", f"o=- {local.session_id} 1 IN {_family(default)} {default}", "s=-", "t=0 0"]
     if offer.bundle is not None:
-        lines.append(f"a=group:BUNDLE {' '.join(mids)}")
+        lines.append(f"a=group:BUNDLE {' '.join(section.media.mid or '' for section in sections)}")
     lines += ["a=ice-lite", "a=ice-options:trickle ice2"]
     if offer.extmap_allow_mixed:
         lines.append("a=extmap-allow-mixed")
     lines.append("a=msid-semantic: WMS *")
-    first = True
     for media in offer.media:
         section = section_by_position.get(media.position)
         if section is None:
             lines += _rejected(media)
             continue
         lines += _accepted(section, offer.remote.role, local)
-        if first:
+        if section is sections[0]:
             # The rest of the bundle shares the first one's (RFC 8843 section 10.1.3).
             lines += [f"a={candidate.line()}" for candidate in local.candidates] + ["a=end-of-candidates"]
-            first = False
     return "\r\n".join(lines) + "\r\n"
+
+
+def completed(offer: Offer, sections: Sequence[Section]) -> tuple[Section, ...]:
+    """In the group's order, so that the first carries the transport. If that m-line is not taken, it stays alive
+    without media: Chromium with bundlePolicy max-bundle fails on an answer that rejects it.
+    """
+    if not offer.bundle:
+        return tuple(sections)
+    section_by_mid = {section.media.mid: section for section in sections}
+    tagged = next(media for media in offer.media if media.mid == offer.bundle[0])
+    if tagged.alive and tagged.formats:
+        placeholder = Section(tagged, Direction.INACTIVE, tagged.formats[:1], frozenset(), ())
+        section_by_mid.setdefault(tagged.mid, placeholder)
+    return tuple(section_by_mid[mid] for mid in offer.bundle if mid in section_by_mid)
+
+
+def _family(address: str) -> str:
+    return "IP6" if ":" in address else "IP4"
 
 
 def _rejected(media: MediaOffer) -> list[str]:
@@ -107,12 +115,12 @@ def _rejected(media: MediaOffer) -> list[str]:
 
 def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
     media = section.media
-    formats = list(_formats(section.codecs))
+    formats = section.formats
     default = local.candidates[0]
     numbers = " ".join(str(line.payload_type) for line in formats)
     lines = [
         f"m={media.token} {default.port} {media.protocol} {numbers}",
-        f"c=IN {'IP6' if ':' in default.address else 'IP4'} {default.address}",
+        f"c=IN {_family(default.address)} {default.address}",
         f"a=ice-ufrag:{local.ufrag}",
         f"a=ice-pwd:{local.pwd}",
         f"a=fingerprint:{local.fingerprint}",
@@ -127,16 +135,9 @@ def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
     for line in formats:
         lines += _format(line, section.feedback)
     lines += [f"a=rid:{rid} recv" for rid in section.rids]
-    if media.is_simulcast and section.rids:
+    if media.streams.is_simulcast and section.rids:
         lines.append(f"a=simulcast:recv {';'.join(section.rids)}")
     return lines + _stream(section)
-
-
-def _formats(codecs: Iterable[OfferedCodec]) -> Iterable[Format]:
-    for offered in codecs:
-        yield offered.format
-        if offered.repair is not None:
-            yield offered.repair
 
 
 def _extension(offered: ExtensionMap) -> str:
@@ -150,7 +151,7 @@ def _format(line: Format, feedback: frozenset[str]) -> list[str]:
     # The name comes back in the client's own letter case: GStreamer compares it.
     lines = [f"a=rtpmap:{line.payload_type} {line.name}/{line.clock_rate}{channels}"]
     if line.name.lower() != "rtx":
-        taken = (value for value in FEEDBACK_ORDER if value in feedback and value in line.feedback)
+        taken = (value for value in FEEDBACK if value in feedback and value in line.feedback)
         lines += [f"a=rtcp-fb:{line.payload_type} {value}" for value in taken]
     # What begins with sprop- tells of the sender's own stream (RFC 6184 section 8.1, RFC 7587 section 6.1).
     parameters = [text for text in line.parameters.split(";") if not text.lstrip().lower().startswith("sprop-")]

@@ -108,6 +108,11 @@ def forwarded(media: MediaOffer) -> tuple[OfferedCodec, ...]:
     return tuple(found)
 
 
+def with_repair(codecs: tuple[OfferedCodec, ...]) -> tuple[Format, ...]:
+    """The formats of an m-line that takes these codecs."""
+    return tuple(line for offered in codecs for line in (offered.format, offered.repair) if line is not None)
+
+
 def distance(name: CodecName, stream: str, decoder: str) -> int | None:
     """How far a decoder's fmtp line is from a stream's: 0 the same, more is worse, None cannot play it.
 

@@ -5,7 +5,9 @@ Knows names and SSRCs, never codecs. `negotiation.py` puts them into a track.
 
 from dataclasses import dataclass
 
-from relay.media_section import MAX_ENCODINGS, MediaOffer, Rid
+from relay.stream_lines import OfferedStreams, Rid
+
+MAX_ENCODINGS = 3
 
 SCALES: tuple[tuple[str, ...], ...] = (
     ("q", "h", "f"),
@@ -13,8 +15,9 @@ SCALES: tuple[tuple[str, ...], ...] = (
     ("low", "mid", "high"),
     ("low", "medium", "high"),
     ("lo", "mid", "hi"),
+    ("3", "2", "1", "0"),
 )
-"""Names that tell their quality, lowest first."""
+"""Names that tell their quality, lowest first. OBS numbers its encoders from the full one down."""
 
 _SIZE_RESTRICTIONS = ("max-width", "max-height", "max-fs", "max-br")
 
@@ -28,20 +31,27 @@ class OfferedEncoding:
     rtx_ssrc: int | None
 
 
-def offered_encodings(media: MediaOffer, with_repair: bool) -> tuple[OfferedEncoding, ...]:
+def offered_encodings(streams: OfferedStreams, with_repair: bool) -> tuple[OfferedEncoding, ...]:
     """Lowest quality first, at most three."""
-    if media.rids:
-        return tuple(OfferedEncoding(rid.name, None, None) for rid in lowest_first(taken_rids(media)))
-    # Firefox and OBS list a repair SSRC beside the media's without a group; the first is the media's.
-    ssrcs = media.simulcast_ssrcs[:MAX_ENCODINGS] or media.ssrcs[:1]
+    if streams.rids:
+        return tuple(OfferedEncoding(rid.name, None, None) for rid in lowest_first(taken_rids(streams)))
+    repairs = set(streams.repair_by_ssrc.values())
+    ssrcs = streams.simulcast_ssrcs[:MAX_ENCODINGS] or [ssrc for ssrc in streams.ssrcs if ssrc not in repairs][:1]
     if not ssrcs:
         return (OfferedEncoding(None, None, None),)
-    return tuple(OfferedEncoding(None, ssrc, media.repair_by_ssrc.get(ssrc) if with_repair else None) for ssrc in ssrcs)
+    # An SSRC that is claimed twice is left to be learnt.
+    taken = set(ssrcs)
+    encodings = []
+    for ssrc in ssrcs:
+        repair = streams.repair_by_ssrc.get(ssrc) if with_repair else None
+        encodings.append(OfferedEncoding(None, ssrc, repair if repair not in taken else None))
+        taken.add(encodings[-1].rtx_ssrc or ssrc)
+    return tuple(encodings)
 
 
-def taken_rids(media: MediaOffer) -> tuple[Rid, ...]:
+def taken_rids(streams: OfferedStreams) -> tuple[Rid, ...]:
     """The first three in the offer's order, which is the client's preference (RFC 8853 section 5.2)."""
-    return media.rids[:MAX_ENCODINGS]
+    return streams.rids[:MAX_ENCODINGS]
 
 
 def lowest_first(rids: tuple[Rid, ...]) -> tuple[Rid, ...]:

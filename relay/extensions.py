@@ -65,14 +65,18 @@ class ExtensionMap:
 
 
 def select_from_publisher(
-    offered: Iterable[ExtensionMap], kind: MediaKind, transport_cc: bool
+    offered: Iterable[ExtensionMap], kind: MediaKind, *, transport_cc: bool, rids: bool
 ) -> tuple[ExtensionMap, ...]:
-    """What a publisher may send us. transport-cc only goes with its feedback: without it the numbers are noise."""
+    """What a publisher may send us. transport-cc only goes with its feedback: without it the numbers are noise. Rids
+    only when the offer names them: OBS sends some for its only encoding.
+    """
+    unwanted = set() if transport_cc else {ExtensionKind.TRANSPORT_CC}
+    if not rids:
+        unwanted |= {ExtensionKind.RID, ExtensionKind.REPAIRED_RID}
     return tuple(
         line
         for line in _selectable(offered, kind)
-        if line.direction in (None, Direction.SENDRECV, Direction.SENDONLY)
-        and (transport_cc or line.kind is not ExtensionKind.TRANSPORT_CC)
+        if line.direction in (None, Direction.SENDRECV, Direction.SENDONLY) and line.kind not in unwanted
     )
 
 

@@ -10,20 +10,20 @@ from relay.commands import MediaKind
 from relay.extensions import PLACEHOLDER_IDS, ExtensionMap
 from relay.refusal import malformed, unacceptable
 from relay.sdp_lines import Direction, ice_pwd, ice_ufrag, number, token
+from relay.stream_lines import OfferedStreams, StreamLines
 
 FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
-"""Digest lengths of the hashes that are taken, in the order of preference."""
-WEAK_HASHES = frozenset({"md2", "md5", "sha-1", "sha-224"})
+"""Digest lengths of the hashes that are taken, in the order of preference. RFC 8122 section 5 has weaker ones, too."""
+MAX_FORMATS = 128
+"""As many as there are payload types."""
 MAX_FINGERPRINTS = 8
-MAX_ENCODINGS = 3
-MAX_SSRCS = 32
-"""Read of one m-line; a simulcast offer of three encodings with repair names six."""
+FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
+"""The rtcp-fb values that the relay has a use for, in the order of answers."""
 DTLS_PROFILES = frozenset({"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP"})
 
 _HEX_PAIRS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){15,63}")
-_RID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _ENCODING_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
-_VISIBLE = re.compile(r"[\x20-\x7e]{1,512}")
+_VISIBLE = re.compile(r"[\x20-\x7e]{1,2048}")
 _URI = re.compile(r"[\x21-\x7e]{1,256}")
 
 
@@ -39,15 +39,7 @@ class Format:
     parameters: str
     """The fmtp line, empty without one."""
     feedback: frozenset[str]
-    """rtcp-fb values such as `nack pli`, those for all payload types included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rid:
-    """One a=rid line with direction send (RFC 8851)."""
-
-    name: str
-    restrictions: dict[str, str]
+    """Of FEEDBACK, those that stand for all payload types included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +61,7 @@ class MediaOffer:
     formats: tuple[Format, ...]
     extensions: tuple[ExtensionMap, ...]
     rtcp_rsize: bool
-    rids: tuple[Rid, ...]
-    """To be sent, in the order of a=simulcast, or of the rid lines without one."""
-    is_simulcast: bool
-    ssrcs: tuple[int, ...]
-    repair_by_ssrc: dict[int, int]
-    """From a=ssrc-group:FID."""
-    simulcast_ssrcs: tuple[int, ...]
-    """From a=ssrc-group:SIM, of clients without rids."""
+    streams: OfferedStreams
 
     @property
     def kind(self) -> MediaKind | None:
@@ -117,13 +102,10 @@ class TransportLines:
         if not _HEX_PAIRS.fullmatch(digits):
             raise malformed("bad-fingerprint", "a=fingerprint must be a hash name and pairs of hex digits.")
         digest = bytes.fromhex(digits.replace(":", ""))
-        if name in WEAK_HASHES:
-            # Kept under its name, so that a strong one beside it is enough.
-            self.fingerprints.append((name, digest))
-        elif FINGERPRINT_BYTES.get(name) == len(digest):
-            self.fingerprints.append((name, digest))
-        elif name in FINGERPRINT_BYTES:
+        if FINGERPRINT_BYTES.get(name, len(digest)) != len(digest):
             raise malformed("bad-fingerprint", f"A {name} fingerprint has {FINGERPRINT_BYTES[name]} bytes.")
+        # Weak and unknown hashes too, so that they can be told from none, and that a strong one beside them is enough.
+        self.fingerprints.append((name, digest))
         if len(self.fingerprints) > MAX_FINGERPRINTS:
             raise malformed("too-many-fingerprints", f"There are more than {MAX_FINGERPRINTS} fingerprints.")
 
@@ -132,8 +114,12 @@ class MediaReader:
     """Collects one m-line's attributes."""
 
     def __init__(self, position: int, value: str) -> None:
-        parts = value.split()
-        if len(parts) < 4 or token(parts[0]) is None or token(parts[2].replace("/", "-")) is None:
+        parts = value.split(None, 3 + MAX_FORMATS)
+        if (
+            not 4 <= len(parts) <= 3 + MAX_FORMATS
+            or token(parts[0]) is None
+            or token(parts[2].replace("/", "-")) is None
+        ):
             raise malformed("bad-m-line", "An m-line is `m=<media> <port> <profile> <format> ...`.")
         port = number(parts[1].partition("/")[0], 65535)
         if port is None or any(token(part) is None for part in parts[3:]):
@@ -153,11 +139,7 @@ class MediaReader:
         self._maps: dict[int, tuple[str, int, int]] = {}
         self._parameters: dict[int, str] = {}
         self._feedback: dict[int | None, set[str]] = {}
-        self._rids: dict[str, Rid] = {}
-        self._simulcast: list[str] | None = None
-        self._ssrcs: dict[int, None] = {}
-        self._repair: dict[int, int] = {}
-        self._simulcast_ssrcs: tuple[int, ...] = ()
+        self.streams = StreamLines()
 
     @property
     def rejected(self) -> bool:
@@ -192,14 +174,8 @@ class MediaReader:
                 self._handle_fmtp(value)
             case "rtcp-fb":
                 self._handle_feedback(value)
-            case "rid":
-                self._handle_rid(value)
-            case "simulcast":
-                self._handle_simulcast(value)
-            case "ssrc":
-                self._handle_ssrc(value)
-            case "ssrc-group":
-                self._handle_ssrc_group(value)
+            case "rid" | "simulcast" | "ssrc" | "ssrc-group":
+                self.streams.handle(name, value)
             case _:
                 self.transport.handle(name, value)
 
@@ -208,7 +184,6 @@ class MediaReader:
         alive = bundled and not self.rejected
         if alive and self.is_rtp and self.protocol not in DTLS_PROFILES:
             raise unacceptable("no-dtls", "An m-line's profile is not DTLS-SRTP, such as UDP/TLS/RTP/SAVPF.")
-        names = self._simulcast if self._simulcast is not None else list(self._rids)
         return MediaOffer(
             position=self.position,
             token=self.token,
@@ -221,11 +196,7 @@ class MediaReader:
             formats=self._formats(),
             extensions=tuple(self.extensions),
             rtcp_rsize=self.rtcp_rsize,
-            rids=tuple(self._rids[name] for name in names if name in self._rids),
-            is_simulcast=self._simulcast is not None,
-            ssrcs=tuple(self._ssrcs),
-            repair_by_ssrc=dict(self._repair),
-            simulcast_ssrcs=self._simulcast_ssrcs,
+            streams=self.streams.finish(),
         )
 
     def _formats(self) -> tuple[Format, ...]:
@@ -297,52 +268,9 @@ class MediaReader:
         payload_type = None if payload_text == "*" else number(payload_text, 127)
         if payload_type is None and payload_text != "*":
             raise malformed("bad-rtcp-fb", "a=rtcp-fb is `<payload type or *> <feedback>`.")
-        self._feedback.setdefault(payload_type, set()).add(" ".join(rest.lower().split()))
-
-    def _handle_rid(self, value: str) -> None:
-        """RFC 8851 section 10. Directions other than send are the client's affair."""
-        parts = value.split(None, 2)
-        if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] not in ("send", "recv"):
-            raise malformed("bad-rid", "a=rid is `<name> send|recv [restrictions]`, the name at most 32 characters.")
-        if parts[0] in self._rids:
-            raise malformed("duplicate-rid", "An m-line has the same a=rid twice.")
-        if parts[1] == "send" and len(self._rids) < 16:
-            pairs = parts[2].split(";") if len(parts) == 3 else []
-            restrictions = {
-                key: text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals
-            }
-            self._rids[parts[0]] = Rid(parts[0], restrictions)
-
-    def _handle_simulcast(self, value: str) -> None:
-        """RFC 8853 section 5.1, and the draft's `send rid=a;b` that old browsers write."""
-        parts = value.split()
-        if len(parts) % 2 or not parts or any(text not in ("send", "recv") for text in parts[::2]):
-            raise malformed("bad-simulcast", "a=simulcast is `send <rids>`, `recv <rids>`, or both.")
-        for direction, streams in zip(parts[::2], parts[1::2], strict=True):
-            if direction == "send":
-                names = [stream.split(",")[0].lstrip("~") for stream in streams.removeprefix("rid=").split(";")]
-                if any(not _RID.fullmatch(name) for name in names) or len(set(names)) != len(names):
-                    raise malformed("bad-simulcast", "a=simulcast names a rid twice, or one that is not valid.")
-                self._simulcast = names
-
-    def _handle_ssrc(self, value: str) -> None:
-        """RFC 5576 section 4.1."""
-        ssrc = number(value.partition(" ")[0], 4_294_967_295)
-        if ssrc is None:
-            raise malformed("bad-ssrc", "a=ssrc begins with a 32-bit number.")
-        if len(self._ssrcs) < MAX_SSRCS:
-            self._ssrcs[ssrc] = None
-
-    def _handle_ssrc_group(self, value: str) -> None:
-        """RFC 5576 section 4.2. FID pairs media with its repair (RFC 4588), SIM lists encodings."""
-        semantics, *texts = value.split()[: MAX_SSRCS + 1] or [""]
-        ssrcs = [ssrc for text in texts if (ssrc := number(text, 4_294_967_295)) is not None]
-        if len(ssrcs) != len(texts):
-            raise malformed("bad-ssrc", "a=ssrc-group lists 32-bit numbers.")
-        if semantics == "FID" and len(ssrcs) == 2 and len(self._repair) < MAX_SSRCS:
-            self._repair[ssrcs[0]] = ssrcs[1]
-        elif semantics == "SIM":
-            self._simulcast_ssrcs = tuple(dict.fromkeys(ssrcs))
+        feedback = " ".join(rest.lower().split())
+        if feedback in FEEDBACK:
+            self._feedback.setdefault(payload_type, set()).add(feedback)
 
 
 def _setup(value: str | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from relay import answer as writer
 from relay.answer import Candidate, Local, OutgoingStream, Section
-from relay.codecs import OfferedCodec, distance, forwarded
+from relay.codecs import OfferedCodec, distance, forwarded, with_repair
 from relay.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
 from relay.encodings import OfferedEncoding, offered_encodings, taken_rids
 from relay.extensions import numbered, select_from_publisher, select_to_viewer
@@ -111,10 +111,11 @@ def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
             continue
         section = _publisher_section(media, kind, codecs[0])
         sections.append(section)
-        tracks.append(_track(section, kind, position))
+        tracks.append(_track(section, codecs[0], kind, position))
     if not sections:
-        return _nothing_taken(without_codec, "A publisher offers sendonly or sendrecv audio or video.")
-    return PublisherAnswer(writer.write(offer, local, sections), offer.remote, tuple(tracks), _mids(sections))
+        return _nothing_taken(offer, without_codec, "A publisher offers sendonly or sendrecv audio or video.")
+    taken = writer.completed(offer, sections)
+    return PublisherAnswer(writer.write(offer, local, taken), offer.remote, tuple(tracks), _mids(taken))
 
 
 def answer_viewer(
@@ -144,7 +145,7 @@ def answer_viewer(
         stream = OutgoingStream(ssrc, rtx_ssrc, cname, f"{kind}{position}")
         extensions = select_to_viewer(media.extensions, kind)
         sections.append(
-            Section(media, Direction.SENDONLY, codecs, FROM_VIEWERS[kind], extensions, stream=stream),
+            Section(media, Direction.SENDONLY, with_repair(codecs), FROM_VIEWERS[kind], extensions, stream=stream),
         )
         receivers.append(
             Receiver(
@@ -158,8 +159,9 @@ def answer_viewer(
             )
         )
     if not sections:
-        return _nothing_taken(without_codec, "A viewer offers recvonly or sendrecv audio or video.")
-    return ViewerAnswer(writer.write(offer, local, sections), offer.remote, tuple(receivers), _mids(sections))
+        return _nothing_taken(offer, without_codec, "A viewer offers recvonly or sendrecv audio or video.")
+    taken = writer.completed(offer, sections)
+    return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
 
 
 def codec_for(receiver: Receiver, publication: PublicationHere) -> Codec | None:
@@ -190,23 +192,26 @@ def _of_both_kinds(offer: Offer) -> list[tuple[MediaOffer, MediaKind, int]]:
 
 def _publisher_section(media: MediaOffer, kind: MediaKind, codec: OfferedCodec) -> Section:
     """transport-cc only as a pair: the extension to number the packets and the feedback to report them."""
-    extensions = select_from_publisher(media.extensions, kind, "transport-cc" in codec.format.feedback)
+    numbered_by_client = "transport-cc" in codec.format.feedback
+    extensions = select_from_publisher(
+        media.extensions, kind, transport_cc=numbered_by_client, rids=bool(media.streams.rids)
+    )
     feedback = FROM_PUBLISHERS[kind]
     if all(line.kind is not ExtensionKind.TRANSPORT_CC for line in extensions):
         feedback -= {"transport-cc"}
-    rids = tuple(rid.name for rid in taken_rids(media))
-    return Section(media, Direction.RECVONLY, (codec,), feedback & codec.format.feedback, extensions, rids)
+    rids = tuple(rid.name for rid in taken_rids(media.streams))
+    formats = with_repair((codec,))
+    return Section(media, Direction.RECVONLY, formats, feedback & codec.format.feedback, extensions, rids)
 
 
-def _track(section: Section, kind: MediaKind, position: int) -> OfferedTrack:
-    (codec,) = section.codecs
+def _track(section: Section, codec: OfferedCodec, kind: MediaKind, position: int) -> OfferedTrack:
     return OfferedTrack(
         kind=kind,
         mid=section.media.mid or "",
         position=position,
         codec=codec.codec,
         format_parameters=codec.format.parameters,
-        encodings=offered_encodings(section.media, codec.repair is not None),
+        encodings=offered_encodings(section.media.streams, codec.repair is not None),
         extensions=numbered(section.extensions),
         nack="nack" in section.feedback,
         pli="nack pli" in section.feedback,
@@ -233,7 +238,9 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
     return tuple(section.media.mid or "" for section in sections)
 
 
-def _nothing_taken(without_codec: bool, expected: str) -> Refusal:
+def _nothing_taken(offer: Offer, without_codec: bool, expected: str) -> Refusal:
     if without_codec:
         return Refusal(406, "no-common-codec", "No m-line has a codec in common: Opus, VP8, VP9, H264 or AV1.")
+    if not _of_both_kinds(offer):
+        return Refusal(422, "no-media", "There is neither audio nor video.")
     return Refusal(422, "wrong-direction", expected)

@@ -115,6 +115,7 @@ class _Reader:
         remote = self._remote(bundled)
         self._check_mux(bundled)
         self._check_extensions(bundled)
+        self._check_ssrcs(bundled)
         inside = {reader.position for reader in bundled}
         return Offer(
             tuple(reader.finish(inherits, reader.position in inside) for reader in self.media),
@@ -137,6 +138,14 @@ class _Reader:
                     raise malformed(
                         "extension-id-conflict", f"extmap id {line.id} has two meanings in one BUNDLE group."
                     )
+
+    def _check_ssrcs(self, bundled: list[MediaReader]) -> None:
+        """RFC 5576 section 4.1: an SSRC is one m-line's, or its packets could be anyone's."""
+        owner_by_ssrc: dict[int, int] = {}
+        for reader in bundled:
+            for ssrc in reader.streams.all_ssrcs():
+                if owner_by_ssrc.setdefault(ssrc, reader.position) != reader.position:
+                    raise malformed("duplicate-ssrc", f"SSRC {ssrc} is listed in two m-lines.")
 
     def _remote(self, bundled: list[MediaReader]) -> Remote:
         """From the first m-line of the group that has them (RFC 8843 section 7.1), else from the session."""
