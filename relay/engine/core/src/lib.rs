@@ -5,6 +5,7 @@
 pub mod codec;
 pub mod command;
 pub mod config;
+pub mod congestion;
 pub mod deadlines;
 pub mod drop;
 pub mod event;

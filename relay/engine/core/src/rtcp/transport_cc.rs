@@ -168,8 +168,9 @@ fn symbol(chunk: u16, at: usize) -> u16 {
 pub fn encode_chunk(symbols: &[Symbol]) -> Option<(u16, usize)> {
     let first = *symbols.first()?;
     let run = symbols.iter().take(0x1fff).take_while(|symbol| **symbol == first).count();
-    let one_bit = symbols.iter().take(14).take_while(|symbol| **symbol != Symbol::LargeDelta).count();
-    let vector = if one_bit == symbols.len().min(14) { one_bit } else { symbols.len().min(7) };
+    // A vector that is not filled must be the last chunk: its unused bits would count as packets.
+    let wide = symbols.iter().take(14).any(|symbol| *symbol == Symbol::LargeDelta);
+    let vector = symbols.len().min(if wide { 7 } else { 14 });
     if run >= vector {
         return Some(((first as u16) << 13 | run as u16, run));
     }
@@ -177,7 +178,7 @@ pub fn encode_chunk(symbols: &[Symbol]) -> Option<(u16, usize)> {
         let place = |(i, symbol): (usize, &Symbol)| (*symbol as u16) << (top - width * i);
         symbols[..vector].iter().enumerate().map(place).fold(0, |chunk, bits| chunk | bits)
     };
-    let chunk = if vector == one_bit { 0x8000 | bits(1, 13) } else { 0xc000 | bits(2, 12) };
+    let chunk = if wide { 0xc000 | bits(2, 12) } else { 0x8000 | bits(1, 13) };
     Some((chunk, vector))
 }
 
@@ -257,6 +258,8 @@ mod tests {
         let mut mixed = [N; 30];
         mixed[2] = S;
         assert_eq!(encode_chunk(&mixed), Some((0b1000_1000_0000_0000, 14)));
+        mixed[7] = L;
+        assert_eq!(encode_chunk(&mixed), Some((0b1100_0001_0000_0000, 7)), "one bit cannot say what follows");
         mixed[3] = L;
         assert_eq!(encode_chunk(&mixed), Some((0b1100_0001_1000_0000, 7)));
         assert_eq!(encode_chunk(&[[S; 10], [L; 10]].concat()), Some((0x200a, 10)));
