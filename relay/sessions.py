@@ -47,6 +47,7 @@ class Session:
     ssrcs: tuple[int, ...] = ()
     """Of our streams, given back at the end."""
     connected: bool = False
+    srtp_profile: str | None = None
     stalled: Cause | None = None
 
 
@@ -109,7 +110,7 @@ class Sessions:
         self.publications -= 1
         return session.publications.pop(publication)
 
-    def remove(self, session: Session, cause: str, now: float) -> Tombstone:
+    def remove(self, session: Session, cause: str, now: float) -> None:
         """It is over; a tombstone stays for a while."""
         del self._by_id[session.id]
         room = self._by_room[session.room]
@@ -120,13 +121,11 @@ class Sessions:
             del self._by_thing[thing]
         self.publications -= len(session.publications)
         self.subscriptions -= len(session.receiving)
-        tombstone = Tombstone(
+        self._tombstones[session.id] = Tombstone(
             session.id, session.protocol, session.room, session.participant, session.opened_at, now, cause
         )
-        self._tombstones[session.id] = tombstone
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
-        return tombstone
 
     def tombstone(self, session: SessionId) -> Tombstone | None:
         """Of a session that ended lately."""

@@ -9,6 +9,7 @@ pub mod congestion;
 pub mod deadlines;
 pub mod drop;
 pub mod event;
+pub mod forward;
 pub mod outbox;
 pub mod rtcp;
 pub mod rtp;

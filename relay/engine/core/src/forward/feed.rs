@@ -1,0 +1,290 @@
+//! A worker's reading of one track log: each packet is copied out and parsed once, for all subscriptions of the worker.
+//! Owns the cursor; must never know a subscription. Read `subscription.rs` next, which takes what this reads.
+//!
+//! ```text
+//! log, in order of arrival   ... [key frame] . . . . . . [cursor] . . . [head]
+//!                                 replay, for who joins   next_batch, for all
+//! ```
+
+use millrace_arena::{Arena, EntryMeta, LogReader, MARKER, MAX_PACKET, Missing, SenderReport};
+
+use crate::drop::Drop;
+use crate::rtp::{Header, extensions};
+use crate::time::{Span, Time};
+
+use super::key_frames::Wishes;
+
+/// Elements of one packet that are looked at.
+const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
+/// A key frame older than this is not worth joining at: what follows it would have to be played late or in haste.
+const JOIN_AGE: Span = Span::from_millis(500);
+/// Packets of one key frame that are looked for before joining at it.
+const MAX_KEY_FRAME_PACKETS: u64 = 300;
+
+/// One packet as it lies in the scratch: parsed, and still as the publisher sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct LoggedPacket<'a> {
+    pub log: u32,
+    pub meta: EntryMeta,
+    pub header: Header,
+    pub bytes: &'a [u8],
+    elements: &'a [(u8, u16, u8)],
+}
+
+impl<'a> LoggedPacket<'a> {
+    /// Without padding. Empty when the packet was padding only.
+    pub fn payload(&self) -> &'a [u8] {
+        self.header.payload(self.bytes)
+    }
+
+    /// Id and value of each header extension element.
+    pub fn extensions(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        self.elements
+            .iter()
+            .map(move |(id, at, len)| (*id, &bytes[usize::from(*at)..usize::from(*at) + usize::from(*len)]))
+    }
+
+    pub fn has(&self, flag: u16) -> bool {
+        self.meta.flags & flag != 0
+    }
+
+    pub fn arrived_at(&self) -> Time {
+        Time(self.meta.arrived_us)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    meta: EntryMeta,
+    header: Header,
+    elements: [(u8, u16, u8); MAX_ELEMENTS],
+    elements_count: usize,
+}
+
+/// Where a worker copies packets to. One per worker, allocated once.
+#[derive(Debug)]
+pub struct Scratch {
+    log: u32,
+    bytes: Box<[u8]>,
+    slots: Vec<Slot>,
+    capacity: usize,
+}
+
+impl Scratch {
+    /// Room for `packets` at a time.
+    pub fn new(packets: usize) -> Scratch {
+        let bytes = vec![0; packets * MAX_PACKET].into_boxed_slice();
+        Scratch { log: 0, bytes, slots: Vec::with_capacity(packets), capacity: packets }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub fn get(&self, at: usize) -> Option<LoggedPacket<'_>> {
+        let slot = self.slots.get(at)?;
+        let bytes = &self.bytes[at * MAX_PACKET..][..usize::from(slot.meta.len)];
+        let elements = &slot.elements[..slot.elements_count];
+        Some(LoggedPacket { log: self.log, meta: slot.meta, header: slot.header, bytes, elements })
+    }
+
+    /// What was read, in order of arrival.
+    pub fn packets(&self) -> impl Iterator<Item = LoggedPacket<'_>> {
+        (0..self.slots.len()).filter_map(|at| self.get(at))
+    }
+
+    fn clear(&mut self, log: u32) {
+        self.log = log;
+        self.slots.clear();
+    }
+
+    fn is_full(&self) -> bool {
+        self.slots.len() == self.capacity
+    }
+
+    /// Copies and parses one packet; the writer parsed it before, so that a packet that does not parse was torn.
+    fn read(&mut self, reader: &LogReader, index: u64) -> Result<(), Missing> {
+        let room = &mut self.bytes[self.slots.len() * MAX_PACKET..][..MAX_PACKET];
+        let meta = reader.read(index, room)?;
+        let slot = parse(meta, &room[..usize::from(meta.len)]).ok_or(Missing::Overtaken)?;
+        self.slots.push(slot);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn load(&mut self, packet: &[u8]) {
+        self.clear(0);
+        self.bytes[..packet.len()].copy_from_slice(packet);
+        let meta = EntryMeta { len: packet.len() as u16, ..EntryMeta::default() };
+        self.slots.push(parse(meta, packet).expect("a test's packet parses"));
+    }
+}
+
+fn parse(meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
+    let header = Header::parse(packet).ok()?;
+    let mut slot = Slot { meta, header, elements: [(0, 0, 0); MAX_ELEMENTS], elements_count: 0 };
+    for (id, range) in extensions::iterate(packet, header.extension).take(MAX_ELEMENTS) {
+        // A packet of MAX_PACKET bytes: offsets fit 16 bits; RFC 8285: a value has at most 255 bytes.
+        slot.elements[slot.elements_count] = (id, range.start as u16, range.len() as u8);
+        slot.elements_count += 1;
+    }
+    Some(slot)
+}
+
+/// One worker's reading of one log.
+#[derive(Debug)]
+pub struct Feed {
+    log: u32,
+    publication: u64,
+    slot: u8,
+    reader: Option<LogReader>,
+    position: u64,
+    wishes: Wishes,
+}
+
+impl Feed {
+    /// Begins at the log's present end, and has this slot told when the log moves. A log that is not open for this
+    /// publication yet is tried again by each `next_batch`.
+    pub fn open(arena: &Arena, log: u32, publication: u64, slot: u8) -> Feed {
+        let mut feed = Feed { log, publication, slot, reader: None, position: 0, wishes: Wishes::default() };
+        if feed.connect(arena) {
+            feed.position = feed.head();
+        }
+        feed
+    }
+
+    /// Finds the log if it was not open before: then everything in it is new to us. Whether it is open now.
+    pub fn connect(&mut self, arena: &Arena) -> bool {
+        if self.reader.is_none() {
+            self.reader = LogReader::open(arena, self.log, self.publication);
+            if let Some(reader) = &self.reader {
+                reader.set_interest(self.slot, true);
+            }
+        }
+        self.reader.is_some()
+    }
+
+    pub fn log(&self) -> u32 {
+        self.log
+    }
+
+    pub fn publication(&self) -> u64 {
+        self.publication
+    }
+
+    /// The slot to tell about key frames wanted.
+    pub fn owner(&self) -> Option<u8> {
+        self.reader.as_ref().map(LogReader::owner)
+    }
+
+    /// False when it was never found, or its publication ended.
+    pub fn is_open(&self) -> bool {
+        self.reader.as_ref().is_some_and(LogReader::is_open)
+    }
+
+    fn head(&self) -> u64 {
+        self.reader.as_ref().map_or(0, LogReader::head)
+    }
+
+    /// Whether `next_batch` would read something.
+    pub fn has_more(&self) -> bool {
+        self.head() > self.position
+    }
+
+    /// Reads the next packets into `scratch`, as many as it holds; returns how many were lost to us because the writer
+    /// came round first.
+    pub fn next_batch(&mut self, scratch: &mut Scratch) -> u64 {
+        let (position, overtaken) = self.read_from(self.position, u64::MAX, scratch);
+        self.position = position;
+        overtaken
+    }
+
+    /// Reads packets from `position` on, up to where `next_batch` has come; returns the position to go on from, `None` at
+    /// the end. For a subscription that joins at a key frame already read.
+    pub fn replay(&self, position: u64, scratch: &mut Scratch) -> Option<u64> {
+        let (position, _) = self.read_from(position, self.position, scratch);
+        (position < self.position).then_some(position)
+    }
+
+    fn read_from(&self, mut position: u64, end: u64, scratch: &mut Scratch) -> (u64, u64) {
+        scratch.clear(self.log);
+        let mut overtaken = 0;
+        let Some(reader) = &self.reader else { return (position, 0) };
+        while position < end && !scratch.is_full() {
+            if let Some(index) = reader.arrival(position) {
+                overtaken += u64::from(scratch.read(reader, index).is_err());
+                position += 1;
+                continue;
+            }
+            let head = reader.head();
+            if head <= position {
+                // The end; or the log lives again for somebody else, and its head no longer concerns us.
+                break;
+            }
+            let oldest = reader.oldest(head).max(position + 1).min(end);
+            overtaken += oldest - position;
+            position = oldest;
+        }
+        (position, overtaken)
+    }
+
+    /// Reads one packet by its index, for a repair.
+    pub fn read(&self, index: u64, scratch: &mut Scratch) -> Result<(), Drop> {
+        scratch.clear(self.log);
+        let reader = self.reader.as_ref().ok_or(Drop::LogOvertaken)?;
+        scratch.read(reader, index).map_err(|_| Drop::LogOvertaken)
+    }
+
+    /// Where to `replay` from so that a decoder can start at once: the last key frame, when it is young and whole.
+    pub fn join_at(&self, now: Time, scratch: &mut Scratch) -> Option<u64> {
+        let reader = self.reader.as_ref()?;
+        let key_frame = reader.key_frame()?;
+        let is_young = now.since(Time(key_frame.at_us)) <= JOIN_AGE;
+        let mut is_whole = || self.is_whole(reader, key_frame.index, scratch);
+        (is_young && key_frame.position < self.position && is_whole()).then_some(key_frame.position)
+    }
+
+    /// Whether no packet is missing from a frame's first to its marker, or to the newest if the marker is still to come.
+    fn is_whole(&self, reader: &LogReader, first: u64, scratch: &mut Scratch) -> bool {
+        for index in first..first + MAX_KEY_FRAME_PACKETS {
+            scratch.clear(self.log);
+            match scratch.read(reader, index) {
+                Ok(()) if scratch.slots[0].meta.flags & MARKER != 0 => return true,
+                Ok(()) => {}
+                Err(_) => return index > first && index > reader.highest(),
+            }
+        }
+        false
+    }
+
+    /// When the newest packet arrived; `None` when none has. For the choice between a publication's logs.
+    pub fn last_arrival(&self, scratch: &mut Scratch) -> Option<Time> {
+        let reader = self.reader.as_ref()?;
+        let index = reader.arrival(reader.head().checked_sub(1)?)?;
+        scratch.clear(self.log);
+        scratch.read(reader, index).ok()?;
+        scratch.slots.first().map(|slot| Time(slot.meta.arrived_us))
+    }
+
+    pub fn sender_report(&self) -> Option<SenderReport> {
+        // A report of zeros takes back the one before it: the publisher's stream started over.
+        self.reader.as_ref()?.sender_report().filter(|report| report.ntp != 0)
+    }
+
+    /// A subscription wants a key frame; whether to tell the publisher's worker now.
+    pub fn want_key_frame(&mut self, now: Time) -> bool {
+        self.wishes.want(now)
+    }
+
+    /// Has this slot no longer told.
+    pub fn close(self) {
+        if let Some(reader) = self.reader {
+            reader.set_interest(self.slot, false);
+        }
+    }
+}

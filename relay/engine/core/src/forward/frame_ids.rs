@@ -1,0 +1,99 @@
+//! The frame numbers that packets carry beside RTP: VP8's picture ids, and the dependency descriptor's frame number (AV1
+//! RTP specification, appendix A). Keeps them growing when a subscription changes its source; must never know a log or an
+//! SSRC. Read `rewrite.rs` next.
+//!
+//! A receiver takes an old number for an old frame: Chromium drops a key frame whose descriptor number lies behind the one
+//! before it, and the picture stays frozen.
+
+use crate::codec::vp8;
+use crate::command::CodecName;
+
+/// What is added to the numbers of one source, wrapping at their own width. Kept with the source for its repairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shifts {
+    pub vp8: vp8::Offsets,
+    pub frame: u16,
+}
+
+/// The newest numbers that an outgoing stream carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FrameIds {
+    vp8: vp8::Rewriter,
+    frame: Option<u16>,
+}
+
+impl FrameIds {
+    /// The shifts for a source that begins with this payload and dependency descriptor: it goes on one after the newest.
+    pub fn begin(&mut self, codec: CodecName, payload: &[u8], descriptor: Option<&[u8]>) -> Shifts {
+        let vp8 = if codec == CodecName::Vp8 { self.vp8.switch(payload) } else { vp8::Offsets::default() };
+        let frame = descriptor.and_then(frame_number).zip(self.frame);
+        Shifts { vp8, frame: frame.map_or(0, |(first, newest)| newest.wrapping_add(1).wrapping_sub(first)) }
+    }
+
+    /// Rewrites the VP8 payload of a packet of the present source.
+    pub fn rewrite_vp8(&mut self, payload: &mut [u8]) {
+        self.vp8.rewrite(payload);
+    }
+
+    /// Takes note of a dependency descriptor, as it came, that goes out shifted.
+    pub fn handle_descriptor(&mut self, descriptor: &[u8], shifts: Shifts) {
+        let Some(frame) = frame_number(descriptor).map(|frame| frame.wrapping_add(shifts.frame)) else { return };
+        if self.frame.is_none_or(|newest| frame.wrapping_sub(newest) as i16 > 0) {
+            self.frame = Some(frame);
+        }
+    }
+}
+
+impl Shifts {
+    /// Rewrites the frame number of a dependency descriptor.
+    pub fn rewrite_descriptor(&self, descriptor: &mut [u8]) {
+        if let Some([_, high, low]) = descriptor.first_chunk_mut::<3>() {
+            [*high, *low] = u16::from_be_bytes([*high, *low]).wrapping_add(self.frame).to_be_bytes();
+        }
+    }
+}
+
+/// `|start|end|template 6| frame number 16 | ...`
+fn frame_number(descriptor: &[u8]) -> Option<u16> {
+    descriptor.first_chunk::<3>().map(|[_, high, low]| u16::from_be_bytes([*high, *low]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_goes_on_one_after_the_newest_across_the_wrap() {
+        let mut ids = FrameIds::default();
+        assert_eq!(ids.begin(CodecName::Av1, &[], Some(&[0xc0, 0xff, 0xff])), Shifts::default());
+        ids.handle_descriptor(&[0xc0, 0xff, 0xff], Shifts::default());
+        ids.handle_descriptor(&[0xc0, 0xff, 0xfe], Shifts::default());
+        let shifts = ids.begin(CodecName::Av1, &[], Some(&[0xc0, 0x12, 0x34, 7]));
+        let mut descriptor = [0xc0, 0x12, 0x35, 7];
+        shifts.rewrite_descriptor(&mut descriptor);
+        assert_eq!(descriptor, [0xc0, 0, 1, 7]);
+    }
+
+    #[test]
+    fn vp8_pictures_go_on_one_after_the_newest() {
+        let picture = |id: u16, tl0| [0x90, 0xe0, 0x80 | (id >> 8) as u8, id as u8, tl0, 0x20, 0xaa];
+        let mut ids = FrameIds::default();
+        ids.begin(CodecName::Vp8, &picture(9, 1), None);
+        ids.rewrite_vp8(&mut picture(9, 1));
+        ids.begin(CodecName::Vp8, &picture(5_000, 77), None);
+        let mut payload = picture(5_001, 78);
+        ids.rewrite_vp8(&mut payload);
+        assert_eq!(payload, picture(11, 3));
+    }
+
+    #[test]
+    fn what_a_source_does_not_carry_is_left_alone() {
+        let mut ids = FrameIds::default();
+        ids.handle_descriptor(&[0, 0, 9], Shifts::default());
+        assert_eq!(ids.begin(CodecName::H264, &[0x65], None), Shifts::default());
+        assert_eq!(ids.begin(CodecName::H264, &[0x65], Some(&[1, 2])), Shifts::default());
+        let mut short = [1, 2];
+        Shifts { frame: 7, ..Shifts::default() }.rewrite_descriptor(&mut short);
+        assert_eq!(short, [1, 2]);
+    }
+}

@@ -1,0 +1,248 @@
+//! One RTP stream of a publication, on its way into its track log: unwrapped, deduplicated, inspected, and what is missing
+//! noted. Must never know who reads the log. Read `publication.rs` next, which holds one of these per encoding and writes
+//! the feedback.
+
+use millrace_arena::{
+    AppendError, Arena, DISCARDABLE, EntryMeta, KEY_FRAME_START, LogWriter, MARKER, MAX_PACKET, RECOVERED, SenderReport,
+};
+
+use crate::codec;
+use crate::command::{Codec, Encoding, MediaKind};
+use crate::drop::Drop;
+use crate::rtcp::SenderInfo;
+use crate::rtp::Header;
+use crate::rtp::reception::Reception;
+use crate::rtp::sequence::Unwrapper;
+use crate::time::{Span, Time};
+
+use super::key_frames::Requests;
+use super::nack::{Arrival, Missing};
+
+/// Audio comes in 50 small packets a second: five seconds of it are more than any viewer asks back for.
+const AUDIO_LOG_PACKETS: u32 = 256;
+/// Indexes left free before the first packet of an SSRC that replaces another, for packets that it overtook.
+const RESTART_ROOM: u64 = 64;
+/// For so long after a change of SSRC, packets of the old one are stragglers and not a change back.
+const STRAGGLING: Span = Span::from_secs(2);
+
+#[derive(Debug)]
+pub struct Incoming {
+    pub(super) log: u32,
+    codec: Codec,
+    kind: MediaKind,
+    nack: bool,
+    writer: LogWriter,
+
+    ssrc: Option<u32>,
+    previous_ssrc: Option<(u32, Time)>,
+    unwrapper: Unwrapper,
+    /// log index = unwrapped sequence + this: an SSRC that replaces another goes on after it.
+    base: u64,
+
+    pub(super) missing: Missing,
+    pub(super) key_frames: Requests,
+    pub(super) reception: Reception,
+    key_frame_timestamp: Option<u32>,
+
+    pub(super) moved: bool,
+    pub(super) said_bye: bool,
+    pub(super) counts: Counts,
+    /// Where a packet that came as RTX is put together again.
+    restored: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub packets: u64,
+    pub bytes: u64,
+    pub recovered: u64,
+    pub key_frames: u64,
+    /// Lost on SSRCs that were replaced.
+    pub lost_before: u64,
+}
+
+impl Incoming {
+    pub fn open(
+        arena: &Arena,
+        (publication, slot): (u64, u8),
+        (kind, codec, nack): (MediaKind, Codec, bool),
+        encoding: &Encoding,
+    ) -> Result<Incoming, String> {
+        let whole = arena.parameters().log_packets;
+        let capacity = if kind == MediaKind::Audio { whole.min(AUDIO_LOG_PACKETS) } else { whole };
+        let writer = LogWriter::open(arena, encoding.log, publication, slot, capacity)
+            .map_err(|error| format!("track log {}: {error:?}", encoding.log))?;
+        Ok(Incoming {
+            log: encoding.log,
+            codec,
+            kind,
+            nack,
+            writer,
+            ssrc: None,
+            previous_ssrc: None,
+            unwrapper: Unwrapper::new(),
+            base: 0,
+            missing: Missing::new(),
+            key_frames: Requests::default(),
+            reception: Reception::new(codec.clock_rate),
+            key_frame_timestamp: None,
+            moved: false,
+            said_bye: false,
+            counts: Counts::default(),
+            restored: vec![0; MAX_PACKET].into_boxed_slice(),
+        })
+    }
+
+    /// The SSRC that feedback is about; `None` before the first packet.
+    pub fn ssrc(&self) -> Option<u32> {
+        self.ssrc
+    }
+
+    pub fn interested(&self) -> u64 {
+        self.writer.interested()
+    }
+
+    /// log index = sequence number on the wire + this, modulo 2^16.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Indexes below this do not fit the log any more.
+    pub fn oldest(&self) -> u64 {
+        (self.writer.highest() + 1).saturating_sub(self.writer.capacity())
+    }
+
+    /// Takes a packet of the stream itself.
+    pub fn handle_media(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<(), Drop> {
+        if header.payload_type != self.codec.payload_type {
+            return Err(Drop::RtpPayloadType);
+        }
+        if packet.len() > MAX_PACKET {
+            return Err(Drop::RtpTooLarge);
+        }
+        match self.ssrc {
+            Some(ssrc) if ssrc == header.ssrc => {}
+            None => self.ssrc = Some(header.ssrc),
+            Some(_) if self.is_straggler(now, header.ssrc) => return Err(Drop::RtpTooOld),
+            Some(ssrc) => self.restart(now, ssrc, header),
+        }
+        self.append(now, header, packet, false)
+    }
+
+    /// Takes a packet of the stream's retransmissions (RFC 4588 section 4): two bytes of original sequence number, then the
+    /// original payload.
+    pub fn handle_rtx(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<(), Drop> {
+        if Some(header.payload_type) != self.codec.rtx_payload_type {
+            return Err(Drop::RtpPayloadType);
+        }
+        // Probes for bandwidth are padding on this SSRC: they repair nothing.
+        let Some(([high, low], payload)) = header.payload(packet).split_first_chunk::<2>() else {
+            return Err(Drop::RtpPadding);
+        };
+        if payload.is_empty() {
+            return Err(Drop::RtpPadding);
+        }
+        let ssrc = self.ssrc.ok_or(Drop::RtpUnknownStream)?;
+        let (head, len) = (header.payload_offset, header.payload_offset + payload.len());
+        if len > MAX_PACKET {
+            return Err(Drop::RtpTooLarge);
+        }
+        let mut restored = std::mem::take(&mut self.restored);
+        restored[..head].copy_from_slice(&packet[..head]);
+        restored[head..len].copy_from_slice(payload);
+        // What is left of the RTX form: its padding bit, payload type, sequence and SSRC.
+        restored[0] &= !0x20;
+        restored[1] = restored[1] & 0x80 | self.codec.payload_type;
+        restored[2..4].copy_from_slice(&[*high, *low]);
+        restored[8..12].copy_from_slice(&ssrc.to_be_bytes());
+        let result = match Header::parse(&restored[..len]) {
+            Ok(header) => self.append(now, &header, &restored[..len], true),
+            Err(_) => Err(Drop::RtpMalformed),
+        };
+        self.restored = restored;
+        result
+    }
+
+    /// Takes the publisher's mapping of timestamps to its wall clock.
+    pub fn handle_sender_report(&mut self, now: Time, info: &SenderInfo) {
+        if self.ssrc == Some(info.ssrc) {
+            self.reception.sender_report(now, info.ntp);
+            self.writer.set_sender_report(SenderReport { ntp: info.ntp, rtp: info.rtp_timestamp, at_us: now.0 });
+        }
+    }
+
+    /// Ends the log; readers finish what it holds.
+    pub fn close(self) {
+        self.writer.close();
+    }
+
+    fn is_straggler(&self, now: Time, ssrc: u32) -> bool {
+        self.previous_ssrc.is_some_and(|(previous, at)| previous == ssrc && now.since(at) < STRAGGLING)
+    }
+
+    /// The encoder began again under another SSRC: other sequence numbers, other timestamps, the same log.
+    fn restart(&mut self, now: Time, old: u32, header: &Header) {
+        self.previous_ssrc = Some((old, now));
+        self.ssrc = Some(header.ssrc);
+        self.counts.lost_before += self.reception.lost().max(0) as u64;
+        self.reception = Reception::new(self.codec.clock_rate);
+        self.unwrapper = Unwrapper::new();
+        let first = self.unwrapper.peek(header.sequence);
+        let next = self.writer.highest() + 1 + RESTART_ROOM;
+        self.base = next.wrapping_sub(first);
+        self.missing.restart(next - 1);
+        self.key_frame_timestamp = None;
+        // Zeros take the old SSRC's mapping back: `Feed::sender_report` reads them as none.
+        self.writer.set_sender_report(SenderReport { ntp: 0, rtp: 0, at_us: 0 });
+    }
+
+    fn append(&mut self, now: Time, header: &Header, packet: &[u8], is_rtx: bool) -> Result<(), Drop> {
+        let sequence_index = self.unwrapper.index(header.sequence);
+        let index = sequence_index.wrapping_add(self.base);
+        let arrival = if self.nack { self.missing.handle_arrival(now, index) } else { Arrival::InOrder };
+        let is_recovered = is_rtx || arrival == Arrival::Recovered;
+        if arrival == Arrival::Outage && self.kind == MediaKind::Video {
+            self.key_frames.want(now);
+        }
+        let traits = codec::inspect(self.codec.name, header.payload(packet));
+        let starts_key_frame = traits.key_frame_start && self.begins_frame(header.timestamp);
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        let meta = EntryMeta {
+            index,
+            arrived_us: now.0,
+            len: packet.len() as u16,
+            payload_offset: header.payload_offset as u16,
+            flags: flag(starts_key_frame, KEY_FRAME_START)
+                | flag(header.marker, MARKER)
+                | flag(is_recovered, RECOVERED)
+                | flag(traits.discardable, DISCARDABLE),
+            spatial: traits.spatial,
+            temporal: traits.temporal,
+        };
+        self.writer.append(index, &meta, packet).map_err(|error| match error {
+            AppendError::Duplicate => Drop::RtpDuplicate,
+            AppendError::TooOld => Drop::RtpTooOld,
+            AppendError::TooLarge => Drop::RtpTooLarge,
+        })?;
+        if starts_key_frame {
+            self.key_frame_timestamp = Some(header.timestamp);
+            self.key_frames.handle_key_frame();
+            self.counts.key_frames += 1;
+        }
+        if !is_rtx {
+            self.reception.received(now, sequence_index, header.timestamp);
+        }
+        self.counts.packets += 1;
+        self.counts.bytes += packet.len() as u64;
+        self.counts.recovered += u64::from(is_recovered);
+        self.moved = true;
+        self.said_bye = false;
+        Ok(())
+    }
+
+    /// Several packets of one frame may each look like the start of a key frame (H264: SPS, then IDR); only the first is.
+    /// Every audio packet is a start, so that none needs to be marked.
+    fn begins_frame(&self, timestamp: u32) -> bool {
+        self.kind == MediaKind::Video && self.key_frame_timestamp != Some(timestamp)
+    }
+}

@@ -1,0 +1,138 @@
+//! Merges the wishes of many viewers for a key frame into few requests, on both ends of the ring between workers. Owns
+//! when to ask; must never know whom or how. Read `publication.rs` next, which turns a request into PLI or FIR.
+//!
+//! | state   | a wish                | time passes                   | a key frame starts |
+//! |---------|-----------------------|-------------------------------|--------------------|
+//! | idle    | wanted, ask as allowed | -                            | idle               |
+//! | wanted  | stays wanted          | ask every `RETRY`; after `PATIENCE` without a wish: idle | idle |
+
+use crate::time::{Span, Time};
+
+/// Between two requests upstream. An encoder needs a frame time or two and the path a round trip to answer; asking faster
+/// only makes it send more key frames than the link carries.
+pub const RETRY: Span = Span::from_millis(250);
+/// Viewers that still wait repeat their wish well within this.
+const PATIENCE: Span = Span::from_secs(2);
+/// How often a worker repeats its viewers' wish to the publisher's worker.
+const REPEAT: Span = Span::from_millis(200);
+
+/// The publisher's side: when to ask it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Requests {
+    wanted_at: Option<Time>,
+    asked_at: Option<Time>,
+    asked: u64,
+}
+
+impl Requests {
+    /// Somebody waits for a key frame.
+    pub fn want(&mut self, now: Time) {
+        self.wanted_at = Some(now);
+    }
+
+    /// A key frame begins: whoever waits can start with it.
+    pub fn handle_key_frame(&mut self) {
+        self.wanted_at = None;
+    }
+
+    /// Whether to ask now; the caller then does.
+    pub fn ask(&mut self, now: Time) -> bool {
+        let Some(wanted_at) = self.wanted_at else { return false };
+        if now.since(wanted_at) > PATIENCE {
+            self.wanted_at = None;
+            return false;
+        }
+        if self.asked_at.is_some_and(|at| now.since(at) < RETRY) {
+            return false;
+        }
+        self.asked_at = Some(now);
+        self.asked += 1;
+        true
+    }
+
+    /// When `ask` may say yes.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let wanted_at = self.wanted_at?;
+        Some(self.asked_at.map_or(wanted_at, |at| wanted_at.max(at + RETRY)))
+    }
+
+    /// How often it was asked so far.
+    pub fn asked(&self) -> u64 {
+        self.asked
+    }
+}
+
+/// A viewers' worker's side, one per log: when to tell the publisher's worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes {
+    told_at: Option<Time>,
+}
+
+impl Wishes {
+    /// A viewer wants a key frame; whether to pass that on now.
+    pub fn want(&mut self, now: Time) -> bool {
+        if self.told_at.is_some_and(|at| now.since(at) < REPEAT) {
+            return false;
+        }
+        self.told_at = Some(now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time(1_000_000) + Span::from_millis(ms)
+    }
+
+    #[test]
+    fn a_thousand_wishes_make_one_request() {
+        let mut requests = Requests::default();
+        let asked = (0..1_000).filter(|_| {
+            requests.want(at(0));
+            requests.ask(at(0))
+        });
+        assert_eq!(asked.count(), 1);
+        assert_eq!(requests.asked(), 1);
+    }
+
+    #[test]
+    fn requests_are_repeated_until_a_key_frame_starts() {
+        let mut requests = Requests::default();
+        requests.want(at(0));
+        let asked: Vec<u64> = (0..600).filter(|ms| requests.ask(at(*ms))).collect();
+        assert_eq!(asked, [0, 250, 500]);
+        assert_eq!(requests.next_deadline(), Some(at(750)));
+        requests.handle_key_frame();
+        assert_eq!(requests.next_deadline(), None);
+        assert!(!requests.ask(at(5_000)));
+    }
+
+    #[test]
+    fn a_wish_right_after_a_request_waits_its_turn() {
+        let mut requests = Requests::default();
+        requests.want(at(0));
+        assert!(requests.ask(at(0)));
+        requests.handle_key_frame();
+        requests.want(at(10));
+        assert!(!requests.ask(at(10)));
+        assert_eq!(requests.next_deadline(), Some(at(250)));
+        assert!(requests.ask(at(250)));
+    }
+
+    #[test]
+    fn asking_ends_when_nobody_waits_any_more() {
+        let mut requests = Requests::default();
+        requests.want(at(0));
+        assert!((0..10_000).filter(|ms| requests.ask(at(*ms))).count() <= 9);
+        assert_eq!(requests.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_worker_repeats_its_wish_at_a_bounded_rate() {
+        let mut wishes = Wishes::default();
+        assert_eq!((0..1_000).filter(|ms| wishes.want(at(*ms))).count(), 5);
+    }
+}

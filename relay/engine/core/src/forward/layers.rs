@@ -1,0 +1,104 @@
+//! Which of a publication's encodings a subscription takes: the best one that is alive. Owns when each was last seen;
+//! must never know what is sent. Read `subscription.rs` next, which switches at the key frames.
+//!
+//! An encoding is alive while it keeps up with the one that moved last, so a publisher that pauses as a whole changes
+//! nothing, and one that gives up its upper encodings for want of bandwidth is followed down.
+
+use crate::time::{Span, Time};
+
+use super::feed::LoggedPacket;
+
+/// Encodings of one publication.
+pub const MAX_LAYERS: usize = 3;
+/// Two frames at 3 fps: an encoding that is silent for longer than this while others move is off.
+const SILENCE: Span = Span::from_millis(700);
+
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// Lowest quality first.
+    logs: Vec<u32>,
+    seen_at: [Option<Time>; MAX_LAYERS],
+}
+
+impl Layers {
+    pub fn new(logs: &[u32]) -> Layers {
+        Layers { logs: logs.iter().copied().take(MAX_LAYERS).collect(), seen_at: [None; MAX_LAYERS] }
+    }
+
+    pub fn logs(&self) -> &[u32] {
+        &self.logs
+    }
+
+    pub fn rank(&self, log: u32) -> Option<usize> {
+        self.logs.iter().position(|known| *known == log)
+    }
+
+    /// Takes note of a packet; its rank, `None` when its log is not one of these.
+    pub fn handle_packet(&mut self, packet: &LoggedPacket<'_>) -> Option<usize> {
+        let rank = self.rank(packet.log)?;
+        self.handle_seen(rank, packet.arrived_at());
+        Some(rank)
+    }
+
+    pub fn handle_seen(&mut self, rank: usize, at: Time) {
+        self.seen_at[rank] = self.seen_at[rank].max(Some(at));
+    }
+
+    pub fn is_alive(&self, rank: usize) -> bool {
+        let newest = self.seen_at.iter().flatten().max();
+        self.seen_at[rank].zip(newest).is_some_and(|(at, newest)| newest.since(at) < SILENCE)
+    }
+
+    /// The highest that is alive, the lowest when none has been seen.
+    pub fn best(&self) -> usize {
+        (0..self.logs.len()).rev().find(|rank| self.is_alive(*rank)).unwrap_or(0)
+    }
+
+    /// The log whose next key frame is awaited by who now takes `current`.
+    pub fn awaited(&self, current: Option<usize>) -> Option<u32> {
+        let best = self.best();
+        if current == Some(best) { None } else { self.logs.get(best).copied() }
+    }
+
+    /// Whether to change from `current` to `rank` at its key frame.
+    pub fn may_switch(&self, current: Option<usize>, rank: usize) -> bool {
+        current.is_none_or(|current| rank > current || !self.is_alive(current))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time(9_000_000) + Span::from_millis(ms)
+    }
+
+    #[test]
+    fn the_highest_encoding_that_keeps_up_is_best() {
+        let mut layers = Layers::new(&[10, 11, 12]);
+        assert_eq!(layers.awaited(None), Some(10), "nothing seen: the lowest is the one that always runs");
+        layers.handle_seen(0, at(0));
+        layers.handle_seen(2, at(0));
+        assert_eq!(layers.awaited(Some(0)), Some(12));
+        assert_eq!(layers.awaited(Some(2)), None);
+        layers.handle_seen(0, at(800));
+        assert_eq!(layers.awaited(Some(2)), Some(10));
+        assert!(layers.may_switch(Some(2), 0));
+    }
+
+    #[test]
+    fn a_publisher_that_pauses_as_a_whole_changes_nothing() {
+        let mut layers = Layers::new(&[10, 11]);
+        layers.handle_seen(0, at(0));
+        layers.handle_seen(1, at(30));
+        assert!(layers.is_alive(1) && !layers.may_switch(Some(1), 0));
+        assert_eq!(layers.awaited(Some(1)), None);
+    }
+
+    #[test]
+    fn without_logs_nothing_is_awaited() {
+        assert_eq!(Layers::new(&[]).awaited(None), None);
+        assert_eq!(Layers::new(&[1, 2, 3, 4]).logs(), [1, 2, 3]);
+    }
+}

@@ -1,0 +1,169 @@
+//! The sequence numbers of an outgoing stream: how the indexes of one source become its indexes, without a gap where a
+//! packet was left out on purpose, and with one where a packet is missing. Must never know bytes or time. Read
+//! `timeline.rs` next, which does the same for timestamps.
+//!
+//! ```text
+//! source    100 101 102 103 104 105        102 is padding, 104 has not arrived
+//! outgoing    7   8   -   9 (10) 11        pieces: from 100 add -93, from 103 add -94
+//! ```
+//! 104 keeps its number 10 for when it comes, and a repair of outgoing 9 finds source 103 again.
+
+use std::collections::VecDeque;
+
+/// Runs of left-out packets that are remembered. A packet from before the oldest has no number any more; probes come in
+/// bursts far rarer than the log's length divided by this.
+const MAX_PIECES: usize = 32;
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// The first source index that this piece numbers.
+    from: u64,
+    /// outgoing = source + shift, wrapping.
+    shift: u64,
+}
+
+/// The numbers of one source, from the packet with which it was taken up.
+#[derive(Clone, Debug)]
+pub struct Numbering {
+    pieces: VecDeque<Piece>,
+    highest: u64,
+}
+
+impl Numbering {
+    /// Gives the source's `first` the outgoing index `outgoing`.
+    pub fn new(first: u64, outgoing: u64) -> Numbering {
+        let mut pieces = VecDeque::with_capacity(MAX_PIECES);
+        pieces.push_back(Piece { from: first, shift: outgoing.wrapping_sub(first) });
+        Numbering { pieces, highest: first }
+    }
+
+    /// The highest source index seen.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// The outgoing index of `highest`.
+    pub fn highest_outgoing(&self) -> u64 {
+        let shift = self.pieces.back().map_or(0, |piece| piece.shift);
+        self.highest.wrapping_add(shift)
+    }
+
+    /// The number of a packet that is forwarded; `None` when it is too old to have one.
+    pub fn place(&mut self, index: u64) -> Option<u64> {
+        self.highest = self.highest.max(index);
+        let piece = self.pieces.iter().rev().find(|piece| piece.from <= index)?;
+        Some(index.wrapping_add(piece.shift))
+    }
+
+    /// Leaves a packet out, so that the next one takes its number. False when later packets already have theirs: then it
+    /// has to be sent, or it would look lost.
+    pub fn skip(&mut self, index: u64) -> bool {
+        if index <= self.highest {
+            return false;
+        }
+        let Some(last) = self.pieces.back_mut() else { return false };
+        let piece = Piece { from: index + 1, shift: last.shift.wrapping_sub(1) };
+        self.highest = index;
+        if last.from == index {
+            *last = piece;
+            return true;
+        }
+        if self.pieces.len() == MAX_PIECES {
+            self.pieces.pop_front();
+        }
+        self.pieces.push_back(piece);
+        true
+    }
+
+    /// The source index that has this outgoing index; `None` when it is from before this source, or not given yet.
+    pub fn source(&self, outgoing: u64) -> Option<u64> {
+        let at = |piece: &Piece| outgoing.wrapping_sub(piece.shift);
+        let (_, index) =
+            self.pieces.iter().rev().map(|piece| (piece.from, at(piece))).find(|(from, index)| index >= from)?;
+        (index <= self.highest).then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn left_out_packets_leave_no_gap_and_missing_ones_do() {
+        let mut numbering = Numbering::new(100, 7);
+        assert_eq!(numbering.place(100), Some(7));
+        assert_eq!(numbering.place(101), Some(8));
+        assert!(numbering.skip(102));
+        assert_eq!(numbering.place(103), Some(9));
+        assert_eq!(numbering.place(105), Some(11));
+        assert_eq!(numbering.place(104), Some(10), "late, and its number waited for it");
+        assert_eq!([8, 9, 10, 11].map(|outgoing| numbering.source(outgoing)), [101, 103, 104, 105].map(Some));
+        assert_eq!((numbering.source(6), numbering.source(12)), (None, None));
+    }
+
+    #[test]
+    fn a_run_of_left_out_packets_is_one_piece() {
+        let mut numbering = Numbering::new(100, 7);
+        (101..2_000).for_each(|index| assert!(numbering.skip(index)));
+        assert_eq!(numbering.pieces.len(), 2);
+        assert_eq!(numbering.place(2_000), Some(8));
+        assert_eq!(numbering.place(100), Some(7));
+    }
+
+    #[test]
+    fn a_late_packet_cannot_be_left_out() {
+        let mut numbering = Numbering::new(100, 7);
+        numbering.place(102);
+        assert!(!numbering.skip(101));
+        assert_eq!(numbering.place(101), Some(8));
+    }
+
+    #[test]
+    fn what_is_older_than_the_memory_has_no_number() {
+        let mut numbering = Numbering::new(100, 7);
+        for index in 100..100 + 4 * MAX_PIECES as u64 {
+            if index % 2 == 0 {
+                numbering.place(index);
+            } else {
+                assert!(numbering.skip(index));
+            }
+        }
+        assert_eq!(numbering.pieces.len(), MAX_PIECES);
+        assert_eq!(numbering.place(99), None);
+        assert_eq!(numbering.place(101), None);
+    }
+
+    proptest! {
+        #[test]
+        fn outgoing_order_is_source_order_whatever_the_arrival_order(
+            first in 65_536u64..70_000,
+            outgoing in 0u64..40_000,
+            arrivals in prop::collection::vec((0u64..60, any::<bool>()), 1..400),
+        ) {
+            let mut numbering = Numbering::new(first, outgoing);
+            let mut outgoing_by_source = BTreeMap::from([(first, numbering.place(first).unwrap())]);
+            let mut left_out = std::collections::BTreeSet::new();
+            for (step, padding) in arrivals {
+                let index = (numbering.highest() + 20).saturating_sub(step);
+                if index <= first || outgoing_by_source.contains_key(&index) || left_out.contains(&index) {
+                    continue;
+                }
+                if padding && numbering.skip(index) {
+                    left_out.insert(index);
+                } else if let Some(outgoing) = numbering.place(index) {
+                    outgoing_by_source.insert(index, outgoing);
+                }
+            }
+            let pairs: Vec<_> = outgoing_by_source.iter().collect();
+            for pair in pairs.windows(2) {
+                let between = left_out.range(pair[0].0..pair[1].0).count() as u64;
+                prop_assert_eq!(pair[1].1 - pair[0].1, pair[1].0 - pair[0].0 - between);
+            }
+            for (source, outgoing) in outgoing_by_source.iter().rev().take(20) {
+                prop_assert_eq!(numbering.source(*outgoing), Some(*source));
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A track that a participant sends: its encodings' packets go into their track logs, and what the publisher has to be told
+//! (reports, NACK, PLI) comes out. Must never know who watches: viewers are an interest bit and a wish for key frames. Read
+//! `incoming.rs` next for a packet's way, `nack.rs` and `key_frames.rs` for what is asked.
+
+use millrace_arena::Arena;
+
+use crate::command::{MediaKind, Publish};
+use crate::drop::Drop;
+use crate::event::PublicationReport;
+use crate::rtcp::{ReportBlock, SenderInfo, Writer};
+use crate::rtp::Header;
+use crate::time::{Span, Time};
+
+use super::incoming::Incoming;
+
+/// The SSRC that our reports to publishers come from. We send them no media, so any constant that is not theirs will do;
+/// 1 is what browsers use as receivers.
+pub const REPORTER_SSRC: u32 = 1;
+/// The name of the same, which RFC 3550 section 6.5.1 wants in each compound.
+const REPORTER_CNAME: &str = "millrace";
+/// RFC 3550's five seconds are for large groups; a browser adapts faster with a report each second.
+const REPORT_INTERVAL: Span = Span::from_secs(1);
+/// Sequence numbers of one NACK packet: the bound of `Missing` takes a few.
+const MAX_NACK: usize = 256;
+/// The head of a NACK packet (RFC 4585 section 6.1), and the empty receiver report that begins a compound.
+const NACK_HEAD: usize = 12;
+const EMPTY_REPORT: usize = 8;
+
+#[derive(Debug)]
+pub struct Publication {
+    id: u64,
+    transport: u64,
+    kind: MediaKind,
+    encodings: Vec<Incoming>,
+    nack: bool,
+    pli: bool,
+    fir: bool,
+    fir_command: u8,
+    report_at: Option<Time>,
+    nacks_sent: u64,
+    started: bool,
+    ended: bool,
+}
+
+impl Publication {
+    /// Opens the track log of each encoding.
+    pub fn new(publish: &Publish, arena: &Arena, slot: u8) -> Result<Publication, String> {
+        let track = (publish.kind, publish.codec, publish.nack);
+        let open = |encoding| Incoming::open(arena, (publish.publication, slot), track, encoding);
+        let encodings = publish.encodings.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Publication {
+            id: publish.publication,
+            transport: publish.transport,
+            kind: publish.kind,
+            encodings,
+            nack: publish.nack,
+            pli: publish.pli,
+            fir: publish.fir,
+            fir_command: 0,
+            report_at: None,
+            nacks_sent: 0,
+            started: false,
+            ended: false,
+        })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn transport(&self) -> u64 {
+        self.transport
+    }
+
+    pub fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    pub fn logs(&self) -> impl Iterator<Item = u32> {
+        self.encodings.iter().map(|encoding| encoding.log)
+    }
+
+    /// Takes an opened RTP packet of one encoding, or of its retransmissions, into the log.
+    pub fn handle_rtp(&mut self, now: Time, encoding: usize, is_rtx: bool, packet: &[u8]) -> Result<(), Drop> {
+        let header = Header::parse(packet).map_err(|_| Drop::RtpMalformed)?;
+        let incoming = self.encodings.get_mut(encoding).ok_or(Drop::RtpUnknownStream)?;
+        if is_rtx {
+            incoming.handle_rtx(now, &header, packet)?;
+        } else {
+            incoming.handle_media(now, &header, packet)?;
+        }
+        self.report_at = self.report_at.or(Some(now + REPORT_INTERVAL));
+        Ok(())
+    }
+
+    pub fn handle_sender_report(&mut self, now: Time, encoding: usize, info: &SenderInfo) {
+        if let Some(incoming) = self.encodings.get_mut(encoding) {
+            incoming.handle_sender_report(now, info);
+        }
+    }
+
+    /// An SSRC of this encoding said BYE. A later packet takes that back.
+    pub fn handle_bye(&mut self, encoding: usize, ssrc: u32) {
+        if let Some(incoming) = self.encodings.get_mut(encoding) {
+            incoming.said_bye |= incoming.ssrc() == Some(ssrc);
+        }
+    }
+
+    /// True once, when the first packet is in a log.
+    pub fn take_started(&mut self) -> bool {
+        let starts = !self.started && self.encodings.iter().any(|encoding| encoding.counts.packets > 0);
+        self.started |= starts;
+        starts
+    }
+
+    /// True once each time that every stream that ever sent has said BYE.
+    pub fn take_ended(&mut self) -> bool {
+        let mut used = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some()).peekable();
+        let is_over = used.peek().is_some() && used.all(|encoding| encoding.said_bye);
+        let ends = is_over && !self.ended;
+        self.ended = is_over;
+        ends
+    }
+
+    /// Each log that got packets since the last call, with one bit for each slot that reads it.
+    pub fn take_moved(&mut self, mut visit: impl FnMut(u32, u64)) {
+        for encoding in self.encodings.iter_mut().filter(|encoding| encoding.moved) {
+            encoding.moved = false;
+            visit(encoding.log, encoding.interested());
+        }
+    }
+
+    /// A viewer, on any worker, waits for a key frame of this log.
+    pub fn want_key_frame(&mut self, now: Time, log: u32) {
+        let is_video = self.kind == MediaKind::Video;
+        if let Some(encoding) = self.encodings.iter_mut().find(|encoding| is_video && encoding.log == log) {
+            encoding.key_frames.want(now);
+        }
+    }
+
+    /// When `write_feedback` has something to say.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let encodings = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some());
+        let feedback = encodings.flat_map(|encoding| {
+            let key_frame = encoding.key_frames.next_deadline().filter(|_| self.pli || self.fir);
+            [encoding.missing.next_deadline(), key_frame]
+        });
+        feedback.flatten().chain(self.report_at).min()
+    }
+
+    pub fn feedback_due(&self, now: Time) -> bool {
+        self.next_deadline().is_some_and(|at| at <= now)
+    }
+
+    /// Writes what is due. What finds no room stays due: seal what there is, and call again while `feedback_due`.
+    pub fn write_feedback(&mut self, now: Time, writer: &mut Writer<'_>) {
+        self.write_report(now, writer);
+        for at in 0..self.encodings.len() {
+            self.write_nack(now, at, writer);
+            self.write_key_frame_request(now, at, writer);
+        }
+    }
+
+    fn write_report(&mut self, now: Time, writer: &mut Writer<'_>) {
+        if self.report_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let mut blocks = [ReportBlock::default(); 4];
+        let mut count = 0;
+        for encoding in self.encodings.iter_mut().take(blocks.len()) {
+            let block = encoding.ssrc().and_then(|ssrc| encoding.reception.report_block(now, ssrc));
+            if let Some(block) = block {
+                blocks[count] = block;
+                count += 1;
+            }
+        }
+        // A report that finds no room is not worth a datagram of its own: the next one says the same.
+        let begins = writer.is_empty();
+        let written = writer.receiver_report(REPORTER_SSRC, &blocks[..count]);
+        let _named = written && begins && writer.sdes_cname(REPORTER_SSRC, REPORTER_CNAME);
+        self.report_at = Some(now + REPORT_INTERVAL);
+    }
+
+    fn write_nack(&mut self, now: Time, at: usize, writer: &mut Writer<'_>) {
+        let encoding = &mut self.encodings[at];
+        let Some(ssrc) = encoding.ssrc().filter(|_| self.nack) else { return };
+        let room = writer.room().saturating_sub(NACK_HEAD + EMPTY_REPORT) / 4;
+        let mut sequences = [0; MAX_NACK];
+        let mut count = 0;
+        let oldest = encoding.oldest();
+        let base = encoding.base();
+        encoding.missing.ask(now, oldest, |index| {
+            let fits = count < room.min(MAX_NACK);
+            if fits {
+                sequences[count] = index.wrapping_sub(base) as u16;
+                count += 1;
+            }
+            fits
+        });
+        if count > 0 && begin_compound(writer) {
+            self.nacks_sent += writer.nack(REPORTER_SSRC, ssrc, &sequences[..count]) as u64;
+        }
+    }
+
+    fn write_key_frame_request(&mut self, now: Time, at: usize, writer: &mut Writer<'_>) {
+        let encoding = &mut self.encodings[at];
+        let Some(ssrc) = encoding.ssrc().filter(|_| self.pli || self.fir) else { return };
+        let room = EMPTY_REPORT + 20;
+        if writer.room() < room || !encoding.key_frames.ask(now) || !begin_compound(writer) {
+            return;
+        }
+        let _written = if self.pli {
+            writer.pli(REPORTER_SSRC, ssrc)
+        } else {
+            self.fir_command = self.fir_command.wrapping_add(1);
+            writer.fir(REPORTER_SSRC, &[(ssrc, self.fir_command)])
+        };
+    }
+
+    /// From a request for a packet to its arrival, the shortest of the encodings.
+    pub fn round_trip(&self) -> Option<Span> {
+        self.encodings.iter().filter_map(|encoding| encoding.missing.round_trip()).min()
+    }
+
+    pub fn key_frames_asked(&self) -> u64 {
+        self.encodings.iter().map(|encoding| encoding.key_frames.asked()).sum()
+    }
+
+    pub fn nacks_sent(&self) -> u64 {
+        self.nacks_sent
+    }
+
+    pub fn packets_recovered(&self) -> u64 {
+        self.encodings.iter().map(|encoding| encoding.counts.recovered).sum()
+    }
+
+    pub fn report(&self) -> PublicationReport {
+        let sum = |field: fn(&Incoming) -> u64| self.encodings.iter().map(field).sum();
+        PublicationReport {
+            publication: self.id,
+            packets: sum(|encoding| encoding.counts.packets),
+            bytes: sum(|encoding| encoding.counts.bytes),
+            packets_lost: sum(|encoding| encoding.counts.lost_before + encoding.reception.lost().max(0) as u64),
+            packets_recovered: self.packets_recovered(),
+            jitter_ms: self.encodings.iter().map(|encoding| encoding.reception.jitter_ms()).fold(0.0, f64::max),
+            nacks_sent: self.nacks_sent,
+            key_frames_asked: self.key_frames_asked(),
+            key_frames: sum(|encoding| encoding.counts.key_frames),
+        }
+    }
+
+    /// Closes the track logs; readers finish what they hold.
+    pub fn close(self) {
+        self.encodings.into_iter().for_each(Incoming::close);
+    }
+}
+
+/// RFC 3550 section 6.1: a compound begins with a report. Some receivers drop one that does not.
+fn begin_compound(writer: &mut Writer<'_>) -> bool {
+    !writer.is_empty() || writer.receiver_report(REPORTER_SSRC, &[])
+}

@@ -1,0 +1,232 @@
+//! A logged packet as one subscriber gets it: new header, its extension ids, its mid, and for a repair the RTX form
+//! (RFC 4588). Writes bytes and nothing else; must never decide whether a packet goes. Read `subscription.rs` next.
+//!
+//! ```text
+//! log         | V X M PT seq | timestamp | SSRC | CSRC.. | extensions        | payload | padding |
+//! outgoing    | V X M pt seq'| timestamp'| ssrc | mapped, mid, send time     | payload'|
+//! RTX         | V X M rtx rs | timestamp'| rtx  | mapped, mid, send time | seq' | payload'|
+//! ```
+
+use crate::command::{Extension, ExtensionKind};
+use crate::drop::Drop;
+use crate::rtp::extensions::{self, Elements};
+use crate::rtp::{Fields, Header};
+use crate::time::Time;
+
+use super::feed::LoggedPacket;
+use super::frame_ids::Shifts;
+
+/// The longest mid that is written: RFC 8843 section 15 keeps it to 16 bytes, so that a one-byte element can hold it.
+const MAX_MID: usize = 16;
+
+/// How the header extensions of a source become a subscriber's.
+#[derive(Clone, Debug)]
+pub struct ExtensionMap {
+    /// The subscriber's id by the publisher's; 0 leaves the element out.
+    to: [u8; 256],
+    mid: Option<(u8, Vec<u8>)>,
+    abs_send_time: u8,
+    /// Both sides' ids of the dependency descriptor.
+    descriptor: (u8, u8),
+}
+
+impl ExtensionMap {
+    /// Without `stamps` the packet's bytes depend on nothing but the source, so that the same packet can be sealed twice.
+    pub fn new(source: &[Extension], subscriber: &[Extension], mid: &str, stamps: bool) -> ExtensionMap {
+        let id = |list: &[Extension], kind| list.iter().find(|extension| extension.kind == kind).map_or(0, |e| e.id);
+        let mut to = [0; 256];
+        for extension in source.iter().filter(|extension| passes_through(extension.kind)) {
+            to[usize::from(extension.id)] = id(subscriber, extension.kind);
+        }
+        to[0] = 0;
+        let kind = ExtensionKind::DependencyDescriptor;
+        let mid_id = id(subscriber, ExtensionKind::Mid);
+        ExtensionMap {
+            to,
+            mid: (mid_id != 0 && mid.len() <= MAX_MID).then(|| (mid_id, mid.as_bytes().to_vec())),
+            abs_send_time: if stamps { id(subscriber, ExtensionKind::AbsSendTime) } else { 0 },
+            descriptor: (id(source, kind), id(subscriber, kind)),
+        }
+    }
+
+    /// The dependency descriptor of a packet from this source.
+    pub fn descriptor<'a>(&self, packet: &LoggedPacket<'a>) -> Option<&'a [u8]> {
+        let id = self.descriptor.0;
+        packet.extensions().find(|(found, _)| *found == id && id != 0).map(|(_, value)| value)
+    }
+}
+
+/// Kinds whose value means the same to the subscriber. The rest describe the publisher's own transport or m-line.
+fn passes_through(kind: ExtensionKind) -> bool {
+    use ExtensionKind as Kind;
+    !matches!(kind, Kind::Mid | Kind::Rid | Kind::RepairedRid | Kind::TransportCc | Kind::AbsSendTime)
+}
+
+/// The head and payload of one outgoing packet, as `write` laid them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub len: usize,
+    pub payload_offset: usize,
+}
+
+/// Writes the packet for a subscriber to the front of `out`. With `original` it becomes the RTX packet for that sequence.
+pub fn write(
+    now: Time,
+    packet: &LoggedPacket<'_>,
+    (map, shifts): (&ExtensionMap, Shifts),
+    fields: Fields,
+    original: Option<u16>,
+    out: &mut [u8],
+) -> Result<Written, Drop> {
+    let sent_at = abs_send_time(now);
+    let mut elements = Elements::new();
+    for (id, value) in packet.extensions() {
+        let to = map.to[usize::from(id)];
+        if to != 0 {
+            elements.set(to, value);
+        }
+    }
+    if let Some((id, mid)) = &map.mid {
+        elements.set(*id, mid);
+    }
+    if map.abs_send_time != 0 {
+        elements.set(map.abs_send_time, &sent_at);
+    }
+    let head = fields.write(!elements.is_empty(), out).ok_or(Drop::RtpTooLarge)?;
+    let mut payload_offset = head + elements.write(&mut out[head..]).ok_or(Drop::RtpTooLarge)?;
+    if shifts.frame != 0 {
+        shift_descriptor(map.descriptor.1, shifts, &mut out[..payload_offset]);
+    }
+    if let Some(sequence) = original {
+        // RFC 4588 section 4: the original sequence number precedes the original payload.
+        let room = out.get_mut(payload_offset..payload_offset + 2).ok_or(Drop::RtpTooLarge)?;
+        room.copy_from_slice(&sequence.to_be_bytes());
+        payload_offset += 2;
+    }
+    let payload = packet.payload();
+    let room = out.get_mut(payload_offset..payload_offset + payload.len()).ok_or(Drop::RtpTooLarge)?;
+    room.copy_from_slice(payload);
+    Ok(Written { len: payload_offset + payload.len(), payload_offset })
+}
+
+/// Moves the frame number in a head that was just written. Rare: only after a switch of source.
+fn shift_descriptor(id: u8, shifts: Shifts, head: &mut [u8]) {
+    let Ok(header) = Header::parse(head) else { return };
+    let range = extensions::iterate(head, header.extension).find(|(found, _)| *found == id).map(|(_, range)| range);
+    if let Some(range) = range.filter(|_| id != 0) {
+        shifts.rewrite_descriptor(&mut head[range]);
+    }
+}
+
+/// 24 bits of seconds in 6.18 fixed point (draft of the WebRTC project, abs-send-time).
+fn abs_send_time(now: Time) -> [u8; 3] {
+    let [.., a, b, c] = ((u128::from(now.0) << 18) / 1_000_000).to_be_bytes();
+    [a, b, c]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::feed::Scratch;
+    use ExtensionKind as Kind;
+
+    const FIELDS: Fields = Fields { marker: true, payload_type: 101, sequence: 7, timestamp: 9, ssrc: 0xabcd };
+
+    fn list(kinds: &[(u8, Kind)]) -> Vec<Extension> {
+        kinds.iter().map(|(id, kind)| Extension { id: *id, kind: *kind }).collect()
+    }
+
+    /// A packet with these extension elements, a CSRC and three bytes of padding.
+    fn packet(values: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut elements = Elements::new();
+        assert!(values.iter().all(|(id, value)| elements.set(*id, value)));
+        let mut block = [0; 512];
+        let len = elements.write(&mut block).unwrap();
+        let mut bytes = vec![0xa1 | u8::from(len > 0) << 4, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 9, 9, 9, 9];
+        bytes.extend(&block[..len]);
+        bytes.extend([1, 2, 3, 4, 0, 0, 3]);
+        bytes
+    }
+
+    fn written(map: &ExtensionMap, shifts: Shifts, bytes: &[u8], original: Option<u16>) -> (Header, Vec<u8>) {
+        let mut scratch = Scratch::new(1);
+        scratch.load(bytes);
+        let mut out = [0; 1500];
+        let packet = scratch.packets().next().unwrap();
+        let Written { len, .. } = write(Time(1_500_000), &packet, (map, shifts), FIELDS, original, &mut out).unwrap();
+        (Header::parse(&out[..len]).unwrap(), out[..len].to_vec())
+    }
+
+    fn elements(header: &Header, bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        extensions::iterate(bytes, header.extension).map(|(id, range)| (id, bytes[range].to_vec())).collect()
+    }
+
+    #[test]
+    fn extensions_are_renumbered_and_foreign_ones_left_out() {
+        let source = list(&[
+            (1, Kind::Mid),
+            (2, Kind::Rid),
+            (3, Kind::AudioLevel),
+            (4, Kind::TransportCc),
+            (5, Kind::PlayoutDelay),
+        ]);
+        let subscriber = list(&[(3, Kind::Mid), (4, Kind::AbsSendTime), (9, Kind::AudioLevel), (1, Kind::TransportCc)]);
+        let map = ExtensionMap::new(&source, &subscriber, "v", true);
+        let bytes = packet(&[(1, b"0"), (2, b"f"), (3, &[0x85]), (4, &[0, 1]), (5, &[0, 0, 0]), (8, &[1])]);
+        let (header, out) = written(&map, Shifts::default(), &bytes, None);
+        assert_eq!(header.fields(), FIELDS);
+        assert_eq!((header.csrc_count, header.padding), (0, 0));
+        assert_eq!(header.payload(&out), [1, 2, 3, 4]);
+        let expected = [(9, vec![0x85]), (3, b"v".to_vec()), (4, vec![0x06, 0, 0])];
+        assert_eq!(elements(&header, &out), expected);
+    }
+
+    #[test]
+    fn a_packet_without_extensions_stays_without() {
+        let map = ExtensionMap::new(&[], &[], "v", true);
+        let (header, out) = written(&map, Shifts::default(), &packet(&[]), None);
+        assert_eq!(header.extension, None);
+        assert_eq!(out.len(), 16);
+    }
+
+    #[test]
+    fn a_value_too_long_for_the_one_byte_form_takes_the_other() {
+        let descriptor = [7; 40];
+        let source = list(&[(5, Kind::DependencyDescriptor)]);
+        let map = ExtensionMap::new(&source, &list(&[(2, Kind::DependencyDescriptor)]), "", false);
+        let shifts = Shifts { frame: 1, ..Shifts::default() };
+        let (header, out) = written(&map, shifts, &packet(&[(5, &descriptor)]), None);
+        let mut expected = descriptor.to_vec();
+        expected[2] = 8;
+        assert_eq!(elements(&header, &out), [(2, expected)]);
+        assert_eq!(header.extension.unwrap().profile, extensions::TWO_BYTE);
+    }
+
+    #[test]
+    fn a_repair_carries_the_original_sequence_before_the_payload() {
+        let map = ExtensionMap::new(&[], &list(&[(3, Kind::Mid)]), "1", true);
+        let (header, out) = written(&map, Shifts::default(), &packet(&[]), Some(0x1234));
+        assert_eq!(header.payload(&out), [0x12, 0x34, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn without_stamps_the_bytes_do_not_depend_on_the_time() {
+        let subscriber = list(&[(3, Kind::Mid), (4, Kind::AbsSendTime)]);
+        let map = ExtensionMap::new(&[], &subscriber, "1", false);
+        let (header, out) = written(&map, Shifts::default(), &packet(&[]), None);
+        assert_eq!(elements(&header, &out), [(3, b"1".to_vec())]);
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_is_refused() {
+        let mut scratch = Scratch::new(1);
+        scratch.load(&packet(&[]));
+        let map = ExtensionMap::new(&[], &list(&[(3, Kind::Mid)]), "1", true);
+        let packet = scratch.packets().next().unwrap();
+        for len in 0..26 {
+            let mut out = vec![0; len];
+            let result = write(Time(0), &packet, (&map, Shifts::default()), FIELDS, Some(1), &mut out);
+            assert_eq!(result, Err(Drop::RtpTooLarge), "room for {len}");
+        }
+    }
+}

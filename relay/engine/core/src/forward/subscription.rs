@@ -1,0 +1,530 @@
+//! One outgoing stream of a viewer: which packets it gets and under what numbers. Owns the continuity of sequence numbers,
+//! timestamps and frame ids across every change of source; must never know an address, a key or a room. Read `rewrite.rs`
+//! next for the bytes, `reports.rs` for the RTCP.
+//!
+//! | state | a packet | then |
+//! |---|---|---|
+//! | detached | any | dropped |
+//! | waiting | not a start | dropped, a key frame is wanted |
+//! | waiting | audio, or the first of a key frame | taken up: following |
+//! | following | of the same log and SSRC | forwarded under its number; left out when it is padding only |
+//! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
+//! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or taken up at once |
+
+use std::collections::VecDeque;
+
+use millrace_arena::{KEY_FRAME_START, SenderReport};
+
+use crate::command::{Attach, Codec, CodecName, Extension, MediaKind, Subscribe};
+use crate::drop::Drop;
+use crate::event::SubscriptionReport;
+use crate::rtcp::{ReportBlock, SenderInfo, Writer};
+use crate::rtp::{Fields, sequence};
+use crate::time::{Span, Time};
+
+use super::feed::{Feed, LoggedPacket, Scratch};
+use super::frame_ids::{FrameIds, Shifts};
+use super::layers::Layers;
+use super::numbering::Numbering;
+use super::repairs::Repairs;
+use super::reports::{Mapping, Reports};
+use super::rewrite::{self, ExtensionMap};
+use super::timeline::Timeline;
+
+/// A longer gap than this is no loss but a break: no receiver asks for so many, and its decoder needs a key frame.
+const MAX_GAP: u64 = 1_000;
+/// Sources from before a switch whose packets can still be repaired.
+const MAX_PAST: usize = 2;
+/// A sender report without blocks, and a source description but for its name and what rounds it to a word.
+const SENDER_REPORT_LEN: usize = 28;
+const SDES_LEN: usize = 14;
+
+/// One source as this stream numbers it: a log, from one packet on, of one SSRC.
+#[derive(Clone, Debug)]
+struct Source {
+    log: u32,
+    rank: usize,
+    ssrc: u32,
+    numbering: Numbering,
+    /// outgoing timestamp = source timestamp + this, wrapping.
+    timestamp_shift: u32,
+    shifts: Shifts,
+    since: Time,
+}
+
+#[derive(Debug)]
+struct Attachment {
+    publication: u64,
+    codec: Codec,
+    extensions: ExtensionMap,
+    layers: Layers,
+    source: Option<Source>,
+    past: VecDeque<Source>,
+    /// The viewer asked for a key frame that has not come yet.
+    refresh: bool,
+}
+
+/// A packet that is to be sent, before its bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Of the outgoing stream.
+    pub index: u64,
+    timestamp: u32,
+}
+
+/// A packet in the caller's buffer, ready to be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub len: usize,
+    /// Rollover counter and sequence of its SSRC, for SRTP.
+    pub index: u64,
+}
+
+/// A packet to be read from a log by its index and sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    pub log: u32,
+    pub index: u64,
+    outgoing: u64,
+}
+
+/// A log to be read from a position on, before anything newer, because the subscription joins at a key frame there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    pub log: u32,
+    pub position: u64,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    id: u64,
+    transport: u64,
+    kind: MediaKind,
+    mid: String,
+    ssrc: u32,
+    rtx_ssrc: Option<u32>,
+    cname: String,
+    extensions: Vec<Extension>,
+    attachment: Option<Attachment>,
+    replay: Option<Replay>,
+
+    next_index: u64,
+    next_rtx_index: u64,
+    timeline: Timeline,
+    frame_ids: FrameIds,
+
+    repairs: Repairs,
+    reports: Reports,
+    counts: Counts,
+}
+
+/// What was sent so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub packets: u64,
+    /// Payload only, as sender reports count.
+    pub octets: u64,
+    /// Whole RTP packets.
+    pub bytes: u64,
+    pub retransmitted: u64,
+    pub nacks_received: u64,
+    pub key_frames_asked: u64,
+}
+
+impl Subscription {
+    pub fn new(subscribe: &Subscribe) -> Subscription {
+        let start = u64::from(subscribe.ssrc).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Subscription {
+            id: subscribe.subscription,
+            transport: subscribe.transport,
+            kind: subscribe.kind,
+            mid: subscribe.mid.clone(),
+            ssrc: subscribe.ssrc,
+            rtx_ssrc: subscribe.rtx_ssrc,
+            cname: subscribe.cname.clone(),
+            extensions: subscribe.extensions.clone(),
+            attachment: None,
+            replay: None,
+            // RFC 3711 section 3.3.1: a first sequence number in the lower half keeps both ends' rollover counters equal
+            // when the first packets are lost.
+            next_index: start >> 49,
+            next_rtx_index: start >> 34 & 0x7fff,
+            timeline: Timeline::new((start >> 16) as u32),
+            frame_ids: FrameIds::default(),
+            repairs: Repairs::default(),
+            reports: Reports::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn transport(&self) -> u64 {
+        self.transport
+    }
+
+    pub fn kind(&self) -> MediaKind {
+        self.kind
+    }
+
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    pub fn rtx_ssrc(&self) -> Option<u32> {
+        self.rtx_ssrc
+    }
+
+    pub fn cname(&self) -> &str {
+        &self.cname
+    }
+
+    pub fn publication(&self) -> Option<u64> {
+        self.attachment.as_ref().map(|attachment| attachment.publication)
+    }
+
+    /// The logs to feed it from, lowest quality first.
+    pub fn logs(&self) -> &[u32] {
+        self.attachment.as_ref().map_or(&[], |attachment| attachment.layers.logs())
+    }
+
+    /// Takes a publication up; what was attached before is left. The caller opens a feed for each log, then calls `join`.
+    pub fn attach(&mut self, attach: &Attach) {
+        self.detach();
+        let has_rtx = self.rtx_ssrc.is_some() && attach.codec.rtx_payload_type.is_some();
+        self.attachment = Some(Attachment {
+            publication: attach.publication,
+            codec: attach.codec,
+            // Without RTX a repair is the same packet once more, under the same SRTP index: the bytes have to be the same,
+            // or the key stream is used for two plaintexts. So nothing that depends on the time is written.
+            extensions: ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx),
+            layers: Layers::new(&attach.logs),
+            source: None,
+            past: VecDeque::with_capacity(MAX_PAST),
+            refresh: false,
+        });
+    }
+
+    /// Leaves the publication. The stream stays: the next one goes on with its numbers.
+    pub fn detach(&mut self) {
+        if let Some(source) = self.attachment.take().and_then(|attachment| attachment.source) {
+            self.next_index = source.numbering.highest_outgoing() + 1;
+        }
+        self.replay = None;
+        self.repairs.clear();
+        self.reports.stop();
+    }
+
+    /// Looks at the feeds of a publication just attached: a video starts at its last key frame when that is young and whole.
+    /// The caller then carries `next_replay` out before it reads those feeds further.
+    pub fn join<'a>(&mut self, now: Time, scratch: &mut Scratch, feeds: impl Fn(u32) -> Option<&'a Feed>) {
+        let Some(attachment) = &mut self.attachment else { return };
+        for rank in 0..attachment.layers.logs().len() {
+            let Some(feed) = feeds(attachment.layers.logs()[rank]) else { continue };
+            if let Some(at) = feed.last_arrival(scratch) {
+                attachment.layers.handle_seen(rank, at);
+            }
+        }
+        if self.kind == MediaKind::Video {
+            let joins = attachment.layers.logs().iter().enumerate().rev();
+            let mut joins = joins.filter(|(rank, _)| attachment.layers.is_alive(*rank));
+            self.replay =
+                joins.find_map(|(_, log)| Some(Replay { log: *log, position: feeds(*log)?.join_at(now, scratch)? }));
+        }
+    }
+
+    /// What to replay to this subscription now: `Feed::replay`, `select` and `write` each packet, `set_replay` with the rest.
+    pub fn next_replay(&self) -> Option<Replay> {
+        self.replay
+    }
+
+    /// Where the replay goes on, as `Feed::replay` returned it.
+    pub fn set_replay(&mut self, position: Option<u64>) {
+        self.replay = self.replay.zip(position).map(|(replay, position)| Replay { position, ..replay });
+    }
+
+    /// Whether this packet is sent, and under which numbers.
+    pub fn select(&mut self, packet: &LoggedPacket<'_>) -> Result<Selected, Drop> {
+        let attachment = self.attachment.as_mut().ok_or(Drop::LayerNotSelected)?;
+        let rank = attachment.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
+        if let Some(source) = attachment.source.take_if(|source| source.is_over(packet)) {
+            self.next_index = source.numbering.highest_outgoing() + 1;
+            attachment.keep(source);
+        }
+        let follows = attachment.source.as_ref().is_some_and(|source| source.log == packet.log);
+        if !follows {
+            let current = attachment.source.as_ref().map(|source| source.rank);
+            let is_start = match self.kind {
+                MediaKind::Audio => !packet.payload().is_empty(),
+                MediaKind::Video => packet.has(KEY_FRAME_START),
+            };
+            if !is_start || !attachment.layers.may_switch(current, rank) {
+                let waits = current.is_none_or(|current| rank > current);
+                return Err(if waits { Drop::AwaitsKeyFrame } else { Drop::LayerNotSelected });
+            }
+            if let Some(source) = attachment.source.take() {
+                self.next_index = source.numbering.highest_outgoing() + 1;
+                attachment.keep(source);
+            }
+            let descriptor = attachment.extensions.descriptor(packet);
+            attachment.source = Some(Source {
+                log: packet.log,
+                rank,
+                ssrc: packet.header.ssrc,
+                numbering: Numbering::new(packet.meta.index, self.next_index),
+                timestamp_shift: self.timeline.begin(
+                    packet.header.timestamp,
+                    packet.meta.arrived_us,
+                    attachment.codec.clock_rate,
+                ),
+                shifts: self.frame_ids.begin(attachment.codec.name, packet.payload(), descriptor),
+                since: packet.arrived_at(),
+            });
+            self.reports.handle_source(packet.arrived_at());
+        }
+        let source = attachment.source.as_mut().ok_or(Drop::AwaitsKeyFrame)?;
+        if packet.payload().is_empty() && source.numbering.skip(packet.meta.index) {
+            return Err(Drop::RtpPadding);
+        }
+        let index = source.numbering.place(packet.meta.index).ok_or(Drop::RtpTooOld)?;
+        let timestamp = packet.header.timestamp.wrapping_add(source.timestamp_shift);
+        self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
+        if packet.has(KEY_FRAME_START) {
+            attachment.refresh = false;
+        }
+        Ok(Selected { index, timestamp })
+    }
+
+    /// Writes a packet that `select` just took to the front of `out`.
+    pub fn write(
+        &mut self,
+        now: Time,
+        packet: &LoggedPacket<'_>,
+        selected: Selected,
+        out: &mut [u8],
+    ) -> Result<Outgoing, Drop> {
+        let attachment = self.attachment.as_ref().ok_or(Drop::LayerNotSelected)?;
+        let shifts = attachment.source.as_ref().ok_or(Drop::AwaitsKeyFrame)?.shifts;
+        let fields = Fields {
+            marker: packet.header.marker,
+            payload_type: attachment.codec.payload_type,
+            sequence: selected.index as u16,
+            timestamp: selected.timestamp,
+            ssrc: self.ssrc,
+        };
+        let written = rewrite::write(now, packet, (&attachment.extensions, shifts), fields, None, out)?;
+        if attachment.codec.name == CodecName::Vp8 {
+            self.frame_ids.rewrite_vp8(&mut out[written.payload_offset..written.len]);
+        }
+        if let Some(descriptor) = attachment.extensions.descriptor(packet) {
+            self.frame_ids.handle_descriptor(descriptor, shifts);
+        }
+        self.counts.packets += 1;
+        self.counts.octets += (written.len - written.payload_offset) as u64;
+        self.counts.bytes += written.len as u64;
+        self.repairs.handle_sent(written.len);
+        Ok(Outgoing { len: written.len, index: selected.index })
+    }
+
+    /// Takes a generic NACK; what is answered comes out of `next_repair`. Returns how many packets it asked for.
+    pub fn handle_nack(&mut self, now: Time, sequences: impl Iterator<Item = u16>) -> u64 {
+        let newest = self.newest_index();
+        let mut asked = 0;
+        for sequence in sequences {
+            asked += 1;
+            if let Some(newest) = newest {
+                let outgoing = sequence::nearest(newest, sequence);
+                if self.find(outgoing).is_some() {
+                    self.repairs.request(now, outgoing, self.reports.round_trip());
+                }
+            }
+        }
+        self.counts.nacks_received += asked;
+        asked
+    }
+
+    /// The next packet to send again: read it with `Feed::read`, then `write_repair`.
+    pub fn next_repair(&mut self) -> Option<Repair> {
+        while let Some(outgoing) = self.repairs.take() {
+            if let Some((source, index)) = self.find(outgoing) {
+                return Some(Repair { log: source.log, index, outgoing });
+            }
+        }
+        None
+    }
+
+    /// Whether `next_repair` has something.
+    pub fn has_repairs(&self) -> bool {
+        !self.repairs.is_empty()
+    }
+
+    /// Writes a packet again: as RTX (RFC 4588) where the viewer takes that, else the very same packet.
+    pub fn write_repair(
+        &mut self,
+        now: Time,
+        repair: &Repair,
+        packet: &LoggedPacket<'_>,
+        out: &mut [u8],
+    ) -> Result<Outgoing, Drop> {
+        let attachment = self.attachment.as_ref().ok_or(Drop::LayerNotSelected)?;
+        let (source, _) = self.find(repair.outgoing).ok_or(Drop::LogOvertaken)?;
+        let rtx = self.rtx_ssrc.zip(attachment.codec.rtx_payload_type);
+        let sequence = repair.outgoing as u16;
+        let original = Fields {
+            marker: packet.header.marker,
+            payload_type: attachment.codec.payload_type,
+            sequence,
+            timestamp: packet.header.timestamp.wrapping_add(source.timestamp_shift),
+            ssrc: self.ssrc,
+        };
+        let (fields, index) = match rtx {
+            Some((ssrc, payload_type)) => {
+                let index = self.next_rtx_index;
+                (Fields { payload_type, sequence: index as u16, ssrc, ..original }, index)
+            }
+            None => (original, repair.outgoing),
+        };
+        let tables = (&attachment.extensions, source.shifts);
+        let written = rewrite::write(now, packet, tables, fields, rtx.map(|_| sequence), out)?;
+        if attachment.codec.name == CodecName::Vp8 {
+            source.shifts.vp8.apply(&mut out[written.payload_offset..written.len]);
+        }
+        self.next_rtx_index += u64::from(rtx.is_some());
+        self.repairs.spend(written.len);
+        self.counts.retransmitted += 1;
+        self.counts.bytes += written.len as u64;
+        Ok(Outgoing { len: written.len, index })
+    }
+
+    /// The viewer's decoder is stuck: PLI, or FIR.
+    pub fn handle_key_frame_request(&mut self) {
+        self.counts.key_frames_asked += 1;
+        if let Some(attachment) = &mut self.attachment {
+            attachment.refresh = true;
+        }
+    }
+
+    /// The log whose key frame this subscription waits for. Ask while it says so; `Feed::want_key_frame` bounds the asking.
+    pub fn key_frame_wanted(&self) -> Option<u32> {
+        let attachment = self.attachment.as_ref().filter(|_| self.kind == MediaKind::Video && self.replay.is_none())?;
+        let source = attachment.source.as_ref();
+        let awaited = attachment.layers.awaited(source.map(|source| source.rank));
+        awaited.or(source.filter(|_| attachment.refresh).map(|source| source.log))
+    }
+
+    /// When `write_sender_report` has something to say.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.reports.due_at()
+    }
+
+    /// The log whose `Feed::sender_report` is this stream's source.
+    pub fn source_log(&self) -> Option<u32> {
+        self.attachment.as_ref()?.source.as_ref().map(|source| source.log)
+    }
+
+    /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what there is, and call
+    /// again.
+    pub fn write_sender_report(&mut self, now: Time, publisher: Option<SenderReport>, writer: &mut Writer<'_>) -> bool {
+        if self.reports.due_at().is_none_or(|at| at > now) {
+            return true;
+        }
+        let Some(mapping) = self.mapping(publisher) else {
+            self.reports.stop();
+            return true;
+        };
+        let Some(info) = self.reports.take_due(now, &mapping) else { return true };
+        let info = SenderInfo {
+            ssrc: self.ssrc,
+            packet_count: self.counts.packets as u32,
+            octet_count: self.counts.octets as u32,
+            ..info
+        };
+        let is_room = writer.room() >= SENDER_REPORT_LEN + SDES_LEN + self.cname.len();
+        if !is_room || !writer.sender_report(&info, &[]) || !writer.sdes_cname(self.ssrc, &self.cname) {
+            return false;
+        }
+        self.reports.handle_sent(now, &info);
+        true
+    }
+
+    fn mapping(&self, publisher: Option<SenderReport>) -> Option<Mapping> {
+        let attachment = self.attachment.as_ref()?;
+        let source = attachment.source.as_ref()?;
+        Some(Mapping {
+            publisher,
+            shift: source.timestamp_shift,
+            clock_rate: attachment.codec.clock_rate,
+            newest: self.timeline.newest()?,
+            since: source.since,
+        })
+    }
+
+    /// Takes the block about this stream of a viewer's receiver report.
+    pub fn handle_receiver_report(&mut self, now: Time, block: &ReportBlock) {
+        self.reports.handle_block(now, block);
+    }
+
+    /// From the viewer's receiver reports.
+    pub fn round_trip(&self) -> Option<Span> {
+        self.reports.round_trip()
+    }
+
+    /// Says that this stream ends. False when it finds no room.
+    pub fn write_bye(&self, writer: &mut Writer<'_>) -> bool {
+        let begins = !writer.is_empty() || writer.receiver_report(self.ssrc, &[]);
+        begins && writer.bye(&[self.ssrc])
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn report(&self) -> SubscriptionReport {
+        SubscriptionReport {
+            subscription: self.id,
+            publication: self.publication(),
+            packets: self.counts.packets,
+            bytes: self.counts.bytes,
+            retransmitted: self.counts.retransmitted,
+            nacks_received: self.counts.nacks_received,
+            fraction_lost: self.reports.fraction_lost(),
+            key_frames_asked: self.counts.key_frames_asked,
+        }
+    }
+
+    /// The highest outgoing index so far.
+    fn newest_index(&self) -> Option<u64> {
+        let attachment = self.attachment.as_ref()?;
+        attachment.sources().next().map(|source| source.numbering.highest_outgoing())
+    }
+
+    /// The source and its index behind an outgoing index.
+    fn find(&self, outgoing: u64) -> Option<(&Source, u64)> {
+        let attachment = self.attachment.as_ref()?;
+        attachment.sources().find_map(|source| Some((source, source.numbering.source(outgoing)?)))
+    }
+}
+
+impl Attachment {
+    /// Newest first.
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.source.iter().chain(self.past.iter().rev())
+    }
+
+    fn keep(&mut self, source: Source) {
+        if self.past.len() == MAX_PAST {
+            self.past.pop_front();
+        }
+        self.past.push_back(source);
+    }
+}
+
+impl Source {
+    /// Whether the publisher started this log over, or so much is lost that nothing follows from it.
+    fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
+        let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
+        self.log == packet.log && (self.ssrc != packet.header.ssrc || ahead > MAX_GAP)
+    }
+}
