@@ -1,0 +1,190 @@
+"""Every socket of the server: one per slot, address and purpose, bound once and kept by the master for its whole life,
+so that the order within a SO_REUSEPORT group never changes. It must never read a byte. Read next: `master/steering.py`.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from master.addresses import own_addresses
+from relay.config import Config
+
+_BACKLOG = 1024
+"""Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
+_PORT_TRIES = 32
+"""For a port that the kernel picks on one address and that has to be free on all others too."""
+_SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: past the sysctl, with CAP_NET_ADMIN."""
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class BindRefused(Exception):
+    """A socket could not be bound; the text names the key, the address and the port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The sockets of one address and port, in slot order."""
+
+    address: str
+    port: int
+    members: tuple[socket.socket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """All groups, by purpose."""
+
+    http: tuple[Group, ...]
+    admin: tuple[Group, ...]
+    media: tuple[Group, ...]
+    """One per bound address: a wildcard stands for each address of the box, so that answers leave from the address that
+    was asked."""
+    warnings: tuple[str, ...]
+    """What an operator should know."""
+
+    def of_slot(self, slot: int) -> Iterator[socket.socket]:
+        """The sockets that this slot's worker serves."""
+        for group in (*self.http, *self.admin, *self.media):
+            yield group.members[slot]
+
+
+def bind_all(config: Config, slots: int) -> Sockets:
+    """Binds everything, or raises BindRefused and leaves nothing bound."""
+    binder = _Binder(slots, [], [])
+    try:
+        http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
+        admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
+        media = binder.bind("media", socket.SOCK_DGRAM, _expanded(config.media.bind), config.media.port)
+        for group in media:
+            _set_buffers(group, config, binder.warnings)
+    except BaseException:
+        for each in binder.opened:
+            each.close()
+        raise
+    return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
+
+
+def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Each wildcard as the addresses that it stands for, none twice."""
+    expanded: dict[str, None] = {}
+    for address in addresses:
+        parsed = ip_address(address)
+        for each in own_addresses(parsed.version) if parsed.is_unspecified else [address]:
+            expanded[each] = None
+    return tuple(expanded)
+
+
+@dataclass(slots=True)
+class _Binder:
+    slots: int
+    opened: list[socket.socket]
+    warnings: list[str]
+
+    def bind(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> tuple[Group, ...]:
+        addresses = self._with_ipv6_only_if_there_is_any(section, addresses)
+        port = self._free_port(section, kind, addresses, port)
+        groups = tuple(self._group(section, kind, address, port) for address in addresses)
+        for group in groups if kind is socket.SOCK_STREAM else ():
+            for member in group.members:
+                member.listen(_BACKLOG)
+        return groups
+
+    def _with_ipv6_only_if_there_is_any(self, section: str, addresses: Sequence[str]) -> Sequence[str]:
+        """Leaves `::1` and `::` out on a box without IPv6, which is no reason not to serve the rest."""
+        general = {address for address in addresses if address in ("::1", "::")}
+        if not general or len(general) == len(addresses):
+            return addresses
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+                probe.bind(("::1", 0))
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+            self.warnings.append(f"{section}.bind: this machine has no IPv6; {', '.join(sorted(general))} left out")
+            return [address for address in addresses if address not in general]
+        return addresses
+
+    def _free_port(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> int:
+        """Makes sure that nobody has the port on any of the addresses, and picks one when it is 0.
+
+        SO_REUSEPORT alone would let a second server of the same user in silently, and halve the clients of both.
+        """
+        for _ in range(1 if port else _PORT_TRIES):
+            picked = port
+            try:
+                for address in addresses:
+                    with self._open(kind, address) as probe:
+                        if kind is socket.SOCK_STREAM:
+                            # Connections of an earlier life may linger; a listener is still noticed.
+                            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind((address, picked))
+                        picked = probe.getsockname()[1]
+            except OSError as error:
+                if port or error.errno != errno.EADDRINUSE:
+                    raise _refused(section, address, picked, error) from error
+            else:
+                return picked
+        raise BindRefused(f"{section}.port: no port is free on all of {', '.join(addresses)}")
+
+    def _group(self, section: str, kind: socket.SocketKind, address: str, port: int) -> Group:
+        members = []
+        for _ in range(self.slots):
+            try:
+                member = self._open(kind, address)
+                self.opened.append(member)
+                member.setblocking(False)
+                member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if kind is socket.SOCK_STREAM:
+                    member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                member.bind((address, port))
+            except OSError as error:
+                raise _refused(section, address, port, error) from error
+            members.append(member)
+        return Group(address, port, tuple(members))
+
+    @staticmethod
+    def _open(kind: socket.SocketKind, address: str) -> socket.socket:
+        if ip_address(address).version == 4:
+            return socket.socket(socket.AF_INET, kind)
+        opened = socket.socket(socket.AF_INET6, kind)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return opened
+
+
+def _refused(section: str, address: str, port: int, error: OSError) -> BindRefused:
+    reasons = {
+        errno.EADDRINUSE: "is taken by another program; is Millrace running already?",
+        errno.EADDRNOTAVAIL: "cannot be had: this machine does not have the address",
+        errno.EAFNOSUPPORT: "cannot be had: this machine has no IPv6",
+        errno.EACCES: "is not for this user; ports below 1024 need CAP_NET_BIND_SERVICE",
+    }
+    key = f"{section}.bind" if error.errno in _NO_IPV6 else f"{section}.port"
+    reason = reasons.get(error.errno or 0, f"cannot be had: {os.strerror(error.errno or 0)}")
+    return BindRefused(f"{key}: {address} port {port} {reason}")
+
+
+def _set_buffers(group: Group, config: Config, warnings: list[str]) -> None:
+    wanted = {
+        "receive_buffer_bytes": (config.media.receive_buffer_bytes, _RECEIVE_BUFFER_FORCE, socket.SO_RCVBUF),
+        "send_buffer_bytes": (config.media.send_buffer_bytes, _SEND_BUFFER_FORCE, socket.SO_SNDBUF),
+    }
+    for key, (size, forced, polite) in wanted.items():
+        for member in group.members:
+            try:
+                member.setsockopt(socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                member.setsockopt(socket.SOL_SOCKET, polite, size)
+            # The kernel doubles what was asked, for its own bookkeeping (socket(7)).
+            warnings += buffer_warning(key, size, member.getsockopt(socket.SOL_SOCKET, polite) // 2)
+
+
+def buffer_warning(key: str, wanted: int, granted: int) -> list[str]:
+    """What to tell when the kernel clamps a buffer: at most one line."""
+    if granted >= wanted:
+        return []
+    sysctl = "net.core.rmem_max" if key.startswith("receive") else "net.core.wmem_max"
+    return [f"media.{key}: the kernel gives {granted} of {wanted} bytes; sysctl -w {sysctl}={wanted} allows them"]
