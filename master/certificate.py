@@ -1,5 +1,5 @@
 """The DTLS certificate: made at start or read from the configured files. Clients know it by its fingerprint alone
-(RFC 8122), so nobody has to sign it. Read next: `master/server.py`.
+(RFC 8122), so nobody has to sign it. Read next: `master/master.py`.
 """
 
 from dataclasses import dataclass

@@ -11,7 +11,6 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from master.bpf import FP, Alu, Assembler, Jump, MapType, Size, create_map, load_program, update_map
@@ -38,17 +37,10 @@ _ATTRIBUTE = -32  # 6 bytes: type (2), length (2), first two bytes of the value
 _HEADER = -48  # 16 bytes: UDP header (8), STUN type (2), length (2), magic cookie (4)
 
 
-@dataclass(frozen=True, slots=True)
-class Steering:
-    """A loaded program per socket group and the flow map that they share."""
-
-    flow_map: int
-    """Descriptor; key as `flow_key` makes it, value a u32 slot in this machine's order."""
-
-
-def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steering:
+def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> int:
     """Steers each group, whose sockets share an address and stand in slot order, by one flow map for `flows` addresses.
 
+    Returns the map's descriptor: its keys are as `flow_key` makes them, its values u32 slots in this machine's order.
     Raises OSError when the kernel does not let us (needs CAP_BPF and CAP_NET_ADMIN, or root).
     """
     # A worker that dies leaves its entries behind: the least recently used make room. Twice the room, as this kind of
@@ -60,7 +52,7 @@ def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steering:
     except OSError:
         os.close(flow_map)
         raise
-    return Steering(flow_map)
+    return flow_map
 
 
 def flow_key(address: str, port: int) -> bytes:

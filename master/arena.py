@@ -1,0 +1,44 @@
+"""Makes the arena and keeps its slot table. Knows the header and the table, and nothing else of what lies there. Read
+next: `relay/layout.py`.
+"""
+
+import mmap
+import os
+import secrets
+
+from master.slots import Beats, Life
+from relay.config import ArenaConfig
+from relay.layout import ArenaParameters, read_word, slot_offsets, write_word
+
+
+class Arena:
+    """The shared memory, as the master sees it."""
+
+    def __init__(self, slots: int, config: ArenaConfig) -> None:
+        parameters = ArenaParameters(
+            slots=slots,
+            logs_per_slot=config.logs_per_slot,
+            log_packets=config.log_packets,
+            addresses=config.addresses,
+            handover_packets=config.handover_packets,
+            messages=config.messages,
+            sessions_per_slot=config.sessions_per_slot,
+            session_bytes=config.session_bytes,
+        )
+        self.fd = os.memfd_create("millrace-arena", os.MFD_CLOEXEC)
+        # Only the size is set: pages come when they are touched.
+        os.ftruncate(self.fd, parameters.size())
+        os.pwrite(self.fd, parameters.header(secrets.randbits(64)), 0)
+        self._table = memoryview(mmap.mmap(self.fd, slot_offsets(slots).incarnation))
+
+    def write(self, life: Life) -> None:
+        """Tells everybody who lives in a slot."""
+        at = slot_offsets(life.slot)
+        write_word(self._table, at.incarnation, life.incarnation)
+        write_word(self._table, at.pid, life.pid)
+        write_word(self._table, at.state, life.state)
+
+    def beats(self, slot: int) -> Beats:
+        """When the slot's loops last vouched for themselves."""
+        at = slot_offsets(slot)
+        return Beats(read_word(self._table, at.engine_beat) / 1e6, read_word(self._table, at.control_beat) / 1e6)

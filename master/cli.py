@@ -1,0 +1,136 @@
+"""The `millrace` command: its arguments, and what each subcommand says. It must never do what a subcommand does. Read
+next: `master/master.py`.
+"""
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from relay.config import Config
+from relay.config_parse import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit status: 0, 1 for a refusal, 2 for wrong arguments."""
+    chosen = _parser().parse_args(arguments)
+    match chosen.command:
+        case "serve":
+            return _serve(chosen)
+        case "check":
+            return _check(chosen.file)
+        case "token":
+            return _token(chosen)
+        case _:
+            print(keys(), end="")
+            return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("millrace", description="A WebRTC media relay: one box, one UDP port.")
+    parser.add_argument("--version", action="version", version=f"millrace {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the server until Ctrl-C or SIGTERM")
+    serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
+
+    check = commands.add_parser("check", help="say everything that is wrong with a configuration file")
+    check.add_argument("file", type=Path, metavar="FILE")
+
+    token = commands.add_parser("token", help="make an access token with a key of the configuration")
+    token.add_argument("--room", required=True, help="the only room that it opens")
+    token.add_argument("--identity", required=True, help="the participant's name in the room")
+    token.add_argument("--publish", action="store_true", help="may send; without --publish and --subscribe: both")
+    token.add_argument("--subscribe", action="store_true", help="may receive")
+    token.add_argument("--ttl", type=int, default=6 * 3600, metavar="SECONDS", help="until it expires (6 hours)")
+    token.add_argument("--key", help="which key of auth.keys; by default the first")
+
+    commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
+    for each in (serve, token):
+        each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
+        each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
+    return parser
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
+    if config is None:
+        return 1
+    # Kept out of the other subcommands, which answer at once.
+    from master.master import serve
+
+    return serve(config)
+
+
+def _check(file: Path) -> int:
+    if _read(file, []) is None:
+        return 1
+    print(f"{file}: no problems")
+    return 0
+
+
+def _token(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    if config.is_open:
+        return _refuse("no keys are configured, so the server asks for no token; `millrace keys` makes a key pair")
+    key = chosen.key or next(iter(config.auth.keys))
+    if key not in config.auth.keys:
+        return _refuse(f"auth.keys has no key {key}")
+    if chosen.ttl <= 0:
+        return _refuse("--ttl has to be positive")
+    from relay.grants import make_token
+
+    both = not (chosen.publish or chosen.subscribe)
+    token = make_token(
+        key,
+        config.auth.keys[key],
+        identity=chosen.identity,
+        room=chosen.room,
+        expires_at=time.time() + chosen.ttl,
+        can_publish=chosen.publish or both,
+        can_subscribe=chosen.subscribe or both,
+    )
+    print(token)
+    return 0
+
+
+def keys() -> str:
+    """A fresh key pair, as the configuration takes it."""
+    # 256 bits, as RFC 7518 section 3.2 asks of HS256.
+    return f'[auth]\nkeys = {{ key{secrets.token_hex(6)} = "{secrets.token_urlsafe(32)}" }}\n'
+
+
+def _config(chosen: argparse.Namespace, overrides: list[str]) -> Config | None:
+    return _read(chosen.config, [*chosen.set, *overrides])
+
+
+def _read(file: Path | None, overrides: list[str]) -> Config | None:
+    """The configuration; None when it has problems, all of which have been printed."""
+    try:
+        text = file.read_text() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        _refuse(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
+    parsed = parse(text, overrides)
+    if isinstance(parsed, Config):
+        return parsed
+    for problem in parsed:
+        print(f"{file}: {problem}" if file else problem, file=sys.stderr)
+    return None
+
+
+def _refuse(why: str) -> int:
+    print(f"millrace: {why}", file=sys.stderr)
+    return 1
+
+
+def _version() -> str:
+    try:
+        return version("millrace")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,154 @@
+"""The parent: forks the workers, waits for signals, forks again. One thread, no event loop, no ZeroMQ, no engine: any of
+them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next: `master/spawn.py`.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from ipaddress import ip_address
+
+from master.addresses import own_addresses
+from master.certificate import CertificateRefused
+from master.prepare import Prepared, SteeringRefused, prepare
+from master.runtime import DirectoryRefused
+from master.slots import Kill, Slots
+from master.sockets import BindRefused, Group
+from master.spawn import spawn
+from relay.config import Config
+from workers.logs import set_up
+
+log = logging.getLogger("millrace.master")
+
+_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+def serve(config: Config) -> int:
+    """Runs the server until it is told to stop; the exit status is 0 when it was."""
+    set_up(config.log, "master")
+    # Blocked rather than handled: nothing ever interrupts the master but its own wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        with prepare(config) as prepared:
+            return Master(prepared).run()
+    except (BindRefused, CertificateRefused, DirectoryRefused, SteeringRefused) as refusal:
+        log.error("%s", refusal)
+        return 1
+
+
+class Master:
+    """The loop around `Slots`."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._slots = Slots(prepared.slots, prepared.config.workers)
+        self._status = 0
+        self._is_ready = False
+
+    def run(self) -> int:
+        """Forks, waits, forks again; returns the exit status when no worker is left."""
+        started_at = time.monotonic()
+        self._fork_due()
+        self._say(greeting(self._prepared))
+        while not (self._slots.is_stopping and self._slots.are_empty()):
+            now = time.monotonic()
+            heard = signal.sigtimedwait(_AWAITED, max(0.0, self._slots.next_deadline(now) - now))
+            if heard is not None:
+                self._handle_signal(heard.si_signo)
+            # After every wait, as signals of one kind merge.
+            self._reap()
+            self._watch()
+            self._fork_due()
+            if not self._is_ready and self._slots.are_running():
+                self._is_ready = True
+                log.info("all workers serve", extra={"after_seconds": round(time.monotonic() - started_at, 2)})
+        log.info("stopped")
+        return self._status
+
+    def _handle_signal(self, number: int) -> None:
+        match number:
+            case signal.SIGTERM | signal.SIGINT if self._slots.is_stopping:
+                self._kill(self._slots.hurry())
+            case signal.SIGTERM | signal.SIGINT:
+                log.info("stopping", extra={"signal": signal.Signals(number).name})
+                self._stop()
+            case signal.SIGHUP:
+                log.warning("SIGHUP: the configuration cannot be reloaded yet; nothing changes")
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            death = self._slots.reaped(pid, status, time.monotonic())
+            if death is None:
+                continue
+            self._prepared.arena.write(self._slots.lives[death.slot])
+            level = logging.DEBUG if death.was_asked else logging.WARNING
+            fields = {"slot": death.slot, "pid": pid, "incarnation": death.incarnation}
+            log.log(level, "a worker %s", death.how, extra=fields)
+            if death.gives_up and not self._slots.is_stopping:
+                log.error("the server stops: %s", death.gives_up)
+                self._status = 1
+                self._stop()
+
+    def _watch(self) -> None:
+        beats = [self._prepared.arena.beats(life.slot) for life in self._slots.lives]
+        self._kill(self._slots.watch(beats, time.monotonic()))
+        for life in self._slots.lives:
+            self._prepared.arena.write(life)
+
+    def _fork_due(self) -> None:
+        for life in self._slots.due(time.monotonic()):
+            child = self._prepared.child(life.slot, self._slots.next_incarnation(life))
+            # Taken before the fork: the child's first beat is later.
+            now = time.monotonic()
+            pid = spawn(child)
+            self._slots.forked(life, pid, now)
+            self._prepared.arena.write(life)
+            log.info("a worker starts", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
+
+    def _stop(self) -> None:
+        self._kill(self._slots.stop(time.monotonic()))
+
+    def _kill(self, kills: list[Kill]) -> None:
+        for kill in kills:
+            if kill.signal is not signal.SIGTERM:
+                fields = {"slot": kill.slot, "pid": kill.pid, "signal": kill.signal.name}
+                log.error("a worker is ended: %s", kill.reason, extra=fields)
+            # Not yet reaped, so the number is still that worker's.
+            os.kill(kill.pid, kill.signal)
+
+    @staticmethod
+    def _say(text: str) -> None:
+        # Nobody has to listen.
+        with suppress(OSError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def greeting(prepared: Prepared) -> str:
+    """Where everything is, for the person who has started it."""
+    steered = "the kernel steers" if prepared.flow_map is not None else "workers hand over"
+    media = prepared.sockets.media
+    told = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
+    lines = [
+        f"Millrace serves with {prepared.slots} worker{'s' if prepared.slots > 1 else ''}.",
+        f"  page     {_url(prepared.sockets.http[0])}/",
+        f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
+        f"  media    UDP port {media[0].port} at {told}" + (f" ({steered})" if prepared.slots > 1 else ""),
+        "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _url(group: Group) -> str:
+    address = ip_address(group.address)
+    host = own_addresses(address.version)[0] if address.is_unspecified else group.address
+    return f"http://[{host}]:{group.port}" if address.version == 6 else f"http://{host}:{group.port}"

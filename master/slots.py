@@ -1,0 +1,201 @@
+"""Decides what happens to a slot: when its worker is forked again, when a silent one is killed, when to give up. Is
+told the time and every death, and must never fork, wait or kill by itself. Read next: `master/master.py`.
+
+    EMPTY --forked--> STARTING --both loops beat--> RUNNING
+                         |  no beat in time            |  a beat is too old
+                         +----------> STOPPING <-------+      SIGABRT, later SIGKILL
+                                         |
+    any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+
+from relay.config import WorkersConfig
+from relay.exits import Exit
+from relay.layout import SlotState
+
+
+@dataclass(slots=True)
+class Life:
+    """One slot: the worker that lives in it, or when the next one shall."""
+
+    slot: int
+    incarnation: int = 0
+    state: SlotState = SlotState.EMPTY
+    pid: int = 0
+    """0 while nobody lives here."""
+    born_at: float = 0.0
+    due_at: float = 0.0
+    """When to fork, while nobody lives here."""
+    kill_at: float | None = None
+    """When to send SIGKILL to a worker that was told to end."""
+    quick_deaths: int = 0
+    """In a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """When each loop of a worker last vouched for itself, seconds on the monotonic clock; 0 for never."""
+
+    engine_at: float
+    control_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A signal to send, and why."""
+
+    slot: int
+    pid: int
+    signal: signal.Signals
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended, and what follows from it."""
+
+    slot: int
+    pid: int
+    incarnation: int
+    how: str
+    was_asked: bool
+    gives_up: str | None
+    """Why the master stops, when it does."""
+
+
+class Slots:
+    """All slots. Times are seconds on the monotonic clock."""
+
+    def __init__(self, count: int, config: WorkersConfig) -> None:
+        self._config = config
+        self.lives = [Life(slot) for slot in range(count)]
+        self.is_stopping = False
+        self._watched_at: float | None = None
+
+    def due(self, now: float) -> list[Life]:
+        """Slots to fork for now."""
+        if self.is_stopping:
+            return []
+        return [life for life in self.lives if not life.pid and life.due_at <= now]
+
+    def next_incarnation(self, life: Life) -> int:
+        """Begins a life: call it before the fork, so that the child is told."""
+        life.incarnation += 1
+        return life.incarnation
+
+    def forked(self, life: Life, pid: int, now: float) -> None:
+        """A worker lives."""
+        life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
+
+    def reaped(self, pid: int, status: int, now: float) -> Death | None:
+        """A child has ended, with `status` as waitpid gives it. None when it was not a worker."""
+        life = next((life for life in self.lives if life.pid == pid), None)
+        if life is None:
+            return None
+        was_asked = life.state is SlotState.STOPPING
+        life.pid, life.state = 0, SlotState.DEAD
+        code = os.waitstatus_to_exitcode(status)
+        gives_up = None if self.is_stopping else self._plan(life, code, now)
+        return Death(life.slot, pid, life.incarnation, describe(code), was_asked and self.is_stopping, gives_up)
+
+    def watch(self, beats: list[Beats], now: float) -> list[Kill]:
+        """Looks at every worker's beats: notices who has started, and who has to be ended."""
+        # When the whole machine stood still, everybody's beat is old, ours too: let them catch up first.
+        stood_still = self._watched_at is not None and now - self._watched_at > self._config.beat_seconds / 2
+        self._watched_at = now
+        living = [life for life in self.lives if life.pid and not (stood_still and life.state is SlotState.RUNNING)]
+        return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
+
+    def stop(self, now: float) -> list[Kill]:
+        """Begins the end of everything: nobody is forked again, everybody is asked to stop."""
+        self.is_stopping = True
+        return [
+            self._end(life, signal.SIGTERM, now + self._config.stop_seconds, "the server stops")
+            for life in self.lives
+            if life.pid
+        ]
+
+    def hurry(self) -> list[Kill]:
+        """Ends what still lives."""
+        return [Kill(life.slot, life.pid, signal.SIGKILL, "in a hurry") for life in self.lives if life.pid]
+
+    def are_empty(self) -> bool:
+        """True when no worker lives."""
+        return not any(life.pid for life in self.lives)
+
+    def are_running(self) -> bool:
+        """True when every worker serves."""
+        return all(life.state is SlotState.RUNNING for life in self.lives)
+
+    def next_deadline(self, now: float) -> float:
+        """When to call `due` and `watch` again, at the latest."""
+        # A worker that starts is worth a closer look: the server is ready when the last one is.
+        is_starting = any(life.state is SlotState.STARTING for life in self.lives)
+        times = [now + (0.02 if is_starting else min(1.0, self._config.beat_seconds / 4))]
+        times += [life.kill_at for life in self.lives if life.pid and life.kill_at is not None]
+        if not self.is_stopping:
+            times += [life.due_at for life in self.lives if not life.pid]
+        return min(times)
+
+    def _plan(self, life: Life, code: int, now: float) -> str | None:
+        """Sets when the slot is due, or says why there is no sense in it."""
+        if code == Exit.CONFIG_REFUSED:
+            return f"worker {life.slot} refuses the configuration; its own log line says why"
+        is_quick = now - life.born_at < self._config.quick_death_seconds
+        life.quick_deaths = life.quick_deaths + 1 if is_quick or code == Exit.BOOT_FAILED else 0
+        if life.quick_deaths >= self._config.crash_limit:
+            last = describe(code)
+            return f"worker {life.slot} died {life.quick_deaths} times in a row soon after its start; at last it {last}"
+        life.due_at = now + self._backoff(life.quick_deaths)
+        return None
+
+    def _backoff(self, quick_deaths: int) -> float:
+        if quick_deaths <= 1:
+            return 0.0
+        # Doubling stops to matter long before it could overflow.
+        doubled: int = self._config.respawn_backoff_ms << min(quick_deaths - 2, 32)
+        return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
+
+    def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
+        if life.state is SlotState.STOPPING:
+            return self._overdue(life, now)
+        if life.state is SlotState.STARTING:
+            # Beats of the life before are older than the fork.
+            if min(beats.engine_at, beats.control_at) >= life.born_at:
+                life.state = SlotState.RUNNING
+            elif now - life.born_at > self._config.boot_seconds:
+                return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
+            return None
+        for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
+            if now - at > self._config.beat_seconds:
+                return self._abort(life, now, f"its {loop} has been silent for {now - at:.1f} s")
+        return None
+
+    def _abort(self, life: Life, now: float, reason: str) -> Kill:
+        return self._end(life, signal.SIGABRT, now + self._config.abort_seconds, reason)
+
+    def _end(self, life: Life, first: signal.Signals, kill_at: float, reason: str) -> Kill:
+        life.state, life.kill_at = SlotState.STOPPING, kill_at
+        return Kill(life.slot, life.pid, first, reason)
+
+    def _overdue(self, life: Life, now: float) -> Kill | None:
+        if not life.pid or life.kill_at is None or now < life.kill_at:
+            return None
+        life.kill_at = None
+        return Kill(life.slot, life.pid, signal.SIGKILL, "it did not end when it was told to")
+
+
+def describe(code: int) -> str:
+    """An exit code, negative for a signal, in words."""
+    if code < 0:
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+    try:
+        return {Exit.STOPPED: "stopped", Exit.BOOT_FAILED: "could not start"}.get(Exit(code), Exit(code).name.lower())
+    except ValueError:
+        return f"ended with status {code}"
