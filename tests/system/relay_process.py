@@ -1,0 +1,157 @@
+"""A whole relay for a test: master and workers as real processes on ports of their own. It must never know what is
+tested. Read next: `tests/system/conftest.py`, which gives it to tests.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+@dataclass
+class Relay:
+    """One running relay; `async with` starts and stops it."""
+
+    workers: int = 2
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of `--set`; the values are TOML."""
+
+    async def __aenter__(self) -> "Relay":
+        self._stack = AsyncExitStack()
+        self.runtime = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-test-")))
+        self.http_port, self.admin_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
+        self.media_port = free_port(socket.SOCK_DGRAM)
+        self.log_path = self.runtime.with_name(self.runtime.name + ".log")
+        self.log_path.touch()
+        self._stack.callback(self.log_path.unlink, missing_ok=True)
+        await self._start()
+        try:
+            await self.until_ready()
+        except BaseException:
+            self._process.kill()
+            await self._process.wait()
+            self._kill_session()
+            print(self.log())
+            raise
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            await self.stop()
+        finally:
+            self._kill_session()
+            if error is not None:
+                print(self.log())
+            await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """Of the public side."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def admin(self) -> str:
+        """Of the administration side."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def pid(self) -> int:
+        """The master's."""
+        return self._process.pid
+
+    def log(self) -> str:
+        """What all processes have logged so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def processes(self) -> list[int]:
+        """Every process of the relay that exists, zombies included."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                # Field 6 of proc(5): the session, which the master leads.
+                if int(fields[3]) == self._process.pid:
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def worker_pids(self) -> list[int]:
+        """Those of the living workers."""
+        return [pid for pid in self.processes() if pid != self.pid]
+
+    async def until_ready(self, seconds: float = START_SECONDS) -> None:
+        """Waits for `/readyz`, which speaks for all workers."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if self._process.returncode is not None:
+                    raise AssertionError(f"the relay ended with {self._process.returncode}:\n{self.log()}")
+                if await asyncio.to_thread(self._is_ready):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Stops it as Ctrl-C does, and holds it to leaving nothing behind."""
+        if self._process.returncode is None:
+            # A terminal sends SIGINT to the whole process group.
+            os.killpg(self.pid, signal.SIGINT)
+        try:
+            status = await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"the relay does not stop; left: {self.processes()}\n{self.log()}") from None
+        assert status == 0, f"exit status {status}:\n{self.log()}"
+        assert self.processes() == []
+        left = list(self.runtime.iterdir()) if self.runtime.exists() else []
+        assert left == [], "socket files are left"
+
+    async def _start(self) -> None:
+        settings = {
+            "http.port": str(self.http_port),
+            "admin.port": str(self.admin_port),
+            "media.port": str(self.media_port),
+            "runtime.directory": f'"{self.runtime}"',
+            **self.settings,
+        }
+        arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "master", "serve", "--workers", str(self.workers), *arguments,
+                cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _kill_session(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """A port that nobody has right now, on both families."""
+    while True:
+        with socket.socket(socket.AF_INET, kind) as four, socket.socket(socket.AF_INET6, kind) as six:
+            four.bind(("127.0.0.1", 0))
+            port: int = four.getsockname()[1]
+            try:
+                six.bind(("::1", port))
+            except OSError:
+                continue
+            return port
