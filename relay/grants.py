@@ -75,7 +75,7 @@ class Grant:
     def _join_denial(self, room: str) -> Denial | None:
         if not self.room_join:
             return Denial(403, "may-not-join", "The token lacks roomJoin.")
-        return None if room == self.room else Denial(403, "other-room", "The token is for another room.")
+        return None if self.room and room == self.room else Denial(403, "other-room", "The token is for another room.")
 
 
 def check(token: str | None, keys: Mapping[str, str], now: float, leeway: float = LEEWAY_SECONDS) -> Grant | Denial:

@@ -47,7 +47,6 @@ class Session:
     ssrcs: tuple[int, ...] = ()
     """Of our streams, given back at the end."""
     connected: bool = False
-    srtp_profile: str | None = None
     stalled: Cause | None = None
 
 
@@ -110,7 +109,7 @@ class Sessions:
         self.publications -= 1
         return session.publications.pop(publication)
 
-    def remove(self, session: Session, cause: str, now: float) -> None:
+    def remove(self, session: Session, cause: str, now: float) -> Tombstone:
         """It is over; a tombstone stays for a while."""
         del self._by_id[session.id]
         room = self._by_room[session.room]
@@ -121,11 +120,13 @@ class Sessions:
             del self._by_thing[thing]
         self.publications -= len(session.publications)
         self.subscriptions -= len(session.receiving)
-        self._tombstones[session.id] = Tombstone(
+        tombstone = Tombstone(
             session.id, session.protocol, session.room, session.participant, session.opened_at, now, cause
         )
+        self._tombstones[session.id] = tombstone
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
+        return tombstone
 
     def tombstone(self, session: SessionId) -> Tombstone | None:
         """Of a session that ended lately."""

@@ -23,6 +23,8 @@ mod srtp_replay;
 mod state;
 pub mod stun;
 pub mod stun_writer;
+#[cfg(test)]
+mod vectors;
 
 use std::collections::VecDeque;
 

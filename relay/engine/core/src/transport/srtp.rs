@@ -175,3 +175,203 @@ fn rtp_header_len(packet: &[u8]) -> Option<usize> {
 fn read_u32(bytes: &[u8]) -> u32 {
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SSRC: u32 = 0xCAFE_BABE;
+
+    /// Two ends with each other's keys.
+    fn pair(profile: Profile) -> (Srtp, Srtp) {
+        let key = |fill: u8| {
+            MasterKey::new(profile, &vec![fill; profile.key_len()], &vec![fill ^ 0xFF; profile.salt_len()]).unwrap()
+        };
+        let one = Keying { profile, local: key(1), remote: key(2) };
+        let other = Keying { profile, local: key(2), remote: key(1) };
+        (Srtp::new(one, 4).unwrap(), Srtp::new(other, 4).unwrap())
+    }
+
+    fn rtp(ssrc: u32, sequence: u16, csrcs: u8, extension: Option<&[u8]>, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x80 | csrcs | if extension.is_some() { 0x10 } else { 0 }, 96];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0; 4]);
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend((0..csrcs).flat_map(|i| [0, 0, 0, i]));
+        if let Some(words) = extension {
+            packet.extend([0xBE, 0xDE]);
+            packet.extend((words.len() as u16 / 4).to_be_bytes());
+            packet.extend(words);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    fn seal(srtp: &Srtp, index: u64, plain: &[u8]) -> Vec<u8> {
+        let mut buffer = plain.to_vec();
+        buffer.resize(plain.len() + SEAL_ROOM, 0);
+        let len = srtp.seal_rtp(index, &mut buffer, plain.len()).unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    fn seal_rtcp(srtp: &mut Srtp, plain: &[u8]) -> Vec<u8> {
+        let mut buffer = plain.to_vec();
+        buffer.resize(plain.len() + SEAL_ROOM, 0);
+        let len = srtp.seal_rtcp(&mut buffer, plain.len()).unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    fn profiles() -> impl Strategy<Value = Profile> {
+        proptest::sample::select(&Profile::PREFERRED[..])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_once(
+            profile in profiles(), sequence: u16, csrcs in 0u8..16,
+            extension in proptest::option::of(proptest::collection::vec(any::<[u8; 4]>(), 0..8)),
+            payload in proptest::collection::vec(any::<u8>(), 0..1200),
+        ) {
+            let (sender, mut receiver) = pair(profile);
+            let extension = extension.map(|words| words.concat());
+            let plain = rtp(SSRC, sequence, csrcs, extension.as_deref(), &payload);
+            let sealed = seal(&sender, sequence.into(), &plain);
+            let clear = plain.len() - payload.len();
+            prop_assert_eq!(&sealed[..clear], &plain[..clear]);
+            let mut opened = sealed.clone();
+            let len = receiver.open_rtp(&mut opened).unwrap();
+            prop_assert_eq!(&opened[..len], &plain[..]);
+            prop_assert_eq!(receiver.open_rtp(&mut sealed.clone()), Err(Drop::SrtpReplay));
+        }
+
+        #[test]
+        fn rtcp_that_is_sealed_opens_once(profile in profiles(), body in proptest::collection::vec(any::<u8>(), 0..900)) {
+            let (mut sender, mut receiver) = pair(profile);
+            let plain = [&[0x80, 200, 0, 1, 0, 0, 0, 9][..], &body].concat();
+            for _ in 0..3 {
+                let sealed = seal_rtcp(&mut sender, &plain);
+                let mut opened = sealed.clone();
+                let len = receiver.open_rtcp(&mut opened).unwrap();
+                prop_assert_eq!(&opened[..len], &plain[..]);
+                prop_assert_eq!(receiver.open_rtcp(&mut sealed.clone()), Err(Drop::SrtpReplay));
+            }
+        }
+
+        #[test]
+        fn any_flipped_bit_is_refused(profile in profiles(), at: proptest::sample::Index, bit in 0u8..8) {
+            let (mut sender, mut receiver) = pair(profile);
+            let plain = rtp(SSRC, 5, 2, Some(&[0x10, 1, 0, 0]), &[3; 40]);
+            let mut packet = seal(&sender, 5, &plain);
+            let whole = packet.clone();
+            packet[at.index(whole.len())] ^= 1 << bit;
+            prop_assert!(receiver.open_rtp(&mut packet).is_err());
+            prop_assert!(receiver.open_rtp(&mut whole.clone()).is_ok(), "the forgery left no trace");
+            let whole = seal_rtcp(&mut sender, &[0x80, 201, 0, 2, 0, 0, 0, 9, 1, 2, 3, 4]);
+            let mut packet = whole.clone();
+            packet[at.index(whole.len())] ^= 1 << bit;
+            prop_assert!(receiver.open_rtcp(&mut packet).is_err());
+            prop_assert!(receiver.open_rtcp(&mut whole.clone()).is_ok());
+        }
+
+        /// Packets around several wraps, in an order disturbed by up to 60 places, all arrive, each once.
+        #[test]
+        fn reordering_around_the_wrap_loses_nothing(
+            profile in profiles(), start in 65_400u64..65_600, wraps in 0u64..2,
+            disturbance in proptest::collection::vec(0u64..60, 200),
+        ) {
+            let (sender, mut receiver) = pair(profile);
+            let mut at = 0;
+            while at < wraps * 65_536 + start {
+                // Bring the receiver up to the wrap that is tested.
+                let mut packet = seal(&sender, at, &rtp(SSRC, at as u16, 0, None, &[0; 8]));
+                receiver.open_rtp(&mut packet).unwrap();
+                at = (at + 20_000).min(wraps * 65_536 + start);
+            }
+            let mut order: Vec<u64> = (0..200).collect();
+            order.sort_by_key(|i| i + disturbance[*i as usize]);
+            for i in order {
+                let index = at + i;
+                let plain = rtp(SSRC, index as u16, 0, None, &index.to_be_bytes());
+                let mut packet = seal(&sender, index, &plain);
+                let len = receiver.open_rtp(&mut packet).unwrap();
+                prop_assert_eq!(&packet[..len], &plain[..]);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_never_open(
+            profile in profiles(), mut bytes in proptest::collection::vec(any::<u8>(), 0..200), first in 0x80u8..0xC0,
+        ) {
+            let (_, mut receiver) = pair(profile);
+            prop_assert!(receiver.open_rtp(&mut bytes.clone()).is_err());
+            prop_assert!(receiver.open_rtcp(&mut bytes.clone()).is_err());
+            if let Some(byte) = bytes.first_mut() {
+                *byte = first;
+            }
+            prop_assert!(receiver.open_rtp(&mut bytes.clone()).is_err());
+            prop_assert!(receiver.open_rtcp(&mut bytes).is_err());
+            prop_assert_eq!(receiver.export().rtp_streams, []);
+        }
+    }
+
+    #[test]
+    fn only_streams_that_authenticate_take_up_room() {
+        let (sender, mut receiver) = pair(Profile::Aes128CmSha1_80);
+        for ssrc in 0..100 {
+            let mut forged = rtp(ssrc, 1, 0, None, &[0; 40]);
+            assert_eq!(receiver.open_rtp(&mut forged), Err(Drop::SrtpAuthentication));
+        }
+        for ssrc in 0..5 {
+            let mut packet = seal(&sender, 1, &rtp(ssrc, 1, 0, None, &[0; 40]));
+            let expected = if ssrc < 4 { Ok(52) } else { Err(Drop::TooManyStreams) };
+            assert_eq!(receiver.open_rtp(&mut packet), expected);
+        }
+    }
+
+    #[test]
+    fn plain_rtp_is_refused() {
+        for profile in Profile::PREFERRED {
+            let (_, mut receiver) = pair(profile);
+            assert_eq!(receiver.open_rtp(&mut rtp(1, 1, 0, None, &[0; 200])), Err(Drop::SrtpAuthentication));
+            assert_eq!(receiver.open_rtp(&mut rtp(1, 1, 0, None, &[])), Err(Drop::SrtpMalformed));
+        }
+    }
+
+    #[test]
+    fn an_index_that_is_not_the_headers_is_not_sealed() {
+        let (sender, _) = pair(Profile::Aes128Gcm);
+        let mut buffer = rtp(1, 7, 0, None, &[0; 40]);
+        let len = buffer.len();
+        assert_eq!(sender.seal_rtp(7, &mut buffer, len), Err(Drop::SrtpMalformed), "no room");
+        buffer.resize(len + SEAL_ROOM, 0);
+        assert_eq!(sender.seal_rtp(8, &mut buffer, len), Err(Drop::SrtpMalformed));
+        assert_eq!(sender.seal_rtp(RTP_INDEXES + 7, &mut buffer, len), Err(Drop::SrtpMalformed));
+        assert_eq!(sender.seal_rtp(65_536 + 7, &mut buffer, len), Ok(len + GCM_TAG));
+    }
+
+    #[test]
+    fn a_written_down_state_goes_on_across_a_wrap_and_repeats_no_rtcp_index() {
+        let (mut one, mut other) = pair(Profile::Aes256Gcm);
+        for index in [65_530, 65_540] {
+            let mut packet = seal(&one, index, &rtp(SSRC, index as u16, 0, None, &[1; 8]));
+            other.open_rtp(&mut packet).unwrap();
+        }
+        let before = seal_rtcp(&mut other, &[0x80, 201, 0, 1, 0, 0, 0, 9]);
+        let packed = rmp_serde::to_vec(&other.export()).unwrap();
+        let state: SrtpState = rmp_serde::from_slice(&packed).unwrap();
+        assert_eq!(state, other.export());
+        let mut successor = Srtp::import(&state, 4).unwrap();
+        let mut replayed = seal(&one, 65_540, &rtp(SSRC, 4, 0, None, &[1; 8]));
+        assert_eq!(successor.open_rtp(&mut replayed), Err(Drop::SrtpReplay));
+        let mut next = seal(&one, 65_541, &rtp(SSRC, 5, 0, None, &[1; 8]));
+        assert_eq!(successor.open_rtp(&mut next), Ok(20));
+        let after = seal_rtcp(&mut successor, &[0x80, 201, 0, 1, 0, 0, 0, 9]);
+        for sealed in [before, after] {
+            one.open_rtcp(&mut sealed.clone()).unwrap();
+        }
+    }
+}

@@ -10,7 +10,7 @@
 
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
 
@@ -32,8 +32,8 @@ pub(super) struct Forged;
 
 /// The session keys of one direction.
 pub(super) enum Cipher {
-    Gcm { rtp: GcmKey, rtcp: Box<GcmKey> },
-    Cm { rtp: CmKey, rtcp: Box<CmKey> },
+    Gcm { rtp: Box<GcmKey>, rtcp: Box<GcmKey> },
+    Cm { rtp: Box<CmKey>, rtcp: Box<CmKey> },
 }
 
 impl Cipher {
@@ -42,11 +42,11 @@ impl Cipher {
         let rtcp = [Label::RtcpEncryption, Label::RtcpAuthentication, Label::RtcpSalt];
         match profile {
             Profile::Aes128Gcm | Profile::Aes256Gcm => Cipher::Gcm {
-                rtp: GcmKey::new(profile, master, rtp),
+                rtp: Box::new(GcmKey::new(profile, master, rtp)),
                 rtcp: Box::new(GcmKey::new(profile, master, rtcp)),
             },
             Profile::Aes128CmSha1_80 => {
-                Cipher::Cm { rtp: CmKey::new(master, rtp), rtcp: Box::new(CmKey::new(master, rtcp)) }
+                Cipher::Cm { rtp: Box::new(CmKey::new(master, rtp)), rtcp: Box::new(CmKey::new(master, rtcp)) }
             }
         }
     }
@@ -177,6 +177,10 @@ impl GcmKey {
         let mut salt = [0; 12];
         master.derive(encryption, key);
         master.derive(salting, &mut salt);
+        GcmKey::of_session(algorithm, key, salt)
+    }
+
+    fn of_session(algorithm: &'static Algorithm, key: &[u8], salt: [u8; 12]) -> GcmKey {
         let key = UnboundKey::new(algorithm, key).expect("the profile's key length is the algorithm's");
         GcmKey { key: LessSafeKey::new(key), salt }
     }
@@ -263,5 +267,69 @@ impl CmKey {
 
     fn verify(&self, whole: &[u8], last: &[u8; 4], tag: &[u8]) -> Result<(), Forged> {
         if bool::from(self.mac(whole, last)[..CM_TAG].ct_eq(tag)) { Ok(()) } else { Err(Forged) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::vectors::vector;
+
+    const GCM_VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc7714.txt");
+    const CM_VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc3711.txt");
+
+    fn gcm(algorithm: &'static Algorithm, key: &str) -> Cipher {
+        let salt: [u8; 12] = vector(GCM_VECTORS, "salt").try_into().unwrap();
+        let key = || Box::new(GcmKey::of_session(algorithm, &vector(GCM_VECTORS, key), salt));
+        Cipher::Gcm { rtp: key(), rtcp: key() }
+    }
+
+    /// Sealing gives the vector, and opening the vector gives the packet.
+    fn check(cipher: &Cipher, vectors: &str, [rtp, srtp, rtcp, srtcp]: [&str; 4], index: u64, rtcp_index: u32) {
+        let [rtp, srtp, rtcp, srtcp] = [rtp, srtp, rtcp, srtcp].map(|name| vector(vectors, name));
+        let ssrc = u32::from_be_bytes(rtp[8..12].try_into().unwrap());
+        let mut packet = rtp.clone();
+        packet.resize(rtp.len() + cipher.rtp_overhead(), 0);
+        cipher.seal_rtp(ssrc, index, &mut packet, 12);
+        assert_eq!(packet, srtp);
+        assert_eq!(cipher.open_rtp(ssrc, index, &mut packet, 12), Ok(()));
+        assert_eq!(packet[..rtp.len()], rtp);
+
+        let ssrc = u32::from_be_bytes(rtcp[4..8].try_into().unwrap());
+        let mut packet = rtcp.clone();
+        packet.resize(rtcp.len() + cipher.rtcp_overhead(), 0);
+        cipher.seal_rtcp(ssrc, rtcp_index, &mut packet);
+        assert_eq!(packet, srtcp);
+        assert_eq!(cipher.rtcp_word(&packet), (true, rtcp_index));
+        assert_eq!(cipher.open_rtcp(ssrc, &mut packet), Ok(()));
+        assert_eq!(packet[..rtcp.len()], rtcp);
+    }
+
+    #[test]
+    fn gcm_gives_the_rfcs_packets() {
+        let names = ["rtp", "srtp_128", "rtcp", "srtcp_128"];
+        check(&gcm(&AES_128_GCM, "key_128"), GCM_VECTORS, names, 0xF17B, 0x5D4);
+        let names = ["rtp", "srtp_256", "rtcp", "srtcp_256"];
+        check(&gcm(&AES_256_GCM, "key_256"), GCM_VECTORS, names, 0xF17B, 0x5D4);
+    }
+
+    #[test]
+    fn cm_gives_the_reference_packets() {
+        let (key, salt) = (vector(CM_VECTORS, "master_key"), vector(CM_VECTORS, "master_salt"));
+        let master = MasterKey::new(Profile::Aes128CmSha1_80, &key, &salt).unwrap();
+        let cipher = Cipher::new(Profile::Aes128CmSha1_80, &master);
+        check(&cipher, CM_VECTORS, ["rtp", "srtp", "rtcp", "srtcp"], 0x1234, 1);
+    }
+
+    #[test]
+    fn authenticated_but_unencrypted_rtcp_opens_and_is_protected() {
+        let cipher = gcm(&AES_128_GCM, "key_128");
+        let (tagged, rtcp) = (vector(GCM_VECTORS, "srtcp_128_tagged"), vector(GCM_VECTORS, "rtcp"));
+        let mut packet = tagged.clone();
+        assert_eq!(cipher.open_rtcp(0x4D61_7273, &mut packet), Ok(()));
+        assert_eq!(packet[..rtcp.len()], rtcp);
+        let mut packet = tagged;
+        packet[20] ^= 1;
+        assert_eq!(cipher.open_rtcp(0x4D61_7273, &mut packet), Err(Forged));
     }
 }

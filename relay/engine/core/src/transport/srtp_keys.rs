@@ -108,3 +108,45 @@ where
     let core = ctr::CtrCore::<&C, ctr::flavors::Ctr128BE>::inner_iv_init(cipher, counter.into());
     StreamCipherCoreWrapper::from_core(core).apply_keystream(out);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::vectors::vector;
+
+    const VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc3711.txt");
+
+    #[test]
+    fn derivation_gives_the_rfcs_keys() {
+        let master = MasterKey { key: vector(VECTORS, "master_key"), salt: vector(VECTORS, "master_salt") };
+        for (label, name) in [
+            (Label::RtpEncryption, "derived_cipher_key"),
+            (Label::RtpAuthentication, "derived_auth_key"),
+            (Label::RtpSalt, "derived_salt"),
+        ] {
+            let expected = vector(VECTORS, name);
+            let mut derived = vec![0xFF; expected.len()];
+            master.derive(label, &mut derived);
+            assert_eq!(derived, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_key_stream_is_the_rfcs() {
+        let key: [u8; 16] = vector(VECTORS, "session_key").try_into().unwrap();
+        let mut counter = [0; 16];
+        counter[..14].copy_from_slice(&vector(VECTORS, "session_salt"));
+        let expected = vector(VECTORS, "key_stream");
+        let mut out = vec![0; expected.len()];
+        key_stream(&Aes128Enc::new(&key.into()), &counter, &mut out);
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn keys_of_another_length_are_not_taken_and_never_shown() {
+        assert!(MasterKey::new(Profile::Aes128Gcm, &[0; 16], &[0; 14]).is_none());
+        assert!(MasterKey::new(Profile::Aes256Gcm, &[0; 16], &[0; 12]).is_none());
+        let key = MasterKey::new(Profile::Aes256Gcm, &[7; 32], &[7; 12]).unwrap();
+        assert_eq!(format!("{key:?}"), "MasterKey(..)");
+    }
+}

@@ -1,0 +1,60 @@
+"""What each event of the engine means for sessions. Owns the difference between a session that ended, one that is ill
+and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
+"""
+
+from relay.commands import Unpublish
+from relay.counters import ENGINE_REFUSED
+from relay.effects import EngineRefused
+from relay.events import (
+    CommandFailed,
+    Event,
+    PublicationEnded,
+    PublicationStarted,
+    TransportClosed,
+    TransportConnected,
+    TransportReport,
+    TransportStalled,
+)
+from relay.ledger import Ledger
+from relay.problems import json_reply
+from relay.views import session_view
+
+OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
+"""Without them a session is not what its answer promised. Of the others' failure it can live on."""
+
+
+def engine_said(ledger: Ledger, event: Event) -> None:
+    """One event. Sessions that have ended meanwhile are unknown here, which is no error."""
+    match event:
+        case TransportConnected():
+            if (session := ledger.sessions.of_thing(event.transport)) is not None:
+                session.connected = True
+        case TransportClosed():
+            # After our own CloseTransport there is no session any more.
+            if (session := ledger.sessions.of_thing(event.transport)) is not None:
+                ledger.end(session, event.cause)
+        case TransportStalled():
+            session = ledger.sessions.of_thing(event.transport)
+            if session is not None and session.stalled is None:
+                session.stalled = event.cause
+                ledger.counters.failed(event.cause)
+        case PublicationStarted():
+            if (session := ledger.sessions.of_thing(event.publication)) is not None:
+                session.stalled = None
+        case PublicationEnded():
+            if (session := ledger.sessions.of_thing(event.publication)) is not None:
+                ledger.submit(Unpublish(event.publication))
+                ledger.end_publication(session, event.publication)
+        case TransportReport():
+            if (session := ledger.reports.take(event.request)) is not None:
+                ledger.add(json_reply(event.request, session_view(session, event)))
+        case CommandFailed():
+            _command_failed(ledger, event)
+
+
+def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
+    session = ledger.sessions.of_thing(event.id)
+    ledger.counters.count("commands_refused")
+    ledger.add(EngineRefused(event.command, None if session is None else session.id, event.reason))
+    if session is not None and event.command in OPENING_COMMANDS:
+        ledger.close(session, ENGINE_REFUSED)

@@ -1,0 +1,194 @@
+"""What one worker's control plane has (sessions, the directory, numbers, counters) and the few things done to all of
+them at once: announce, submit, end a session, feed a viewer. Must never know which input asked for it. Read
+`relay/requests.py` and `relay/engine_events.py` next, which do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relay.commands import CloseTransport, Command
+from relay.config import Config
+from relay.counters import Counters
+from relay.directory import Change, Directory
+from relay.effects import Announce, AskSnapshot, Effect, Protocol, SessionEnded, SessionOpened, Submit
+from relay.facts import (
+    Envelope,
+    Fact,
+    Load,
+    ParticipantGone,
+    ParticipantHere,
+    PublicationGone,
+    PublicationHere,
+    Snapshot,
+)
+from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, Slot
+from relay.negotiation import host_candidates
+from relay.numbers import Numbers, Random
+from relay.opening import Opened, Opening, link_headers
+from relay.problems import json_reply, problem
+from relay.refusal import Refusal
+from relay.reports import Reports
+from relay.room import feed, is_newer, publications_for
+from relay.sdp_lines import SdpLimits
+from relay.sessions import Session, Sessions
+from relay.views import tombstone_view
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How clients reach this worker's media."""
+
+    fingerprint: str
+    """As it stands after `a=fingerprint:`."""
+    addresses: Sequence[tuple[str, int]]
+    """The most wanted first."""
+
+
+class Ledger:
+    """Made once; `begin` and `finish` frame each input."""
+
+    def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, random: Random) -> None:
+        self.config = config
+        self.slot = slot
+        self.counters = Counters()
+        self.directory = Directory(slot)
+        self.sessions = Sessions()
+        self.reports = Reports()
+        self.numbers = Numbers(random, slot, config.arena.logs_per_slot)
+        candidates = host_candidates(reach.addresses)
+        self.opening = Opening(self.numbers, reach.fingerprint, candidates, config.limits.publications_per_worker)
+        self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
+        self.links = link_headers(config.ice.servers)
+        self.draining = False
+        self._incarnation = incarnation
+        self._sequence = 0
+        # Of the input that is being handled.
+        self.now = 0.0
+        self._effects: list[Effect] = []
+        self._touched: set[RoomName] = set()
+
+    def begin(self, now: float) -> None:
+        """An input has come at Unix time `now`."""
+        self.now, self._effects, self._touched = now, [], set()
+
+    def finish(self) -> list[Effect]:
+        """What is to be done about it. Viewers are fed here, once: what came and went meanwhile they never see."""
+        for room in self._touched:
+            self._feed(room, [one for one in self.sessions.in_room(room) if one.protocol is Protocol.WHEP])
+        return self._effects
+
+    # --- effects
+
+    def add(self, effect: Effect) -> None:
+        """Wants something done."""
+        self._effects.append(effect)
+
+    def submit(self, *commands: Command) -> None:
+        """Wants the engine to do something."""
+        if commands:
+            self.add(Submit(commands))
+
+    def refuse(self, request: RequestId, refusal: Refusal) -> None:
+        """A problem, counted."""
+        self.counters.refused(refusal.status)
+        self.add(problem(request, refusal.status, refusal.reason, refusal.detail))
+
+    # --- facts
+
+    def announce(self, fact: Fact) -> None:
+        """Tells all workers, and our own directory."""
+        self._sequence += 1
+        self.add(Announce(Envelope(self.slot, self._incarnation, self._sequence, fact)))
+        self.take(self.slot, self.directory.apply_own(fact))
+
+    def take(self, slot: Slot, change: Change) -> None:
+        """Draws the consequences of a change of the directory."""
+        self._touched |= change.rooms
+        if change.ask is not None:
+            self.counters.count("snapshots_asked")
+            self.add(AskSnapshot(slot, change.ask))
+        for publisher in change.publishers:
+            self._close_replaced(publisher)
+
+    def snapshot(self) -> Snapshot:
+        """All our standing facts."""
+        return Snapshot(self.slot, self._incarnation, self._sequence, self.directory.own_facts())
+
+    def load(self) -> Load:
+        """How busy we are."""
+        return Load(
+            len(self.sessions),
+            self.sessions.publications,
+            self.sessions.subscriptions,
+            tuple(sorted(self.counters.values.items())),
+        )
+
+    def watched(self, room: RoomName, watches: ParticipantId | None) -> tuple[PublicationHere, ...]:
+        """What a viewer with this wish is fed from."""
+        return publications_for(self.directory.room(room), watches)
+
+    # --- sessions
+
+    def open(self, opened: Opened) -> None:
+        """A new session: in the tables, in the engine, known to all workers."""
+        session = opened.session
+        self.sessions.add(session)
+        self.counters.opened(session.protocol)
+        self.submit(*opened.commands)
+        publishes = session.protocol is Protocol.WHIP
+        self.announce(ParticipantHere(session.room, session.participant, session.id, publishes, self.now))
+        for publication in session.publications.values():
+            self.announce(publication)
+        if not publishes:
+            self._feed(session.room, [session])
+        self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
+
+    def close(self, session: Session, cause: str) -> None:
+        """At our own wish."""
+        self.submit(CloseTransport(session.transport))
+        self.end(session, cause)
+
+    def end(self, session: Session, cause: str) -> None:
+        """The transport is gone, or will be before any later command: what the session had is free again."""
+        for publication in session.publications.values():
+            self.numbers.release_logs(publication.logs)
+            self.announce(PublicationGone(session.room, publication.publication))
+        self.numbers.release_ssrcs(session.ssrcs)
+        self.announce(ParticipantGone(session.room, session.id))
+        tombstone = self.sessions.remove(session, cause, self.now)
+        self.counters.ended(session.protocol)
+        # One that stood still was counted then.
+        if session.stalled is None:
+            self.counters.failed(cause)
+        self.add(SessionEnded(session.id, session.protocol, session.room, session.participant, cause))
+        for request in self.reports.forget(session):
+            self.add(json_reply(request, tombstone_view(tombstone)))
+
+    def end_publication(self, session: Session, publication: PublicationId) -> None:
+        """A track of a session that goes on."""
+        ended = self.sessions.remove_publication(session, publication)
+        self.numbers.release_logs(ended.logs)
+        self.announce(PublicationGone(session.room, publication))
+
+    def close_room(self, room: RoomName) -> None:
+        """Our part of it."""
+        for session in self.sessions.in_room(room):
+            self.close(session, "room_deleted")
+
+    def _close_replaced(self, newer: ParticipantHere) -> None:
+        """A participant that publishes again: the newer session stands, as with LiveKit."""
+        for session in self.sessions.in_room(newer.room):
+            if session.protocol is not Protocol.WHIP or session.participant != newer.participant:
+                continue
+            if is_newer(newer, ParticipantHere(session.room, session.participant, session.id, True, session.opened_at)):
+                self.close(session, "replaced")
+
+    def _feed(self, room: RoomName, viewers: Sequence[Session]) -> None:
+        """Attaches and detaches what has changed for these viewers."""
+        watched: dict[ParticipantId | None, tuple[PublicationHere, ...]] = {}
+        commands: list[Command] = []
+        for viewer in viewers:
+            if viewer.watches not in watched:
+                watched[viewer.watches] = self.watched(room, viewer.watches)
+            commands += feed(viewer, watched[viewer.watches])
+        self.submit(*commands)

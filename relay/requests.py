@@ -1,0 +1,164 @@
+"""What each HTTP request means: WHIP and WHEP (RFC 9725) and the administration interface. Owns the order of the checks
+and the answers' headers; must never keep anything between two requests. Read `relay/ledger.py` next, which does.
+"""
+
+from relay.admission import admit, deny_touch, room_name, session_slot
+from relay.commands import RestartIce
+from relay.effects import (
+    CloseRoomEverywhere,
+    Deleted,
+    Offered,
+    PassOn,
+    Patched,
+    Protocol,
+    Reply,
+    RoomDeleted,
+    RoomsAsked,
+    SessionAsked,
+)
+from relay.fragment import restart_answer
+from relay.ids import RequestId
+from relay.ledger import Ledger
+from relay.opening import Opened
+from relay.patch import Restart, Trickle, read_patch
+from relay.problems import json_reply, session_unknown
+from relay.refusal import Refusal
+from relay.sdp import parse_offer
+from relay.sessions import Session
+from relay.views import room_view, tombstone_view
+
+ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
+
+
+def offered(ledger: Ledger, asked: Offered) -> None:
+    """POST: 201 with the answer (RFC 9725 section 4.2)."""
+    opened = _open(ledger, asked)
+    if isinstance(opened, Refusal):
+        ledger.refuse(asked.request, opened)
+        return
+    ledger.open(opened)
+    session = opened.session
+    headers = (
+        ("Content-Type", "application/sdp"),
+        ("Location", f"/{session.protocol}/{session.room}/{session.id}"),
+        ("ETag", session.etag),
+        ("Accept-Patch", "application/trickle-ice-sdpfrag"),
+        *ledger.links,
+    )
+    ledger.add(Reply(asked.request, 201, headers, opened.answer.encode()))
+
+
+def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
+    # The cheapest first: a flood is refused before its tokens and offers cost anything.
+    if ledger.draining:
+        return Refusal(503, "stopping", "This worker is stopping.")
+    if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
+        return Refusal(503, "sessions-full", "This worker takes no further session now.")
+    guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now)
+    if isinstance(guest, Refusal):
+        return guest
+    offer = parse_offer(asked.sdp, ledger.sdp_limits)
+    if isinstance(offer, Refusal):
+        return offer
+    if guest.protocol is Protocol.WHIP:
+        return ledger.opening.publisher(guest, offer, ledger.sessions.publications)
+    return ledger.opening.viewer(guest, offer, ledger.watched(guest.room, guest.watches))
+
+
+def patched(ledger: Ledger, asked: Patched) -> None:
+    """PATCH: trickled candidates or an ICE restart. Whatever is refused leaves the session as it was."""
+    session = _find(ledger, asked.request, asked.session)
+    if session is None:
+        return
+    denial = deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
+    patch = denial or read_patch(session, asked.if_match, asked.fragment, ledger.sdp_limits)
+    match patch:
+        case Refusal():
+            ledger.refuse(asked.request, patch)
+        case Trickle():
+            ledger.add(Reply(asked.request, 204))
+        case Restart():
+            _restart(ledger, asked.request, session, patch)
+
+
+def _restart(ledger: Ledger, request: RequestId, session: Session, patch: Restart) -> None:
+    """RFC 9725 section 4.3.3: a new ICE session, hence a new entity-tag."""
+    local = ledger.opening.local()
+    session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
+    session.etag = ledger.numbers.etag()
+    ledger.submit(RestartIce(session.transport, local.ufrag, local.pwd, patch.remote_ufrag, patch.remote_pwd))
+    ledger.counters.count("ice_restarts")
+    headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
+    ledger.add(Reply(request, 200, headers, restart_answer(patch.fragment, session.mids, local).encode()))
+
+
+def deleted(ledger: Ledger, asked: Deleted) -> None:
+    """DELETE of a session."""
+    session = _find(ledger, asked.request, asked.session)
+    if session is None:
+        return
+    denial = None if asked.by_admin else deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
+    if denial is not None:
+        ledger.refuse(asked.request, denial)
+        return
+    ledger.close(session, "deleted_by_admin" if asked.by_admin else "deleted")
+    ledger.add(Reply(asked.request, 200))
+
+
+def rooms_asked(ledger: Ledger, asked: RoomsAsked) -> None:
+    """GET of all rooms or of one."""
+    if asked.room is None:
+        rooms = sorted(ledger.directory.rooms())
+        ledger.add(json_reply(asked.request, [room_view(name, room, asked.with_sessions) for name, room in rooms]))
+        return
+    name = room_name(asked.room)
+    room = None if name is None else ledger.directory.room(name)
+    if name is None or room is None:
+        ledger.refuse(asked.request, ROOM_UNKNOWN)
+    else:
+        ledger.add(json_reply(asked.request, room_view(name, room, asked.with_sessions)))
+
+
+def room_deleted(ledger: Ledger, asked: RoomDeleted) -> None:
+    """Ends every session of a room, on all workers."""
+    name = room_name(asked.room)
+    if name is None or ledger.directory.room(name) is None:
+        ledger.refuse(asked.request, ROOM_UNKNOWN)
+        return
+    ledger.add(CloseRoomEverywhere(name))
+    ledger.close_room(name)
+    ledger.add(Reply(asked.request, 204))
+
+
+def session_asked(ledger: Ledger, asked: SessionAsked) -> None:
+    """GET of a session: answered when the engine has reported, at once when it is over."""
+    named = session_slot(asked.session)
+    tombstone = None if named is None else ledger.sessions.tombstone(named[0])
+    if tombstone is not None:
+        ledger.add(json_reply(asked.request, tombstone_view(tombstone)))
+        return
+    session = _find(ledger, asked.request, asked.session)
+    if session is None:
+        return
+    command = ledger.reports.ask(asked.request, session, ledger.now)
+    if command is None:
+        ledger.refuse(asked.request, Refusal(503, "busy", "Too many reports are under way."))
+    else:
+        ledger.submit(command)
+
+
+def _find(ledger: Ledger, request: RequestId, text: str) -> Session | None:
+    """Our session; else the request is passed on to its owner, or refused."""
+    named = session_slot(text)
+    if named is not None:
+        session_id, slot = named
+        session = ledger.sessions.get(session_id)
+        if session is not None:
+            return session
+        if slot != ledger.slot and ledger.directory.is_alive(slot):
+            ledger.counters.count("requests_passed_on")
+            ledger.add(PassOn(request, slot))
+            return None
+    ledger.counters.refused(404)
+    ledger.add(session_unknown(request))
+    return None
