@@ -1,15 +1,15 @@
-"""One Control with deterministic chance, and the offers of real clients, for tests."""
+"""One Control with deterministic chance, and small offers, for tests."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from relay.commands import Command
 from relay.config import Config
 from relay.control import Control, Reach
-from relay.effects import Effect, Input, Offered, Protocol, Reply, Submit
+from relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, Submit
 from relay.ids import Incarnation, RequestId, Slot
 
 NOW = 1_790_000_000.0
@@ -24,7 +24,9 @@ def offer(kinds: Sequence[str] = ("audio", "video"), direction: str = "sendonly"
     for mid, kind in enumerate(kinds):
         formats = {
             "audio": ["111 opus/48000/2"],
-            "video": {"vp8": ["96 VP8/90000"], "vp9": ["98 VP9/90000"], "both": ["96 VP8/90000", "98 VP9/90000"]}[codecs],
+            "video": {"vp8": ["96 VP8/90000"], "vp9": ["98 VP9/90000"], "both": ["96 VP8/90000", "98 VP9/90000"]}[
+                codecs
+            ],
         }[kind]
         lines.append(f"m={kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(one.split()[0] for one in formats))
         lines += ["c=IN IP4 0.0.0.0", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux", "a=setup:actpass"]
@@ -81,6 +83,17 @@ def desk(config: Config | None = None, slot: int = 0, incarnation: int = 1, seed
     return Desk(Control(config or Config(), Slot(slot), Incarnation(incarnation), reach, chance.randbytes))
 
 
+def told(source: Desk, *others: Desk) -> None:
+    """Gives what `source` announced last to the others, over a bus that loses nothing."""
+    for announce in source.all(Announce):
+        for other in others:
+            other.handle(FactHeard(announce.envelope))
+
+
+def body(reply: Reply) -> Any:
+    return json.loads(reply.body)
+
+
 def header(reply: Reply, name: str) -> str:
     (value,) = [value for known, value in reply.headers if known == name]
     return value
@@ -88,6 +101,3 @@ def header(reply: Reply, name: str) -> str:
 
 def session_of(reply: Reply) -> str:
     return header(reply, "Location").rpartition("/")[2]
-
-
-VECTORS = Path(__file__).parents[1] / "vectors"
