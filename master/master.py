@@ -1,5 +1,5 @@
-"""The parent: forks the workers, waits for signals, forks again. One thread, no event loop, no ZeroMQ, no engine: any of
-them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next: `master/spawn.py`.
+"""The parent: forks the workers, waits for signals, forks again. One thread, no event loop, no ZeroMQ, no engine: any
+of them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next: `master/spawn.py`.
 """
 
 import logging

@@ -1,0 +1,225 @@
+"""The respawn policy, in virtual time."""
+
+import signal
+
+import pytest
+
+from master.slots import Beats, Kill, Slots
+from relay.config import WorkersConfig
+from relay.exits import Exit
+from relay.layout import SlotState
+
+CONFIG = WorkersConfig(
+    respawn_backoff_ms=100, respawn_backoff_limit_ms=1000, quick_death_seconds=10, crash_limit=8, boot_seconds=30
+)
+KILLED = int(signal.SIGKILL)
+"""A wait status: the signal stands in the low bits."""
+
+
+def exited(code: int) -> int:
+    """As waitpid gives an exit code."""
+    return code << 8
+
+
+class Box:
+    """Slots with a clock and a fork that only counts."""
+
+    def __init__(self, count: int = 1, config: WorkersConfig = CONFIG) -> None:
+        self.slots = Slots(count, config)
+        self.now = 1000.0
+        self.pids = 0
+        self.beating: dict[int, Beats] = {}
+
+    def fork_due(self) -> list[int]:
+        forked = []
+        for life in self.slots.due(self.now):
+            self.slots.next_incarnation(life)
+            self.pids += 1
+            self.slots.forked(life, self.pids, self.now)
+            forked.append(life.slot)
+        return forked
+
+    def beat(self, *slots: int) -> None:
+        for slot in slots:
+            self.beating[slot] = Beats(self.now, self.now)
+
+    def watch(self) -> list[Kill]:
+        return self.slots.watch([self.beating.get(life.slot, Beats(0, 0)) for life in self.slots.lives], self.now)
+
+    def run_until(self, end: float, *beating: int) -> list[Kill]:
+        """Watches each second, while `beating` slots beat."""
+        kills = []
+        while self.now < end:
+            self.now += 1
+            self.beat(*beating)
+            kills += self.watch()
+        return kills
+
+
+def test_every_slot_is_due_at_the_start_and_only_once() -> None:
+    box = Box(3)
+    assert box.fork_due() == [0, 1, 2]
+    assert box.fork_due() == []
+    assert [life.incarnation for life in box.slots.lives] == [1, 1, 1]
+
+
+def test_worker_runs_when_both_its_loops_have_beaten() -> None:
+    box = Box()
+    box.fork_due()
+    box.now += 1
+    box.beating[0] = Beats(box.now, 0)
+    box.watch()
+    assert box.slots.lives[0].state is SlotState.STARTING
+    box.beat(0)
+    box.watch()
+    assert box.slots.lives[0].state is SlotState.RUNNING
+    assert box.slots.are_running()
+
+
+def test_beats_of_the_life_before_do_not_count() -> None:
+    box = Box()
+    box.fork_due()
+    box.run_until(box.now + 2, 0)
+    box.slots.reaped(1, KILLED, box.now)
+    box.now += 0.1
+    box.fork_due()
+    box.watch()
+    assert box.slots.lives[0].state is SlotState.STARTING
+
+
+def test_first_death_is_followed_by_a_fork_at_once() -> None:
+    box = Box(2)
+    box.fork_due()
+    death = box.slots.reaped(2, KILLED, box.now)
+    assert death is not None
+    assert (death.slot, death.how, death.gives_up) == (1, "was ended by SIGKILL", None)
+    assert box.slots.lives[1].state is SlotState.DEAD
+    assert box.fork_due() == [1]
+    assert box.slots.lives[1].incarnation == 2
+
+
+def test_quick_deaths_wait_twice_as_long_each_time_up_to_the_limit() -> None:
+    box = Box()
+    waits = []
+    for _ in range(7):
+        box.fork_due()
+        box.slots.reaped(box.pids, exited(Exit.CRASHED), box.now)
+        waits.append(round(box.slots.lives[0].due_at - box.now, 3))
+        box.now = box.slots.lives[0].due_at
+    assert waits == [0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_long_life_forgives_earlier_deaths() -> None:
+    box = Box()
+    for _ in range(3):
+        box.fork_due()
+        box.slots.reaped(box.pids, KILLED, box.now)
+        box.now = box.slots.lives[0].due_at
+    box.fork_due()
+    box.now += 10
+    box.slots.reaped(box.pids, KILLED, box.now)
+    assert box.slots.lives[0].due_at == box.now
+
+
+@pytest.mark.parametrize("code", [Exit.CRASHED, Exit.BOOT_FAILED, Exit.STOPPED])
+def test_crash_loop_makes_the_master_give_up(code: Exit) -> None:
+    box = Box()
+    gave_up = []
+    for _ in range(CONFIG.crash_limit):
+        assert not any(gave_up)
+        box.fork_due()
+        death = box.slots.reaped(box.pids, exited(code), box.now)
+        assert death is not None
+        gave_up.append(death.gives_up)
+        box.now = box.slots.lives[0].due_at
+    assert "died 8 times in a row" in (gave_up[-1] or "")
+
+
+def test_failed_boot_counts_however_long_it_took() -> None:
+    box = Box()
+    for _ in range(CONFIG.crash_limit):
+        box.fork_due()
+        box.now += 60
+        death = box.slots.reaped(box.pids, exited(Exit.BOOT_FAILED), box.now)
+        box.now = max(box.now, box.slots.lives[0].due_at)
+    assert death is not None
+    assert death.gives_up
+
+
+def test_refused_configuration_makes_the_master_give_up_at_once() -> None:
+    box = Box()
+    box.fork_due()
+    death = box.slots.reaped(1, exited(Exit.CONFIG_REFUSED), box.now)
+    assert death is not None
+    assert "refuses the configuration" in (death.gives_up or "")
+
+
+def test_child_that_is_no_worker_is_nobodys_death() -> None:
+    box = Box()
+    box.fork_due()
+    assert box.slots.reaped(99, KILLED, box.now) is None
+    assert not box.slots.are_empty()
+
+
+@pytest.mark.parametrize("silent", ["engine", "control loop"])
+def test_silent_loop_is_aborted_and_then_killed(silent: str) -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1010, 0, 1)
+    kills = []
+    for _ in range(8):
+        box.now += 1
+        box.beat(0)
+        box.beating[1] = Beats(1010, box.now) if silent == "engine" else Beats(box.now, 1010)
+        kills += [(kill.slot, kill.signal, box.now, kill.reason) for kill in box.watch()]
+    assert [kill[:3] for kill in kills] == [(1, signal.SIGABRT, 1016), (1, signal.SIGKILL, 1018)]
+    assert silent in kills[0][3]
+    assert box.slots.lives[0].state is SlotState.RUNNING
+
+
+def test_worker_that_never_starts_is_aborted() -> None:
+    box = Box()
+    box.fork_due()
+    kills = box.run_until(1040)
+    assert [kill.signal for kill in kills] == [signal.SIGABRT, signal.SIGKILL]
+    assert "not started within 30 s" in kills[0].reason
+
+
+def test_machine_that_stood_still_aborts_nobody() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1010, 0, 1)
+    box.now += 600
+    assert box.watch() == []
+    box.now += 0.5
+    box.beat(0, 1)
+    assert box.watch() == []
+    assert box.slots.are_running()
+
+
+def test_stop_asks_then_kills_and_forks_no_more() -> None:
+    box = Box(2)
+    box.fork_due()
+    assert [kill.signal for kill in box.slots.stop(box.now)] == [signal.SIGTERM, signal.SIGTERM]
+    death = box.slots.reaped(1, exited(Exit.STOPPED), box.now)
+    assert death is not None
+    assert death.was_asked
+    assert box.fork_due() == []
+    assert not box.slots.are_empty()
+    assert [(kill.pid, kill.signal) for kill in box.run_until(1006)] == [(2, signal.SIGKILL)]
+    box.slots.reaped(2, KILLED, box.now)
+    assert box.slots.are_empty()
+
+
+def test_next_deadline_is_never_later_than_the_next_thing_to_do() -> None:
+    box = Box()
+    assert box.slots.next_deadline(box.now) <= box.now
+    box.fork_due()
+    assert box.slots.next_deadline(box.now) <= box.now + 0.05, "a starting worker is watched closely"
+    box.run_until(1002, 0)
+    assert box.slots.next_deadline(box.now) == box.now + 1.0
+    for _ in range(2):
+        box.slots.reaped(box.pids, KILLED, box.now)
+        assert box.slots.next_deadline(box.now) == box.slots.lives[0].due_at
+        box.now = box.slots.lives[0].due_at
+        box.fork_due()
