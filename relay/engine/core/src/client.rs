@@ -21,10 +21,14 @@ pub struct Client {
     pub arrivals: Arrivals,
     /// The header extension that carries the transport-wide sequence number, once a publication has it.
     pub transport_cc: Option<u8>,
+    /// The SSRC of the last packet: what transport-wide feedback names.
+    pub media_ssrc: u32,
     /// Keys in the engine's tables.
     pub publications: Vec<usize>,
     pub subscriptions: Vec<usize>,
     pub traffic: Traffic,
+    /// Counted among the handshakes under way.
+    pub is_handshaking: bool,
     pub profile: Option<String>,
     /// Milliseconds, from RTCP of either direction.
     pub round_trip_ms: Option<f64>,
@@ -62,9 +66,11 @@ impl Client {
             streams: Streams::new(max_streams),
             arrivals: Arrivals::default(),
             transport_cc: None,
+            media_ssrc: 0,
             publications: Vec::new(),
             subscriptions: Vec::new(),
             traffic: Traffic::default(),
+            is_handshaking: false,
             profile: None,
             round_trip_ms: None,
         }
@@ -74,6 +80,11 @@ impl Client {
     pub fn handle_published(&mut self, publish: &Publish) {
         let transport_cc = publish.extensions.iter().find(|extension| extension.kind == ExtensionKind::TransportCc);
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
+    }
+
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.traffic.packets_sent += 1;
+        self.traffic.bytes_sent += bytes as u64;
     }
 
     /// The SSRC under which the relay itself reports to this client.

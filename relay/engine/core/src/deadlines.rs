@@ -34,7 +34,7 @@ impl Deadlines {
     }
 
     /// The earliest deadline.
-    pub fn next(&mut self) -> Option<Time> {
+    pub fn earliest(&mut self) -> Option<Time> {
         while let Some(&Reverse((at, key))) = self.heap.peek() {
             if self.at_by_key[key] == Some(at) {
                 return Some(at);
@@ -46,7 +46,7 @@ impl Deadlines {
 
     /// Takes out one key whose deadline has come.
     pub fn take_due(&mut self, now: Time) -> Option<usize> {
-        if self.next()? > now {
+        if self.earliest()? > now {
             return None;
         }
         let Reverse((_, key)) = self.heap.pop()?;
@@ -65,11 +65,11 @@ mod tests {
         deadlines.wake_by(1, Time(30));
         deadlines.wake_by(0, Time(20));
         deadlines.wake_by(1, Time(10));
-        assert_eq!(deadlines.next(), Some(Time(10)));
+        assert_eq!(deadlines.earliest(), Some(Time(10)));
         assert_eq!(deadlines.take_due(Time(25)), Some(1));
         assert_eq!(deadlines.take_due(Time(25)), Some(0));
         assert_eq!(deadlines.take_due(Time(100)), None);
-        assert_eq!(deadlines.next(), None);
+        assert_eq!(deadlines.earliest(), None);
     }
 
     #[test]
@@ -85,6 +85,6 @@ mod tests {
         let mut deadlines = Deadlines::default();
         deadlines.wake_by(0, Time(10));
         deadlines.wake_by(0, Time(50));
-        assert_eq!(deadlines.next(), Some(Time(10)));
+        assert_eq!(deadlines.earliest(), Some(Time(10)));
     }
 }

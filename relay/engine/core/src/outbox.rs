@@ -36,6 +36,11 @@ impl Outbox {
         Outbox { bytes: vec![0; bytes].into_boxed_slice(), used: 0, datagrams: Vec::with_capacity(datagrams) }
     }
 
+    /// Whether this many datagrams of this many bytes in all still fit.
+    pub fn has_room(&self, datagrams: usize, bytes: usize) -> bool {
+        self.datagrams.capacity() - self.datagrams.len() >= datagrams && self.bytes.len() - self.used >= bytes
+    }
+
     /// A buffer of `len` bytes to write one datagram into, or `None` when the batch is full: drain, then ask again.
     /// Nothing is sent of it until `commit`.
     pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {

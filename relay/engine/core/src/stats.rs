@@ -53,6 +53,7 @@ counters! {
 
 const DROPS_AT: usize = COUNTERS.len();
 const FAILURES_AT: usize = DROPS_AT + Drop::ALL.len();
+#[cfg(test)]
 const TOTAL: usize = FAILURES_AT + Cause::ALL.len();
 
 /// Writes one slot's counters. A single thread writes; anyone may read.

@@ -1,0 +1,324 @@
+//! The three tables (transports as clients, publications, subscriptions) and the dispatch into them. The only place where
+//! the transport half and the forwarding half meet; holds no protocol of its own. Read `engine/ingress.rs` for a datagram's
+//! way in, then `engine/fan_out.rs` for a packet's way out.
+
+mod commands;
+mod fan_out;
+mod feedback;
+mod inbox;
+mod ingress;
+
+use std::collections::{HashMap, VecDeque};
+
+use millrace_arena::Arena;
+use slab::Slab;
+
+use crate::client::Client;
+use crate::config::EngineConfig;
+use crate::deadlines::Deadlines;
+use crate::drop::Drop;
+use crate::event::{Cause, Event, TransportClosed, TransportConnected, TransportStalled};
+use crate::forward::feed::{Feed, Scratch};
+use crate::forward::publication::Publication;
+use crate::forward::subscription::Subscription;
+use crate::outbox::{Outbox, Path};
+use crate::stats::{Counter, Stats};
+use crate::time::{Span, Time};
+use crate::transport::{DtlsContexts, Limits, TransportEvent};
+
+/// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.
+const OUTBOX_DATAGRAMS: usize = 4_096;
+const OUTBOX_BYTES: usize = OUTBOX_DATAGRAMS * 1_280;
+/// Packets of one log that are fanned out at a time.
+const BATCH: usize = 32;
+/// The least time between two looks at one client's deadlines.
+const BREATH: Span = Span::from_millis(1);
+/// Room for the largest datagram that is built here: a full track log entry with its headers and tag.
+const DATAGRAM_ROOM: usize = 1_664;
+
+/// A flow that the kernel should deliver to one worker from now on; `None` forgets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steer {
+    pub path: Path,
+    pub owner: Option<u8>,
+}
+
+/// What a publication belongs to.
+struct Published {
+    publication: Publication,
+    client: usize,
+    /// Waits in `moved`.
+    has_moved: bool,
+}
+
+struct Subscribed {
+    subscription: Subscription,
+    client: usize,
+}
+
+/// A track log that this worker reads, and for whom.
+struct Reading {
+    feed: Feed,
+    subscriptions: Vec<usize>,
+    /// Waits in `dirty`.
+    is_dirty: bool,
+}
+
+pub struct Engine {
+    slot: u8,
+    slots: u8,
+    arena: Arena,
+    contexts: DtlsContexts,
+    limits: Limits,
+    max_transports: usize,
+    max_handshakes: usize,
+    stats: Stats,
+
+    clients: Slab<Client>,
+    client_by_id: HashMap<u64, usize>,
+    client_by_ufrag: HashMap<String, usize>,
+    client_by_path: HashMap<Path, usize>,
+    handshakes: usize,
+
+    publications: Slab<Published>,
+    publication_by_id: HashMap<u64, usize>,
+    publication_by_log: HashMap<u32, usize>,
+
+    subscriptions: Slab<Subscribed>,
+    subscription_by_id: HashMap<u64, usize>,
+    readings: HashMap<u32, Reading>,
+
+    /// Publications with packets that nobody was told of yet.
+    moved: Vec<usize>,
+    /// Logs with packets to fan out.
+    dirty: VecDeque<u32>,
+    /// The log whose batch lies in `batch`, and how many of its subscriptions have had it.
+    fanning: Option<(u32, usize)>,
+    /// Subscriptions with repairs or a replay to send.
+    owing: Vec<usize>,
+    /// Logs whose key frame somebody waits for, to be passed on.
+    wanted: Vec<u32>,
+    batch: Scratch,
+    single: Scratch,
+
+    deadlines: Deadlines,
+    /// Logs that were not open yet when a subscription was attached are tried again at this time.
+    reconnect_at: Option<Time>,
+    outbox: Outbox,
+    events: VecDeque<Event>,
+    steering: VecDeque<Steer>,
+    doorbells: u64,
+}
+
+impl Engine {
+    /// Fails when the certificate or key does not parse, or the slot numbers do not fit the arena.
+    pub fn new(config: EngineConfig, arena: Arena) -> Result<Engine, String> {
+        let slots = arena.parameters().slots;
+        if config.slot >= config.slots || u32::from(config.slots) != slots {
+            return Err(format!("slot {} of {} does not fit an arena of {slots} slots", config.slot, config.slots));
+        }
+        let contexts = DtlsContexts::new(&config.certificate_pem, &config.private_key_pem)?;
+        let limits = Limits {
+            max_addresses: config.max_addresses as usize,
+            max_streams: config.max_streams as usize,
+            ice_timeout: Span::from_millis(config.ice_timeout_ms),
+            handshake_timeout: Span::from_millis(config.handshake_timeout_ms),
+            consent_timeout: Span::from_millis(config.consent_timeout_ms),
+            media_timeout: Span::from_millis(config.media_timeout_ms),
+        };
+        // What a predecessor of this slot left is nobody's now.
+        arena.addresses().remove_slot(config.slot);
+        let stats = Stats::new(arena.clone(), config.slot);
+        for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions] {
+            stats.set(gauge, 0);
+        }
+        Ok(Engine {
+            slot: config.slot,
+            slots: config.slots,
+            contexts,
+            limits,
+            max_transports: config.max_transports as usize,
+            max_handshakes: config.max_handshakes as usize,
+            stats,
+            arena,
+            clients: Slab::new(),
+            client_by_id: HashMap::new(),
+            client_by_ufrag: HashMap::new(),
+            client_by_path: HashMap::new(),
+            handshakes: 0,
+            publications: Slab::new(),
+            publication_by_id: HashMap::new(),
+            publication_by_log: HashMap::new(),
+            subscriptions: Slab::new(),
+            subscription_by_id: HashMap::new(),
+            readings: HashMap::new(),
+            moved: Vec::new(),
+            dirty: VecDeque::new(),
+            fanning: None,
+            owing: Vec::new(),
+            wanted: Vec::new(),
+            batch: Scratch::new(BATCH),
+            single: Scratch::new(BATCH),
+            deadlines: Deadlines::default(),
+            reconnect_at: None,
+            outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
+            events: VecDeque::new(),
+            steering: VecDeque::new(),
+            doorbells: 0,
+        })
+    }
+
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Slots whose doorbell is to be rung, one bit each, when they sleep.
+    pub fn take_doorbells(&mut self) -> u64 {
+        std::mem::take(&mut self.doorbells)
+    }
+
+    pub fn take_steering(&mut self) -> Option<Steer> {
+        self.steering.pop_front()
+    }
+
+    /// When to call `handle_deadlines` at the latest.
+    pub fn next_deadline(&mut self) -> Option<Time> {
+        [self.deadlines.earliest(), self.reconnect_at].into_iter().flatten().min()
+    }
+
+    /// Does what is due: timeouts, consent, retransmission of handshakes, feedback to publishers, sender reports.
+    pub fn handle_deadlines(&mut self, now: Time) {
+        while let Some(key) = self.deadlines.take_due(now) {
+            if !self.clients.contains(key) {
+                continue;
+            }
+            self.clients[key].transport.handle_deadline(now, &mut self.outbox);
+            self.pump(now, key);
+            if self.clients.contains(key) {
+                self.report(now, key);
+                self.schedule(now, key);
+            }
+        }
+        if self.reconnect_at.is_some_and(|at| at <= now) {
+            self.reconnect(now);
+        }
+    }
+
+    /// Ends every transport politely; the events say so, the outbox holds the farewells.
+    pub fn close(&mut self, now: Time) {
+        let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.say_bye(key);
+            self.clients[key].transport.close(now, &mut self.outbox);
+            self.pump(now, key);
+        }
+    }
+
+    fn schedule(&mut self, now: Time, key: usize) {
+        let client = &self.clients[key];
+        let publications = client.publications.iter().map(|key| self.publications[*key].publication.next_deadline());
+        let subscriptions =
+            client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.next_deadline());
+        let rest = [client.transport.next_deadline(), client.arrivals.next_deadline()].into_iter();
+        if let Some(at) = publications.chain(subscriptions).chain(rest).flatten().min() {
+            // What could not be said just now is not tried again within the same wake-up.
+            self.deadlines.wake_by(key, at.max(now + BREATH));
+        }
+    }
+
+    /// Carries out what a transport says after it was touched.
+    fn pump(&mut self, now: Time, key: usize) {
+        while let Some(event) = self.clients[key].transport.next_event() {
+            let transport = self.clients[key].transport.id();
+            match event {
+                TransportEvent::AddressProven(path) => self.handle_proven(key, path),
+                TransportEvent::AddressForgotten(path) => self.handle_forgotten(key, path),
+                TransportEvent::UfragForgotten(ufrag) => {
+                    self.clients[key].ufrags.retain(|known| *known != ufrag);
+                    self.client_by_ufrag.remove(&ufrag);
+                }
+                TransportEvent::Connected { profile, dtls_version, handshake } => {
+                    self.stats.add(Counter::HandshakesDone, 1);
+                    self.stats.add(Counter::HandshakeMicroseconds, handshake.0);
+                    self.clients[key].profile = Some(profile.name().to_owned());
+                    self.events.push_back(Event::TransportConnected(TransportConnected {
+                        transport,
+                        srtp_profile: profile.name().to_owned(),
+                        dtls_version: dtls_version.to_owned(),
+                        handshake_us: handshake.0,
+                    }));
+                    for subscription in self.clients[key].subscriptions.clone() {
+                        self.join(now, subscription);
+                    }
+                }
+                TransportEvent::Stalled(cause) => {
+                    self.stats.count_failure(cause);
+                    self.events.push_back(Event::TransportStalled(TransportStalled { transport, cause }));
+                }
+                TransportEvent::Closed(cause) => {
+                    self.remove_client(key, cause);
+                    return;
+                }
+            }
+        }
+        self.count_handshakes(key);
+    }
+
+    fn handle_proven(&mut self, key: usize, path: Path) {
+        self.clients[key].paths.push(path);
+        self.client_by_path.insert(path, key);
+        self.arena.addresses().insert(path.socket.0, path.remote, self.slot);
+        self.steering.push_back(Steer { path, owner: Some(self.slot) });
+    }
+
+    fn handle_forgotten(&mut self, key: usize, path: Path) {
+        self.clients[key].paths.retain(|known| *known != path);
+        if self.client_by_path.get(&path) == Some(&key) {
+            self.client_by_path.remove(&path);
+            self.arena.addresses().remove(path.socket.0, &path.remote, self.slot);
+            self.steering.push_back(Steer { path, owner: None });
+        }
+    }
+
+    fn remove_client(&mut self, key: usize, cause: Cause) {
+        for publication in std::mem::take(&mut self.clients[key].publications) {
+            self.remove_publication(publication);
+        }
+        for subscription in std::mem::take(&mut self.clients[key].subscriptions) {
+            self.remove_subscription(subscription);
+        }
+        for path in self.clients[key].paths.clone() {
+            self.handle_forgotten(key, path);
+        }
+        self.deadlines.forget(key);
+        let client = self.clients.remove(key);
+        if client.is_handshaking {
+            self.handshakes -= 1;
+        }
+        let transport = client.transport.id();
+        self.client_by_id.remove(&transport);
+        for ufrag in client.ufrags {
+            self.client_by_ufrag.remove(&ufrag);
+        }
+        if cause.is_failure() {
+            self.stats.count_failure(cause);
+        }
+        self.stats.set(Counter::Transports, self.clients.len() as u64);
+        self.events.push_back(Event::TransportClosed(TransportClosed { transport, cause }));
+    }
+
+    fn count_drop(&mut self, key: Option<usize>, drop: Drop) {
+        self.stats.count_drop(drop);
+        if let Some(key) = key {
+            self.clients[key].traffic.count_drop(drop);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What the control plane wants done, one arm a command. A command that cannot be carried out changes nothing and comes
+//! back as `CommandFailed` with its reason.
+
+use super::{Client, Counter, Engine, Feed, Publication, Published, Reading, Subscribed, Subscription};
+use crate::command::{Attach, Command, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe};
+use crate::event::{CommandFailed, Event, TransportReport};
+use crate::time::Time;
+use crate::transport::Transport;
+
+impl Engine {
+    /// Carries out one command.
+    pub fn handle_command(&mut self, now: Time, command: Command) {
+        let (name, id, result) = match command {
+            Command::OpenTransport(open) => ("OpenTransport", open.transport, self.open_transport(now, open)),
+            Command::RestartIce(restart) => ("RestartIce", restart.transport, self.restart_ice(now, &restart)),
+            Command::CloseTransport(close) => {
+                ("CloseTransport", close.transport, self.close_transport(now, close.transport))
+            }
+            Command::Publish(publish) => ("Publish", publish.publication, self.publish(now, &publish)),
+            Command::Unpublish(unpublish) => {
+                ("Unpublish", unpublish.publication, self.unpublish(unpublish.publication))
+            }
+            Command::Subscribe(subscribe) => ("Subscribe", subscribe.subscription, self.subscribe(&subscribe)),
+            Command::Attach(attach) => ("Attach", attach.subscription, self.attach(now, &attach)),
+            Command::Detach(detach) => ("Detach", detach.subscription, self.detach(detach.subscription)),
+            Command::Unsubscribe(unsubscribe) => {
+                ("Unsubscribe", unsubscribe.subscription, self.unsubscribe(unsubscribe.subscription))
+            }
+            Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
+        };
+        if let Err(reason) = result {
+            self.events.push_back(Event::CommandFailed(CommandFailed { command: name.to_owned(), id, reason }));
+        }
+    }
+
+    fn open_transport(&mut self, now: Time, open: OpenTransport) -> Result<(), String> {
+        if self.clients.len() >= self.max_transports {
+            return Err(format!("the engine holds {} transports, its limit", self.max_transports));
+        }
+        if self.client_by_id.contains_key(&open.transport) {
+            return Err("the transport is open already".to_owned());
+        }
+        if self.client_by_ufrag.contains_key(&open.local_ufrag) {
+            return Err("the local ufrag is taken".to_owned());
+        }
+        let transport = Transport::new(now, &open, &self.contexts, &self.limits)?;
+        let client = Client::new(transport, open.local_ufrag.clone(), self.limits.max_streams);
+        let key = self.clients.insert(client);
+        self.client_by_id.insert(open.transport, key);
+        self.client_by_ufrag.insert(open.local_ufrag, key);
+        self.stats.set(Counter::Transports, self.clients.len() as u64);
+        self.schedule(now, key);
+        Ok(())
+    }
+
+    fn restart_ice(&mut self, now: Time, restart: &RestartIce) -> Result<(), String> {
+        let key = self.client_key(restart.transport)?;
+        if self.client_by_ufrag.contains_key(&restart.local_ufrag) {
+            return Err("the local ufrag is taken".to_owned());
+        }
+        self.clients[key].transport.restart_ice(now, restart);
+        self.clients[key].ufrags.push(restart.local_ufrag.clone());
+        self.client_by_ufrag.insert(restart.local_ufrag.clone(), key);
+        self.pump(now, key);
+        Ok(())
+    }
+
+    fn close_transport(&mut self, now: Time, transport: u64) -> Result<(), String> {
+        let key = self.client_key(transport)?;
+        self.say_bye(key);
+        self.clients[key].transport.close(now, &mut self.outbox);
+        self.pump(now, key);
+        Ok(())
+    }
+
+    fn publish(&mut self, now: Time, publish: &Publish) -> Result<(), String> {
+        let client = self.client_key(publish.transport)?;
+        if self.publication_by_id.contains_key(&publish.publication) {
+            return Err("the publication is open already".to_owned());
+        }
+        if let Some(taken) =
+            publish.encodings.iter().find(|encoding| self.publication_by_log.contains_key(&encoding.log))
+        {
+            return Err(format!("track log {} is in use", taken.log));
+        }
+        let publication = Publication::new(publish, &self.arena, self.slot)?;
+        let place = self.publications.insert(Published { publication, client, has_moved: false });
+        self.publication_by_id.insert(publish.publication, place);
+        for encoding in &publish.encodings {
+            self.publication_by_log.insert(encoding.log, place);
+        }
+        self.clients[client].publications.push(place);
+        self.clients[client].streams.add(publish);
+        self.clients[client].handle_published(publish);
+        self.stats.set(Counter::Publications, self.publications.len() as u64);
+        // Subscribers may have been attached before the log was there.
+        self.reconnect(now);
+        Ok(())
+    }
+
+    fn unpublish(&mut self, publication: u64) -> Result<(), String> {
+        let place = *self.publication_by_id.get(&publication).ok_or("no such publication")?;
+        let client = self.publications[place].client;
+        self.clients[client].publications.retain(|known| *known != place);
+        self.clients[client].streams.remove(publication);
+        self.remove_publication(place);
+        Ok(())
+    }
+
+    pub(super) fn remove_publication(&mut self, place: usize) {
+        let published = self.publications.remove(place);
+        self.publication_by_id.remove(&published.publication.id());
+        self.publication_by_log.retain(|_, owner| *owner != place);
+        self.moved.retain(|moved| *moved != place);
+        published.publication.close();
+        self.stats.set(Counter::Publications, self.publications.len() as u64);
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), String> {
+        let client = self.client_key(subscribe.transport)?;
+        if self.subscription_by_id.contains_key(&subscribe.subscription) {
+            return Err("the subscription is open already".to_owned());
+        }
+        let key = self.subscriptions.insert(Subscribed { subscription: Subscription::new(subscribe), client });
+        self.subscription_by_id.insert(subscribe.subscription, key);
+        self.clients[client].subscriptions.push(key);
+        self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
+        Ok(())
+    }
+
+    fn attach(&mut self, now: Time, attach: &Attach) -> Result<(), String> {
+        let key = self.subscription_key(attach.subscription)?;
+        if let Some(log) = attach.logs.iter().find(|log| **log >= self.arena.logs()) {
+            return Err(format!("track log {log} does not exist"));
+        }
+        self.stop_reading(key);
+        self.subscriptions[key].subscription.attach(attach);
+        for log in &attach.logs {
+            self.read_log(now, *log, attach.publication, key);
+        }
+        self.join(now, key);
+        let client = self.subscriptions[key].client;
+        self.schedule(now, client);
+        Ok(())
+    }
+
+    fn read_log(&mut self, now: Time, log: u32, publication: u64, key: usize) {
+        if self.readings.get(&log).is_some_and(|reading| reading.feed.publication() != publication) {
+            // The log lives again for another publication: who still waits on the old one has nothing to wait for.
+            for stale in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
+                self.subscriptions[stale].subscription.detach();
+            }
+            self.close_reading(log);
+        }
+        let reading = self.readings.entry(log).or_insert_with(|| Reading {
+            feed: Feed::open(&self.arena, log, publication, self.slot),
+            subscriptions: Vec::new(),
+            is_dirty: false,
+        });
+        reading.subscriptions.push(key);
+        if reading.feed.owner().is_none() {
+            self.reconnect_soon(now);
+        }
+    }
+
+    fn detach(&mut self, subscription: u64) -> Result<(), String> {
+        let key = self.subscription_key(subscription)?;
+        self.stop_reading(key);
+        self.subscriptions[key].subscription.detach();
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, subscription: u64) -> Result<(), String> {
+        let key = self.subscription_key(subscription)?;
+        let client = self.subscriptions[key].client;
+        self.send_rtcp(client, |engine, writer| engine.write_bye(key, writer));
+        self.clients[client].subscriptions.retain(|known| *known != key);
+        self.remove_subscription(key);
+        Ok(())
+    }
+
+    pub(super) fn remove_subscription(&mut self, key: usize) {
+        self.stop_reading(key);
+        self.owing.retain(|owing| *owing != key);
+        let subscribed = self.subscriptions.remove(key);
+        self.subscription_by_id.remove(&subscribed.subscription.id());
+        self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
+    }
+
+    fn stop_reading(&mut self, key: usize) {
+        for log in self.subscriptions[key].subscription.logs().to_vec() {
+            let Some(reading) = self.readings.get_mut(&log) else { continue };
+            let Some(place) = reading.subscriptions.iter().position(|known| *known == key) else { continue };
+            reading.subscriptions.remove(place);
+            if reading.subscriptions.is_empty() {
+                self.close_reading(log);
+            } else if let Some((fanning, next)) = &mut self.fanning
+                && *fanning == log
+                && place < *next
+            {
+                *next -= 1;
+            }
+        }
+    }
+
+    fn close_reading(&mut self, log: u32) {
+        if let Some(reading) = self.readings.remove(&log) {
+            reading.feed.close();
+        }
+        if self.fanning.is_some_and(|(fanning, _)| fanning == log) {
+            self.fanning = None;
+        }
+    }
+
+    fn report_transport(&mut self, ask: ReportTransport) -> Result<(), String> {
+        let client = &self.clients[self.client_key(ask.transport)?];
+        let publications = client.publications.iter().map(|key| self.publications[*key].publication.report());
+        let subscriptions = client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.report());
+        self.events.push_back(Event::TransportReport(TransportReport {
+            transport: ask.transport,
+            request: ask.request,
+            state: client.transport.phase().label().to_owned(),
+            remote_address: client.transport.path().map(|path| path.remote.to_string()),
+            srtp_profile: client.profile.clone(),
+            packets_received: client.traffic.packets_received,
+            bytes_received: client.traffic.bytes_received,
+            packets_sent: client.traffic.packets_sent,
+            bytes_sent: client.traffic.bytes_sent,
+            drops: client.traffic.drops(),
+            round_trip_ms: client.round_trip_ms,
+            publications: publications.collect(),
+            subscriptions: subscriptions.collect(),
+        }));
+        Ok(())
+    }
+
+    fn client_key(&self, transport: u64) -> Result<usize, String> {
+        self.client_by_id.get(&transport).copied().ok_or_else(|| "no such transport".to_owned())
+    }
+
+    fn subscription_key(&self, subscription: u64) -> Result<usize, String> {
+        self.subscription_by_id.get(&subscription).copied().ok_or_else(|| "no such subscription".to_owned())
+    }
+}

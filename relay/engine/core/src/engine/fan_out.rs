@@ -1,0 +1,281 @@
+//! A packet's way out: from the track logs that moved, to each subscription on this worker, sealed into the outbox. One
+//! log's batch goes whole to one subscription before the next, so that a viewer's packets lie together and leave as one
+//! send. When the outbox is full the work stops where it is and goes on after the caller has sent.
+//!
+//! ```text
+//! moved publications ─► messages to other slots
+//!                    └► dirty logs ─► batch ─► for each subscription: select, write, seal ─► outbox
+//! ```
+
+use super::{BATCH, Client, Counter, DATAGRAM_ROOM, Engine, Subscription};
+use crate::drop::Drop;
+use crate::forward::feed::LoggedPacket;
+use crate::message::Message;
+use crate::outbox::Outbox;
+use crate::stats::Stats;
+use crate::time::{Span, Time};
+
+/// A publication is announced and opened within a few milliseconds of each other, in either order.
+const RECONNECT: Span = Span::from_millis(10);
+
+impl Engine {
+    /// Fans out what became ready. True when the outbox filled up first: send it, then call again.
+    pub fn flush(&mut self, now: Time) -> bool {
+        self.announce_moved();
+        if !self.settle_owing(now) {
+            return true;
+        }
+        loop {
+            let (log, next) = match self.fanning.take() {
+                Some(fanning) => fanning,
+                None => match self.next_batch() {
+                    Some(log) => (log, 0),
+                    None => return false,
+                },
+            };
+            if !self.fan_out(now, log, next) {
+                return true;
+            }
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, log: u32) {
+        if let Some(reading) = self.readings.get_mut(&log)
+            && !reading.is_dirty
+        {
+            reading.is_dirty = true;
+            self.dirty.push_back(log);
+        }
+    }
+
+    fn announce_moved(&mut self) {
+        for place in std::mem::take(&mut self.moved) {
+            let Some(published) = self.publications.get_mut(place) else { continue };
+            published.has_moved = false;
+            // At most three encodings.
+            let mut logs = [(0, 0); 4];
+            let mut count = 0;
+            published.publication.take_moved(|log, interested| {
+                if count < logs.len() {
+                    logs[count] = (log, interested);
+                    count += 1;
+                }
+            });
+            for (log, interested) in logs.into_iter().take(count) {
+                let mut others = interested & !(1 << self.slot);
+                while others != 0 {
+                    let slot = others.trailing_zeros() as u8;
+                    others &= others - 1;
+                    if slot < self.slots {
+                        self.tell(slot, Message::LogMoved(log));
+                    }
+                }
+                self.mark_dirty(log);
+            }
+        }
+    }
+
+    /// Reads the next dirty log's packets into `batch`.
+    fn next_batch(&mut self) -> Option<u32> {
+        while let Some(log) = self.dirty.pop_front() {
+            let Some(reading) = self.readings.get_mut(&log) else { continue };
+            let overtaken = reading.feed.next_batch(&mut self.batch);
+            for _ in 0..overtaken {
+                self.stats.count_drop(Drop::LogOvertaken);
+            }
+            reading.is_dirty = reading.feed.has_more();
+            if reading.is_dirty {
+                self.dirty.push_back(log);
+            }
+            if !self.batch.is_empty() {
+                return Some(log);
+            }
+        }
+        None
+    }
+
+    /// Gives the batch to the log's subscriptions from `next` on; false when the outbox filled up.
+    fn fan_out(&mut self, now: Time, log: u32, next: usize) -> bool {
+        let Some(reading) = self.readings.get_mut(&log) else { return true };
+        for (place, key) in reading.subscriptions.iter().enumerate().skip(next) {
+            if !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
+                self.fanning = Some((log, place));
+                return false;
+            }
+            let subscribed = &mut self.subscriptions[*key];
+            let client = &mut self.clients[subscribed.client];
+            for packet in self.batch.packets() {
+                let sent = forward(now, &mut subscribed.subscription, client, &packet, &mut self.outbox, &self.stats);
+                if let Err(drop) = sent {
+                    self.stats.count_drop(drop);
+                }
+            }
+            if let Some(at) = subscribed.subscription.next_deadline() {
+                self.deadlines.wake_by(subscribed.client, at);
+            }
+            if let Some(wanted) = subscribed.subscription.key_frame_wanted() {
+                self.wanted.push(wanted);
+            }
+        }
+        self.pass_on_wishes(now);
+        true
+    }
+
+    /// Passes wishes for key frames on to whoever writes the log, at a bounded rate.
+    fn pass_on_wishes(&mut self, now: Time) {
+        while let Some(log) = self.wanted.pop() {
+            let Some(reading) = self.readings.get_mut(&log) else { continue };
+            if !reading.feed.want_key_frame(now) {
+                continue;
+            }
+            match reading.feed.owner() {
+                Some(owner) if owner == self.slot => self.want_key_frame(now, log),
+                Some(owner) if owner < self.slots => self.tell(owner, Message::KeyFrameWanted(log)),
+                _ => {}
+            }
+        }
+    }
+
+    /// A subscription's wish that no packet of its log brought up: at attaching, and on PLI.
+    pub(super) fn pass_on_wish_of(&mut self, now: Time, key: usize) {
+        self.wanted.extend(self.subscriptions[key].subscription.key_frame_wanted());
+        self.pass_on_wishes(now);
+    }
+
+    /// A log of ours has to show a key frame soon.
+    pub(super) fn want_key_frame(&mut self, now: Time, log: u32) {
+        let Some(&place) = self.publication_by_log.get(&log) else { return };
+        let published = &mut self.publications[place];
+        published.publication.want_key_frame(now, log);
+        if let Some(at) = published.publication.next_deadline() {
+            self.deadlines.wake_by(published.client, at);
+        }
+    }
+
+    /// Starts a connected subscription at its publication's last key frame, where that is possible.
+    pub(super) fn join(&mut self, now: Time, key: usize) {
+        let subscribed = &mut self.subscriptions[key];
+        if !self.clients[subscribed.client].transport.is_connected() {
+            return;
+        }
+        let readings = &self.readings;
+        subscribed.subscription.join(now, &mut self.single, |log| readings.get(&log).map(|reading| &reading.feed));
+        self.owe(key);
+        self.pass_on_wish_of(now, key);
+    }
+
+    /// Has `flush` look at this subscription's replay and repairs.
+    pub(super) fn owe(&mut self, key: usize) {
+        if !self.owing.contains(&key) {
+            self.owing.push(key);
+        }
+    }
+
+    /// Sends replays and repairs; false when the outbox filled up.
+    fn settle_owing(&mut self, now: Time) -> bool {
+        while let Some(&key) = self.owing.last() {
+            if !self.settle(now, key) {
+                return false;
+            }
+            self.owing.pop();
+        }
+        true
+    }
+
+    fn settle(&mut self, now: Time, key: usize) -> bool {
+        let Some(subscribed) = self.subscriptions.get_mut(key) else { return true };
+        let subscription = &mut subscribed.subscription;
+        let client = &mut self.clients[subscribed.client];
+        while let Some(replay) = subscription.next_replay() {
+            if !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
+                return false;
+            }
+            let Some(reading) = self.readings.get(&replay.log) else {
+                subscription.set_replay(None);
+                break;
+            };
+            let rest = reading.feed.replay(replay.position, &mut self.single);
+            for packet in self.single.packets() {
+                if let Err(drop) = forward(now, subscription, client, &packet, &mut self.outbox, &self.stats) {
+                    self.stats.count_drop(drop);
+                }
+            }
+            subscription.set_replay(rest);
+        }
+        while subscription.has_repairs() {
+            if !self.outbox.has_room(1, DATAGRAM_ROOM) {
+                return false;
+            }
+            let Some(repair) = subscription.next_repair() else { break };
+            let repaired = match self.readings.get(&repair.log) {
+                Some(reading) => reading.feed.read(repair.index, &mut self.single),
+                None => Err(Drop::LogOvertaken),
+            };
+            let sent = repaired.and_then(|()| {
+                let packet = self.single.get(0).ok_or(Drop::LogOvertaken)?;
+                let path = client.transport.path().ok_or(Drop::NotConnected)?;
+                let buffer = self.outbox.reserve(DATAGRAM_ROOM).ok_or(Drop::OutboxFull)?;
+                let outgoing = subscription.write_repair(now, &repair, &packet, buffer)?;
+                let len = client.transport.seal_rtp(outgoing.index, buffer, outgoing.len)?;
+                self.outbox.commit(path, len);
+                client.count_sent(len);
+                self.stats.add(Counter::PacketsForwarded, 1);
+                self.stats.add(Counter::PacketsRetransmitted, 1);
+                Ok(())
+            });
+            if let Err(drop) = sent {
+                self.stats.count_drop(drop);
+            }
+        }
+        true
+    }
+
+    /// Opens the logs that were not there when their subscriptions were attached.
+    pub(super) fn reconnect(&mut self, now: Time) {
+        self.reconnect_at = None;
+        let mut connected = Vec::new();
+        for (log, reading) in &mut self.readings {
+            if reading.feed.owner().is_some() {
+                continue;
+            }
+            if reading.feed.connect(&self.arena) {
+                connected.push(*log);
+            } else {
+                self.reconnect_at = Some(now + RECONNECT);
+            }
+        }
+        for log in connected {
+            for key in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
+                self.join(now, key);
+            }
+            self.mark_dirty(log);
+        }
+    }
+
+    pub(super) fn reconnect_soon(&mut self, now: Time) {
+        self.reconnect_at.get_or_insert(now + RECONNECT);
+    }
+}
+
+/// One packet to one subscription.
+fn forward(
+    now: Time,
+    subscription: &mut Subscription,
+    client: &mut Client,
+    packet: &LoggedPacket<'_>,
+    outbox: &mut Outbox,
+    stats: &Stats,
+) -> Result<(), Drop> {
+    if !client.transport.is_connected() {
+        return Err(Drop::NotConnected);
+    }
+    let path = client.transport.path().ok_or(Drop::NotConnected)?;
+    let selected = subscription.select(packet)?;
+    let buffer = outbox.reserve(DATAGRAM_ROOM).ok_or(Drop::OutboxFull)?;
+    let outgoing = subscription.write(now, packet, selected, buffer)?;
+    let len = client.transport.seal_rtp(outgoing.index, buffer, outgoing.len)?;
+    outbox.commit(path, len);
+    client.count_sent(len);
+    stats.add(Counter::PacketsForwarded, 1);
+    Ok(())
+}

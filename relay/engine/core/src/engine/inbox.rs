@@ -1,0 +1,54 @@
+//! What other workers left for this one in the arena: messages, and datagrams that they received for it. Bounded work a
+//! round; what is left is there the next time.
+
+use millrace_arena::MAX_DATAGRAM;
+
+use super::Engine;
+use super::ingress::path_of;
+use crate::message::Message;
+use crate::time::Time;
+
+/// From one worker in one round; the rings hold more, and the round after this one comes at once.
+const MESSAGES_A_ROUND: usize = 4_096;
+const DATAGRAMS_A_ROUND: usize = 256;
+
+impl Engine {
+    /// Takes what the other slots left.
+    pub fn handle_inbox(&mut self, now: Time) {
+        let mut datagram = [0; MAX_DATAGRAM];
+        for from in 0..self.slots {
+            if from == self.slot {
+                continue;
+            }
+            for _ in 0..MESSAGES_A_ROUND {
+                let Some(word) = self.arena.messages(from, self.slot).receive() else { break };
+                self.handle_message(now, word);
+            }
+            for _ in 0..DATAGRAMS_A_ROUND {
+                let popped = self.arena.handover(from, self.slot).pop(&mut datagram);
+                let Some((socket, remote, len)) = popped else { break };
+                self.handle_handed_over(now, path_of(socket, remote), &mut datagram[..len]);
+            }
+        }
+    }
+
+    /// Whether `handle_inbox` would find something.
+    pub fn has_inbox(&self) -> bool {
+        !self.arena.inbox_is_empty(self.slot)
+    }
+
+    fn handle_message(&mut self, now: Time, word: u64) {
+        match Message::decode(word) {
+            Some(Message::LogMoved(log)) => self.mark_dirty(log),
+            Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
+            None => {}
+        }
+    }
+
+    /// Tells another slot something; a full ring loses it, and its reader catches up with the next.
+    pub(super) fn tell(&mut self, slot: u8, message: Message) {
+        if self.arena.messages(self.slot, slot).send(message.encode()) {
+            self.doorbells |= 1 << slot;
+        }
+    }
+}

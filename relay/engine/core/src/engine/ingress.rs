@@ -1,0 +1,195 @@
+//! A datagram's way in: whose it is (RFC 7983), then ICE, DTLS, or opened and into its publication. What is another
+//! slot's goes there through the arena. Every refusal is counted, none is answered.
+
+use super::{Counter, Engine};
+use crate::drop::Drop;
+use crate::event::{Event, PublicationStarted};
+use crate::outbox::{Path, SocketIndex};
+use crate::rtp::{self, Header};
+use crate::time::Time;
+use crate::transport::demux::{Kind, classify};
+use crate::transport::{Phase, stun};
+
+impl Engine {
+    /// Takes one datagram from the wire; `datagram` is scratch that is decrypted in place.
+    pub fn handle_datagram(&mut self, now: Time, path: Path, datagram: &mut [u8]) {
+        self.stats.add(Counter::DatagramsReceived, 1);
+        self.stats.add(Counter::BytesReceived, datagram.len() as u64);
+        let handled = match classify(datagram) {
+            Kind::Stun => self.handle_stun(now, path, datagram, true),
+            Kind::Unknown => Err((None, Drop::NotDemuxed)),
+            kind => self.handle_owned(now, path, datagram, kind),
+        };
+        if let Err((key, drop)) = handled {
+            self.count_drop(key, drop);
+        }
+    }
+
+    /// Takes a datagram that another worker received and handed over.
+    pub(super) fn handle_handed_over(&mut self, now: Time, path: Path, datagram: &mut [u8]) {
+        self.stats.add(Counter::TakenOver, 1);
+        let handled = match classify(datagram) {
+            Kind::Stun => self.handle_stun(now, path, datagram, false),
+            Kind::Unknown => Err((None, Drop::NotDemuxed)),
+            // Handed over because the address table named us; if the client left meanwhile, nobody wants it.
+            kind => match self.client_by_path.get(&path) {
+                Some(key) => self.handle_client_datagram(now, *key, path, datagram, kind),
+                None => Err((None, Drop::UnknownSource)),
+            },
+        };
+        if let Err((key, drop)) = handled {
+            self.count_drop(key, drop);
+        }
+    }
+
+    fn handle_stun(
+        &mut self,
+        now: Time,
+        path: Path,
+        datagram: &mut [u8],
+        may_hand_over: bool,
+    ) -> Result<(), (Option<usize>, Drop)> {
+        let message = stun::Message::parse(datagram).map_err(|_| (None, Drop::StunMalformed))?;
+        if !message.is_binding_request() {
+            return Err((None, Drop::StunMalformed));
+        }
+        let ufrag = message.server_ufrag().ok_or((None, Drop::StunMalformed))?;
+        let Some(&key) = self.client_by_ufrag.get(ufrag) else {
+            return match slot_of(ufrag) {
+                Some(slot) if may_hand_over && slot != self.slot && slot < self.slots => {
+                    self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+                }
+                _ => Err((None, Drop::StunUnknownUfrag)),
+            };
+        };
+        self.stats.add(Counter::StunRequests, 1);
+        let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
+        self.pump(now, key);
+        if self.clients.contains(key) {
+            self.schedule(now, key);
+        }
+        handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
+    }
+
+    fn handle_owned(
+        &mut self,
+        now: Time,
+        path: Path,
+        datagram: &mut [u8],
+        kind: Kind,
+    ) -> Result<(), (Option<usize>, Drop)> {
+        if let Some(&key) = self.client_by_path.get(&path) {
+            return self.handle_client_datagram(now, key, path, datagram, kind);
+        }
+        match self.arena.addresses().find(path.socket.0, &path.remote) {
+            Some(slot) if slot != self.slot && slot < self.slots => {
+                self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+            }
+            _ => Err((None, Drop::UnknownSource)),
+        }
+    }
+
+    fn hand_over(&mut self, slot: u8, path: Path, datagram: &[u8]) -> Result<(), Drop> {
+        if !self.arena.handover(self.slot, slot).push(path.socket.0, path.remote, datagram) {
+            return Err(Drop::HandoverFull);
+        }
+        self.stats.add(Counter::HandedOver, 1);
+        self.doorbells |= 1 << slot;
+        Ok(())
+    }
+
+    fn handle_client_datagram(
+        &mut self,
+        now: Time,
+        key: usize,
+        path: Path,
+        datagram: &mut [u8],
+        kind: Kind,
+    ) -> Result<(), (Option<usize>, Drop)> {
+        let client = &mut self.clients[key];
+        client.traffic.packets_received += 1;
+        client.traffic.bytes_received += datagram.len() as u64;
+        let handled = match kind {
+            Kind::Dtls => return self.handle_dtls(now, key, path, datagram),
+            Kind::Rtp => client
+                .transport
+                .open_rtp(now, path, datagram)
+                .and_then(|len| self.handle_rtp(now, key, &datagram[..len])),
+            _ => match client.transport.open_rtcp(now, path, datagram) {
+                Ok(len) => {
+                    self.handle_rtcp(now, key, &datagram[..len]);
+                    Ok(())
+                }
+                Err(drop) => Err(drop),
+            },
+        };
+        handled.map_err(|drop| (Some(key), drop))
+    }
+
+    fn handle_dtls(&mut self, now: Time, key: usize, path: Path, datagram: &[u8]) -> Result<(), (Option<usize>, Drop)> {
+        let client = &mut self.clients[key];
+        if client.transport.phase() == Phase::Checked && self.handshakes >= self.max_handshakes {
+            return Err((Some(key), Drop::TooManyHandshakes));
+        }
+        let handled = client.transport.handle_dtls(now, path, datagram, &mut self.outbox);
+        self.pump(now, key);
+        if self.clients.contains(key) {
+            self.schedule(now, key);
+        }
+        handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
+    }
+
+    /// Keeps the number of handshakes under way in step with this client's phase.
+    pub(super) fn count_handshakes(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        let is_handshaking = client.transport.phase() == Phase::Handshaking;
+        if is_handshaking != client.is_handshaking {
+            client.is_handshaking = is_handshaking;
+            if is_handshaking {
+                self.handshakes += 1;
+            } else {
+                self.handshakes -= 1;
+            }
+        }
+    }
+
+    fn handle_rtp(&mut self, now: Time, key: usize, packet: &[u8]) -> Result<(), Drop> {
+        let header = Header::parse(packet).map_err(|_| Drop::RtpMalformed)?;
+        let client = &mut self.clients[key];
+        if let Some(id) = client.transport_cc
+            && let Some(&[high, low]) = rtp::extensions::find(packet, &header, id)
+        {
+            client.arrivals.record(now, u16::from_be_bytes([high, low]));
+        }
+        client.media_ssrc = header.ssrc;
+        let stream = client.streams.resolve(&header, packet)?;
+        let place = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
+        self.stats.add(Counter::PacketsReceived, 1);
+        let published = &mut self.publications[place];
+        let handled = published.publication.handle_rtp(now, stream.encoding, stream.is_rtx, packet);
+        if handled.is_ok() && !published.has_moved {
+            published.has_moved = true;
+            self.moved.push(place);
+        }
+        if published.publication.take_started() {
+            self.events.push_back(Event::PublicationStarted(PublicationStarted { publication: stream.publication }));
+        }
+        if let Some(at) = published.publication.next_deadline() {
+            self.deadlines.wake_by(key, at);
+        }
+        if let Some(at) = self.clients[key].arrivals.next_deadline() {
+            self.deadlines.wake_by(key, at);
+        }
+        handled
+    }
+}
+
+/// The slot that made this ufrag: its first two hex digits.
+fn slot_of(ufrag: &str) -> Option<u8> {
+    u8::from_str_radix(ufrag.get(..2)?, 16).ok()
+}
+
+/// Where a handed-over datagram came in.
+pub(super) fn path_of(socket: u8, remote: std::net::SocketAddr) -> Path {
+    Path { socket: SocketIndex(socket), remote }
+}
