@@ -25,6 +25,8 @@ const MAX_KEY_FRAME_PACKETS: u64 = 300;
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedPacket<'a> {
     pub log: u32,
+    /// Its place in the order of arrival.
+    pub position: u64,
     pub meta: EntryMeta,
     pub header: Header,
     pub bytes: &'a [u8],
@@ -56,6 +58,7 @@ impl<'a> LoggedPacket<'a> {
 
 #[derive(Clone, Debug)]
 struct Slot {
+    position: u64,
     meta: EntryMeta,
     header: Header,
     elements: [(u8, u16, u8); MAX_ELEMENTS],
@@ -90,7 +93,14 @@ impl Scratch {
         let slot = self.slots.get(at)?;
         let bytes = &self.bytes[at * MAX_PACKET..][..usize::from(slot.meta.len)];
         let elements = &slot.elements[..slot.elements_count];
-        Some(LoggedPacket { log: self.log, meta: slot.meta, header: slot.header, bytes, elements })
+        Some(LoggedPacket {
+            log: self.log,
+            position: slot.position,
+            meta: slot.meta,
+            header: slot.header,
+            bytes,
+            elements,
+        })
     }
 
     /// What was read, in order of arrival.
@@ -108,10 +118,10 @@ impl Scratch {
     }
 
     /// Copies and parses one packet; the writer parsed it before, so that a packet that does not parse was torn.
-    fn read(&mut self, reader: &LogReader, index: u64) -> Result<(), Missing> {
+    fn read(&mut self, reader: &LogReader, position: u64, index: u64) -> Result<(), Missing> {
         let room = &mut self.bytes[self.slots.len() * MAX_PACKET..][..MAX_PACKET];
         let meta = reader.read(index, room)?;
-        let slot = parse(meta, &room[..usize::from(meta.len)]).ok_or(Missing::Overtaken)?;
+        let slot = parse(position, meta, &room[..usize::from(meta.len)]).ok_or(Missing::Overtaken)?;
         self.slots.push(slot);
         Ok(())
     }
@@ -121,13 +131,13 @@ impl Scratch {
         self.clear(0);
         self.bytes[..packet.len()].copy_from_slice(packet);
         let meta = EntryMeta { len: packet.len() as u16, ..EntryMeta::default() };
-        self.slots.push(parse(meta, packet).expect("a test's packet parses"));
+        self.slots.push(parse(0, meta, packet).expect("a test's packet parses"));
     }
 }
 
-fn parse(meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
+fn parse(position: u64, meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
     let header = Header::parse(packet).ok()?;
-    let mut slot = Slot { meta, header, elements: [(0, 0, 0); MAX_ELEMENTS], elements_count: 0 };
+    let mut slot = Slot { position, meta, header, elements: [(0, 0, 0); MAX_ELEMENTS], elements_count: 0 };
     for (id, range) in extensions::iterate(packet, header.extension).take(MAX_ELEMENTS) {
         // A packet of MAX_PACKET bytes: offsets fit 16 bits; RFC 8285: a value has at most 255 bytes.
         slot.elements[slot.elements_count] = (id, range.start as u16, range.len() as u8);
@@ -217,7 +227,7 @@ impl Feed {
         let Some(reader) = &self.reader else { return (position, 0) };
         while position < end && !scratch.is_full() {
             if let Some(index) = reader.arrival(position) {
-                overtaken += u64::from(scratch.read(reader, index).is_err());
+                overtaken += u64::from(scratch.read(reader, position, index).is_err());
                 position += 1;
                 continue;
             }
@@ -237,7 +247,7 @@ impl Feed {
     pub fn read(&self, index: u64, scratch: &mut Scratch) -> Result<(), Drop> {
         scratch.clear(self.log);
         let reader = self.reader.as_ref().ok_or(Drop::LogOvertaken)?;
-        scratch.read(reader, index).map_err(|_| Drop::LogOvertaken)
+        scratch.read(reader, 0, index).map_err(|_| Drop::LogOvertaken)
     }
 
     /// Where to `replay` from so that a decoder can start at once: the last key frame, when it is young and whole.
@@ -253,7 +263,7 @@ impl Feed {
     fn is_whole(&self, reader: &LogReader, first: u64, scratch: &mut Scratch) -> bool {
         for index in first..first + MAX_KEY_FRAME_PACKETS {
             scratch.clear(self.log);
-            match scratch.read(reader, index) {
+            match scratch.read(reader, 0, index) {
                 Ok(()) if scratch.slots[0].meta.flags & MARKER != 0 => return true,
                 Ok(()) => {}
                 Err(_) => return index > first && index > reader.highest(),
@@ -267,7 +277,7 @@ impl Feed {
         let reader = self.reader.as_ref()?;
         let index = reader.arrival(reader.head().checked_sub(1)?)?;
         scratch.clear(self.log);
-        scratch.read(reader, index).ok()?;
+        scratch.read(reader, 0, index).ok()?;
         scratch.slots.first().map(|slot| Time(slot.meta.arrived_us))
     }
 

@@ -2,6 +2,7 @@
 //! Must never know an address, a key or a socket: `engine.rs` joins this half to `transport/`. Read `publication.rs` first,
 //! then `feed.rs` and `subscription.rs`.
 
+pub mod attachment;
 pub mod feed;
 pub mod frame_ids;
 pub mod incoming;

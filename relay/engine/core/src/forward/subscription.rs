@@ -11,58 +11,26 @@
 //! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
 //! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or taken up at once |
 
-use std::collections::VecDeque;
-
 use millrace_arena::{KEY_FRAME_START, SenderReport};
 
-use crate::command::{Attach, Codec, CodecName, Extension, MediaKind, Subscribe};
+use crate::command::{Attach, CodecName, Extension, MediaKind, Subscribe};
 use crate::drop::Drop;
 use crate::event::SubscriptionReport;
 use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::rtp::{Fields, sequence};
 use crate::time::{Span, Time};
 
+use super::attachment::{Attachment, Source, Step};
 use super::feed::{Feed, LoggedPacket, Scratch};
-use super::frame_ids::{FrameIds, Shifts};
-use super::layers::Layers;
-use super::numbering::Numbering;
+use super::frame_ids::FrameIds;
 use super::repairs::Repairs;
 use super::reports::{Mapping, Reports};
 use super::rewrite::{self, ExtensionMap};
 use super::timeline::Timeline;
 
-/// A longer gap than this is no loss but a break: no receiver asks for so many, and its decoder needs a key frame.
-const MAX_GAP: u64 = 1_000;
-/// Sources from before a switch whose packets can still be repaired.
-const MAX_PAST: usize = 2;
 /// A sender report without blocks, and a source description but for its name and what rounds it to a word.
 const SENDER_REPORT_LEN: usize = 28;
 const SDES_LEN: usize = 14;
-
-/// One source as this stream numbers it: a log, from one packet on, of one SSRC.
-#[derive(Clone, Debug)]
-struct Source {
-    log: u32,
-    rank: usize,
-    ssrc: u32,
-    numbering: Numbering,
-    /// outgoing timestamp = source timestamp + this, wrapping.
-    timestamp_shift: u32,
-    shifts: Shifts,
-    since: Time,
-}
-
-#[derive(Debug)]
-struct Attachment {
-    publication: u64,
-    codec: Codec,
-    extensions: ExtensionMap,
-    layers: Layers,
-    source: Option<Source>,
-    past: VecDeque<Source>,
-    /// The viewer asked for a key frame that has not come yet.
-    refresh: bool,
-}
 
 /// A packet that is to be sent, before its bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,23 +162,16 @@ impl Subscription {
     pub fn attach(&mut self, attach: &Attach) {
         self.detach();
         let has_rtx = self.rtx_ssrc.is_some() && attach.codec.rtx_payload_type.is_some();
-        self.attachment = Some(Attachment {
-            publication: attach.publication,
-            codec: attach.codec,
-            // Without RTX a repair is the same packet once more, under the same SRTP index: the bytes have to be the same,
-            // or the key stream is used for two plaintexts. So nothing that depends on the time is written.
-            extensions: ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx),
-            layers: Layers::new(&attach.logs),
-            source: None,
-            past: VecDeque::with_capacity(MAX_PAST),
-            refresh: false,
-        });
+        // Without RTX a repair is the same packet once more, under the same SRTP index: the bytes have to be the same, or
+        // one key stream covers two plaintexts. So nothing that depends on the time is written then.
+        let extensions = ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx);
+        self.attachment = Some(Attachment::new(attach, extensions));
     }
 
     /// Leaves the publication. The stream stays: the next one goes on with its numbers.
     pub fn detach(&mut self) {
-        if let Some(source) = self.attachment.take().and_then(|attachment| attachment.source) {
-            self.next_index = source.numbering.highest_outgoing() + 1;
+        if let Some(attachment) = self.attachment.take() {
+            self.next_index = attachment.next_index().unwrap_or(self.next_index);
         }
         self.replay = None;
         self.repairs.clear();
@@ -220,7 +181,10 @@ impl Subscription {
     /// Looks at the feeds of a publication just attached: a video starts at its last key frame when that is young and whole.
     /// The caller then carries `next_replay` out before it reads those feeds further.
     pub fn join<'a>(&mut self, now: Time, scratch: &mut Scratch, feeds: impl Fn(u32) -> Option<&'a Feed>) {
-        let Some(attachment) = &mut self.attachment else { return };
+        // Who follows already has all that a replay would bring.
+        let Some(attachment) = self.attachment.as_mut().filter(|attachment| attachment.source.is_none()) else {
+            return;
+        };
         for rank in 0..attachment.layers.logs().len() {
             let Some(feed) = feeds(attachment.layers.logs()[rank]) else { continue };
             if let Some(at) = feed.last_arrival(scratch) {
@@ -248,48 +212,17 @@ impl Subscription {
     /// Whether this packet is sent, and under which numbers.
     pub fn select(&mut self, packet: &LoggedPacket<'_>) -> Result<Selected, Drop> {
         let attachment = self.attachment.as_mut().ok_or(Drop::LayerNotSelected)?;
-        let rank = attachment.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
-        if let Some(source) = attachment.source.take_if(|source| source.is_over(packet)) {
-            self.next_index = source.numbering.highest_outgoing() + 1;
-            attachment.keep(source);
-        }
-        let follows = attachment.source.as_ref().is_some_and(|source| source.log == packet.log);
-        if !follows {
-            let current = attachment.source.as_ref().map(|source| source.rank);
-            let is_start = match self.kind {
-                MediaKind::Audio => !packet.payload().is_empty(),
-                MediaKind::Video => packet.has(KEY_FRAME_START),
-            };
-            if !is_start || !attachment.layers.may_switch(current, rank) {
-                let waits = current.is_none_or(|current| rank > current);
-                return Err(if waits { Drop::AwaitsKeyFrame } else { Drop::LayerNotSelected });
-            }
-            if let Some(source) = attachment.source.take() {
-                self.next_index = source.numbering.highest_outgoing() + 1;
-                attachment.keep(source);
-            }
+        if let Step::Begin(rank) = attachment.step(self.kind, packet)? {
+            let outgoing = attachment.next_index().unwrap_or(self.next_index);
+            let (timestamp, rate) = (packet.header.timestamp, attachment.codec.clock_rate);
+            let timestamp_shift = self.timeline.begin(timestamp, packet.meta.arrived_us, rate);
             let descriptor = attachment.extensions.descriptor(packet);
-            attachment.source = Some(Source {
-                log: packet.log,
-                rank,
-                ssrc: packet.header.ssrc,
-                numbering: Numbering::new(packet.meta.index, self.next_index),
-                timestamp_shift: self.timeline.begin(
-                    packet.header.timestamp,
-                    packet.meta.arrived_us,
-                    attachment.codec.clock_rate,
-                ),
-                shifts: self.frame_ids.begin(attachment.codec.name, packet.payload(), descriptor),
-                since: packet.arrived_at(),
-            });
+            let shifts = self.frame_ids.begin(attachment.codec.name, packet.payload(), descriptor);
+            attachment.source = Some(Source::begin(packet, rank, outgoing, timestamp_shift, shifts));
             self.reports.handle_source(packet.arrived_at());
         }
         let source = attachment.source.as_mut().ok_or(Drop::AwaitsKeyFrame)?;
-        if packet.payload().is_empty() && source.numbering.skip(packet.meta.index) {
-            return Err(Drop::RtpPadding);
-        }
-        let index = source.numbering.place(packet.meta.index).ok_or(Drop::RtpTooOld)?;
-        let timestamp = packet.header.timestamp.wrapping_add(source.timestamp_shift);
+        let (index, timestamp) = source.place(packet)?;
         self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
         if packet.has(KEY_FRAME_START) {
             attachment.refresh = false;
@@ -330,15 +263,15 @@ impl Subscription {
 
     /// Takes a generic NACK; what is answered comes out of `next_repair`. Returns how many packets it asked for.
     pub fn handle_nack(&mut self, now: Time, sequences: impl Iterator<Item = u16>) -> u64 {
-        let newest = self.newest_index();
+        let attachment = self.attachment.as_ref();
+        let known = attachment.and_then(|attachment| attachment.next_index().zip(Some(attachment)));
         let mut asked = 0;
         for sequence in sequences {
             asked += 1;
-            if let Some(newest) = newest {
-                let outgoing = sequence::nearest(newest, sequence);
-                if self.find(outgoing).is_some() {
-                    self.repairs.request(now, outgoing, self.reports.round_trip());
-                }
+            let Some((next, attachment)) = known else { continue };
+            let outgoing = sequence::nearest(next, sequence);
+            if attachment.find(outgoing).is_some() {
+                self.repairs.request(now, outgoing, self.reports.round_trip());
             }
         }
         self.counts.nacks_received += asked;
@@ -347,12 +280,13 @@ impl Subscription {
 
     /// The next packet to send again: read it with `Feed::read`, then `write_repair`.
     pub fn next_repair(&mut self) -> Option<Repair> {
-        while let Some(outgoing) = self.repairs.take() {
-            if let Some((source, index)) = self.find(outgoing) {
+        let attachment = self.attachment.as_ref()?;
+        loop {
+            let outgoing = self.repairs.take()?;
+            if let Some((source, index)) = attachment.find(outgoing) {
                 return Some(Repair { log: source.log, index, outgoing });
             }
         }
-        None
     }
 
     /// Whether `next_repair` has something.
@@ -369,7 +303,7 @@ impl Subscription {
         out: &mut [u8],
     ) -> Result<Outgoing, Drop> {
         let attachment = self.attachment.as_ref().ok_or(Drop::LayerNotSelected)?;
-        let (source, _) = self.find(repair.outgoing).ok_or(Drop::LogOvertaken)?;
+        let (source, _) = attachment.find(repair.outgoing).ok_or(Drop::LogOvertaken)?;
         let rtx = self.rtx_ssrc.zip(attachment.codec.rtx_payload_type);
         let sequence = repair.outgoing as u16;
         let original = Fields {
@@ -408,10 +342,8 @@ impl Subscription {
 
     /// The log whose key frame this subscription waits for. Ask while it says so; `Feed::want_key_frame` bounds the asking.
     pub fn key_frame_wanted(&self) -> Option<u32> {
-        let attachment = self.attachment.as_ref().filter(|_| self.kind == MediaKind::Video && self.replay.is_none())?;
-        let source = attachment.source.as_ref();
-        let awaited = attachment.layers.awaited(source.map(|source| source.rank));
-        awaited.or(source.filter(|_| attachment.refresh).map(|source| source.log))
+        let waits = self.kind == MediaKind::Video && self.replay.is_none();
+        self.attachment.as_ref().filter(|_| waits)?.key_frame_wanted()
     }
 
     /// When `write_sender_report` has something to say.
@@ -457,17 +389,13 @@ impl Subscription {
             shift: source.timestamp_shift,
             clock_rate: attachment.codec.clock_rate,
             newest: self.timeline.newest()?,
-            since: source.since,
+            since: Time(source.since_us),
         })
     }
 
-    /// Takes the block about this stream of a viewer's receiver report.
-    pub fn handle_receiver_report(&mut self, now: Time, block: &ReportBlock) {
+    /// Takes the block about this stream of a viewer's receiver report; the round trip, when it has been measured.
+    pub fn handle_report_block(&mut self, now: Time, block: &ReportBlock) -> Option<Span> {
         self.reports.handle_block(now, block);
-    }
-
-    /// From the viewer's receiver reports.
-    pub fn round_trip(&self) -> Option<Span> {
         self.reports.round_trip()
     }
 
@@ -492,39 +420,5 @@ impl Subscription {
             fraction_lost: self.reports.fraction_lost(),
             key_frames_asked: self.counts.key_frames_asked,
         }
-    }
-
-    /// The highest outgoing index so far.
-    fn newest_index(&self) -> Option<u64> {
-        let attachment = self.attachment.as_ref()?;
-        attachment.sources().next().map(|source| source.numbering.highest_outgoing())
-    }
-
-    /// The source and its index behind an outgoing index.
-    fn find(&self, outgoing: u64) -> Option<(&Source, u64)> {
-        let attachment = self.attachment.as_ref()?;
-        attachment.sources().find_map(|source| Some((source, source.numbering.source(outgoing)?)))
-    }
-}
-
-impl Attachment {
-    /// Newest first.
-    fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.source.iter().chain(self.past.iter().rev())
-    }
-
-    fn keep(&mut self, source: Source) {
-        if self.past.len() == MAX_PAST {
-            self.past.pop_front();
-        }
-        self.past.push_back(source);
-    }
-}
-
-impl Source {
-    /// Whether the publisher started this log over, or so much is lost that nothing follows from it.
-    fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
-        let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
-        self.log == packet.log && (self.ssrc != packet.header.ssrc || ahead > MAX_GAP)
     }
 }

@@ -1,0 +1,164 @@
+//! One publication as one outgoing stream takes it: which log it follows now, under which numbers, and which it followed
+//! before. Owns the decision what is a start, a continuation or a switch; must never write bytes. Read `subscription.rs`
+//! next, which gives the numbers to begin with.
+
+use std::collections::VecDeque;
+
+use millrace_arena::KEY_FRAME_START;
+
+use crate::command::{Attach, Codec, MediaKind};
+use crate::drop::Drop;
+
+use super::feed::LoggedPacket;
+use super::frame_ids::Shifts;
+use super::layers::Layers;
+use super::numbering::Numbering;
+use super::rewrite::ExtensionMap;
+
+/// A longer gap than this is no loss but a break: no receiver asks for so many, and its decoder needs a key frame.
+const MAX_GAP: u64 = 1_000;
+/// Sources from before a switch whose packets can still be repaired.
+const MAX_PAST: usize = 2;
+
+/// One source as its stream numbers it: a log, from one packet on, of one SSRC.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub log: u32,
+    pub rank: usize,
+    ssrc: u32,
+    /// The arrival after the newest that was looked at. Replays and batches may overlap, and no packet may go twice: it
+    /// would be sealed twice under one SRTP index.
+    next_position: u64,
+    pub numbering: Numbering,
+    /// outgoing timestamp = source timestamp + this, wrapping.
+    pub timestamp_shift: u32,
+    pub shifts: Shifts,
+    pub since_us: u64,
+}
+
+impl Source {
+    pub fn begin(
+        packet: &LoggedPacket<'_>,
+        rank: usize,
+        outgoing: u64,
+        timestamp_shift: u32,
+        shifts: Shifts,
+    ) -> Source {
+        Source {
+            log: packet.log,
+            rank,
+            ssrc: packet.header.ssrc,
+            next_position: packet.position,
+            numbering: Numbering::new(packet.meta.index, outgoing),
+            timestamp_shift,
+            shifts,
+            since_us: packet.meta.arrived_us,
+        }
+    }
+
+    /// The outgoing index and timestamp of a packet of this source.
+    pub fn place(&mut self, packet: &LoggedPacket<'_>) -> Result<(u64, u32), Drop> {
+        if packet.position < self.next_position {
+            return Err(Drop::RtpDuplicate);
+        }
+        self.next_position = packet.position + 1;
+        if packet.payload().is_empty() && self.numbering.skip(packet.meta.index) {
+            return Err(Drop::RtpPadding);
+        }
+        let index = self.numbering.place(packet.meta.index).ok_or(Drop::RtpTooOld)?;
+        Ok((index, packet.header.timestamp.wrapping_add(self.timestamp_shift)))
+    }
+
+    /// Whether the publisher started this log over, or so much is lost that nothing follows from it.
+    fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
+        let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
+        let is_new = packet.position >= self.next_position;
+        self.log == packet.log && is_new && (self.ssrc != packet.header.ssrc || ahead > MAX_GAP)
+    }
+}
+
+/// What a packet is to its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Of the source that is followed.
+    Continue,
+    /// A new source of this rank begins here.
+    Begin(usize),
+}
+
+#[derive(Debug)]
+pub struct Attachment {
+    pub publication: u64,
+    pub codec: Codec,
+    pub extensions: ExtensionMap,
+    pub layers: Layers,
+    pub source: Option<Source>,
+    past: VecDeque<Source>,
+    /// The viewer asked for a key frame that has not come yet.
+    pub refresh: bool,
+}
+
+impl Attachment {
+    pub fn new(attach: &Attach, extensions: ExtensionMap) -> Attachment {
+        Attachment {
+            publication: attach.publication,
+            codec: attach.codec,
+            extensions,
+            layers: Layers::new(&attach.logs),
+            source: None,
+            past: VecDeque::with_capacity(MAX_PAST),
+            refresh: false,
+        }
+    }
+
+    /// What to do with a packet; a source that has ended or is to be left is already put aside.
+    pub fn step(&mut self, kind: MediaKind, packet: &LoggedPacket<'_>) -> Result<Step, Drop> {
+        let rank = self.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
+        if self.source.as_ref().is_some_and(|source| source.is_over(packet)) {
+            self.leave_source();
+        }
+        if self.source.as_ref().is_some_and(|source| source.log == packet.log) {
+            return Ok(Step::Continue);
+        }
+        let current = self.source.as_ref().map(|source| source.rank);
+        let is_start = match kind {
+            MediaKind::Audio => !packet.payload().is_empty(),
+            MediaKind::Video => packet.has(KEY_FRAME_START),
+        };
+        if !is_start || !self.layers.may_switch(current, rank) {
+            let waits = current.is_none_or(|current| rank > current);
+            return Err(if waits { Drop::AwaitsKeyFrame } else { Drop::LayerNotSelected });
+        }
+        self.leave_source();
+        Ok(Step::Begin(rank))
+    }
+
+    /// The outgoing index after the newest that was given out here.
+    pub fn next_index(&self) -> Option<u64> {
+        self.sources().next().map(|source| source.numbering.highest_outgoing() + 1)
+    }
+
+    /// The log whose key frame is waited for.
+    pub fn key_frame_wanted(&self) -> Option<u32> {
+        let awaited = self.layers.awaited(self.source.as_ref().map(|source| source.rank));
+        awaited.or(self.source.as_ref().filter(|_| self.refresh).map(|source| source.log))
+    }
+
+    /// The source and its index behind an outgoing index.
+    pub fn find(&self, outgoing: u64) -> Option<(&Source, u64)> {
+        self.sources().find_map(|source| Some((source, source.numbering.source(outgoing)?)))
+    }
+
+    /// Newest first.
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.source.iter().chain(self.past.iter().rev())
+    }
+
+    fn leave_source(&mut self) {
+        let Some(source) = self.source.take() else { return };
+        if self.past.len() == MAX_PAST {
+            self.past.pop_front();
+        }
+        self.past.push_back(source);
+    }
+}
