@@ -393,9 +393,13 @@ impl Subscription {
         })
     }
 
-    /// Takes the block about this stream of a viewer's receiver report; the round trip, when it has been measured.
-    pub fn handle_report_block(&mut self, now: Time, block: &ReportBlock) -> Option<Span> {
+    /// Takes the block about this stream of a viewer's receiver report.
+    pub fn handle_receiver_report(&mut self, now: Time, block: &ReportBlock) {
         self.reports.handle_block(now, block);
+    }
+
+    /// From the viewer's receiver reports.
+    pub fn round_trip(&self) -> Option<Span> {
         self.reports.round_trip()
     }
 
