@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
+from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
 from master.runtime import DirectoryRefused
 from master.slots import Kill, Slots
@@ -33,6 +34,7 @@ def serve(config: Config) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         with prepare(config) as prepared:
+            preload()
             return Master(prepared).run()
     except (BindRefused, CertificateRefused, DirectoryRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)

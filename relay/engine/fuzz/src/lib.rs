@@ -1,0 +1,12 @@
+//! The functions that fuzzing and `core/tests/corpus.rs` share, one module a target. Each takes any bytes, must not
+//! panic and asserts what must hold. To add one: a module, a line in `ALL`, a file in `fuzz_targets/`, a `[[bin]]` and
+//! at least one seed in `corpus/`.
+
+pub mod dtls_in;
+pub mod srtp_open;
+pub mod stun;
+
+/// A target's name, which is its corpus directory, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const ALL: &[Target] = &[("stun", stun::run), ("srtp_open", srtp_open::run), ("dtls_in", dtls_in::run)];
