@@ -1,6 +1,9 @@
 //! What a client's checks do to a transport: answers, refusals, addresses, nomination, roaming, restarts and consent.
 //! Must never wait for a real clock. Read `support/mod.rs` next.
 
+// What fails here fails a test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::LazyLock;
