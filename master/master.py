@@ -32,6 +32,8 @@ def serve(config: Config) -> int:
     # Blocked rather than handled: nothing ever interrupts the master but its own wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Whoever started us may have ignored it, and then the kernel reaps the workers itself and tells nobody.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with prepare(config) as prepared:
             preload()

@@ -21,8 +21,8 @@ PORTS = ("http.port=0", "admin.port=0", "media.port=0")
 SECONDS = 30.0
 
 BREAKS = "raise ImportError('this module is broken')"
-HANGS = "import time; time.sleep(1000)"
-IGNORES_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+HANGS = "import time; print('hanging', flush=True); time.sleep(1000)"
+IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
 REFUSES = "raise SystemExit(4)"
 
 
@@ -113,7 +113,7 @@ def test_says_where_the_page_and_the_metrics_are(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_a_terminal_reaches_workers_only_through_the_master(tmp_path: Path) -> None:
     with serving(tmp_path, IGNORES_SIGTERM, "workers.stop_seconds=1") as master:
-        master.until_said("a worker starts", 2)
+        master.until_said("hanging", 2)
         workers = master.workers()
         os.killpg(master.process.pid, signal.SIGINT)
         assert master.status() == 0
@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_terminal_reaches_workers_only_through_the_master(tmp_path: 
 
 def test_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     with serving(tmp_path, IGNORES_SIGTERM, "workers.stop_seconds=600") as master:
-        master.until_said("a worker starts", 2)
+        master.until_said("hanging", 2)
         master.send(signal.SIGINT)
         master.until_said("stopping")
         master.send(signal.SIGINT)
@@ -191,15 +191,22 @@ def test_workers_end_when_their_master_is_killed(tmp_path: Path) -> None:
         master.until_said("a worker starts", 2)
         workers = master.workers()
         # They ask to be told of their parent's death after the fork: wait until they are that far.
-        master.until(lambda: all(is_asleep(pid) for pid in workers), "workers that sleep")
+        master.until_said("hanging", 2)
         master.send(signal.SIGKILL)
         master.until(lambda: not alive(workers), "the workers' end")
         for left in master.directory.iterdir():
             left.rmdir()
 
 
-def is_asleep(pid: int) -> bool:
-    return "nanosleep" in Path(f"/proc/{pid}/wchan").read_text()
+def test_parent_that_ignores_its_children_does_not_blind_the_master(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with serving(tmp_path, HANGS) as master:
+        signal.signal(signal.SIGCHLD, before)
+        master.until_said("hanging", 2)
+        os.kill(master.workers()[0], signal.SIGKILL)
+        master.until_said("was ended by SIGKILL")
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
 
 
 def test_hangup_changes_nothing(tmp_path: Path) -> None:
