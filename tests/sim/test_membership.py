@@ -4,7 +4,7 @@ import pytest
 from box import Box, Life, Weather
 
 from relay.effects import EngineSaid, Protocol, RoomDeleted
-from relay.events import PublicationEnded
+from relay.events import PublicationEnded, PublicationStarted
 from relay.facts import Fact, ParticipantHere, PublicationHere
 from relay.ids import Slot
 from relay.sessions import Session
@@ -24,8 +24,8 @@ def act(box: Box, sessions: list[str]) -> None:
     life = chance.choice([box.lives[slot] for slot in sorted(box.lives)])
     room, who = chance.choice(ROOMS), chance.choice(PEOPLE)
     match chance.choices(
-        ["publish", "watch", "watch one", "delete", "lose", "end track", "kill", "spawn", "close room"],
-        [10, 10, 5, 10, 5, 2, 2, 4, 1],
+        ["publish", "watch", "watch one", "delete", "lose", "pause or resume", "kill", "spawn", "close room"],
+        [10, 10, 5, 10, 5, 5, 2, 4, 1],
     )[0]:
         case "publish":
             sessions.append(box.offer(life, Protocol.WHIP, room, who))
@@ -38,10 +38,11 @@ def act(box: Box, sessions: list[str]) -> None:
                 assert box.delete(life, sessions.pop(chance.randrange(len(sessions)))) in (200, 404, 504)
         case "lose":
             box.lose_client(life)
-        case "end track":
+        case "pause or resume":
             if life.engine.publications:
                 ended = chance.choice(sorted(life.engine.publications))
-                box.give(life, EngineSaid(PublicationEnded(ended)))  # type: ignore[arg-type]
+                said = PublicationEnded if chance.random() < 0.6 else PublicationStarted
+                box.give(life, EngineSaid(said(ended)))  # type: ignore[arg-type]
         case "kill":
             box.kill(life.slot)
         case "spawn":
