@@ -414,6 +414,7 @@ fn a_publication_ends_when_all_its_streams_said_bye() {
     assert!(publication.take_ended() && !publication.take_ended());
     play(&mut publication, 0, &mut low, 0, 1, false);
     assert!(!publication.take_ended(), "a packet takes the BYE back");
+    assert!(publication.take_started() && !publication.take_started(), "and starts it again");
     publication.handle_bye(0, 7);
     assert!(publication.take_ended());
 }
