@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_address_is_the_last_owners_and_only_the_owner_removes_it() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let table = arena.addresses();
         assert_eq!(table.find(0, &remote(1)), None);
         assert!(table.insert(0, remote(1), 2));
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_dead_slots_addresses_are_forgotten_and_no_others() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let table = arena.addresses();
         for n in 0..60 {
             assert!(table.insert(0, remote(n), (n % 3) as u8));
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_takes_again_what_was_freed() {
-        let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::SMALL });
+        let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::TINY });
         let table = arena.addresses();
         for n in 0..16 {
             assert!(table.insert(0, remote(n), 0));
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_table_filled_to_a_half_refuses_nothing() {
         let cells = if cfg!(miri) { 256 } else { 65_536 };
-        let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::SMALL });
+        let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::TINY });
         let refused =
             (0..cells / 2).filter(|n| !arena.addresses().insert(0, SocketAddr::from((n.to_be_bytes(), 5)), 0)).count();
         assert_eq!(refused, 0);
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_writer_that_dies_at_any_store_leaves_a_table_that_its_successor_mends() {
         for stores in 0..8 {
-            let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::SMALL });
+            let arena = Arena::in_memory(Parameters { addresses: 16, ..Parameters::TINY });
             let table = arena.addresses();
             let finished = crash::after(stores, || assert!(table.insert(0, remote(1), 1)));
             let found = table.find(0, &remote(1));
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn writers_at_once_leave_one_cell_for_each_address() {
         let rounds = if cfg!(miri) { 10 } else { 5_000 };
-        let arena = Arena::in_memory(Parameters { addresses: 32, ..Parameters::SMALL });
+        let arena = Arena::in_memory(Parameters { addresses: 32, ..Parameters::TINY });
         thread::scope(|scope| {
             for slot in 0..4u8 {
                 let arena = &arena;
@@ -295,7 +295,7 @@ mod tests {
 
         #[test]
         fn a_table_is_a_map(steps in proptest::collection::vec((0u16..40, 0u8..3, 0u8..4), 0..200)) {
-            let arena = Arena::in_memory(Parameters::SMALL);
+            let arena = Arena::in_memory(Parameters::TINY);
             let table = arena.addresses();
             let mut model = HashMap::new();
             for (n, slot, step) in steps {

@@ -18,6 +18,8 @@ use crate::sessions::SessionRecord;
 use crate::slots::SlotPage;
 use crate::words::put_bytes;
 
+const HEADER_WORDS: usize = 8;
+
 /// A handle on the shared memory; clones share one mapping.
 #[derive(Clone)]
 pub struct Arena {
@@ -55,15 +57,18 @@ impl Arena {
 
     fn fresh(mapping: Mapping, parameters: Parameters) -> Arena {
         let seed = RandomState::new().hash_one(parameters.slots);
-        put_bytes(mapping.words(), &parameters.header(seed));
+        put_bytes(mapping.words(0, HEADER_WORDS), &parameters.header(seed));
         Arena { mapping: Arc::new(mapping), parameters, layout: Layout::new(&parameters), seed }
     }
 
     /// Maps the arena behind `fd`, which stays the caller's.
     pub fn attach(fd: RawFd) -> Result<Arena, AttachError> {
         let mapping = Mapping::attach(fd).map_err(AttachError::Io)?;
-        let header: Vec<u64> = mapping.words().iter().take(8).map(|word| word.load(Relaxed)).collect();
-        let Ok(header) = <[u64; 8]>::try_from(header) else { return Err(AttachError::NotAnArena) };
+        if mapping.len() < HEADER_WORDS {
+            return Err(AttachError::NotAnArena);
+        }
+        let words = mapping.words(0, HEADER_WORDS);
+        let header: [u64; HEADER_WORDS] = std::array::from_fn(|i| words[i].load(Relaxed));
         if header[0] != layout::MAGIC {
             return Err(AttachError::NotAnArena);
         }
@@ -74,7 +79,7 @@ impl Arena {
         let parameters = Parameters::from_fields(std::array::from_fn(|i| (header[2 + i / 2] >> (32 * (i % 2))) as u32));
         parameters.validate().map_err(AttachError::Parameters)?;
         let layout = Layout::new(&parameters);
-        let found = mapping.words().len() as u64 * 8;
+        let found = mapping.len() as u64 * 8;
         if header[6] != layout.size || found < layout.size {
             return Err(AttachError::TooSmall(found.min(header[6]), layout.size));
         }
@@ -146,7 +151,7 @@ impl Arena {
     }
 
     fn section(&self, start: u64, bytes: u64) -> &[AtomicU64] {
-        &self.mapping.words()[(start / 8) as usize..((start + bytes) / 8) as usize]
+        self.mapping.words((start / 8) as usize, (bytes / 8) as usize)
     }
 
     fn pair(&self, from: u8, to: u8) -> u64 {

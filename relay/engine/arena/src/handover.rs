@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn datagrams_cross_threads_whole_and_in_order() {
         let count: u16 = if cfg!(miri) { 40 } else { 20_000 };
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let bytes = |n: u16| vec![n as u8; usize::from(n) % (MAX_DATAGRAM + 1)];
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -108,10 +108,10 @@ mod tests {
 
     #[test]
     fn a_full_ring_and_a_long_datagram_are_refused() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let ring = arena.handover(0, 1);
         assert!(!ring.push(0, remote(1), &[0; MAX_DATAGRAM + 1]));
-        for _ in 0..Parameters::SMALL.handover_packets {
+        for _ in 0..Parameters::TINY.handover_packets {
             assert!(ring.push(0, remote(1), &[0; MAX_DATAGRAM]));
         }
         assert!(!ring.push(0, remote(1), &[]));
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_datagram_whose_producer_dies_at_any_store_is_whole_or_absent() {
         for stores in 0..12 {
-            let arena = Arena::in_memory(Parameters::SMALL);
+            let arena = Arena::in_memory(Parameters::TINY);
             let ring = arena.handover(0, 1);
             let pushed = crash::after(stores, || assert!(ring.push(3, remote(5), &[7; 24])));
             let mut out = [0; MAX_DATAGRAM];

@@ -86,6 +86,11 @@ impl Parameters {
         session_bytes: 256,
     };
 
+    /// Smaller still: an interpreter takes its time over every byte.
+    #[cfg(test)]
+    pub(crate) const TINY: Parameters =
+        Parameters { logs_per_slot: 1, log_packets: 8, addresses: 256, handover_packets: 4, ..Parameters::SMALL };
+
     /// Says the first thing that is wrong. The bounds keep every offset far from overflow.
     pub fn validate(&self) -> Result<(), String> {
         let within = |name: &str, value: u32, low: u32, high: u32| {

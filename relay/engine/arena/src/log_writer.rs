@@ -227,7 +227,7 @@ mod tests {
         for (before, index) in [(3, 5), (LAST - 1, LAST + 1), (LAST, LAST + 3)] {
             let mut finished = false;
             for stores in 0.. {
-                let arena = Arena::in_memory(Parameters { log_packets: 8, ..Parameters::SMALL });
+                let arena = Arena::in_memory(Parameters::TINY);
                 let mut writer = LogWriter::open(&arena, 0, 9, 0, 8).expect("within the arena");
                 for earlier in 1..=before {
                     append(&mut writer, earlier).expect("in order");
@@ -257,7 +257,7 @@ mod tests {
     fn an_opener_that_dies_at_any_store_leaves_a_log_that_can_be_opened() {
         let mut finished = false;
         for stores in 0.. {
-            let arena = Arena::in_memory(Parameters { log_packets: 8, ..Parameters::SMALL });
+            let arena = Arena::in_memory(Parameters::TINY);
             let mut writer = LogWriter::open(&arena, 0, 1, 0, 8).expect("within the arena");
             append(&mut writer, 5).expect("first");
             let old = LogReader::open(&arena, 0, 1).expect("open");

@@ -93,11 +93,18 @@ impl Mapping {
         Mapping { base, words, backing: Backing::Heap }
     }
 
-    /// All of it.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `base` points to `words` aligned words that live as long as `self`. `AtomicU64` has the size and
-        // validity of `u64` and allows change from outside, which other processes cause. The file is never shrunk.
-        unsafe { slice::from_raw_parts(self.base.as_ptr(), self.words) }
+    /// How many words there are.
+    pub(crate) fn len(&self) -> usize {
+        self.words
+    }
+
+    /// `len` words from `start` on. Panics when they are not all there.
+    pub(crate) fn words(&self, start: usize, len: usize) -> &[AtomicU64] {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.words), "beyond the mapping");
+        // SAFETY: `base` points to `words` aligned words that live as long as `self`, and the range was just checked.
+        // `AtomicU64` has the size and validity of `u64` and allows change from outside, which other processes cause.
+        // The file is never shrunk.
+        unsafe { slice::from_raw_parts(self.base.as_ptr().add(start), len) }
     }
 
     pub(crate) fn fd(&self) -> Option<RawFd> {

@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn messages_cross_threads_in_order_and_without_loss() {
         let count = if cfg!(miri) { 300 } else { 200_000 };
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..count {
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_pair_has_a_ring_in_each_direction() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         assert!(arena.messages(0, 1).send(5));
         assert!(arena.inbox_is_empty(0) && !arena.inbox_is_empty(1));
         assert_eq!(arena.messages(1, 0).receive(), None);
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_sender_or_receiver_that_dies_at_any_store_loses_no_earlier_message() {
         for stores in 0..=2 {
-            let arena = Arena::in_memory(Parameters::SMALL);
+            let arena = Arena::in_memory(Parameters::TINY);
             assert!(arena.messages(0, 1).send(1));
             let sent = crash::after(stores, || assert!(arena.messages(0, 1).send(2)));
             assert!(arena.messages(0, 1).send(3));
@@ -118,7 +118,7 @@ mod tests {
 
         #[test]
         fn a_ring_is_a_bounded_queue(steps in proptest::collection::vec(any::<Option<u64>>(), 0..300)) {
-            let arena = Arena::in_memory(Parameters { messages: 8, ..Parameters::SMALL });
+            let arena = Arena::in_memory(Parameters { messages: 8, ..Parameters::TINY });
             let mut model = VecDeque::new();
             for step in steps {
                 match step {

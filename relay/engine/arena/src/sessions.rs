@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_record_is_what_was_written_last() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let record = arena.session(2, 3);
         assert_eq!(record.read(), None);
         for n in 1..=9u8 {
@@ -122,7 +122,7 @@ mod tests {
     fn a_writer_that_dies_at_any_store_leaves_the_record_before_or_after() {
         for earlier in 0..3u8 {
             for stores in 0..=10 {
-                let arena = Arena::in_memory(Parameters::SMALL);
+                let arena = Arena::in_memory(Parameters::TINY);
                 let record = arena.session(0, 0);
                 for n in 0..=earlier {
                     assert!(record.write(&[n + 1; 30]));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_stray_write_is_noticed_and_the_copy_before_it_taken() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let record = arena.session(1, 0);
         assert!(record.write(&[1; 16]));
         assert!(record.write(&[2; 16]));

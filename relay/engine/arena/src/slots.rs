@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_page_belongs_to_one_slot() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         arena.slot(1).set_incarnation(7);
         arena.slot(1).set_pid(4321);
         arena.slot(1).set_state(2);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn one_of_many_senders_rings_the_doorbell() {
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         assert!(!arena.slot(0).take_sleeping());
         arena.slot(0).set_sleeping(true);
         assert!(arena.slot(0).take_sleeping());
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn no_message_is_slept_over() {
         let rounds = if cfg!(miri) { 50 } else { 20_000 };
-        let arena = Arena::in_memory(Parameters::SMALL);
+        let arena = Arena::in_memory(Parameters::TINY);
         let (bell, doorbell) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             let sender = arena.clone();

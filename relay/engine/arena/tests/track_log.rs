@@ -12,7 +12,14 @@ use proptest::prelude::*;
 const PUBLICATION: u64 = 0xfeed;
 
 fn arena() -> Arena {
-    Arena::in_memory(Parameters { slots: 2, logs_per_slot: 2, log_packets: 64, ..Parameters::SMALL })
+    Arena::in_memory(Parameters {
+        slots: 2,
+        logs_per_slot: 2,
+        log_packets: 64,
+        handover_packets: 2,
+        sessions_per_slot: 1,
+        ..Parameters::SMALL
+    })
 }
 
 fn meta(index: u64) -> EntryMeta {
