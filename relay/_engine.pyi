@@ -1,16 +1,21 @@
-"""The extension's few methods; stubtest holds this file to it. Packed arguments are those of `relay/codec.py`."""
+from typing import final
 
+__all__ = ["Engine"]
+
+@final
 class Engine:
-    """One worker's packet path, on a thread of its own."""
-
-    def __init__(
-        self, sockets: list[int], slot: int, config: bytes, arena: int, doorbells: list[int], flow_map: int | None
-    ) -> None: ...
+    def __new__(
+        cls,
+        sockets: list[int],
+        slot: int,
+        config: bytes,
+        arena: int,
+        doorbells: list[int],
+        flow_map: int | None,
+    ) -> Engine: ...
     def start(self) -> None: ...
     def submit(self, commands: bytes) -> None: ...
     def fileno(self) -> int: ...
     def events(self) -> bytes: ...
-    def stats(self) -> bytes:
-        """An array with one map of counters by name for each slot, in slot order."""
-
+    def stats(self) -> bytes: ...
     def stop(self) -> None: ...

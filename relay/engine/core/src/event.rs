@@ -107,14 +107,14 @@ pub struct TransportStalled {
     pub cause: Cause,
 }
 
-/// The first packet of a publication is in its log, or the first after `PublicationEnded`.
+/// The first packet of a publication is in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicationStarted {
     pub publication: u64,
 }
 
-/// Every stream of the publication said BYE. It may send again.
+/// Every stream of the publication said BYE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicationEnded {

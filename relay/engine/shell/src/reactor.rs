@@ -1,0 +1,234 @@
+//! The engine's thread: waits for datagrams, commands, doorbells and deadlines, and carries bytes between the kernel and
+//! the engine. Owns the order of a round; must never decide anything about a packet, and never takes the GIL.
+//! Read the core's `engine.rs` next.
+//!
+//! ```text
+//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> flush and send until dry -> doorbells, steering, events
+//! then:     say that we sleep -> look into the inbox once more -> wait for a descriptor or the next deadline
+//! ```
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use millrace_arena::{Arena, Beat};
+use millrace_core::drop::Drop;
+use millrace_core::engine::Engine;
+use millrace_core::outbox::{Path, SocketIndex};
+use millrace_core::stats::Counter;
+use millrace_core::time::{Span, Time};
+
+use crate::bell::Bell;
+use crate::mailbox::Back;
+use crate::poll::{Poll, now};
+use crate::steering::FlowMap;
+use crate::udp::{Receiver, Sender, Socket};
+
+/// The longest wait: the engine's beat is read by the master, who expects four a second.
+const BEAT: Span = Span::from_millis(150);
+/// Lists of commands in one round; media waits for no more.
+const COMMAND_LISTS_A_ROUND: usize = 64;
+/// System calls on one socket in one round, 64 datagrams each; commands and deadlines wait for no more.
+const RECEIVES_A_ROUND: usize = 4;
+/// Replies that may gather in the outbox while datagrams are still being taken in.
+const REPLIES: usize = 256;
+
+/// What the reactor listens to, besides its sockets, which are numbered from 0.
+const DOORBELL: u64 = 1 << 32;
+const MAILBOX: u64 = DOORBELL + 1;
+
+/// Everything that the engine's thread works with.
+pub struct Parts {
+    pub engine: Engine,
+    pub arena: Arena,
+    pub slot: u8,
+    pub sockets: Vec<Socket>,
+    /// One per slot, our own included.
+    pub doorbells: Vec<Bell>,
+    pub flow_map: Option<FlowMap>,
+    pub mailbox: Back,
+    pub stop: Arc<AtomicBool>,
+}
+
+pub struct Reactor {
+    parts: Parts,
+    poll: Poll,
+    receiver: Receiver,
+    sender: Sender,
+    /// Sockets that may hold datagrams, one bit each.
+    readable: u64,
+}
+
+impl Parts {
+    /// Listens to everything that can wake the thread; to be done where an error can still be told.
+    pub fn listen(&self) -> io::Result<Poll> {
+        let poll = Poll::new()?;
+        for (i, socket) in self.sockets.iter().enumerate() {
+            poll.add(socket.as_raw_fd(), i as u64)?;
+        }
+        poll.add(self.doorbells[usize::from(self.slot)].as_raw_fd(), DOORBELL)?;
+        poll.add(self.mailbox.fd(), MAILBOX)?;
+        Ok(poll)
+    }
+}
+
+impl Reactor {
+    /// On the thread that will run it: the buffers are full of pointers and stay there.
+    pub fn new(parts: Parts, poll: Poll) -> Reactor {
+        let sender = Sender::new(&parts.sockets);
+        Reactor { parts, poll, receiver: Receiver::default(), sender, readable: 0 }
+    }
+
+    /// Until `stop` is set. Then every client has been told goodbye.
+    pub fn run(&mut self) {
+        while !self.parts.stop.load(Relaxed) {
+            let busy = self.round();
+            self.wait(busy);
+        }
+        self.take_commands(now());
+        self.parts.engine.close(now());
+        self.flush();
+        self.tell();
+    }
+
+    /// Does everything that is ready, within bounds; true when there is more.
+    fn round(&mut self) -> bool {
+        let started = now();
+        self.parts.arena.slot(self.parts.slot).beat(Beat::Engine, started.0);
+        self.parts.engine.stats().add(Counter::Wakeups, 1);
+        let more_commands = self.take_commands(started);
+        let more_datagrams = self.take_datagrams();
+        self.parts.engine.handle_inbox(now());
+        self.parts.engine.handle_deadlines(now());
+        self.flush();
+        self.tell();
+        more_commands || more_datagrams
+    }
+
+    fn take_commands(&mut self, now: Time) -> bool {
+        for _ in 0..COMMAND_LISTS_A_ROUND {
+            let Some(commands) = self.parts.mailbox.next_commands() else { return false };
+            for command in commands {
+                self.parts.engine.handle_command(now, command);
+            }
+        }
+        true
+    }
+
+    fn take_datagrams(&mut self) -> bool {
+        for i in 0..self.parts.sockets.len().min(64) {
+            let bit = 1 << i;
+            if self.readable & bit != 0 && !self.drain_socket(i) {
+                self.readable &= !bit;
+            }
+        }
+        self.readable != 0
+    }
+
+    /// Takes a bounded share of what one socket holds; true when there may be more.
+    fn drain_socket(&mut self, i: usize) -> bool {
+        let index = SocketIndex(i as u8);
+        for _ in 0..RECEIVES_A_ROUND {
+            // An error here is the machine's (ENOMEM, say): the socket stays readable, and the next round tries again.
+            let Ok(received) = self.receiver.receive(&mut self.parts.sockets[i]) else { return false };
+            let arrived = now();
+            for place in 0..received.count {
+                match self.receiver.datagram(place) {
+                    Some((remote, bytes)) => {
+                        self.parts.engine.handle_datagram(arrived, Path { socket: index, remote }, bytes);
+                    }
+                    None => self.parts.engine.stats().count_drop(Drop::NotDemuxed),
+                }
+            }
+            self.parts.engine.stats().add(Counter::KernelDrops, u64::from(received.kernel_drops));
+            if self.parts.engine.outbox().len() > REPLIES {
+                self.send();
+            }
+            if !received.full {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Fans out and sends until the engine has nothing left.
+    fn flush(&mut self) {
+        loop {
+            let more = self.parts.engine.flush(now());
+            // Before our own sending, so that the other workers do theirs at the same time.
+            self.ring_doorbells();
+            self.send();
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        let Parts { engine, sockets, .. } = &mut self.parts;
+        let outbox = engine.outbox();
+        if outbox.is_empty() {
+            return;
+        }
+        let (datagrams, bytes) = outbox.queued();
+        let sent = self.sender.send(sockets, datagrams, bytes);
+        outbox.clear();
+        let stats = engine.stats();
+        stats.add(Counter::DatagramsSent, sent.datagrams);
+        stats.add(Counter::BytesSent, sent.bytes);
+        stats.add(Counter::Sends, sent.calls);
+        for _ in 0..sent.failed {
+            stats.count_drop(Drop::SendFailed);
+        }
+    }
+
+    fn ring_doorbells(&mut self) {
+        let mut slots = self.parts.engine.take_doorbells();
+        while slots != 0 {
+            let slot = slots.trailing_zeros() as u8;
+            slots &= slots - 1;
+            if self.parts.arena.slot(slot).take_sleeping() {
+                self.parts.doorbells[usize::from(slot)].ring();
+            }
+        }
+    }
+
+    /// Passes on what the engine has to say: to the kernel and to Python.
+    fn tell(&mut self) {
+        while let Some(steer) = self.parts.engine.take_steering() {
+            if let Some(flow_map) = &self.parts.flow_map {
+                // A full map or a missing entry costs a hand-over, which is counted there.
+                let _ = flow_map.steer(&steer.path.remote, steer.owner);
+            }
+        }
+        while self.parts.mailbox.has_room() {
+            let Some(event) = self.parts.engine.take_event() else { break };
+            self.parts.mailbox.push(event);
+        }
+        self.parts.mailbox.announce();
+    }
+
+    /// Sleeps until something happens; with `busy`, only looks what has happened meanwhile.
+    fn wait(&mut self, busy: bool) {
+        let page = self.parts.arena.slot(self.parts.slot);
+        let mut span = Span(0);
+        if !busy {
+            page.set_sleeping(true);
+            if !self.parts.engine.has_inbox() {
+                let deadline = self.parts.engine.next_deadline();
+                span = deadline.map_or(BEAT, |deadline| deadline.since(now()).min(BEAT));
+            }
+        }
+        let ready = self.poll.wait(span);
+        page.set_sleeping(false);
+        for token in ready {
+            match token {
+                DOORBELL => self.parts.doorbells[usize::from(self.parts.slot)].silence(),
+                MAILBOX => self.parts.mailbox.silence(),
+                socket => self.readable |= 1 << socket,
+            }
+        }
+    }
+}
