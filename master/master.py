@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
+from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
 from master.runtime import DirectoryRefused
 from master.slots import Kill, Slots
@@ -31,8 +32,11 @@ def serve(config: Config) -> int:
     # Blocked rather than handled: nothing ever interrupts the master but its own wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Whoever started us may have ignored it, and then the kernel reaps the workers itself and tells nobody.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with prepare(config) as prepared:
+            preload()
             return Master(prepared).run()
     except (BindRefused, CertificateRefused, DirectoryRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)

@@ -38,7 +38,8 @@ class MediaConfig:
     """The one UDP port."""
 
     bind: Annotated[tuple[Address, ...], NON_EMPTY] = LOOPBACK
-    """Loopback, as for HTTP. `0.0.0.0` and `::` put every address of the box into the candidates."""
+    """Loopback, as for HTTP. `0.0.0.0` and `::` stand for each address that the box has at start, so that answers leave
+    from the address that was asked."""
     port: Port = 7882
     """LiveKit's default for a single UDP port."""
     announced: tuple[Annotated[str, ANNOUNCED], ...] = ()
@@ -86,7 +87,7 @@ class WorkersConfig:
     quick_death_seconds: Seconds = 10
     """A worker that lived longer had booted and worked; its death is not part of a crash loop."""
     crash_limit: Annotated[int, within(1, 1000)] = 8
-    """Quick deaths of one slot in a row after which the master stops: about 20 s of trying."""
+    """Quick deaths of one slot in a row after which the master stops: some 10 s of trying."""
     boot_seconds: Seconds = 30
     """Longest from the fork to the first beat; a cold disk takes seconds."""
     beat_seconds: Seconds = 5

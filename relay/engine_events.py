@@ -2,7 +2,6 @@
 and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
 """
 
-from relay.commands import Unpublish
 from relay.counters import ENGINE_REFUSED
 from relay.effects import EngineRefused
 from relay.events import (
@@ -41,10 +40,10 @@ def engine_said(ledger: Ledger, event: Event) -> None:
         case PublicationStarted():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
                 session.stalled = None
+                ledger.resume(session, event.publication)
         case PublicationEnded():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
-                ledger.submit(Unpublish(event.publication))
-                ledger.end_publication(session, event.publication)
+                ledger.pause(session, event.publication)
         case TransportReport():
             if (session := ledger.reports.take(event.request)) is not None:
                 ledger.add(json_reply(event.request, session_view(session, event)))

@@ -50,14 +50,14 @@ class TransportStalled:
 
 @dataclass(frozen=True, slots=True)
 class PublicationStarted:
-    """The first packet is in the track log."""
+    """The first packet is in the track log, or the first after PublicationEnded."""
 
     publication: PublicationId
 
 
 @dataclass(frozen=True, slots=True)
 class PublicationEnded:
-    """Every stream of the publication said BYE."""
+    """Every stream of the publication said BYE. It may send again."""
 
     publication: PublicationId
 

@@ -152,7 +152,8 @@ class Ledger:
         """The transport is gone, or will be before any later command: what the session had is free again."""
         for publication in session.publications.values():
             self.numbers.release_logs(publication.logs)
-            self.announce(PublicationGone(session.room, publication.publication))
+            if publication.publication not in session.paused:
+                self.announce(PublicationGone(session.room, publication.publication))
         self.numbers.release_ssrcs(session.ssrcs)
         self.announce(ParticipantGone(session.room, session.id))
         tombstone = self.sessions.remove(session, cause, self.now)
@@ -164,11 +165,17 @@ class Ledger:
         for request in self.reports.forget(session):
             self.add(json_reply(request, tombstone_view(tombstone)))
 
-    def end_publication(self, session: Session, publication: PublicationId) -> None:
-        """A track of a session that goes on."""
-        ended = self.sessions.remove_publication(session, publication)
-        self.numbers.release_logs(ended.logs)
-        self.announce(PublicationGone(session.room, publication))
+    def pause(self, session: Session, publication: PublicationId) -> None:
+        """The track said BYE. Browsers do that for a sender without a track, which may get one again."""
+        if publication not in session.paused:
+            session.paused.add(publication)
+            self.announce(PublicationGone(session.room, publication))
+
+    def resume(self, session: Session, publication: PublicationId) -> None:
+        """The track sends."""
+        if publication in session.paused:
+            session.paused.remove(publication)
+            self.announce(session.publications[publication])
 
     def close_room(self, room: RoomName) -> None:
         """Our part of it."""

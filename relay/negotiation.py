@@ -42,7 +42,7 @@ class OfferedTrack:
     mid: str
     """Empty when the offer's only m-line has none."""
     position: int
-    """Among the offer's m-lines of its kind."""
+    """Among the offer's m-lines of its kind that flow the same way."""
     codec: Codec
     format_parameters: str
     encodings: tuple[OfferedEncoding, ...]
@@ -71,7 +71,7 @@ class Receiver:
     kind: MediaKind
     mid: str
     position: int
-    """Among the offer's m-lines of its kind."""
+    """Among the offer's m-lines of its kind that flow the same way."""
     ssrc: int
     rtx_ssrc: int | None
     codecs: tuple[tuple[Codec, str], ...]
@@ -102,9 +102,7 @@ def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
     sections: list[Section] = []
     tracks: list[OfferedTrack] = []
     without_codec = False
-    for media, kind, position in _of_both_kinds(offer):
-        if media.direction not in (Direction.SENDRECV, Direction.SENDONLY):
-            continue
+    for media, kind, position in _flowing(offer, Direction.SENDONLY):
         codecs = forwarded(media)[:1]
         if not codecs:
             without_codec = True
@@ -132,9 +130,7 @@ def answer_viewer(
     sections: list[Section] = []
     receivers: list[Receiver] = []
     without_codec = False
-    for media, kind, position in _of_both_kinds(offer):
-        if media.direction not in (Direction.SENDRECV, Direction.RECVONLY):
-            continue
+    for media, kind, position in _flowing(offer, Direction.RECVONLY):
         codecs = _preferred(forwarded(media), published.get((kind, position)))
         if not codecs:
             without_codec = True
@@ -176,17 +172,15 @@ def codec_for(receiver: Receiver, publication: PublicationHere) -> Codec | None:
     return min(near)[2] if near else None
 
 
-def _of_both_kinds(offer: Offer) -> list[tuple[MediaOffer, MediaKind, int]]:
-    """The m-lines of audio and video that are alive, each with its place among those of its kind."""
+def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, MediaKind, int]]:
+    """The living m-lines of audio and video that flow that way, each with its place among those of its kind."""
     counts = dict.fromkeys(MediaKind, 0)
     found = []
     for media in offer.media:
         kind = media.kind
-        if kind is None:
-            continue
-        if media.alive:
+        if kind is not None and media.alive and media.direction in (Direction.SENDRECV, direction):
             found.append((media, kind, counts[kind]))
-        counts[kind] += 1
+            counts[kind] += 1
     return found
 
 
@@ -241,6 +235,6 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
 def _nothing_taken(offer: Offer, without_codec: bool, expected: str) -> Refusal:
     if without_codec:
         return Refusal(406, "no-common-codec", "No m-line has a codec in common: Opus, VP8, VP9, H264 or AV1.")
-    if not _of_both_kinds(offer):
+    if not any(media.alive and media.kind for media in offer.media):
         return Refusal(422, "no-media", "There is neither audio nor video.")
     return Refusal(422, "wrong-direction", expected)

@@ -43,6 +43,8 @@ class Session:
     watches: ParticipantId | None = None
     """A viewer's wish; None for the room's first publisher."""
     publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
+    paused: set[PublicationId] = field(default_factory=set)
+    """Those of the publications that said BYE and are withdrawn until they send again."""
     receiving: list[Receiving] = field(default_factory=list)
     ssrcs: tuple[int, ...] = ()
     """Of our streams, given back at the end."""
@@ -102,12 +104,6 @@ class Sessions:
     def all(self) -> list[Session]:
         """A copy, likewise."""
         return list(self._by_id.values())
-
-    def remove_publication(self, session: Session, publication: PublicationId) -> PublicationHere:
-        """It ended before its session."""
-        del self._by_thing[publication]
-        self.publications -= 1
-        return session.publications.pop(publication)
 
     def remove(self, session: Session, cause: str, now: float) -> Tombstone:
         """It is over; a tombstone stays for a while."""

@@ -88,6 +88,8 @@ class HttpServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            pass  # The client left without its answer.
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:

@@ -3,6 +3,7 @@ look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from relay._engine import Engine
@@ -13,6 +14,9 @@ from relay.engine_config import engine_config, pack_engine_config
 from relay.events import Event, TransportClosed
 from relay.ids import TransportId
 
+BEHIND_SECONDS = 0.005
+"""Until an engine that is behind is asked again: it takes thousands of commands a second."""
+
 
 class Media:
     """This worker's engine."""
@@ -21,6 +25,8 @@ class Media:
         self._handle = handle
         self._open: set[TransportId] = set()
         self._all_closed: asyncio.Event | None = None
+        self._waiting: deque[bytes] = deque()
+        """Batches for an engine that is behind. Bounded by what control has sessions for."""
         self._engine = Engine(
             [media.fd for media in boot.media_sockets],
             boot.slot,
@@ -41,7 +47,9 @@ class Media:
         for command in commands:
             if isinstance(command, OpenTransport):
                 self._open.add(command.transport)
-        self._engine.submit(pack_commands(commands))
+        self._waiting.append(pack_commands(commands))
+        if len(self._waiting) == 1:
+            self._send()
 
     def stats(self) -> list[dict[str, int]]:
         """The engine's counters by name, for each slot."""
@@ -63,6 +71,16 @@ class Media:
         """Ends the engine's thread."""
         asyncio.get_running_loop().remove_reader(self._engine.fileno())
         self._engine.stop()
+
+    def _send(self) -> None:
+        while self._waiting:
+            try:
+                self._engine.submit(self._waiting[0])
+            except BufferError:
+                # A lost command would leave a session half open: it waits, and those behind it.
+                asyncio.get_running_loop().call_later(BEHIND_SECONDS, self._send)
+                return
+            self._waiting.popleft()
 
     def _drain(self) -> None:
         for event in unpack_events(self._engine.events()):

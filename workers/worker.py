@@ -73,13 +73,13 @@ class Worker:
         self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._desk = Desk(self._handle)
-        self._media = Media(boot, lambda event: self._handle(EngineSaid(event)))
+        self._media = Media(boot, lambda event: self._take(EngineSaid(event)))
         handlers = Handlers(
-            fact=lambda envelope: self._handle(FactHeard(envelope)),
-            snapshot=lambda snapshot: self._handle(SnapshotHeard(snapshot)),
+            fact=lambda envelope: self._take(FactHeard(envelope)),
+            snapshot=lambda snapshot: self._take(SnapshotHeard(snapshot)),
             own_snapshot=self._control.snapshot,
             passed_on=self._answer_passed_on,
-            room_closed=self._handle,
+            room_closed=self._take,
             lost=lambda kind: self._control.counters.count(f"bus_{kind}"),
         )
         self._bus = Bus(boot.runtime_directory, boot.slot, boot.slots, handlers)
@@ -115,9 +115,19 @@ class Worker:
         self._bus.stop()
         self._slot_table.close()
 
-    def _handle(self, event: Input) -> None:
-        for effect in self._control.handle(event, time.time()):
+    def _handle(self, what: Input) -> None:
+        for effect in self._control.handle(what, time.time()):
             self._perform(effect)
+
+    def _take(self, what: Input) -> None:
+        """The same for what nobody waits for. A defect costs what it concerns: ending the process would cost every
+        client of this worker its call.
+        """
+        try:
+            self._handle(what)
+        except Exception:
+            self._control.counters.count("defects")
+            log.exception("an input failed", extra={"input": type(what).__name__})
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -162,9 +172,9 @@ class Worker:
         while True:
             self._slot_table.beat()
             for slot, incarnation in self._slot_table.changes():
-                self._handle(SlotChanged(slot, incarnation))
+                self._take(SlotChanged(slot, incarnation))
             if beats % BEATS_PER_TICK == 0:
-                self._handle(Ticked())
+                self._take(Ticked())
             if os.getppid() != master:
                 # Nobody would ever stop or replace us.
                 self._stopping.set()

@@ -48,7 +48,9 @@ class Publisher:
         self.peer.emit("create-offer", None, Gst.Promise.new_with_change_func(self.offered))
 
     def offered(self, promise):
-        offer = promise.get_reply().get_value("offer")
+        # The offer points into the reply, which must outlive it.
+        reply = promise.get_reply()
+        offer = reply.get_value("offer")
         self.peer.emit("set-local-description", offer, Gst.Promise.new())
 
     def gathered(self, _peer, _property):
@@ -95,4 +97,6 @@ class Publisher:
 
 if __name__ == "__main__":
     Gst.init(None)
-    Publisher(sys.argv[1], sys.argv[3] if len(sys.argv) > 3 else "vp8").run(int(sys.argv[2]) if len(sys.argv) > 2 else 10)
+    Publisher(sys.argv[1], sys.argv[3] if len(sys.argv) > 3 else "vp8").run(
+        int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    )

@@ -6,6 +6,7 @@ from relay.negotiation import Local, host_candidates
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "sdp"
 NAMES = sorted(path.stem for path in VECTORS.glob("*.sdp"))
+PUBLISHERS = [name for name in NAMES if not name.endswith(".viewer")]
 DIGEST = ":".join(["AB"] * 32)
 LOCAL = Local(
     ufrag="00abcdEFGH",

@@ -5,9 +5,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.config import Config
-from relay.config_parse import Problem, parse
+from relay.config_parse import Problem, _Parser, parse
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "millrace.example.toml"
 SECRET = "s" * 32
@@ -143,6 +145,31 @@ def test_overrides_win_and_take_plain_text() -> None:
 @pytest.mark.parametrize("address", ["203.0.113.5", "2001:db8::1", "203.0.113.5/10.0.0.5"])
 def test_announced_takes_an_address_or_a_pair(address: str) -> None:
     assert config(f'media.announced = ["{address}"]').media.announced == (address,)
+
+
+@given(st.lists(st.one_of(st.text(), st.from_regex(r"(http|ice|arena|x)\.(port|bind|servers|y)(\.z)?=.*")), max_size=4))
+def test_any_overrides_make_a_config_or_problems(overrides: list[str]) -> None:
+    parsed = parse("", overrides)
+    assert isinstance(parsed, Config) or (len(parsed) > 0 and all(map(str, parsed)))
+
+
+json_like = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+)
+
+
+@given(st.sampled_from([section.name for section in fields(Config)]), st.data())
+def test_any_value_of_any_key_makes_a_config_or_problems(section: str, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from([f.name for f in fields(getattr(Config(), section))]))
+    value = data.draw(json_like)
+    found = _Parser([])
+    made = found.section(Config, {section: {key: value}}, "")
+    assert found.problems or plain(getattr(getattr(made, section), key)) == plain_found(value)
+
+
+def plain_found(value: object) -> object:
+    return {key: plain_found(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def test_config_is_deeply_frozen() -> None:

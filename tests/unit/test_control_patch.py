@@ -5,7 +5,10 @@ from relay.commands import RestartIce
 from relay.effects import Deleted, PassOn, Patched, SessionAsked, SlotChanged, Ticked
 from relay.ids import Slot
 
-TRICKLE = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=end-of-candidates\r\n"
+TRICKLE = (
+    "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"
+    "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=end-of-candidates\r\n"
+)
 RESTART = TRICKLE.replace("abcd", "wxyz")
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 from control_kit import NOW, Desk, body, desk, header, offer, session_of, told
 
-from relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish, Unpublish
+from relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish
 from relay.config import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
 from relay.effects import Announce, Deleted, EngineRefused, EngineSaid, Reply, SessionEnded, SessionOpened, Submit
-from relay.events import Cause, CommandFailed, PublicationEnded, TransportClosed
+from relay.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
 from relay.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
 from relay.grants import make_token
 
@@ -207,10 +207,11 @@ def test_ice_servers_are_told_in_link_headers() -> None:
         IceServer(("turn:a.example.org", "turns:b.example.org"), 'us"er', "se\\cret"),
     )
     reply = desk(Config(ice=IceConfig(servers))).publish()
+    credentials = r'username="us\"er"; credential="se\\cret"; credential-type="password"'
     assert [value for name, value in reply.headers if name == "Link"] == [
         '<stun:stun.example.org>; rel="ice-server"',
-        '<turn:a.example.org>; rel="ice-server"; username="us\\"er"; credential="se\\\\cret"; credential-type="password"',
-        '<turns:b.example.org>; rel="ice-server"; username="us\\"er"; credential="se\\\\cret"; credential-type="password"',
+        f'<turn:a.example.org>; rel="ice-server"; {credentials}',
+        f'<turns:b.example.org>; rel="ice-server"; {credentials}',
     ]
 
 
@@ -252,16 +253,20 @@ def test_a_command_that_the_engine_refused_ends_its_session() -> None:
     assert worker.control.counters.values['millrace_sessions_failed_total{cause="engine_refused"}'] == 1
 
 
-def test_a_track_that_ended_is_withdrawn_and_its_session_lives_on() -> None:
+def test_a_track_that_ended_is_withdrawn_until_it_sends_again() -> None:
     worker = desk()
-    worker.publish()
-    publish = worker.commands(Publish)[1]
-    worker.handle(EngineSaid(PublicationEnded(publish.publication)))
-    assert [command.publication for command in worker.commands(Unpublish)] == [publish.publication]
-    assert [type(fact) for fact in facts(worker)] == [PublicationGone]
-    assert len(worker.control.sessions) == 1
-    worker.handle(EngineSaid(PublicationEnded(publish.publication)))
+    session = session_of(worker.publish())
+    publish, here = worker.commands(Publish)[1], facts(worker)[2]
+    for _ in range(2):
+        worker.handle(EngineSaid(PublicationEnded(publish.publication)))
     assert worker.effects == []
+    assert here not in worker.control.directory.view()
+    worker.handle(EngineSaid(PublicationStarted(publish.publication)))
+    assert facts(worker) == [here]
+    worker.handle(EngineSaid(PublicationEnded(publish.publication)))
+    assert [type(fact) for fact in facts(worker)] == [PublicationGone]
+    worker.handle(Deleted(worker.number(), session, None))
+    assert [type(fact) for fact in facts(worker)] == [PublicationGone, ParticipantGone]
 
 
 def test_draining_closes_every_session_and_takes_no_more() -> None:

@@ -3,7 +3,21 @@ import re
 import aiortc
 import pytest
 from aiortc.sdp import SessionDescription
-from sdp_samples import AUDIO, AUDIO_CODECS, LOCAL, NAMES, SESSION, VIDEO, VIDEO_CODECS, both, real, text, video_only
+from sdp_samples import (
+    AUDIO,
+    AUDIO_CODECS,
+    LOCAL,
+    NAMES,
+    PUBLISHERS,
+    SESSION,
+    TRANSPORT,
+    VIDEO,
+    VIDEO_CODECS,
+    both,
+    real,
+    text,
+    video_only,
+)
 from test_sdp import mutated
 
 from relay.commands import CodecName, DtlsRole, ExtensionKind, MediaKind
@@ -91,7 +105,7 @@ def video_codecs(*codecs: tuple[int, str, str]) -> str:
 # --- real clients
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLISHERS)
 def test_real_publishers_get_an_answer_that_reads_back(name: str) -> None:
     offer = offered(real(name))
     answer = publish(real(name))
@@ -197,6 +211,34 @@ async def test_aiortc_takes_a_viewers_answer() -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("name", ["chromium156.simulcast", "firefox153.simulcast"])
+def test_browsers_simulcast_is_taken_by_rid(name: str) -> None:
+    answer = publish(real(name))
+    track = next(track for track in answer.tracks if track.kind is MediaKind.VIDEO)
+    assert track.encodings == tuple(OfferedEncoding(rid, None, None) for rid in "qhf")
+    assert track.codec.rtx_payload_type is not None
+    taken = {extension.kind for extension in track.extensions}
+    assert {ExtensionKind.MID, ExtensionKind.RID, ExtensionKind.REPAIRED_RID} <= taken
+    assert "a=simulcast:recv q;h;f\r\n" in answer.sdp
+
+
+def test_an_offer_of_obs_shape_is_taken() -> None:
+    """libdatachannel: transport above all m-lines, a second group, mid and rid extensions, no rid lines, no rtx."""
+    above = (*SESSION, "a=group:LS 0 1", "a=msid-semantic:WMS *", "a=ice-options:ice2,trickle", *TRANSPORT)
+    audio = (AUDIO[0], AUDIO[1], "a=mid:0", "a=sendonly", "a=rtcp-mux", "a=ssrc:41 cname:obs", *AUDIO_CODECS)
+    video = (
+        "m=video 9 UDP/TLS/RTP/SAVPF 96",
+        *("a=mid:1", "a=sendonly", "a=rtcp-mux", f"a=extmap:1 {MID}", f"a=extmap:2 {RID}", "a=ssrc:42 cname:obs"),
+        *("a=rtpmap:96 H264/90000", "a=rtcp-fb:96 nack", "a=rtcp-fb:96 nack pli", "a=rtcp-fb:96 goog-remb"),
+        "a=fmtp:96 profile-level-id=42e01f;packetization-mode=1;level-asymmetry-allowed=1",
+    )
+    answer = publish(text(above, audio, video))
+    (track,) = (track for track in answer.tracks if track.kind is MediaKind.VIDEO)
+    assert track.encodings == (OfferedEncoding(None, 42, None),)
+    assert kinds(track.extensions) == [(1, ExtensionKind.MID)]
+    assert (track.nack, track.pli, track.fir) == (True, True, False)
+
+
 # --- the shape of answers
 
 
@@ -293,6 +335,14 @@ def test_data_alone_is_refused() -> None:
     refusal = answer_publisher(offered(body), LOCAL)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.reason) == (422, "no-media")
+
+
+def test_position_passes_over_m_lines_that_flow_the_other_way() -> None:
+    second = tuple(line.replace("a=mid:1", "a=mid:2") for line in VIDEO)
+    first = tuple(line.replace("a=sendonly", "a=recvonly") for line in VIDEO)
+    body = text((*SESSION[:-1], "a=group:BUNDLE 1 2"), first, VIDEO_CODECS, second, VIDEO_CODECS)
+    assert [(track.mid, track.position) for track in publish(body).tracks] == [("2", 0)]
+    assert [(receiver.mid, receiver.position) for receiver in view(body).receivers] == [("1", 0)]
 
 
 def test_position_counts_the_m_lines_of_one_kind() -> None:

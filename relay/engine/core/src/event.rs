@@ -107,14 +107,14 @@ pub struct TransportStalled {
     pub cause: Cause,
 }
 
-/// The first packet of a publication is in its log.
+/// The first packet of a publication is in its log, or the first after `PublicationEnded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicationStarted {
     pub publication: u64,
 }
 
-/// Every stream of the publication said BYE.
+/// Every stream of the publication said BYE. It may send again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicationEnded {

@@ -1,6 +1,9 @@
 //! Whole handshakes between two transports in memory and in virtual time, with loss, wrong certificates and ends of
 //! every kind. Must never wait for a real clock. Read `support/mod.rs` next.
 
+// What fails here fails a test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use millrace_core::drop::Drop;
@@ -101,6 +104,83 @@ fn any_single_loss_delays_the_handshake_and_does_not_break_it() {
         assert!(wire.now.since(Time(1_000_000)) < Span::from_secs(2), "datagram {lost} lost: {:?}", wire.now);
         exchange_media(&mut wire, 1);
     }
+}
+
+#[test]
+fn any_two_losses_delay_the_handshake_and_do_not_break_it() {
+    let (server, client) = (Identity::ecdsa(), Identity::ecdsa());
+    for first in 0..8 {
+        for second in first + 1..10 {
+            let mut wire = Wire::between(&server, &client, &Profile::PREFERRED);
+            wire.lost = vec![first, second];
+            wire.check();
+            wire.run();
+            assert!(wire.server.is_connected() && wire.client.is_connected(), "{first} and {second} lost");
+            assert!(wire.now.since(Time(1_000_000)) < Span::from_secs(5), "{first} and {second} lost: {:?}", wire.now);
+        }
+    }
+}
+
+/// Firefox sends its ClientHello in fragments, which may come in any order.
+#[test]
+fn a_fragmented_client_hello_is_put_together() {
+    for reversed in [false, true] {
+        let mut wire = Wire::between(&Identity::ecdsa(), &Identity::ecdsa(), &Profile::PREFERRED);
+        wire.check();
+        let hello = wire.to_server.pop_front().unwrap();
+        let (record, message) = (&hello[..13], &hello[13..]);
+        let (header, body) = message.split_at(12);
+        let mut fragments: Vec<Vec<u8>> = (0..body.len())
+            .step_by(50)
+            .enumerate()
+            .map(|(number, offset)| {
+                let part = &body[offset..body.len().min(offset + 50)];
+                let mut bytes = record.to_vec();
+                // Out of the way of the record numbers that the client goes on with.
+                bytes[10] = 20 + number as u8;
+                bytes[11..13].copy_from_slice(&(part.len() as u16 + 12).to_be_bytes());
+                bytes.extend(&header[..6]);
+                bytes.extend(&(offset as u32).to_be_bytes()[1..]);
+                bytes.extend(&(part.len() as u32).to_be_bytes()[1..]);
+                bytes.extend(part);
+                bytes
+            })
+            .collect();
+        assert!(fragments.len() >= 3);
+        if reversed {
+            fragments.reverse();
+        }
+        wire.to_server.extend(fragments);
+        wire.run();
+        assert!(wire.server.is_connected() && wire.client.is_connected(), "reversed: {reversed}");
+        assert_eq!(wire.now, Time(1_000_000), "no retransmission was needed");
+    }
+}
+
+#[test]
+fn a_flood_during_the_handshake_is_cut_off_and_answered_with_almost_nothing() {
+    let mut wire = Wire::between(&Identity::ecdsa(), &Identity::ecdsa(), &Profile::PREFERRED);
+    wire.check();
+    let mut out = outbox();
+    let mut refused = 0;
+    let mut answered = 0;
+    for number in 0..1_000u32 {
+        let mut record = vec![22, 0xFE, 0xFD, 0, 0, 0, 0];
+        record.extend(number.to_be_bytes());
+        record.extend([0, 112, 1, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 100]);
+        record.extend([number as u8; 100]);
+        let taken = wire.server.handle_dtls(wire.now, wire.client_path, &record, &mut out);
+        refused += usize::from(taken == Err(Drop::DtlsUnexpected));
+        answered += drain(&mut out).len();
+    }
+    assert!(refused >= 700, "{refused} refused");
+    assert!(answered <= 1, "{answered} answers");
+}
+
+#[test]
+fn a_transport_can_move_to_the_thread_that_runs_it() {
+    fn moves<T: Send>() {}
+    moves::<Transport>();
 }
 
 #[test]

@@ -19,7 +19,7 @@ const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
 /// A key frame older than this is not worth joining at: what follows it would have to be played late or in haste.
 const JOIN_AGE: Span = Span::from_millis(500);
 /// Packets of one key frame that are looked for before joining at it.
-const MAX_KEY_FRAME_PACKETS: u64 = 300;
+const MAX_KEY_FRAME_PACKETS: u64 = 500;
 
 /// One packet as it lies in the scratch: parsed, and still as the publisher sent it.
 #[derive(Clone, Copy, Debug)]

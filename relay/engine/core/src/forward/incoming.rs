@@ -202,7 +202,7 @@ impl Incoming {
         let arrival = if self.nack { self.missing.handle_arrival(now, index) } else { Arrival::InOrder };
         let is_recovered = is_rtx || arrival == Arrival::Recovered;
         if arrival == Arrival::Outage && self.kind == MediaKind::Video {
-            self.key_frames.want(now);
+            self.key_frames.need(now);
         }
         let traits = codec::inspect(self.codec.name, header.payload(packet));
         let starts_key_frame = traits.key_frame_start && self.begins_frame(header.timestamp);
@@ -226,7 +226,7 @@ impl Incoming {
         })?;
         if starts_key_frame {
             self.key_frame_timestamp = Some(header.timestamp);
-            self.key_frames.handle_key_frame();
+            self.key_frames.handle_key_frame(now);
             self.counts.key_frames += 1;
         }
         if !is_rtx {

@@ -14,6 +14,9 @@ pub const RETRY: Span = Span::from_millis(250);
 /// Viewers that still wait repeat their wish with each packet that they cannot use; a publisher whose picture stands still
 /// sends none, so the last wish holds for a while.
 const PATIENCE: Span = Span::from_secs(5);
+/// A wish that comes this soon after the start of a key frame was made before its viewer saw that; one that was not is
+/// repeated.
+const CROSSING: Span = Span::from_millis(100);
 /// How often a worker repeats its viewers' wish to the publisher's worker.
 const REPEAT: Span = Span::from_millis(200);
 
@@ -22,18 +25,27 @@ const REPEAT: Span = Span::from_millis(200);
 pub struct Requests {
     wanted_at: Option<Time>,
     asked_at: Option<Time>,
+    started_at: Option<Time>,
     asked: u64,
 }
 
 impl Requests {
     /// Somebody waits for a key frame.
     pub fn want(&mut self, now: Time) {
+        if self.started_at.is_none_or(|at| now.since(at) >= CROSSING) {
+            self.need(now);
+        }
+    }
+
+    /// The stream itself has a break that only a key frame mends.
+    pub fn need(&mut self, now: Time) {
         self.wanted_at = Some(now);
     }
 
     /// A key frame begins: whoever waits can start with it.
-    pub fn handle_key_frame(&mut self) {
+    pub fn handle_key_frame(&mut self, now: Time) {
         self.wanted_at = None;
+        self.started_at = Some(now);
     }
 
     /// Whether to ask now; the caller then does.
@@ -106,7 +118,7 @@ mod tests {
         let asked: Vec<u64> = (0..600).filter(|ms| requests.ask(at(*ms))).collect();
         assert_eq!(asked, [0, 250, 500]);
         assert_eq!(requests.next_deadline(), Some(at(750)));
-        requests.handle_key_frame();
+        requests.handle_key_frame(at(600));
         assert_eq!(requests.next_deadline(), None);
         assert!(!requests.ask(at(5_000)));
     }
@@ -116,11 +128,21 @@ mod tests {
         let mut requests = Requests::default();
         requests.want(at(0));
         assert!(requests.ask(at(0)));
-        requests.handle_key_frame();
-        requests.want(at(10));
-        assert!(!requests.ask(at(10)));
+        requests.handle_key_frame(at(10));
+        requests.want(at(110));
+        assert!(!requests.ask(at(110)));
         assert_eq!(requests.next_deadline(), Some(at(250)));
         assert!(requests.ask(at(250)));
+    }
+
+    #[test]
+    fn a_wish_that_crosses_a_key_frame_asks_for_no_second_one() {
+        let mut requests = Requests::default();
+        requests.handle_key_frame(at(0));
+        requests.want(at(99));
+        assert_eq!(requests.next_deadline(), None);
+        requests.want(at(100));
+        assert!(requests.ask(at(100)), "repeated, so it was meant");
     }
 
     #[test]

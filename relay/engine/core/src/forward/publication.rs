@@ -106,19 +106,23 @@ impl Publication {
         }
     }
 
-    /// True once, when the first packet is in a log.
+    /// True once, when the first packet is in a log, and once when one follows after `take_ended`.
     pub fn take_started(&mut self) -> bool {
-        let starts = !self.started && self.encodings.iter().any(|encoding| encoding.counts.packets > 0);
+        if self.started && !self.ended {
+            return false;
+        }
+        let starts = self.encodings.iter().any(|encoding| encoding.counts.packets > 0 && !encoding.said_bye);
         self.started |= starts;
+        self.ended &= !starts;
         starts
     }
 
-    /// True once each time that every stream that ever sent has said BYE.
+    /// True once each time that every stream that ever sent has said BYE, until `take_started` says that one sends.
     pub fn take_ended(&mut self) -> bool {
         let mut used = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some()).peekable();
         let is_over = used.peek().is_some() && used.all(|encoding| encoding.said_bye);
         let ends = is_over && !self.ended;
-        self.ended = is_over;
+        self.ended |= ends;
         ends
     }
 

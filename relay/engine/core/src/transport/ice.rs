@@ -209,7 +209,7 @@ impl Ice {
             }
             fresh
         });
-        if self.selected.is_some_and(|path| !self.is_proven(path)) {
+        if self.selected.is_some_and(|path| self.find(path).is_none()) {
             self.selected = None;
             if let Some(next) = self.addresses.iter().max_by_key(|address| address.checked_at).map(|found| found.path) {
                 self.select(now, next);

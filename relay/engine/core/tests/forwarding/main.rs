@@ -1,6 +1,8 @@
 //! Publications, logs, feeds and subscriptions together: continuity over every change of source, repairs both ways, and
 //! that nothing is lost or sent twice on the way. Must never wait for a real clock. Read `world.rs` for the cast.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, and not the helpers of a test")]
+
 mod network;
 mod world;
 
@@ -414,6 +416,7 @@ fn a_publication_ends_when_all_its_streams_said_bye() {
     assert!(publication.take_ended() && !publication.take_ended());
     play(&mut publication, 0, &mut low, 0, 1, false);
     assert!(!publication.take_ended(), "a packet takes the BYE back");
+    assert!(publication.take_started() && !publication.take_started(), "and starts it again");
     publication.handle_bye(0, 7);
     assert!(publication.take_ended());
 }

@@ -252,4 +252,49 @@ proptest! {
             prop_assert_eq!(was.timestamp, header.timestamp);
         }
     }
+
+    #[test]
+    fn whatever_feeds_a_stream_it_goes_on_without_a_gap_or_a_step_back(
+        steps in prop::collection::vec((0u8..12, 0usize..2, 1u64..3_000), 1..80),
+        start: u16,
+    ) {
+        let arena = arena(256);
+        let publishes = [publish(1, VIDEO, &[0, 1]), publish(2, VIDEO, &[2, 3])];
+        let mut publications = publishes.each_ref().map(|publish| Publication::new(publish, &arena, 0).unwrap());
+        let mut sources: Vec<Source> =
+            (0..4).map(|at| Source::new(10 + at, VIDEO, start.wrapping_mul(at as u16 + 1), at * 1_000_000_007)).collect();
+        let mut viewer = Viewer::new(1, MediaKind::Video, None);
+        let mut now = 0;
+        for (what, which, pause) in steps {
+            match what {
+                0 => viewer.subscription.detach(),
+                1 | 2 => viewer.attach(ms(now), &arena, &publishes[which]),
+                3 => {
+                    let old = &sources[which];
+                    sources[which] = Source::new(old.ssrc + 10, VIDEO, old.sequence / 2, old.timestamp.rotate_left(7));
+                    now += pause;
+                }
+                _ => {
+                    for (publication, encoding) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                        // What 3 and 4 bits of the dice say: who sends, and who sends a key frame.
+                        if (pause >> (publication * 2 + encoding)) & 1 == 0 {
+                            continue;
+                        }
+                        let key = (pause >> (4 + publication * 2 + encoding)) & 1 == 0;
+                        for packet in sources[publication * 2 + encoding].frame(key, 2) {
+                            publications[publication].handle_rtp(ms(now), encoding, false, &packet).unwrap();
+                        }
+                    }
+                    now += 30;
+                }
+            }
+            viewer.pull(ms(now));
+        }
+        prop_assert_eq!(viewer.sent.len() + viewer.drops.len(), viewer.offered);
+        for pair in viewer.sent.windows(2) {
+            prop_assert_eq!(pair[1].0, pair[0].0 + 1);
+            let timestamps = [&pair[0].1, &pair[1].1].map(|packet| Header::parse(packet).unwrap().timestamp);
+            prop_assert!(timestamps[1].wrapping_sub(timestamps[0]) as i32 >= 0, "{:?}", timestamps);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A certificate, a client's checks and two transports on a wire in memory, for the tests of the transport half.
 //! Must never send anything for real. Read `transport.rs` next.
-#![allow(dead_code)]
-#![allow(clippy::unwrap_used)]
+// Each test file uses its part of this, and what fails here fails a test.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

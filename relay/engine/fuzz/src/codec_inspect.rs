@@ -1,0 +1,28 @@
+//! Traits stay in their fields, and moving VP8's picture numbers changes nothing else.
+
+use millrace_core::codec::{self, vp8};
+use millrace_core::command::CodecName;
+
+pub fn run(bytes: &[u8]) {
+    let Some((choice, payload)) = bytes.split_first() else { return };
+    let codecs = [CodecName::Opus, CodecName::Vp8, CodecName::Vp9, CodecName::H264, CodecName::Av1];
+    let codec = codecs[usize::from(choice % 5)];
+    let traits = codec::inspect(codec, payload);
+    assert!(traits.spatial < 8 && traits.temporal < 8);
+    assert!(!(traits.key_frame_start && traits.spatial != 0), "a start is of the lowest layer");
+    if codec != CodecName::Vp8 {
+        return;
+    }
+    let mut moved = payload.to_vec();
+    let mut rewriter = vp8::Rewriter::default();
+    rewriter.rewrite(&mut moved);
+    assert_eq!(moved, payload, "nothing moves before the first switch");
+    rewriter.switch(payload);
+    rewriter.rewrite(&mut moved);
+    assert_eq!(codec::inspect(codec, &moved), traits);
+    let (Some(before), Some(after)) = (vp8::Descriptor::parse(payload), vp8::Descriptor::parse(&moved)) else { return };
+    assert_eq!(moved[after.len..], payload[before.len..]);
+    if let (Some(before), Some(after)) = (before.picture_id, after.picture_id) {
+        assert_eq!(after.value, (before.value + 1) & if before.long { 0x7fff } else { 0x7f });
+    }
+}

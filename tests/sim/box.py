@@ -1,0 +1,208 @@
+"""A whole box in virtual time: many Controls, a bus that drops, delays, reorders and duplicates, workers that die and
+return. Everything that happens follows from one seed; nothing here knows how Control works inside.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from control_kit import FINGERPRINT, NOW, offer, session_of
+from fake_engine import FakeEngine
+
+from relay import codec
+from relay.calls import PassedOn
+from relay.config import ArenaConfig, AuthConfig, Config
+from relay.control import Control, Reach
+from relay.effects import (
+    Announce,
+    AskSnapshot,
+    CloseRoomEverywhere,
+    Deleted,
+    EngineSaid,
+    FactHeard,
+    Input,
+    Offered,
+    PassOn,
+    Protocol,
+    Reply,
+    RoomClosedElsewhere,
+    SlotChanged,
+    SnapshotHeard,
+    Submit,
+    Ticked,
+)
+from relay.events import Cause, TransportClosed
+from relay.grants import make_token
+from relay.ids import Incarnation, RequestId, Slot
+
+SECRET = "s" * 32
+CONFIG = Config(auth=AuthConfig(keys={"key": SECRET}), arena=ArenaConfig(logs_per_slot=64))
+
+
+@dataclass
+class Weather:
+    """What the bus does to messages."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    delay: float = 0.002
+    """Longest, seconds; each message draws its own, so they overtake one another."""
+
+
+@dataclass
+class Life:
+    """One incarnation of one worker."""
+
+    slot: Slot
+    incarnation: Incarnation
+    control: Control
+    engine: FakeEngine
+    replies: dict[RequestId, Reply] = field(default_factory=dict)
+    passed_on: dict[RequestId, PassedOn] = field(default_factory=dict)
+
+
+class Box:
+    """`slots` workers that live from the start."""
+
+    def __init__(self, seed: int, slots: int = 4, weather: Weather | None = None) -> None:
+        self.chance = random.Random(seed)
+        self.weather = weather or Weather()
+        self.now = NOW
+        self.lives: dict[Slot, Life] = {}
+        self.incarnations = {Slot(slot): 0 for slot in range(slots)}
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        for slot in self.incarnations:
+            self.spawn(slot)
+
+    # --- time
+
+    def after(self, seconds: float, step: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + seconds, self._count, step))
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, step = heapq.heappop(self._queue)
+            step()
+        self.now = until
+
+    # --- processes
+
+    def spawn(self, slot: Slot) -> None:
+        self.incarnations[slot] += 1
+        incarnation = Incarnation(self.incarnations[slot])
+        reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)])
+        control = Control(CONFIG, slot, incarnation, reach, self.chance.randbytes)
+        life = Life(slot, incarnation, control, FakeEngine(slot, CONFIG.arena.logs_per_slot))
+        self.lives[slot] = life
+        for other in self.lives.values():
+            if other is not life:
+                self._tell_slot(life, other.slot)
+                self._tell_slot(other, slot)
+        self.after(self.chance.uniform(0, 1), lambda: self._tick(life))
+
+    def kill(self, slot: Slot) -> None:
+        del self.lives[slot]
+        for other in self.lives.values():
+            self._tell_slot(other, slot)
+
+    def _tell_slot(self, life: Life, slot: Slot) -> None:
+        """A worker looks at the master's table now and then, and sees what stands there at that moment."""
+
+        def look() -> None:
+            seen = self.lives.get(slot)
+            self.give(life, SlotChanged(slot, None if seen is None else seen.incarnation))
+
+        self.after(self.chance.uniform(0, 0.1), look)
+
+    def _tick(self, life: Life) -> None:
+        if self._lives(life):
+            self.give(life, Ticked())
+            self.after(1.0, lambda: self._tick(life))
+
+    def _lives(self, life: Life) -> bool:
+        return self.lives.get(life.slot) is life
+
+    # --- inputs and effects
+
+    def give(self, life: Life, said: Input) -> None:
+        if not self._lives(life):
+            return
+        for effect in life.control.handle(said, self.now):
+            match effect:
+                case Submit(commands):
+                    life.engine.submit(codec.unpack_commands(codec.pack_commands(commands)))
+                case Announce():
+                    packed = codec.pack_envelope(effect.envelope)
+                    for other in self.lives.values():
+                        if other is not life:
+                            self._send(
+                                other, lambda o=other, p=packed: self.give(o, FactHeard(codec.unpack_envelope(p)))
+                            )
+                case AskSnapshot(slot):
+                    self._send(life, lambda slot=slot: self._answer_snapshot(life, slot))
+                case CloseRoomEverywhere(room):
+                    # A call to each worker, which is not lost while that worker lives.
+                    for other in self.lives.values():
+                        if other is not life:
+                            self.after(0.001, lambda o=other, room=room: self.give(o, RoomClosedElsewhere(room)))
+                case PassOn(request, slot):
+                    self._pass_on(life, request, slot)
+                case Reply():
+                    life.replies[effect.request] = effect
+                case _:
+                    pass
+
+    def _send(self, to: Life, step: Callable[[], None]) -> None:
+        if self.chance.random() < self.weather.drop:
+            return
+        for _ in range(2 if self.chance.random() < self.weather.duplicate else 1):
+            self.after(self.chance.uniform(0, self.weather.delay), step)
+
+    def _answer_snapshot(self, asker: Life, slot: Slot) -> None:
+        answering = self.lives.get(slot)
+        if answering is not None:
+            snapshot = answering.control.snapshot()
+            self._send(asker, lambda: self.give(asker, SnapshotHeard(snapshot)))
+
+    def _pass_on(self, life: Life, request: RequestId, slot: Slot) -> None:
+        owner = self.lives.get(slot)
+        if owner is not None:
+            number = self.number()
+            self.give(owner, replace(life.passed_on[request], request=number))
+            life.replies[request] = owner.replies[number]
+
+    # --- clients
+
+    def number(self) -> RequestId:
+        self._count += 1
+        return RequestId(self._count)
+
+    def offer(self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None) -> str:
+        """The id of the new session."""
+        token = make_token("key", SECRET, identity=who, room=room, expires_at=NOW + 1e6)
+        direction = "sendonly" if protocol is Protocol.WHIP else "recvonly"
+        request = self.number()
+        self.give(life, Offered(request, protocol, room, token, offer(direction=direction, codecs="vp8"), watches))
+        reply = life.replies.pop(request)
+        assert reply.status == 201
+        return session_of(reply)
+
+    def delete(self, by: Life, session: str) -> int:
+        """On any worker, as the kernel spreads requests; the status."""
+        request = self.number()
+        asked = Deleted(request, session, None, by_admin=True)
+        by.passed_on[request] = asked
+        self.give(by, asked)
+        reply = by.replies.pop(request, None)
+        return 504 if reply is None else reply.status
+
+    def lose_client(self, life: Life) -> None:
+        """Some client's consent runs out."""
+        if life.engine.transports:
+            transport = self.chance.choice(sorted(life.engine.transports))
+            life.engine.close(transport)
+            self.give(life, EngineSaid(TransportClosed(transport, Cause.CONSENT_LOST)))  # type: ignore[arg-type]

@@ -1,0 +1,269 @@
+"""The master as a process: what it says, how it stops, what it does about workers that do not serve.
+
+Most workers here are real ones that are kept from starting by a module found before theirs, so that what is tested is
+the master and nothing of the relay.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("http.port=0", "admin.port=0", "media.port=0")
+SECONDS = 30.0
+
+BREAKS = "raise ImportError('this module is broken')"
+HANGS = "import time; print('hanging', flush=True); time.sleep(1000)"
+IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
+REFUSES = "raise SystemExit(4)"
+
+
+@dataclass
+class Master:
+    """One `millrace serve` with its output so far."""
+
+    process: subprocess.Popen[bytes]
+    output_path: Path
+    directory: Path
+    """Its system-wide temporary directory."""
+
+    def output(self) -> str:
+        return self.output_path.read_text()
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end, f"not within {SECONDS} s: {what}\n{self.output()}"
+            time.sleep(0.005)
+
+    def until_said(self, text: str, times: int = 1) -> None:
+        self.until(lambda: self.output().count(text) >= times or self.process.poll() is not None, text)
+        assert self.output().count(text) >= times, self.output()
+
+    def workers(self) -> list[int]:
+        """Its children, zombies included."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def status(self) -> int:
+        return self.process.wait(SECONDS)
+
+
+@contextmanager
+def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2) -> Iterator[Master]:
+    """A master whose workers run `stand_in` in place of uvloop, the first thing that `workers.main` imports alone."""
+    modules, temporary = folder / "modules", folder / "temporary"
+    modules.mkdir()
+    temporary.mkdir()
+    (modules / "uvloop.py").write_text(stand_in)
+    arguments = [part for setting in (*PORTS, *settings) for part in ("--set", setting)]
+    environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT}", "TMPDIR": str(temporary)}
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "master", "serve", "--workers", str(workers), *arguments],
+            cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    master = Master(process, folder / "output", temporary)
+    try:
+        yield master
+        assert list(temporary.iterdir()) == [], "nothing is left behind"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stops_with_status_0_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("a worker starts", 2)
+        workers = master.workers()
+        assert len(workers) == 2
+        assert len(list(master.directory.iterdir())) == 1, "a runtime directory of its own"
+        master.send(number)
+        assert master.status() == 0
+        assert alive(workers) == []
+
+
+def test_says_where_the_page_and_the_metrics_are(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("access")
+        words = master.output().split()
+        assert words[words.index("page") + 1].startswith("http://127.0.0.1:")
+        assert words[words.index("metrics") + 1].endswith("/metrics")
+        assert "this machine only, without a token" in master.output()
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_ctrl_c_in_a_terminal_reaches_workers_only_through_the_master(tmp_path: Path) -> None:
+    with serving(tmp_path, IGNORES_SIGTERM, "workers.stop_seconds=1") as master:
+        master.until_said("hanging", 2)
+        workers = master.workers()
+        os.killpg(master.process.pid, signal.SIGINT)
+        assert master.status() == 0
+        # They sleep in Python, which SIGINT would have ended with a traceback.
+        assert "KeyboardInterrupt" not in master.output()
+        assert master.output().count("it did not end when it was told to") == 2
+        assert alive(workers) == []
+
+
+def test_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    with serving(tmp_path, IGNORES_SIGTERM, "workers.stop_seconds=600") as master:
+        master.until_said("hanging", 2)
+        master.send(signal.SIGINT)
+        master.until_said("stopping")
+        master.send(signal.SIGINT)
+        assert master.status() == 0
+
+
+def test_killed_worker_is_reaped_and_replaced_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("a worker starts", 2)
+        victim, other = sorted(master.workers())
+        os.kill(victim, signal.SIGKILL)
+        killed_at = time.monotonic()
+        master.until(lambda: len(set(master.workers()) - {victim, other}) == 1, "a successor")
+        took = time.monotonic() - killed_at
+        assert victim not in master.workers()
+        assert other in master.workers()
+        assert took < 0.5
+        master.until_said("was ended by SIGKILL")
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_many_deaths_at_once_leave_no_zombie(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS, workers=16) as master:
+        master.until_said("a worker starts", 16)
+        victims = master.workers()
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        master.until(lambda: len(set(master.workers()) - set(victims)) == 16, "sixteen successors")
+        assert alive(victims) == []
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_broken_import_in_workers_ends_in_a_clear_line_and_status_1(tmp_path: Path) -> None:
+    settings = ("workers.crash_limit=3", "workers.respawn_backoff_ms=1")
+    with serving(tmp_path, BREAKS, *settings, workers=1) as master:
+        assert master.status() == 1
+        assert "ImportError: this module is broken" in master.output()
+        assert "the server stops: worker 0 died 3 times in a row soon after its start" in master.output()
+        assert master.output().count("a worker starts") == 3
+
+
+def test_refused_configuration_ends_the_server_without_another_try(tmp_path: Path) -> None:
+    with serving(tmp_path, REFUSES, workers=1) as master:
+        assert master.status() == 1
+        assert "worker 0 refuses the configuration" in master.output()
+        assert master.output().count("a worker starts") == 1
+
+
+def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_path: Path) -> None:
+    with serving(tmp_path, "import faulthandler; faulthandler.enable(); " + HANGS, "workers.boot_seconds=1") as master:
+        master.until_said("it has not started within 1 s")
+        master.until_said("was ended by SIGABRT")
+        master.until_said("a worker starts", 3)
+        assert "Fatal Python error: Aborted" in master.output()
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_workers_end_when_their_master_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("a worker starts", 2)
+        workers = master.workers()
+        # They ask to be told of their parent's death after the fork: wait until they are that far.
+        master.until_said("hanging", 2)
+        master.send(signal.SIGKILL)
+        master.until(lambda: not alive(workers), "the workers' end")
+        for left in master.directory.iterdir():
+            left.rmdir()
+
+
+def test_parent_that_ignores_its_children_does_not_blind_the_master(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with serving(tmp_path, HANGS) as master:
+        signal.signal(signal.SIGCHLD, before)
+        master.until_said("hanging", 2)
+        os.kill(master.workers()[0], signal.SIGKILL)
+        master.until_said("was ended by SIGKILL")
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_hangup_changes_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("a worker starts", 2)
+        workers = master.workers()
+        master.send(signal.SIGHUP)
+        master.until_said("cannot be reloaded yet")
+        assert master.workers() == workers
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_second_server_on_the_same_ports_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as first:
+        first.until_said("access")
+        words = first.output().split()
+        port = words[words.index("page") + 1].rstrip("/").rpartition(":")[2]
+        workers = first.workers()
+        (tmp_path / "second").mkdir()
+        with serving(tmp_path / "second", HANGS, f"http.port={port}") as second:
+            assert second.status() == 1
+            assert f"http.port: 127.0.0.1 port {port} is taken by another program" in second.output()
+        assert first.workers() == workers
+        first.send(signal.SIGTERM)
+        assert first.status() == 0
+
+
+def test_workers_are_pinned_to_a_core_each_when_there_are_enough(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    with serving(tmp_path, HANGS, workers=len(cores)) as master:
+        master.until_said("a worker starts", len(cores))
+        master.until(
+            lambda: sorted(map(os.sched_getaffinity, master.workers()), key=min) == [{core} for core in sorted(cores)],
+            "one core each",
+        )
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_configured_runtime_directory_has_to_be_private(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    with serving(tmp_path, HANGS, f"runtime.directory={shared}") as master:
+        assert master.status() == 1
+        assert "runtime.directory" in master.output()
+        assert "mode 0700" in master.output()
+
+
+def test_master_runs_one_thread_and_holds_neither_loop_nor_bus_nor_engine(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS) as master:
+        master.until_said("a worker starts", 2)
+        process = Path(f"/proc/{master.process.pid}")
+        assert len(list((process / "task").iterdir())) == 1
+        mapped = (process / "maps").read_text()
+        assert not [name for name in ("libzmq", "_zmq", "uvloop", "_engine") if name in mapped]
+        kinds = {os.readlink(each) for each in (process / "fd").iterdir()}
+        assert "anon_inode:[eventpoll]" not in kinds
+        master.send(signal.SIGTERM)
+        assert master.status() == 0

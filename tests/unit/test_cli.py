@@ -1,0 +1,74 @@
+"""The command's answers, without a server."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from master.cli import keys, main
+from relay.config import Config
+from relay.config_parse import parse
+from relay.grants import check
+
+
+def test_check_says_every_problem_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text("[http]\nport = 0.5\n[media]\nbind = []\n")
+    assert main(["check", str(file)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0] == f"{file}: http.port: found 0.5, expected a whole number from 0 to 65535"
+
+
+def test_check_passes_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text("[http]\nport = 8080\n")
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: no problems\n"
+
+
+def test_check_of_a_missing_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "none.toml")]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_keys_are_what_the_configuration_takes() -> None:
+    first, second = parse(keys()), parse(keys())
+    assert isinstance(first, Config)
+    assert isinstance(second, Config)
+    assert len(first.auth.keys) == 1
+    assert first.auth.keys != second.auth.keys
+
+
+@pytest.mark.parametrize(
+    ("flags", "publish", "subscribe"),
+    [([], True, True), (["--publish"], True, False), (["--subscribe"], False, True)],
+)
+def test_token_opens_its_room_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], publish: bool, subscribe: bool
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(keys())
+    config = parse(file.read_text())
+    assert isinstance(config, Config)
+    assert main(["token", "--config", str(file), "--room", "hall", "--identity", "ann", *flags]) == 0
+    grant = check(capsys.readouterr().out.strip(), config.auth.keys, time.time())
+    assert grant.allows_publish("hall") is publish
+    assert grant.allows_subscribe("hall") is subscribe
+    assert not grant.allows_publish("cellar")
+    assert not grant.allows_subscribe("cellar")
+
+
+def test_token_without_keys_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--room", "r", "--identity", "i"]) == 1
+    assert "millrace keys" in capsys.readouterr().err
+
+
+def test_server_without_keys_refuses_other_addresses_and_says_how_to_make_keys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", "--set", 'http.bind=["0.0.0.0"]', "--set", 'media.bind=["::"]']) == 1
+    said = capsys.readouterr().err
+    assert "http.bind" in said
+    assert "media.bind" in said
+    assert "millrace keys" in said
