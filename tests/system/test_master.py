@@ -23,6 +23,25 @@ SECONDS = 30.0
 BREAKS = "raise ImportError('this module is broken')"
 HANGS = "import time; print('hanging', flush=True); time.sleep(1000)"
 IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
+BEATS = """
+import faulthandler, mmap, os, time
+from pathlib import Path
+from relay.layout import slot_offsets, write_word
+
+faulthandler.enable()
+names = {each: os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
+# Mapped by the master, it has two descriptors.
+arena = next(int(each) for each, name in names.items() if "millrace-arena" in name)
+table = memoryview(mmap.mmap(arena, 1 << 16))
+at = slot_offsets(0)
+silent = Path(os.environ["TMPDIR"]).with_name("silent")
+while True:
+    for beat in (at.engine_beat, at.control_beat):
+        if beat != (getattr(at, silent.read_text()) if silent.exists() else None):
+            write_word(table, beat, time.monotonic_ns() // 1000)
+    time.sleep(0.02)
+"""
+"""Slot 0's two loops as the master sees them; one falls silent when the test names it in a file."""
 REFUSES = "raise SystemExit(4)"
 
 
@@ -182,6 +201,24 @@ def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_pa
         master.until_said("was ended by SIGABRT")
         master.until_said("a worker starts", 3)
         assert "Fatal Python error: Aborted" in master.output()
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+@pytest.mark.parametrize(("beat", "loop"), [("engine_beat", "engine"), ("control_beat", "control loop")])
+def test_worker_with_a_silent_loop_is_aborted_with_a_traceback_and_replaced(
+    tmp_path: Path, beat: str, loop: str
+) -> None:
+    with serving(tmp_path, BEATS, "workers.beat_seconds=1", workers=1) as master:
+        master.until_said("all workers serve")
+        assert "is ended" not in master.output()
+        (tmp_path / "silent.new").write_text(beat)
+        (tmp_path / "silent.new").rename(tmp_path / "silent")
+        master.until_said(f"its {loop} has been silent for")
+        (tmp_path / "silent").unlink()
+        master.until_said("was ended by SIGABRT")
+        assert "Fatal Python error: Aborted" in master.output()
+        master.until_said("incarnation=2")
         master.send(signal.SIGTERM)
         assert master.status() == 0
 
