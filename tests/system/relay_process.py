@@ -15,6 +15,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers.processes import read_process
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -27,6 +29,9 @@ class Relay:
     workers: int = 2
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of `--set`; the values are TOML."""
+
+    expected_status: int = 0
+    """The master's exit status at the end."""
 
     async def __aenter__(self) -> "Relay":
         self._stack = AsyncExitStack()
@@ -93,6 +98,11 @@ class Relay:
         """Those of the living workers."""
         return [pid for pid in self.processes() if pid != self.pid]
 
+    def cpu_seconds(self) -> float:
+        """Processor time of all living processes of the relay."""
+        found = [read_process(pid) for pid in self.processes()]
+        return sum(process.cpu_seconds for process in found if process is not None)
+
     async def until_ready(self, seconds: float = START_SECONDS) -> None:
         """Waits for `/readyz`, which speaks for all workers."""
         async with asyncio.timeout(seconds):
@@ -112,7 +122,7 @@ class Relay:
             status = await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
         except TimeoutError:
             raise AssertionError(f"the relay does not stop; left: {self.processes()}\n{self.log()}") from None
-        assert status == 0, f"exit status {status}:\n{self.log()}"
+        assert status == self.expected_status, f"exit status {status}:\n{self.log()}"
         assert self.processes() == []
         left = list(self.runtime.iterdir()) if self.runtime.exists() else []
         assert left == [], "socket files are left"

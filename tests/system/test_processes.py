@@ -1,0 +1,120 @@
+"""What happens to processes: they start, die, are replaced and stop, and leave nothing."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+
+from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.relay_process import Relay
+
+
+async def until_gone(pid: int, seconds: float) -> None:
+    """Reaped, not only dead: a zombie still has its entry."""
+    async with asyncio.timeout(seconds):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.002)
+
+
+async def rooms(relay: Relay, seconds: float = 5.0) -> list[str]:
+    """What is published where, as a worker says it that answers in time: the dead one's listener keeps connections."""
+    while True:
+        try:
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"{relay.admin}/rooms") as answer:
+                return [room["name"] for room in await answer.json() if room["publishers"]]
+        except TimeoutError:
+            continue
+
+
+def pid_by_slot(relay: Relay) -> dict[int, int]:
+    """From the log: the last start of each slot."""
+    found = {}
+    for line in relay.log().splitlines():
+        if "a worker starts" in line:
+            fields = dict(word.split("=") for word in line.split() if "=" in word)
+            found[int(fields["slot"])] = int(fields["pid"])
+    return found
+
+
+async def test_a_killed_worker_is_replaced_and_its_participants_go_everywhere() -> None:
+    async with (
+        Relay(workers=2) as relay,
+        Publisher(f"{relay.url}/whip/lost") as lost,
+        Publisher(f"{relay.url}/whip/kept") as kept,
+    ):
+        await lost.open(0)
+        await kept.open(1)
+        async with asyncio.timeout(2):
+            while await rooms(relay) != ["kept", "lost"]:
+                await asyncio.sleep(0.01)
+        victim = pid_by_slot(relay)[0]
+        os.kill(victim, signal.SIGKILL)
+        killed_at = time.monotonic()
+        await until_gone(victim, 0.5)
+        async with asyncio.timeout(0.5):
+            while len(relay.worker_pids()) != 2:
+                await asyncio.sleep(0.002)
+        async with asyncio.timeout(0.5 - (time.monotonic() - killed_at)):
+            while await rooms(relay, 0.05) != ["kept"]:
+                await asyncio.sleep(0.005)
+        await relay.until_ready()
+        for _ in range(10):
+            assert await rooms(relay) == ["kept"]
+        lost.session_url = ""
+
+
+async def test_calls_of_another_worker_go_on_while_one_dies() -> None:
+    async with (
+        Relay(workers=2) as relay,
+        Publisher(f"{relay.url}/whip/hall") as publisher,
+        Viewer(f"{relay.url}/whep/hall") as viewer,
+    ):
+        await publisher.open(1)
+        await viewer.open(1)
+        await viewer.until_frames(60)
+        since = asyncio.get_running_loop().time()
+        os.kill(pid_by_slot(relay)[0], signal.SIGKILL)
+        await viewer.until_frames(len(viewer.frames) + 90)
+        # At 30 pictures a second, from an encoder and a decoder that share this process's time.
+        assert viewer.longest_gap(since) < 0.25
+
+
+async def test_a_worker_that_hangs_is_aborted_with_a_traceback_and_replaced() -> None:
+    async with Relay(workers=1, settings={"workers.beat_seconds": "1"}) as relay:
+        victim = pid_by_slot(relay)[0]
+        os.kill(victim, signal.SIGSTOP)
+        await until_gone(victim, 10)
+        await relay.until_ready()
+        assert pid_by_slot(relay)[0] != victim
+
+
+async def test_sigterm_stops_like_ctrl_c() -> None:
+    async with Relay(workers=3) as relay:
+        os.kill(relay.pid, signal.SIGTERM)
+        await relay.stop()
+
+
+async def test_clients_hear_goodbye_when_the_relay_stops() -> None:
+    async with Relay(workers=2) as relay, Publisher(f"{relay.url}/whip/hall") as publisher:
+        await publisher.open()
+        await publisher.connected()
+        await relay.stop()
+        publisher.session_url = ""
+        async with asyncio.timeout(5):
+            while publisher.connection.connectionState != "closed":
+                await asyncio.sleep(0.01)
+
+
+async def test_workers_end_when_their_master_is_killed() -> None:
+    async with Relay(workers=2) as relay:
+        os.kill(relay.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while relay.processes():
+                await asyncio.sleep(0.01)
+        relay.expected_status = -signal.SIGKILL
+        for path in relay.runtime.iterdir():
+            path.unlink()
