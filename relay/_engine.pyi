@@ -1,21 +1,30 @@
+"""The extension's few methods; stubtest holds this file to it. Packed arguments are those of `relay/codec.py`."""
+
 from typing import final
 
 __all__ = ["Engine"]
 
 @final
 class Engine:
+    """One worker's packet path, on a thread of its own."""
+
     def __new__(
-        cls,
-        sockets: list[int],
-        slot: int,
-        config: bytes,
-        arena: int,
-        doorbells: list[int],
-        flow_map: int | None,
-    ) -> Engine: ...
-    def start(self) -> None: ...
-    def submit(self, commands: bytes) -> None: ...
-    def fileno(self) -> int: ...
+        cls, sockets: list[int], slot: int, config: bytes, arena: int, doorbells: list[int], flow_map: int | None
+    ) -> Engine:
+        """All descriptors stay the caller's. Raises ValueError when the parts do not fit each other, OSError."""
+
+    def start(self) -> None:
+        """Once; RuntimeError the second time."""
+
+    def submit(self, commands: bytes) -> None:
+        """ValueError: does not parse. BufferError: the engine is behind. RuntimeError: it has stopped. Never waits."""
+
+    def fileno(self) -> int:
+        """Readable when `events` has something to give."""
+
     def events(self) -> bytes: ...
-    def stats(self) -> bytes: ...
-    def stop(self) -> None: ...
+    def stats(self) -> bytes:
+        """An array with one map of counters by name for each slot, in slot order."""
+
+    def stop(self) -> None:
+        """Says goodbye to every client and ends the thread within two seconds, or raises RuntimeError."""
