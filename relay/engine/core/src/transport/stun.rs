@@ -138,7 +138,8 @@ impl<'a> Message<'a> {
         let header = bytes.get(..HEADER_LEN).ok_or(StunError::Malformed)?;
         let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
         let cookie = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        if header[0] & 0xC0 != 0 || cookie != MAGIC_COOKIE || len % 4 != 0 || HEADER_LEN + len != bytes.len() {
+        // RFC 7983 section 7 leaves STUN the first bytes 0 to 3, which is less than its own two zero bits would.
+        if header[0] > 3 || cookie != MAGIC_COOKIE || len % 4 != 0 || HEADER_LEN + len != bytes.len() {
             return Err(StunError::Malformed);
         }
         Ok(Message {
