@@ -181,7 +181,7 @@ mod tests {
     use crate::words::crash;
     use crate::{LogReader, Missing, Parameters};
 
-    const LAST: u64 = 24;
+    const LAST: u64 = 12;
 
     fn packet(index: u64) -> Vec<u8> {
         vec![index as u8; 20 + index as usize % 5]

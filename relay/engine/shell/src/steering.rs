@@ -39,8 +39,8 @@ impl FlowMap {
         let mut attributes = Attributes {
             map: self.map.as_raw_fd() as u32,
             pad: 0,
-            key: (&raw const key).addr() as u64,
-            value: if owner.is_some() { (&raw const value).addr() as u64 } else { 0 },
+            key: (&raw const key).expose_provenance() as u64,
+            value: if owner.is_some() { (&raw const value).expose_provenance() as u64 } else { 0 },
             flags: 0,
         };
         // SAFETY: key and value outlive the call; their sizes are those that the map was made with, which the kernel reads.
@@ -65,6 +65,8 @@ fn key(remote: &SocketAddr) -> [u8; 20] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::FromRawFd;
+
     use super::*;
 
     #[test]
@@ -73,6 +75,43 @@ mod tests {
         assert_eq!(v4, *b"\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\x00\x02\x07\x1e\xca\0\0");
         let v6 = key(&"[2001:db8::1]:258".parse().expect("an address"));
         assert_eq!(v6, *b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x01\x02\0\0");
+    }
+
+    /// A hash map of the flow map's shape; `None` without the privilege to make one.
+    fn make_map() -> Option<OwnedFd> {
+        const MAP_CREATE: libc::c_long = 0;
+        // Type (BPF_MAP_TYPE_HASH), key bytes, value bytes, entries.
+        let mut attributes = [1u32, 20, 4, 2];
+        let size = size_of_val(&attributes) as libc::c_uint;
+        // SAFETY: the attributes outlive the call and their size is given.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, MAP_CREATE, attributes.as_mut_ptr(), size) };
+        // SAFETY: the descriptor was just opened and nothing else owns it.
+        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+
+    fn look_up(map: &OwnedFd, remote: &SocketAddr) -> Option<u32> {
+        const MAP_LOOKUP_ELEM: libc::c_long = 1;
+        let (key, mut value) = (key(remote), 0u32);
+        let (key, out) = ((&raw const key).expose_provenance() as u64, (&raw mut value).expose_provenance() as u64);
+        let mut attributes = Attributes { map: map.as_raw_fd() as u32, pad: 0, key, value: out, flags: 0 };
+        let size = size_of::<Attributes>() as libc::c_uint;
+        // SAFETY: key and value outlive the call and have the sizes that the map was made with.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_ELEM, &raw mut attributes, size) };
+        (result == 0).then_some(value)
+    }
+
+    #[test]
+    fn a_flow_is_the_last_owners_until_it_is_forgotten() {
+        let Some(map) = make_map() else { return };
+        let flows = FlowMap::share(map.as_raw_fd()).expect("open");
+        let remote: SocketAddr = "192.0.2.7:7882".parse().expect("an address");
+        for owner in [3, 5] {
+            flows.steer(&remote, Some(owner)).expect("room");
+            assert_eq!(look_up(&map, &remote), Some(u32::from(owner)));
+        }
+        assert_eq!(look_up(&map, &"192.0.2.7:7883".parse().expect("an address")), None);
+        flows.steer(&remote, None).expect("it is there");
+        assert_eq!(look_up(&map, &remote), None);
     }
 
     #[test]
