@@ -113,8 +113,9 @@ impl Engine {
             if let Some(at) = subscribed.subscription.next_deadline() {
                 self.deadlines.wake_by(subscribed.client, at);
             }
-            if let Some(wanted) = subscribed.subscription.key_frame_wanted() {
-                self.wanted.push(wanted);
+            // Who cannot be sent anything yet asks when it can: a client that never connects must not cost the publisher.
+            if client.transport.is_connected() {
+                self.wanted.extend(subscribed.subscription.key_frame_wanted());
             }
         }
         self.pass_on_wishes(now);

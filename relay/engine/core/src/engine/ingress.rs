@@ -166,7 +166,9 @@ impl Engine {
         let place = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
         self.stats.add(Counter::PacketsReceived, 1);
         let published = &mut self.publications[place];
+        let recovered = published.publication.packets_recovered();
         let handled = published.publication.handle_rtp(now, stream.encoding, stream.is_rtx, packet);
+        self.stats.add(Counter::PacketsRecovered, published.publication.packets_recovered() - recovered);
         if handled.is_ok() && !published.has_moved {
             published.has_moved = true;
             self.moved.push(place);
