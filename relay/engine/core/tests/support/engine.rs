@@ -1,0 +1,537 @@
+//! A box of engines on one arena, its clients and the network between them, in virtual time and from a seed. Owns the
+//! clock and every datagram under way; must never decide what is right: the tests do. Read `engine_peer.rs` next.
+//!
+//! ```text
+//! peers ── up: loss, delay, jitter, duplicates ──► engines ── doorbells, rings ──► engines
+//!   ▲─────── down: the same, the other way ─────────┘
+//! ```
+
+#![allow(dead_code)]
+#![allow(clippy::unwrap_used)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::net::SocketAddr;
+
+use millrace_arena::{Arena, Parameters};
+use millrace_core::command::{
+    Attach, Codec, CodecName, Command, DtlsRole, Encoding, Extension, ExtensionKind, FingerprintHash, MediaKind,
+    OpenTransport, Publish, Subscribe,
+};
+use millrace_core::config::EngineConfig;
+use millrace_core::drop::Drop;
+use millrace_core::engine::Engine;
+use millrace_core::event::{Cause, Event};
+use millrace_core::outbox::{Path, SocketIndex};
+use millrace_core::rtp::Header;
+use millrace_core::stats::Counter;
+use millrace_core::time::{Span, Time};
+use millrace_core::transport::{DtlsContexts, Profile};
+
+use crate::peer::{Credentials, Peer};
+use crate::support::Identity;
+
+pub const VIDEO: Codec =
+    Codec { name: CodecName::Vp8, payload_type: 96, rtx_payload_type: Some(97), clock_rate: 90_000 };
+pub const AUDIO: Codec = Codec { name: CodecName::Opus, payload_type: 111, rtx_payload_type: None, clock_rate: 48_000 };
+/// As viewers number them.
+pub const VIEWED_VIDEO: Codec = Codec { payload_type: 120, rtx_payload_type: Some(121), ..VIDEO };
+pub const VIEWED_AUDIO: Codec = Codec { payload_type: 109, ..AUDIO };
+
+pub const MID: u8 = 1;
+pub const RID: u8 = 2;
+pub const REPAIRED_RID: u8 = 3;
+pub const TRANSPORT_CC: u8 = 5;
+pub const ABS_SEND_TIME: u8 = 6;
+
+/// What nothing that is made here may exceed (design, section 6).
+const MAX_MADE: usize = 1_200;
+/// More turns than this at one moment are an engine that spins.
+const MAX_TURNS: usize = 200;
+
+pub fn extensions() -> Vec<Extension> {
+    let kinds = [
+        (MID, ExtensionKind::Mid),
+        (RID, ExtensionKind::Rid),
+        (REPAIRED_RID, ExtensionKind::RepairedRid),
+        (TRANSPORT_CC, ExtensionKind::TransportCc),
+        (ABS_SEND_TIME, ExtensionKind::AbsSendTime),
+    ];
+    kinds.map(|(id, kind)| Extension { id, kind }).to_vec()
+}
+
+/// SplitMix64.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub fn chance(&mut self, probability: f64) -> bool {
+        (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < probability
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.next() % bound }
+    }
+}
+
+/// One direction of the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub loss: f64,
+    pub duplicate: f64,
+    pub delay: Span,
+    /// Added at random, so that packets overtake each other.
+    pub jitter: Span,
+}
+
+impl Link {
+    pub const GOOD: Link = Link { loss: 0.0, duplicate: 0.0, delay: Span::from_millis(10), jitter: Span(0) };
+}
+
+enum Flight {
+    /// Into the socket of this slot.
+    Up(usize, SocketAddr, Vec<u8>),
+    Down(SocketAddr, Vec<u8>),
+}
+
+pub struct Limits {
+    pub max_transports: u32,
+    pub max_handshakes: u32,
+    pub max_addresses: u32,
+    pub max_streams: u32,
+    pub ice_timeout_ms: u64,
+    pub handshake_timeout_ms: u64,
+    pub consent_timeout_ms: u64,
+    pub media_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_transports: 100,
+            max_handshakes: 100,
+            max_addresses: 4,
+            max_streams: 8,
+            ice_timeout_ms: 15_000,
+            handshake_timeout_ms: 10_000,
+            consent_timeout_ms: 30_000,
+            media_timeout_ms: 10_000,
+        }
+    }
+}
+
+pub struct World {
+    pub now: Time,
+    pub arena: Arena,
+    pub engines: Vec<Engine>,
+    pub peers: Vec<Peer>,
+    pub events: Vec<Vec<Event>>,
+    pub up: Link,
+    pub down: Link,
+    pub random: Random,
+    /// Datagrams that each engine sent, and those of them to addresses that no peer has.
+    pub sent: Vec<u64>,
+    pub sent_nowhere: u64,
+    /// Whether doorbells are carried.
+    rung: u64,
+    identity: Identity,
+    peer_identity: Identity,
+    next_id: u64,
+    next_flight: u64,
+    flights: BinaryHeap<Reverse<(Time, u64)>>,
+    flight_by_number: BTreeMap<u64, Flight>,
+    /// Everybody's addresses, past ones included.
+    known: HashSet<SocketAddr>,
+    turns: usize,
+}
+
+impl World {
+    pub fn new(slots: u8, seed: u64) -> World {
+        World::with_limits(slots, seed, &Limits::default())
+    }
+
+    pub fn with_limits(slots: u8, seed: u64, limits: &Limits) -> World {
+        let arena = Arena::in_memory(Parameters {
+            slots: slots.into(),
+            logs_per_slot: 8,
+            log_packets: 1024,
+            handover_packets: 64,
+            ..Parameters::SMALL
+        });
+        let identity = Identity::ecdsa();
+        let engine = |slot| {
+            let config = EngineConfig {
+                slot,
+                slots,
+                certificate_pem: identity.certificate_pem.clone(),
+                private_key_pem: identity.private_key_pem.clone(),
+                max_transports: limits.max_transports,
+                max_handshakes: limits.max_handshakes,
+                max_addresses: limits.max_addresses,
+                max_streams: limits.max_streams,
+                ice_timeout_ms: limits.ice_timeout_ms,
+                handshake_timeout_ms: limits.handshake_timeout_ms,
+                consent_timeout_ms: limits.consent_timeout_ms,
+                media_timeout_ms: limits.media_timeout_ms,
+            };
+            Engine::new(config, arena.clone()).unwrap()
+        };
+        World {
+            now: Time(3_600_000_000),
+            engines: (0..slots).map(engine).collect(),
+            peers: Vec::new(),
+            events: (0..slots).map(|_| Vec::new()).collect(),
+            up: Link::GOOD,
+            down: Link::GOOD,
+            random: Random::new(seed),
+            sent: vec![0; slots.into()],
+            sent_nowhere: 0,
+            rung: 0,
+            identity,
+            peer_identity: Identity::ecdsa(),
+            next_id: 1,
+            next_flight: 0,
+            flights: BinaryHeap::new(),
+            flight_by_number: BTreeMap::new(),
+            known: HashSet::new(),
+            turns: 0,
+            arena,
+        }
+    }
+
+    /// Of the certificate that every client has.
+    pub fn peer_fingerprint(&self) -> Vec<u8> {
+        self.peer_identity.fingerprint.clone()
+    }
+
+    pub fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub fn command(&mut self, slot: usize, command: Command) {
+        self.engines[slot].handle_command(self.now, command);
+        self.settle();
+    }
+
+    /// A client whose transport the engine of `slot` was told of, and which has not sent anything yet.
+    pub fn open(&mut self, slot: usize, expects_media: bool) -> usize {
+        let fingerprint = self.peer_identity.fingerprint.clone();
+        self.open_with(slot, expects_media, DtlsRole::Server, &fingerprint)
+    }
+
+    pub fn open_with(&mut self, slot: usize, expects_media: bool, role: DtlsRole, fingerprint: &[u8]) -> usize {
+        let transport = self.id();
+        let at = self.peers.len();
+        let credentials = Credentials::new(slot, transport);
+        let command = OpenTransport {
+            transport,
+            local_ufrag: credentials.ufrag.clone(),
+            local_pwd: credentials.pwd.clone(),
+            remote_ufrag: "peer".into(),
+            remote_pwd: "the-peers-own-password-22".into(),
+            dtls_role: role,
+            fingerprint_hash: FingerprintHash::Sha256,
+            fingerprints: vec![serde_bytes::ByteBuf::from(fingerprint)],
+            expects_media,
+        };
+        let theirs = DtlsContexts::with_profiles(
+            &self.peer_identity.certificate_pem,
+            &self.peer_identity.private_key_pem,
+            &Profile::PREFERRED,
+        );
+        let address = SocketAddr::from(([10, 0, (at >> 8) as u8, at as u8], 4_000));
+        self.known.insert(address);
+        let role = if role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
+        let contexts = theirs.unwrap();
+        let peer =
+            Peer::new(self.now, (slot, transport, address), credentials, role, &contexts, &self.identity.fingerprint);
+        self.peers.push(peer);
+        self.command(slot, Command::OpenTransport(command));
+        at
+    }
+
+    /// A connected client on `slot`.
+    pub fn connect(&mut self, slot: usize) -> usize {
+        let at = self.open(slot, false);
+        self.start(at);
+        self.run_until(5_000, |world| world.is_connected(at));
+        at
+    }
+
+    /// Has a client send its first check.
+    pub fn start(&mut self, peer: usize) {
+        self.peers[peer].check_at = Some(self.now);
+    }
+
+    pub fn is_connected(&self, peer: usize) -> bool {
+        let Peer { slot, id, .. } = self.peers[peer];
+        let is_ours = |event: &Event| matches!(event, Event::TransportConnected(event) if event.transport == id);
+        self.peers[peer].transport.is_connected() && self.events[slot].iter().any(is_ours)
+    }
+
+    /// The cause with which the engine closed this client's transport.
+    pub fn closed(&self, peer: usize) -> Option<Cause> {
+        let Peer { slot, id, .. } = self.peers[peer];
+        self.events[slot].iter().find_map(|event| match event {
+            Event::TransportClosed(closed) if closed.transport == id => Some(closed.cause),
+            _ => None,
+        })
+    }
+
+    pub fn stalled(&self, peer: usize) -> Option<Cause> {
+        let Peer { slot, id, .. } = self.peers[peer];
+        self.events[slot].iter().find_map(|event| match event {
+            Event::TransportStalled(stalled) if stalled.transport == id => Some(stalled.cause),
+            _ => None,
+        })
+    }
+
+    pub fn failures(&self) -> Vec<String> {
+        let failed = self.events.iter().flatten().filter_map(|event| match event {
+            Event::CommandFailed(failed) => Some(format!("{} {}: {}", failed.command, failed.id, failed.reason)),
+            _ => None,
+        });
+        failed.collect()
+    }
+
+    /// A publication of one encoding of each of these rids.
+    pub fn publish_with(&mut self, peer: usize, codec: Codec, mid: &str, rids: &[Option<&str>], log: u32) -> Publish {
+        let publication = self.id();
+        let is_audio = codec.name == CodecName::Opus;
+        let encodings = rids.iter().zip(log..).map(|(rid, log)| Encoding {
+            rid: rid.map(String::from),
+            ssrc: None,
+            rtx_ssrc: None,
+            log,
+        });
+        let publish = Publish {
+            publication,
+            transport: self.peers[peer].id,
+            kind: if is_audio { MediaKind::Audio } else { MediaKind::Video },
+            mid: mid.into(),
+            codec,
+            encodings: encodings.collect(),
+            extensions: extensions(),
+            nack: true,
+            pli: true,
+            fir: false,
+        };
+        self.command(self.peers[peer].slot, Command::Publish(publish.clone()));
+        publish
+    }
+
+    pub fn publish(&mut self, peer: usize, codec: Codec, log: u32) -> Publish {
+        let mid = if codec.name == CodecName::Opus { "a" } else { "v" };
+        self.publish_with(peer, codec, mid, &[None], log)
+    }
+
+    /// A subscription that nothing is attached to; its SSRC is its id.
+    pub fn subscribe(&mut self, peer: usize, kind: MediaKind) -> u64 {
+        let subscription = self.id();
+        let mut listed = extensions();
+        listed.iter_mut().for_each(|extension| extension.id += 6);
+        let subscribe = Subscribe {
+            subscription,
+            transport: self.peers[peer].id,
+            kind,
+            mid: "m".into(),
+            ssrc: subscription as u32 + 1_000_000,
+            rtx_ssrc: (kind == MediaKind::Video).then_some(subscription as u32 + 2_000_000),
+            cname: "room".into(),
+            extensions: listed,
+        };
+        self.peers[peer].expect(&subscribe);
+        self.command(self.peers[peer].slot, Command::Subscribe(subscribe));
+        subscription
+    }
+
+    pub fn attach(&mut self, peer: usize, subscription: u64, publish: &Publish) {
+        let codec = match publish.codec.name {
+            CodecName::Opus => VIEWED_AUDIO,
+            CodecName::Vp8 => VIEWED_VIDEO,
+            name => Codec { name, payload_type: 122, rtx_payload_type: Some(123), ..VIEWED_VIDEO },
+        };
+        let attach = Attach {
+            subscription,
+            publication: publish.publication,
+            logs: publish.encodings.iter().map(|encoding| encoding.log).collect(),
+            codec,
+            source_extensions: publish.extensions.clone(),
+        };
+        self.command(self.peers[peer].slot, Command::Attach(attach));
+    }
+
+    /// A subscription that takes this publication; its SSRC.
+    pub fn watch(&mut self, peer: usize, publish: &Publish) -> u32 {
+        let subscription = self.subscribe(peer, publish.kind);
+        self.attach(peer, subscription, publish);
+        subscription as u32 + 1_000_000
+    }
+
+    /// Gives a client a new address, as a NAT does that forgot the old one.
+    pub fn rebind(&mut self, peer: usize) -> SocketAddr {
+        let old = self.peers[peer].address;
+        let address = SocketAddr::new(old.ip(), old.port() + 1);
+        self.peers[peer].address = address;
+        self.known.insert(address);
+        address
+    }
+
+    pub fn stat(&self, counter: Counter) -> u64 {
+        self.engines.iter().map(|engine| engine.stats().get(counter)).sum()
+    }
+
+    pub fn drops(&self, drop: Drop) -> u64 {
+        self.engines.iter().map(|engine| engine.stats().drops(drop)).sum()
+    }
+
+    /// Throws a datagram at a slot's socket from anywhere.
+    pub fn inject(&mut self, slot: usize, remote: SocketAddr, bytes: &[u8]) {
+        let path = Path { socket: SocketIndex(0), remote };
+        self.engines[slot].handle_datagram(self.now, path, &mut bytes.to_vec());
+        self.settle();
+    }
+
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.now + Span::from_millis(ms);
+        while self.step(until) {}
+    }
+
+    /// Until something is so; fails the test when it is not after so many milliseconds.
+    #[track_caller]
+    pub fn run_until(&mut self, ms: u64, done: impl Fn(&World) -> bool) {
+        let until = self.now + Span::from_millis(ms);
+        while !done(self) {
+            assert!(self.step(until), "not within {ms} ms");
+        }
+    }
+
+    /// Goes to the next moment at which anything happens; false when that is after `until`, which then is now.
+    fn step(&mut self, until: Time) -> bool {
+        let flight = self.flights.peek().map(|Reverse((at, _))| *at);
+        let engines = self.engines.iter_mut().filter_map(Engine::next_deadline);
+        let peers = self.peers.iter().filter_map(Peer::next_deadline);
+        let next = engines.chain(peers).chain(flight).min();
+        let Some(next) = next.filter(|next| *next <= until) else {
+            self.now = until;
+            return false;
+        };
+        self.turns = if next > self.now { 0 } else { self.turns + 1 };
+        assert!(self.turns < MAX_TURNS, "time stands still");
+        self.now = self.now.max(next);
+        self.deliver();
+        for peer in &mut self.peers {
+            peer.handle_deadlines(self.now);
+        }
+        self.collect_from_peers();
+        for engine in &mut self.engines {
+            if engine.next_deadline().is_some_and(|at| at <= self.now) {
+                engine.handle_deadlines(self.now);
+            }
+        }
+        self.settle();
+        true
+    }
+
+    fn deliver(&mut self) {
+        while let Some(&Reverse((at, number))) = self.flights.peek() {
+            if at > self.now {
+                return;
+            }
+            self.flights.pop();
+            match self.flight_by_number.remove(&number) {
+                Some(Flight::Up(slot, remote, mut bytes)) => {
+                    let path = Path { socket: SocketIndex(0), remote };
+                    self.engines[slot].handle_datagram(self.now, path, &mut bytes);
+                }
+                Some(Flight::Down(remote, mut bytes)) => {
+                    if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == remote) {
+                        peer.handle_datagram(self.now, &mut bytes);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn collect_from_peers(&mut self) {
+        for at in 0..self.peers.len() {
+            for bytes in self.peers[at].take_sent() {
+                let (slot, address) = (self.peers[at].enters_at, self.peers[at].address);
+                let link = self.peers[at].up.unwrap_or(self.up);
+                self.send(link, |bytes| Flight::Up(slot, address, bytes), bytes);
+            }
+        }
+    }
+
+    fn send(&mut self, link: Link, flight: impl Fn(Vec<u8>) -> Flight, bytes: Vec<u8>) {
+        let copies = if self.random.chance(link.loss) { 0 } else { 1 + u64::from(self.random.chance(link.duplicate)) };
+        for _ in 0..copies {
+            let at = self.now + link.delay + Span(self.random.below(link.jitter.0 + 1));
+            self.next_flight += 1;
+            self.flights.push(Reverse((at, self.next_flight)));
+            self.flight_by_number.insert(self.next_flight, flight(bytes.clone()));
+        }
+    }
+
+    /// Lets the engines finish what they have begun, as their reactors do after every wake-up: inboxes of those whose
+    /// doorbell rang, fan-out, and the sending.
+    pub fn settle(&mut self) {
+        self.collect_from_peers();
+        loop {
+            for slot in 0..self.engines.len() {
+                if self.rung & 1 << slot != 0 {
+                    self.rung &= !(1 << slot);
+                    self.engines[slot].handle_inbox(self.now);
+                    self.rung |= u64::from(self.engines[slot].has_inbox()) << slot;
+                }
+                while self.engines[slot].flush(self.now) {
+                    assert!(self.drain(slot) > 0, "a full outbox with nothing in it");
+                }
+                self.drain(slot);
+                self.rung |= self.engines[slot].take_doorbells();
+                self.events[slot].extend(std::iter::from_fn(|| self.engines[slot].take_event()));
+                while self.engines[slot].take_steering().is_some() {}
+            }
+            if self.rung == 0 {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self, slot: usize) -> usize {
+        let (datagrams, bytes) = self.engines[slot].outbox().queued();
+        let sent: Vec<_> = datagrams.iter().map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
+        self.engines[slot].outbox().clear();
+        for (remote, bytes) in &sent {
+            let is_media = (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
+            assert!(is_media || bytes.len() <= MAX_MADE, "{} bytes of our own making", bytes.len());
+            self.sent[slot] += 1;
+            self.sent_nowhere += u64::from(!self.known.contains(remote));
+        }
+        let count = sent.len();
+        for (remote, bytes) in sent {
+            let peer = self.peers.iter().find(|peer| peer.address == remote);
+            let link = peer.and_then(|peer| peer.down).unwrap_or(self.down);
+            self.send(link, |bytes| Flight::Down(remote, bytes), bytes);
+        }
+        count
+    }
+}
+
+/// The number that a payload carries (`engine_peer.rs` writes it).
+pub fn number(packet: &[u8]) -> Option<u64> {
+    let header = Header::parse(packet).ok()?;
+    header.payload(packet).get(2..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
