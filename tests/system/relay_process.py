@@ -45,9 +45,8 @@ class Relay:
         try:
             await self.until_ready()
         except BaseException:
-            self._process.kill()
-            await self._process.wait()
             self._kill_session()
+            await self._process.wait()
             print(self.log())
             raise
         return self
