@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from relay.ids import PublicationId, RequestId, SubscriptionId, TransportId
 
+KEPT_BYTES = 8_192
+"""The longest record that `KeepRecord` may carry; the engine refuses a longer one."""
+
 
 class DtlsRole(StrEnum):
     """Our role in the handshake: client when the offer said `setup:passive`."""
@@ -189,6 +192,15 @@ class ReportTransport:
     request: RequestId
 
 
+@dataclass(frozen=True, slots=True)
+class KeepRecord:
+    """Has the engine keep these bytes with the transport, in place of those before: should this worker die, its
+    successor gets them back in `TransportAdopted`. Only control knows what they say."""
+
+    transport: TransportId
+    record: bytes
+
+
 Command = (
     OpenTransport
     | RestartIce
@@ -200,4 +212,5 @@ Command = (
     | Detach
     | Unsubscribe
     | ReportTransport
+    | KeepRecord
 )

@@ -120,6 +120,27 @@ class CommandFailed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TransportAdopted:
+    """A connected transport of a worker that died in this slot lives on here, under the same ids."""
+
+    transport: TransportId
+    record: bytes
+    """As `KeepRecord` gave it last; empty when it never did."""
+    publications: tuple[PublicationId, ...]
+    subscriptions: tuple[SubscriptionId, ...]
+    """Attached as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionDone:
+    """Every transport that could be adopted has been said; sent once, at every start, before any event but those."""
+
+    adopted: int
+    lost: int
+    """Unfinished handshakes, and records that did not hold."""
+
+
 Event = (
     TransportConnected
     | TransportClosed
@@ -128,4 +149,6 @@ Event = (
     | PublicationEnded
     | TransportReport
     | CommandFailed
+    | TransportAdopted
+    | AdoptionDone
 )

@@ -19,6 +19,7 @@ from relay.commands import (
     Encoding,
     Extension,
     ExtensionKind,
+    KeepRecord,
     MediaKind,
     OpenTransport,
     Publish,
@@ -31,6 +32,7 @@ from relay.commands import (
 from relay.effects import Deleted, Patched, Reply, RoomClosedElsewhere, SessionAsked
 from relay.engine_config import EngineConfig, pack_engine_config
 from relay.events import (
+    AdoptionDone,
     Cause,
     CommandFailed,
     Event,
@@ -38,6 +40,7 @@ from relay.events import (
     PublicationReport,
     PublicationStarted,
     SubscriptionReport,
+    TransportAdopted,
     TransportClosed,
     TransportConnected,
     TransportReport,
@@ -136,6 +139,8 @@ COMMANDS: dict[str, Command] = {
     "detach": Detach(SUBSCRIPTION),
     "unsubscribe": Unsubscribe(SUBSCRIPTION),
     "report_transport": ReportTransport(TRANSPORT, RequestId(7)),
+    "keep_record": KeepRecord(TRANSPORT, bytes(range(256)) * 2),
+    "keep_record_of_nothing": KeepRecord(TRANSPORT, b""),
 }
 
 EVENTS: dict[str, Event] = {
@@ -166,6 +171,12 @@ EVENTS: dict[str, Event] = {
         TRANSPORT, RequestId(8), "new", None, None, 0, 0, 0, 0, (), None, (), ()
     ),
     "command_failed": CommandFailed("Publish", PUBLICATION, "no such transport"),
+    "transport_adopted": TransportAdopted(
+        TRANSPORT, bytes(range(256)), (PUBLICATION, PublicationId(2)), (SUBSCRIPTION,)
+    ),
+    "transport_adopted_without_a_record": TransportAdopted(TRANSPORT, b"", (), ()),
+    "adoption_done": AdoptionDone(2_000, 3),
+    "adoption_done_at_a_first_start": AdoptionDone(0, 0),
 }
 
 _ROOM = RoomName("hall")

@@ -30,6 +30,8 @@ pub struct Client {
     /// Counted among the handshakes under way.
     pub is_handshaking: bool,
     pub profile: Option<String>,
+    /// The control plane's own bytes about this client.
+    pub kept: Vec<u8>,
     /// Milliseconds, from RTCP of either direction.
     pub round_trip_ms: Option<f64>,
 }
@@ -72,6 +74,7 @@ impl Client {
             traffic: Traffic::default(),
             is_handshaking: false,
             profile: None,
+            kept: Vec::new(),
             round_trip_ms: None,
         }
     }

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The longest record that `KeepRecord` may carry.
+pub const KEPT_BYTES: usize = 8_192;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     OpenTransport(OpenTransport),
@@ -18,6 +21,7 @@ pub enum Command {
     Detach(Detach),
     Unsubscribe(Unsubscribe),
     ReportTransport(ReportTransport),
+    KeepRecord(KeepRecord),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,4 +212,13 @@ pub struct Unsubscribe {
 pub struct ReportTransport {
     pub transport: u64,
     pub request: u64,
+}
+
+/// Keeps these bytes with the transport, in place of those before: should this worker die, its successor gives them back
+/// in `TransportAdopted`. Only the control plane knows what they say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepRecord {
+    pub transport: u64,
+    pub record: serde_bytes::ByteBuf,
 }

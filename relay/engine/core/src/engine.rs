@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::config::EngineConfig;
 use crate::deadlines::Deadlines;
 use crate::drop::Drop;
-use crate::event::{Cause, Event, TransportClosed, TransportConnected, TransportStalled};
+use crate::event::{AdoptionDone, Cause, Event, TransportClosed, TransportConnected, TransportStalled};
 use crate::forward::feed::{Feed, Scratch};
 use crate::forward::publication::Publication;
 use crate::forward::subscription::Subscription;
@@ -162,7 +162,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             reconnect_at: None,
             outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
-            events: VecDeque::new(),
+            events: VecDeque::from([Event::AdoptionDone(AdoptionDone { adopted: 0, lost: 0 })]),
             steering: VecDeque::new(),
             doorbells: 0,
         })

@@ -12,6 +12,8 @@ pub enum Event {
     PublicationEnded(PublicationEnded),
     TransportReport(TransportReport),
     CommandFailed(CommandFailed),
+    TransportAdopted(TransportAdopted),
+    AdoptionDone(AdoptionDone),
 }
 
 /// Why a transport ended or does not work; the label is the metric's label and what `GET /sessions/{id}` says.
@@ -178,4 +180,25 @@ pub struct CommandFailed {
     /// The id that the command was about: transport, publication or subscription.
     pub id: u64,
     pub reason: String,
+}
+
+/// A connected transport of a worker that died in this slot lives on here, under the same ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportAdopted {
+    pub transport: u64,
+    /// As `KeepRecord` gave it last; empty when it never did.
+    pub record: serde_bytes::ByteBuf,
+    pub publications: Vec<u64>,
+    /// Attached as they were.
+    pub subscriptions: Vec<u64>,
+}
+
+/// Every transport that could be adopted has been said; sent once, at every start, before any event but those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptionDone {
+    pub adopted: u32,
+    /// Unfinished handshakes, and records that did not hold.
+    pub lost: u32,
 }

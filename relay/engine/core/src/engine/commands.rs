@@ -2,7 +2,9 @@
 //! back as `CommandFailed` with its reason.
 
 use super::{Client, Counter, Engine, Feed, Publication, Published, Reading, Subscribed, Subscription};
-use crate::command::{Attach, Command, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe};
+use crate::command::{
+    Attach, Command, KEPT_BYTES, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
+};
 use crate::event::{CommandFailed, Event, TransportReport};
 use crate::time::Time;
 use crate::transport::Transport;
@@ -27,6 +29,7 @@ impl Engine {
                 ("Unsubscribe", unsubscribe.subscription, self.unsubscribe(unsubscribe.subscription))
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
+            Command::KeepRecord(keep) => ("KeepRecord", keep.transport, self.keep_record(keep)),
         };
         if let Err(reason) = result {
             self.events.push_back(Event::CommandFailed(CommandFailed { command: name.to_owned(), id, reason }));
@@ -231,6 +234,15 @@ impl Engine {
             publications: publications.collect(),
             subscriptions: subscriptions.collect(),
         }));
+        Ok(())
+    }
+
+    fn keep_record(&mut self, keep: KeepRecord) -> Result<(), String> {
+        let key = self.client_key(keep.transport)?;
+        if keep.record.len() > KEPT_BYTES {
+            return Err(format!("the record has {} bytes, and {KEPT_BYTES} are kept", keep.record.len()));
+        }
+        self.clients[key].kept = keep.record.into_vec();
         Ok(())
     }
 
