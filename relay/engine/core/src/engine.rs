@@ -283,8 +283,11 @@ impl Engine {
         self.clients[key].paths.retain(|known| *known != path);
         if self.client_by_path.get(&path) == Some(&key) {
             self.client_by_path.remove(&path);
-            self.arena.addresses().remove(path.socket.0, &path.remote, self.slot);
-            self.steering.push_back(Steer { path, owner: None });
+            // A NAT may have given the address to a client of another slot meanwhile, whose flow this now is.
+            if self.owner_of(path).is_none_or(|owner| owner == self.slot) {
+                self.arena.addresses().remove(path.socket.0, &path.remote, self.slot);
+                self.steering.push_back(Steer { path, owner: None });
+            }
         }
     }
 
@@ -313,6 +316,11 @@ impl Engine {
         }
         self.stats.set(Counter::Transports, self.clients.len() as u64);
         self.events.push_back(Event::TransportClosed(TransportClosed { transport, cause }));
+    }
+
+    /// The slot of the client that proved this address last.
+    fn owner_of(&self, path: Path) -> Option<u8> {
+        self.arena.addresses().find(path.socket.0, &path.remote).filter(|owner| *owner < self.slots)
     }
 
     fn count_drop(&mut self, key: Option<usize>, drop: Drop) {

@@ -81,7 +81,11 @@ impl Stats {
     }
 
     pub fn count_drop(&self, drop: Drop) {
-        self.arena.slot(self.slot).add(DROPS_AT + drop as usize, 1);
+        self.count_drops(drop, 1);
+    }
+
+    pub fn count_drops(&self, drop: Drop, n: u64) {
+        self.arena.slot(self.slot).add(DROPS_AT + drop as usize, n);
     }
 
     pub fn drops(&self, drop: Drop) -> u64 {

@@ -6,8 +6,12 @@ use crate::command::{
     Attach, Command, KEPT_BYTES, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
 };
 use crate::event::{CommandFailed, Event, TransportReport};
+use crate::forward::layers::MAX_LAYERS;
 use crate::time::Time;
 use crate::transport::Transport;
+
+/// What one SDES item can name (RFC 3550 section 6.5).
+const MAX_CNAME: usize = 255;
 
 impl Engine {
     /// Carries out one command.
@@ -81,6 +85,8 @@ impl Engine {
         if self.publication_by_id.contains_key(&publish.publication) {
             return Err("the publication is open already".to_owned());
         }
+        let mut logs = publish.encodings.iter().map(|encoding| encoding.log).collect::<Vec<_>>();
+        check_logs(&mut logs, self.arena.logs())?;
         if let Some(taken) =
             publish.encodings.iter().find(|encoding| self.publication_by_log.contains_key(&encoding.log))
         {
@@ -124,6 +130,9 @@ impl Engine {
         if self.subscription_by_id.contains_key(&subscribe.subscription) {
             return Err("the subscription is open already".to_owned());
         }
+        if subscribe.cname.len() > MAX_CNAME {
+            return Err(format!("the cname has {} bytes, more than {MAX_CNAME}", subscribe.cname.len()));
+        }
         let key = self.subscriptions.insert(Subscribed { subscription: Subscription::new(subscribe), client });
         self.subscription_by_id.insert(subscribe.subscription, key);
         self.clients[client].subscriptions.push(key);
@@ -133,9 +142,7 @@ impl Engine {
 
     fn attach(&mut self, now: Time, attach: &Attach) -> Result<(), String> {
         let key = self.subscription_key(attach.subscription)?;
-        if let Some(log) = attach.logs.iter().find(|log| **log >= self.arena.logs()) {
-            return Err(format!("track log {log} does not exist"));
-        }
+        check_logs(&mut attach.logs.clone(), self.arena.logs())?;
         self.stop_reading(key);
         self.subscriptions[key].subscription.attach(attach);
         for log in &attach.logs {
@@ -151,6 +158,7 @@ impl Engine {
         if self.readings.get(&log).is_some_and(|reading| reading.feed.publication() != publication) {
             // The log lives again for another publication: who still waits on the old one has nothing to wait for.
             for stale in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
+                self.stop_reading(stale);
                 self.subscriptions[stale].subscription.detach();
             }
             self.close_reading(log);
@@ -252,5 +260,20 @@ impl Engine {
 
     fn subscription_key(&self, subscription: u64) -> Result<usize, String> {
         self.subscription_by_id.get(&subscription).copied().ok_or_else(|| "no such subscription".to_owned())
+    }
+}
+
+/// The logs of one publication: one for each encoding, and no two the same.
+fn check_logs(logs: &mut [u32], count: u32) -> Result<(), String> {
+    if logs.is_empty() || logs.len() > MAX_LAYERS {
+        return Err(format!("{} track logs, not 1 to {MAX_LAYERS}", logs.len()));
+    }
+    logs.sort_unstable();
+    if let Some(log) = logs.iter().find(|log| **log >= count) {
+        return Err(format!("track log {log} does not exist"));
+    }
+    match logs.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("track log {} is named twice", pair[0])),
+        None => Ok(()),
     }
 }

@@ -80,9 +80,8 @@ impl Engine {
         while let Some(log) = self.dirty.pop_front() {
             let Some(reading) = self.readings.get_mut(&log) else { continue };
             let overtaken = reading.feed.next_batch(&mut self.batch);
-            for _ in 0..overtaken {
-                self.stats.count_drop(Drop::LogOvertaken);
-            }
+            // Nobody's any more, of those who would have been asked.
+            self.stats.count_drops(Drop::LogOvertaken, overtaken * reading.subscriptions.len() as u64);
             reading.is_dirty = reading.feed.has_more();
             if reading.is_dirty {
                 self.dirty.push_back(log);
@@ -245,6 +244,8 @@ impl Engine {
                 self.reconnect_at = Some(now + RECONNECT);
             }
         }
+        // A hash map has an order of its own each time, and a run must be repeatable.
+        connected.sort_unstable();
         for log in connected {
             for key in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
                 self.join(now, key);

@@ -63,6 +63,10 @@ impl Engine {
             };
         };
         self.stats.add(Counter::StunRequests, 1);
+        // In the client role it is a check that sets the handshake off.
+        if self.clients[key].transport.would_start_handshake() && self.handshakes >= self.max_handshakes {
+            return Err((Some(key), Drop::TooManyHandshakes));
+        }
         let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
         self.pump(now, key);
         if self.clients.contains(key) {
@@ -78,13 +82,15 @@ impl Engine {
         datagram: &mut [u8],
         kind: Kind,
     ) -> Result<(), (Option<usize>, Drop)> {
+        // A handshake on a known address may be that of another slot's client, which has the address now; its media follows.
+        if kind == Kind::Dtls && self.owner_of(path).is_some_and(|owner| owner != self.slot) {
+            self.client_by_path.remove(&path);
+        }
         if let Some(&key) = self.client_by_path.get(&path) {
             return self.handle_client_datagram(now, key, path, datagram, kind);
         }
-        match self.arena.addresses().find(path.socket.0, &path.remote) {
-            Some(slot) if slot != self.slot && slot < self.slots => {
-                self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
-            }
+        match self.owner_of(path) {
+            Some(slot) if slot != self.slot => self.hand_over(slot, path, datagram).map_err(|drop| (None, drop)),
             _ => Err((None, Drop::UnknownSource)),
         }
     }

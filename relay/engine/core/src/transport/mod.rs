@@ -173,6 +173,11 @@ impl Transport {
         handled.map(|_| ())
     }
 
+    /// Whether the next check that succeeds sets the handshake off.
+    pub fn would_start_handshake(&self) -> bool {
+        self.phase == Phase::New && self.dtls_role == DtlsRole::Client
+    }
+
     /// Takes DTLS from proven addresses only (design: nothing looks at DTLS before an authenticated check).
     pub fn handle_dtls(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         if !self.ice.is_proven(path) {
