@@ -142,7 +142,16 @@ pub struct World {
     /// Datagrams that each engine sent, and those of them to addresses that no peer has.
     pub sent: Vec<u64>,
     pub sent_nowhere: u64,
-    /// Whether doorbells are carried.
+    /// How often an outbox filled up before everything was in it.
+    pub full: u64,
+    /// Moments at which something happened.
+    pub wakeups: u64,
+    /// Whose each flow is, as the kernel was told.
+    pub steered: BTreeMap<SocketAddr, u8>,
+    /// Whether to keep what clients send, in `recorded`.
+    pub recording: bool,
+    pub recorded: Vec<Vec<u8>>,
+    /// Slots whose doorbell rang.
     rung: u64,
     identity: Identity,
     peer_identity: Identity,
@@ -196,6 +205,11 @@ impl World {
             random: Random::new(seed),
             sent: vec![0; slots.into()],
             sent_nowhere: 0,
+            full: 0,
+            wakeups: 0,
+            steered: BTreeMap::new(),
+            recording: false,
+            recorded: Vec::new(),
             rung: 0,
             identity,
             peer_identity: Identity::ecdsa(),
@@ -430,6 +444,7 @@ impl World {
         self.turns = if next > self.now { 0 } else { self.turns + 1 };
         assert!(self.turns < MAX_TURNS, "time stands still");
         self.now = self.now.max(next);
+        self.wakeups += 1;
         self.deliver();
         for peer in &mut self.peers {
             peer.handle_deadlines(self.now);
@@ -470,6 +485,9 @@ impl World {
             for bytes in self.peers[at].take_sent() {
                 let (slot, address) = (self.peers[at].enters_at, self.peers[at].address);
                 let link = self.peers[at].up.unwrap_or(self.up);
+                if self.recording {
+                    self.recorded.push(bytes.clone());
+                }
                 self.send(link, |bytes| Flight::Up(slot, address, bytes), bytes);
             }
         }
@@ -498,11 +516,17 @@ impl World {
                 }
                 while self.engines[slot].flush(self.now) {
                     assert!(self.drain(slot) > 0, "a full outbox with nothing in it");
+                    self.full += 1;
                 }
                 self.drain(slot);
                 self.rung |= self.engines[slot].take_doorbells();
                 self.events[slot].extend(std::iter::from_fn(|| self.engines[slot].take_event()));
-                while self.engines[slot].take_steering().is_some() {}
+                while let Some(steer) = self.engines[slot].take_steering() {
+                    match steer.owner {
+                        Some(owner) => self.steered.insert(steer.path.remote, owner),
+                        None => self.steered.remove(&steer.path.remote),
+                    };
+                }
             }
             if self.rung == 0 {
                 return;
