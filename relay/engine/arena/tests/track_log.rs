@@ -12,10 +12,14 @@ use proptest::prelude::*;
 const PUBLICATION: u64 = 0xfeed;
 
 fn arena() -> Arena {
+    arena_of(64)
+}
+
+fn arena_of(log_packets: u32) -> Arena {
     Arena::in_memory(Parameters {
         slots: 2,
         logs_per_slot: 2,
-        log_packets: 64,
+        log_packets,
         handover_packets: 2,
         sessions_per_slot: 1,
         ..Parameters::SMALL
@@ -155,8 +159,8 @@ fn a_successor_goes_on_where_the_writer_stopped() {
 /// One writer at full speed on a ring of few entries, readers that keep falling behind: no packet is ever torn.
 #[test]
 fn readers_that_are_overtaken_never_see_a_torn_packet() {
-    let last: u64 = if cfg!(miri) { 120 } else { 150_000 };
-    let arena = arena();
+    let last: u64 = if cfg!(miri) { 60 } else { 150_000 };
+    let arena = arena_of(16);
     let (mut writer, reader) = pair(&arena, 8);
     let seen: Vec<u64> = thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
@@ -205,8 +209,8 @@ fn follow(reader: &LogReader, last: u64) -> u64 {
 /// Readers of one life while the log is opened again and again for others: nothing foreign is ever returned.
 #[test]
 fn a_reader_never_sees_a_packet_of_another_life() {
-    let lives: u64 = if cfg!(miri) { 15 } else { 4_000 };
-    let arena = arena();
+    let lives: u64 = if cfg!(miri) { 8 } else { 4_000 };
+    let arena = arena_of(16);
     thread::scope(|scope| {
         let reading = arena.clone();
         let reader = scope.spawn(move || {
@@ -248,7 +252,7 @@ fn a_reader_never_sees_a_packet_of_another_life() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 3 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 200 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Against the plainest model: cells by index, and the order in which packets were accepted.
     #[test]
