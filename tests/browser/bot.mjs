@@ -13,7 +13,7 @@ const CHROMIUM = {
   executablePath: '/usr/bin/chromium',
   userDataDir: profile,
   args: [
-    '--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
+    '--no-sandbox', '--use-fake-device-for-media-stream=fps=30', '--use-fake-ui-for-media-stream',
     '--autoplay-policy=no-user-gesture-required', '--disable-dev-shm-usage', '--disable-gpu', '--mute-audio',
     '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run',
     '--window-size=1280,900',
@@ -27,7 +27,6 @@ const FIREFOX = {
   extraPrefsFirefox: {
     'media.navigator.streams.fake': true,
     'media.navigator.permission.disabled': true,
-    'media.peerconnection.ice.loopback': true,
     'media.devices.insecure.enabled': true,
     'media.getusermedia.insecure.enabled': true,
     'media.peerconnection.ice.obfuscate_host_addresses': false,
