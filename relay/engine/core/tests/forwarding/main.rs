@@ -1,6 +1,5 @@
 //! Publications, logs, feeds and subscriptions together: continuity over every change of source, repairs both ways, and
 //! that nothing is lost or sent twice on the way. Must never wait for a real clock. Read `world.rs` for the cast.
-#![allow(clippy::unwrap_used)]
 #![allow(clippy::unwrap_used, reason = "clippy knows test functions, and not the helpers of a test")]
 
 mod network;
