@@ -2,9 +2,11 @@
 so that the order within a SO_REUSEPORT group never changes. It must never read a byte. Read next: `master/steering.py`.
 """
 
+import ctypes
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,6 +20,8 @@ _PORT_TRIES = 32
 """For a port that the kernel picks on one address and that has to be free on all others too."""
 _SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
 """SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: past the sysctl, with CAP_NET_ADMIN."""
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER, asm-generic/socket.h."""
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -59,6 +63,8 @@ def bind_all(config: Config, slots: int) -> Sockets:
         http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
         admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
         media = binder.bind("media", socket.SOCK_DGRAM, _expanded(config.media.bind), config.media.port)
+        if all(ip_address(group.address).is_loopback for group in media):
+            media += binder.bind_for_firefox(media[0].port)
         for group in media:
             _set_buffers(group, config, binder.warnings)
     except BaseException:
@@ -92,6 +98,21 @@ class _Binder:
             for member in group.members:
                 member.listen(_BACKLOG)
         return groups
+
+    def bind_for_firefox(self, port: int) -> tuple[Group, ...]:
+        """One address of the box itself, for clients on the same machine only.
+
+        Firefox pairs no address of the box with a loopback address, so a server on loopback alone is out of its reach.
+        These sockets are deaf to everything that did not come over the loopback device.
+        """
+        outward = [address for address in own_addresses(4) if not ip_address(address).is_loopback]
+        try:
+            return tuple(
+                self._group("media", socket.SOCK_DGRAM, address, port, is_local=True) for address in outward[:1]
+            )
+        except (BindRefused, PermissionError) as error:
+            self.warnings.append(f"media.bind: Firefox on this machine will not connect: {error}")
+            return ()
 
     def _with_ipv6_only_if_there_is_any(self, section: str, addresses: Sequence[str]) -> Sequence[str]:
         """Leaves `::1` and `::` out on a box without IPv6, which is no reason not to serve the rest."""
@@ -130,13 +151,18 @@ class _Binder:
                 return picked
         raise BindRefused(f"{section}.port: no port is free on all of {', '.join(addresses)}")
 
-    def _group(self, section: str, kind: socket.SocketKind, address: str, port: int) -> Group:
+    def _group(
+        self, section: str, kind: socket.SocketKind, address: str, port: int, *, is_local: bool = False
+    ) -> Group:
         members = []
         for _ in range(self.slots):
             try:
                 member = self._open(kind, address)
                 self.opened.append(member)
                 member.setblocking(False)
+                if is_local:
+                    # Before the address: the other way round it would hear the network for a moment.
+                    hear_this_machine_only(member)
                 member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if kind is socket.SOCK_STREAM:
                     member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -153,6 +179,24 @@ class _Binder:
         opened = socket.socket(socket.AF_INET6, kind)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return opened
+
+
+def hear_this_machine_only(member: socket.socket) -> None:
+    """Drops in the kernel what did not arrive over the loopback device, by a classic BPF filter (socket(7)).
+
+    SO_BINDTODEVICE does not do it: the kernel counts local traffic to an outward address to that address's device.
+    """
+    load_word, jump_if_equal, give_back = 0x20, 0x15, 0x06
+    interface_index = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX, linux/filter.h
+    steps = (
+        (load_word, 0, 0, interface_index),
+        (jump_if_equal, 0, 1, socket.if_nametoindex("lo")),
+        (give_back, 0, 0, 0xFFFFFFFF),
+        (give_back, 0, 0, 0),
+    )
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    filter_program = struct.pack("@HP", len(steps), ctypes.addressof(program))
+    member.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
 
 
 def _refused(section: str, address: str, port: int, error: OSError) -> BindRefused:

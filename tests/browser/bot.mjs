@@ -55,7 +55,7 @@ async function pageOf(name) {
 
 const VERBS = {
   async goto({ page = 'main', url }) {
-    await (await pageOf(page)).goto(url, { waitUntil: 'load', timeout: 30000 });
+    await (await pageOf(page)).goto(url, { waitUntil: 'domcontentloaded', timeout: 30000 });
   },
   async eval({ page = 'main', code }) {
     // The code is the body of an async function; its result must survive JSON.
