@@ -76,7 +76,7 @@ fn contexts() -> &'static DtlsContexts {
     })
 }
 
-fn certificate() -> Result<(String, String), ErrorStack> {
+pub(super) fn certificate() -> Result<(String, String), ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut builder = X509::builder()?;

@@ -4,6 +4,7 @@
 
 pub mod codec_inspect;
 pub mod dtls_in;
+pub mod engine;
 pub mod rtcp_compound;
 pub mod rtp_extensions;
 pub mod rtp_header;
@@ -21,4 +22,5 @@ pub const ALL: &[Target] = &[
     ("rtp_extensions", rtp_extensions::run),
     ("rtcp_compound", rtcp_compound::run),
     ("codec_inspect", codec_inspect::run),
+    ("engine", engine::run),
 ];
