@@ -33,8 +33,8 @@ setup: ## Install the Debian packages and Python packages that tests need too
 	@touch $@
 
 .stamp-engine: .stamp-venv $(RUST_SOURCES)
-	@echo "Building the engine ..."
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@echo "Building the engine (some minutes the first time) ..."
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }
 	@touch $@
 
 .stamp-dev: .stamp-engine
@@ -87,4 +87,4 @@ format: setup ## Format everything
 
 .PHONY: clean
 clean: ## Remove what builds and tests made
-	rm -rf $(VENV) .stamp-* $(ENGINE)/target relay/_engine*.so tests/browser/node_modules tests/artifacts
+	rm -rf $(VENV) .stamp-* .build.log $(ENGINE)/target relay/_engine*.so tests/browser/node_modules tests/artifacts
