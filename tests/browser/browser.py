@@ -1,4 +1,6 @@
-"""One headless browser for a test: starts `bot.mjs`, sends it JSON lines, awaits the answers. Knows nothing of Millrace."""
+"""One headless browser for a test: starts `bot.mjs`, sends it JSON lines, awaits the answers. It must never know the
+relay. Read next: `bot.mjs`, the other end.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""An ffmpeg publisher over WHIP: H264 and Opus, `setup:passive`, no candidates, just as the muxer does it by default."""
+"""An ffmpeg publisher over WHIP: H264 and Opus, `setup:passive`, no candidates, as its muxer does by default."""
 
 import asyncio
 import contextlib
@@ -6,40 +6,20 @@ from collections.abc import AsyncIterator
 
 import imageio_ffmpeg
 
+PICTURE_AND_TONE = (
+    "-hide_banner -loglevel warning -re "
+    "-f lavfi -i testsrc2=size=320x240:rate=30 -f lavfi -i sine=frequency=440:sample_rate=48000"
+)
+H264 = "-c:v libx264 -profile:v baseline -preset ultrafast -tune zerolatency -g 30 -b:v 400k -pix_fmt yuv420p"
+OPUS = "-c:a libopus -ac 2 -b:a 32k"
+
 
 @contextlib.asynccontextmanager
 async def publish_with_ffmpeg(url: str, seconds: int = 60) -> AsyncIterator[asyncio.subprocess.Process]:
     """Publishes moving bars and a tone to `url` while the block runs; ffmpeg's own words go to stderr."""
     process = await asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(),
-        *["-hide_banner", "-loglevel", "warning", "-re"],
-        *[
-            "-f",
-            "lavfi",
-            "-i",
-            "testsrc2=size=320x240:rate=30",
-            "-f",
-            "lavfi",
-            "-i",
-            "sine=frequency=440:sample_rate=48000",
-        ],
-        *[
-            "-c:v",
-            "libx264",
-            "-profile:v",
-            "baseline",
-            "-preset",
-            "ultrafast",
-            "-tune",
-            "zerolatency",
-            "-g",
-            "30",
-            "-b:v",
-            "400k",
-            "-pix_fmt",
-            "yuv420p",
-        ],
-        *["-c:a", "libopus", "-ac", "2", "-b:a", "32k"],
+        *f"{PICTURE_AND_TONE} {H264} {OPUS}".split(),
         *("-t", str(seconds), "-f", "whip", url),
         stdin=asyncio.subprocess.DEVNULL,
     )

@@ -11,12 +11,9 @@ token.addEventListener('change', () => {
   listRooms();
 });
 
-const WORDS = {
-  connecting: 'Connecting …',
-  connected: '',
-  retrying: 'Connecting again …',
-  ended: '',
-};
+const WORDS = { connecting: 'Connecting …', waiting: 'Nobody is sending right now. The picture comes by itself.', retrying: 'Connecting again …' };
+const BADGES = { connecting: 'connecting', connected: 'live', waiting: 'waiting', retrying: 'reconnecting' };
+const CODECS = { vp8: 'VP8', vp9: 'VP9', h264: 'H.264', av1: 'AV1', opus: 'Opus' };
 
 class Panel {
   constructor(name, direction) {
@@ -60,10 +57,14 @@ class Panel {
     this.session?.stop();
   }
 
-  handleState(state, detail) {
+  handleState(state, detail, status) {
+    if (status === 401) {
+      detail = token.value.trim() ? `The access token is refused: ${detail}` : 'This server asks for an access token. Paste it above.';
+    }
+    if (status === 401 || status === 403) document.querySelector('.access').open = true;
     this.root.dataset.state = state;
-    this.badge.hidden = state === 'ended' || state === 'failed';
-    this.badge.textContent = { connecting: 'connecting', connected: 'live', retrying: 'reconnecting' }[state] ?? '';
+    this.badge.hidden = !(state in BADGES);
+    this.badge.textContent = BADGES[state] ?? '';
     this.badge.classList.toggle('connected', state === 'connected');
     this.say(state === 'failed' ? detail : [detail, WORDS[state]].filter(Boolean).join(' '), state === 'failed');
     if (state === 'ended' || state === 'failed') this.reset();
@@ -83,8 +84,7 @@ class Panel {
   async measure() {
     const session = this.session;
     if (session?.pc?.connectionState !== 'connected') return;
-    const { bytes, rows } = await this.figures.read(session.pc, this.direction);
-    session.noteBytes(bytes);
+    const rows = await this.figures.read(session.pc, this.direction);
     this.list.hidden = false;
     this.list.replaceChildren(...rows.flatMap(([name, value]) => {
       const term = document.createElement('dt');
@@ -119,7 +119,7 @@ publish.open = async function open(fields) {
         if (track.kind === 'video') preferCodec(transceiver, fields.get('codec'));
       }
     },
-    onstate: (state, detail) => this.handleState(state, detail),
+    onstate: (...state) => this.handleState(...state),
   });
 };
 
@@ -143,10 +143,11 @@ watch.open = async function open(fields) {
           // A browser lets a page begin with sound only after a click; the picture may start at once.
           this.video.muted = true;
           this.video.play().catch(() => {});
+          this.say('The sound is off until you turn it on in the picture.');
         });
       });
     },
-    onstate: (state, detail) => this.handleState(state, detail),
+    onstate: (...state) => this.handleState(...state),
   });
 };
 
@@ -188,7 +189,7 @@ function roomRow(room) {
   name.textContent = room.name;
   const who = document.createElement('span');
   const names = room.publishers.map((publisher) => {
-    const codecs = publisher.tracks.map((track) => track.codec).join(' + ');
+    const codecs = publisher.tracks.map(({ codec }) => CODECS[codec] ?? codec).join(' + ');
     return codecs ? `${publisher.participant} (${codecs})` : publisher.participant;
   });
   who.textContent = names.length ? names.join(', ') : 'waiting for a publisher';

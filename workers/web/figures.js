@@ -6,7 +6,7 @@ export class Figures {
     this.before = null;
   }
 
-  // Returns { bytes, rows: [[name, value], ...] }; bytes is what should move while media flows.
+  // Returns [[name, value], ...].
   async read(pc, direction) {
     const sums = { at: performance.now(), bytes: 0, packets: 0, lost: 0, frames: 0 };
     const shown = { codec: '', size: '', rtt: null, freezes: null };
@@ -29,26 +29,29 @@ export class Figures {
         if (entry.roundTripTime !== undefined) shown.rtt = entry.roundTripTime * 1000;
       } else if (entry.type === 'candidate-pair' && entry.nominated && entry.currentRoundTripTime !== undefined) {
         shown.rtt ??= entry.currentRoundTripTime * 1000;
-      } else if (entry.type === 'transport') {
-        sums.received = entry.bytesReceived;
       }
     }
-    const before = this.before ?? sums;
+    const before = this.before;
     this.before = sums;
-    const seconds = Math.max((sums.at - before.at) / 1000, 0.001);
-    const kbps = ((sums.bytes - before.bytes) * 8) / 1000 / seconds;
-    const packets = sums.packets - before.packets;
-    const lost = Math.max(sums.lost - before.lost, 0);
-    const fps = (sums.frames - before.frames) / seconds;
     const rows = [
-      ['Bitrate', kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps.toFixed(0)} kbit/s`],
-      ['Loss', `${packets + lost > 0 ? ((100 * lost) / (packets + lost)).toFixed(1) : '0.0'} %`],
+      ['Bitrate', before ? bitrate(((sums.bytes - before.bytes) * 8) / (sums.at - before.at)) : '–'],
+      ['Loss', before ? `${share(sums.lost - before.lost, sums.packets - before.packets)} %` : '–'],
       ['Round trip', shown.rtt === null ? '–' : `${shown.rtt.toFixed(0)} ms`],
       ['Codec', shown.codec || '–'],
-      ['Picture', shown.size ? `${shown.size} at ${fps.toFixed(0)}` : '–'],
+      ['Picture', shown.size || '–'],
+      ['Frames', before ? `${((1000 * (sums.frames - before.frames)) / (sums.at - before.at)).toFixed(0)} / s` : '–'],
     ];
     if (shown.freezes !== null) rows.push(['Freezes', String(shown.freezes)]);
-    // A publisher hears from a living server too: receiver reports and checks answered.
-    return { bytes: direction === 'in' ? sums.bytes : sums.received ?? sums.bytes, rows };
+    return rows;
   }
+}
+
+function bitrate(kbps) {
+  return kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps.toFixed(0)} kbit/s`;
+}
+
+// A late packet makes the count of lost ones fall again.
+function share(lost, arrived) {
+  const counted = Math.max(lost, 0);
+  return arrived + counted > 0 ? ((100 * counted) / (arrived + counted)).toFixed(1) : '0.0';
 }

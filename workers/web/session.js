@@ -2,8 +2,13 @@
 // Owns the RTCPeerConnection; must never know the page's elements. `app.js` gives it media and shows its state.
 
 const RETRY_MS = [0, 300, 1000, 2000, 4000];
-// Media stands still on a network hiccup too, so after this long the server is asked whether it still knows us.
-const STALL_MS = 1500;
+const LOOK_MS = 250;
+// Media stands still on a network hiccup too, so after this long the server is asked whether it still knows us; then
+// less and less often, for a viewer may wait for hours.
+const STALL_MS = 750;
+const STALL_LIMIT_MS = 15000;
+// A changed network is worth a short wait; ICE itself gives up only after some 15 s.
+const DISCONNECTED_MS = 3000;
 
 export class Refused extends Error {
   constructor(status, detail) {
@@ -27,16 +32,16 @@ async function refusalOf(response) {
 }
 
 export class Session {
-  // prepare(pc) adds tracks or transceivers; onstate(state, detail): connecting, connected, retrying, ended, failed.
+  // prepare(pc) adds tracks or transceivers. onstate(state, detail): connecting, connected (media flows), waiting (a viewer
+  // whose publisher is away), retrying, ended, failed (with the refusal's HTTP status).
   constructor({ url, token, prepare, onstate, ontrack }) {
     Object.assign(this, { url, token, prepare, onstate, ontrack });
     this.pc = null;
     this.resource = null;
     this.etag = null;
+    this.state = '';
     this.closed = false;
     this.attempt = 0;
-    this.lastBytes = 0;
-    this.movedAt = 0;
   }
 
   async start() {
@@ -46,7 +51,7 @@ export class Session {
       this.#dropConnection();
       if (this.closed) return;
       if (error instanceof Refused && !error.passing) {
-        this.onstate('failed', error.message);
+        this.#say('failed', error.message, error.status);
         return;
       }
       this.#retry(error.message);
@@ -54,7 +59,7 @@ export class Session {
   }
 
   async #connect() {
-    this.onstate('connecting');
+    this.#say('connecting');
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     this.pc = pc;
     if (this.ontrack) pc.ontrack = (event) => this.ontrack(event, pc);
@@ -78,41 +83,66 @@ export class Session {
 
   #handleState(pc) {
     if (pc !== this.pc || this.closed) return;
+    clearTimeout(this.waiting);
     if (pc.connectionState === 'connected') {
       this.attempt = 0;
-      this.movedAt = performance.now();
-      this.onstate('connected');
+      this.everConnected = true;
+      if (!this.looking) this.#lookAfter(pc);
     } else if (pc.connectionState === 'failed') {
-      this.#retry('The connection was lost.');
+      this.#retry(this.everConnected ? 'The connection was lost.' : noPath());
     } else if (pc.connectionState === 'disconnected') {
       this.#probe();
+      this.waiting = setTimeout(() => this.#retry('The connection was lost.'), DISCONNECTED_MS);
     }
   }
 
-  // Called about once a second with the transport's byte count that should move.
-  noteBytes(bytes) {
-    const now = performance.now();
-    if (bytes !== this.lastBytes) {
-      this.lastBytes = bytes;
-      this.movedAt = now;
-    } else if (this.pc?.connectionState === 'connected' && now - this.movedAt > STALL_MS) {
-      this.movedAt = now;
-      this.#probe();
-    }
+  // The browser itself notices a dead server only after seconds: watch what should move.
+  #lookAfter(pc) {
+    const watches = pc.getTransceivers().some(({ currentDirection }) => currentDirection === 'recvonly');
+    let before = 0;
+    let movedAt = performance.now();
+    let patience = STALL_MS;
+    this.#say(watches ? 'waiting' : 'connected');
+    this.looking = setInterval(async () => {
+      const bytes = bytesFrom(await pc.getStats(), watches);
+      if (pc !== this.pc || this.closed) return;
+      const now = performance.now();
+      if (bytes !== before) {
+        before = bytes;
+        movedAt = now;
+        patience = STALL_MS;
+        this.#say('connected');
+      } else if (now - movedAt > patience) {
+        movedAt = now;
+        patience = Math.min(patience * 2, STALL_LIMIT_MS);
+        if (await this.#probe() && watches) this.#say('waiting');
+      }
+    }, LOOK_MS);
   }
 
-  // An empty trickle fragment changes nothing; 404 says that the server no longer knows the session.
+  #say(state, detail, status) {
+    if (state === this.state && !detail) return;
+    this.state = state;
+    this.onstate(state, detail, status);
+  }
+
+  // A trickle fragment without candidates changes nothing; 404 says that the server no longer knows the session. True when
+  // it does.
   async #probe() {
     const pc = this.pc;
-    if (!this.resource || this.closed) return;
+    if (!this.resource || this.closed) return false;
     try {
       const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag' };
       if (this.etag) headers['If-Match'] = this.etag;
       if (this.token) headers.Authorization = `Bearer ${this.token}`;
       const credentials = /a=ice-ufrag:.*\r\na=ice-pwd:.*\r\n/.exec(pc.localDescription.sdp)?.[0] ?? '';
       const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials });
-      if (response.status === 404 && pc === this.pc) this.#retry('The server lost this session.');
-    } catch { /* the server is away: the connection state will tell */ }
+      if (pc !== this.pc) return false;
+      if (response.status === 404) this.#retry('The server lost this session.');
+      return response.ok;
+    } catch {
+      return false; // The server is away: the connection state will tell.
+    }
   }
 
   #retry(reason) {
@@ -120,18 +150,20 @@ export class Session {
     if (this.closed) return;
     const wait = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
     this.attempt += 1;
-    this.onstate('retrying', reason);
+    this.#say('retrying', reason);
     setTimeout(() => { if (!this.closed) this.start(); }, wait);
   }
 
   #dropConnection() {
+    clearInterval(this.looking);
+    clearTimeout(this.waiting);
+    this.looking = null;
     if (this.resource) this.#remove();
     if (this.pc) {
       this.pc.onconnectionstatechange = null;
       this.pc.close();
       this.pc = null;
     }
-    this.lastBytes = 0;
   }
 
   #remove() {
@@ -144,6 +176,23 @@ export class Session {
     if (this.closed) return;
     this.closed = true;
     this.#dropConnection();
-    this.onstate('ended');
+    this.#say('ended');
   }
+}
+
+// A viewer waits for media. A publisher hears from a living server too, in receiver reports.
+function bytesFrom(report, watches) {
+  let bytes = 0;
+  for (const entry of report.values()) {
+    if (entry.type === (watches ? 'inbound-rtp' : 'candidate-pair')) bytes += entry.bytesReceived ?? 0;
+  }
+  return bytes;
+}
+
+function noPath() {
+  const isHere = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+  if (isHere && navigator.userAgent.includes('Firefox')) {
+    return 'No media comes through: Firefox sends none to the loopback address. The server needs another address for it.';
+  }
+  return 'No media comes through: is the server\u2019s UDP port open from here?';
 }

@@ -1,0 +1,136 @@
+"""The demo page as a person uses it: it plays, says what is wrong, and takes up again what broke."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.browser.browser import Browser
+from tests.browser.conftest import ARTIFACTS
+from tests.system.relay_process import Relay
+from tests.system.test_processes import pid_by_slot
+
+
+async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 15) -> Any:
+    """Waits until an expression of the page is true; returns its value."""
+    code = f"""
+      const end = performance.now() + {seconds * 1000};
+      for (;;) {{
+        const value = {condition};
+        if (value) return value;
+        if (performance.now() > end) throw new Error('never: ' + {condition!r} + '; ' + document.body.innerText);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }}"""
+    return await browser.run(code, page, seconds + 5)
+
+
+PLAYS = "millrace.watch.video.videoWidth && millrace.watch.video.currentTime > 1"
+WATCH_STATE = "millrace.watch.root.dataset.state"
+FIGURES = "document.querySelector('#watch .figures').innerText"
+
+NOTE_PICTURES = """
+    globalThis.pictures = [];
+    const note = () => { pictures.push(performance.now()); millrace.watch.video.requestVideoFrameCallback(note); };
+    millrace.watch.video.requestVideoFrameCallback(note);
+"""
+
+
+async def shoot(browser: Browser, name: str, page: str = "main") -> Path:
+    path = ARTIFACTS / f"{name}.png"
+    await browser.screenshot(path, page)
+    assert path.stat().st_size > 10_000
+    return path
+
+
+async def test_the_page_publishes_and_watches(relay: Relay, chromium: Browser) -> None:
+    await chromium.viewport(1280, 900)
+    await chromium.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
+    await until(chromium, PLAYS)
+    # The second reading is the first with rates.
+    await until(chromium, f"{FIGURES}.includes('bit/s')")
+    await until(chromium, "document.querySelector('#rooms li')?.innerText.includes('watching')")
+    await shoot(chromium, "page-desktop")
+    await chromium.viewport(390, 844)
+    await shoot(chromium, "page-phone-top")
+    await chromium.run("document.querySelector('#watch').scrollIntoView()")
+    await shoot(chromium, "page-phone")
+    assert await chromium.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+
+
+def slot_of(session_url: str) -> int:
+    return int(session_url.rpartition("/")[2][:2], 16)
+
+
+async def test_the_page_takes_its_sessions_up_again_when_their_worker_is_killed(
+    relay: Relay, chromium: Browser
+) -> None:
+    await chromium.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
+    await until(chromium, PLAYS)
+    for panel in ("watch", "publish"):
+        resource = await chromium.run(f"return millrace.{panel}.session.resource")
+        await chromium.run(NOTE_PICTURES)
+        os.kill(pid_by_slot(relay)[slot_of(resource)], signal.SIGKILL)
+        killed_at = time.monotonic()
+        new = f"millrace.{panel}.session.resource"
+        await until(chromium, f"{new} && {new} !== {json.dumps(resource)} && {WATCH_STATE} === 'connected'")
+        await chromium.run("pictures.length = 0")
+        await until(chromium, "pictures.length > 10")
+        print(f"{panel}: plays again {time.monotonic() - killed_at:.2f} s after its worker's death")
+        assert time.monotonic() - killed_at < 8
+        assert await chromium.run("return document.querySelector('#watch .message').textContent") == ""
+
+
+async def test_the_page_says_that_it_waits_and_goes_on_when_the_publisher_returns(
+    relay: Relay, chromium: Browser
+) -> None:
+    await chromium.goto(f"{relay.url}/?watch=demo", "viewer")
+    await until(chromium, f"{WATCH_STATE} === 'waiting'", "viewer")
+    assert "comes by itself" in await chromium.run(
+        "return document.querySelector('#watch .message').innerText", "viewer"
+    )
+    session = await chromium.run("return millrace.watch.session.resource", "viewer")
+    for _ in range(2):
+        await chromium.goto(f"{relay.url}/?publish=demo&source=test", "publisher")
+        await until(chromium, f"{WATCH_STATE} === 'connected' && millrace.watch.video.videoWidth", "viewer")
+        await chromium.close_page("publisher")
+        await until(chromium, f"{WATCH_STATE} === 'waiting'", "viewer")
+    await shoot(chromium, "page-waiting", "viewer")
+    assert await chromium.run("return millrace.watch.session.resource", "viewer") == session
+
+
+ONLY_VP8 = """
+    const add = RTCPeerConnection.prototype.addTransceiver;
+    RTCPeerConnection.prototype.addTransceiver = function addTransceiver(kind, init) {
+      const transceiver = add.call(this, kind, init);
+      if (kind === 'video' && init.direction === 'recvonly') {
+        const { codecs } = RTCRtpReceiver.getCapabilities('video');
+        transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => mimeType === 'video/VP8'));
+      }
+      return transceiver;
+    };
+    millrace.watch.start();
+"""
+
+
+async def test_the_page_says_plainly_that_its_browser_lacks_the_codec(relay: Relay, chromium: Browser) -> None:
+    await chromium.goto(f"{relay.url}/?publish=demo&source=test&codec=video/H264")
+    await until(chromium, "millrace.publish.root.dataset.state === 'connected'")
+    await until(chromium, "document.querySelector('#rooms li')?.innerText.includes('H.264')")
+    await chromium.run(ONLY_VP8)
+    await until(chromium, f"{WATCH_STATE} === 'failed'")
+    message = await chromium.run("return document.querySelector('#watch .message.error').innerText")
+    assert "H264" in message
+    assert await chromium.run("return document.querySelector('#watch button').innerText") == "Watch"
+    await shoot(chromium, "page-codec")
+
+
+async def test_the_page_says_what_a_server_with_keys_wants(chromium: Browser) -> None:
+    async with Relay(settings={"auth.keys": '{ devkey = "0123456789abcdef0123456789abcdef" }'}) as relay:
+        await chromium.goto(f"{relay.url}/?watch=demo")
+        await until(chromium, f"{WATCH_STATE} === 'failed'")
+        message = await chromium.run("return document.querySelector('#watch .message.error').innerText")
+        assert "access token" in message
+        assert await chromium.run("return document.querySelector('.access').open")
+        await shoot(chromium, "page-token")
