@@ -1,4 +1,4 @@
-"""An ffmpeg publisher over WHIP: H264 and Opus, `setup:passive`, no candidates, as its muxer does by default."""
+"""An ffmpeg publisher over WHIP: H264, Opus, `setup:passive` and no candidates, as the muxer does by default."""
 
 import asyncio
 import contextlib
