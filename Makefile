@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CARGO := cargo
 ENGINE := relay/engine
+LOAD := tests/load
 RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(ENGINE)/Cargo.lock $(wildcard $(ENGINE)/*/Cargo.toml)
 ARGS ?=
 
@@ -46,7 +47,7 @@ setup: ## Install the Debian packages and Python packages that tests need too
 	@touch $@
 
 .PHONY: test
-test: setup lint test-engine test-python ## Everything that CI runs
+test: setup lint test-engine test-load test-python ## Everything that CI runs
 
 .PHONY: lint
 lint: setup ## Formatters, linters, types
@@ -56,10 +57,16 @@ lint: setup ## Formatters, linters, types
 	$(BIN)/python -m mypy.stubtest relay._engine --mypy-config-file pyproject.toml
 	cd $(ENGINE) && $(CARGO) fmt --check
 	cd $(ENGINE) && $(CARGO) clippy --quiet --all-targets -- -D warnings
+	cd $(LOAD) && $(CARGO) fmt --check
+	cd $(LOAD) && $(CARGO) clippy --quiet --all-targets --target-dir ../../$(ENGINE)/target -- -D warnings
 
 .PHONY: test-engine
 test-engine: ## The engine's unit, vector, scenario, property and corpus tests
 	cd $(ENGINE) && $(CARGO) test --quiet
+
+.PHONY: test-load
+test-load: ## The load generator's own tests; they measure nothing
+	cd $(LOAD) && $(CARGO) test --quiet --target-dir ../../$(ENGINE)/target
 
 .PHONY: test-python
 test-python: setup ## Unit, contract, simulation, system and browser tests
@@ -69,6 +76,16 @@ test-python: setup ## Unit, contract, simulation, system and browser tests
 test-fast: setup ## What needs no browser and no real process
 	cd $(ENGINE) && $(CARGO) test --quiet
 	$(BIN)/pytest tests/unit tests/contract tests/sim
+
+BENCH_SERVER = $(BIN)/python $(LOAD)/peers/millrace.py$(if $(filter spread,$(SCENARIO)), --workers 2)
+BENCH_ARGS = $(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PROFILE),--profile $(PROFILE)) \
+	$(if $(AGAINST),--server $(LOAD)/peers/$(AGAINST)) $(ARGS)
+
+.PHONY: bench
+bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFILE=both (tests/load/README.md)
+	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- \
+		$(or $(SCENARIO),video) --server "$(BENCH_SERVER)" $(BENCH_ARGS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
@@ -84,7 +101,8 @@ format: setup ## Format everything
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cd $(ENGINE) && $(CARGO) fmt
+	cd $(LOAD) && $(CARGO) fmt
 
 .PHONY: clean
 clean: ## Remove what builds and tests made
-	rm -rf $(VENV) .stamp-* .build.log $(ENGINE)/target relay/_engine*.so tests/browser/node_modules tests/artifacts
+	rm -rf $(VENV) .stamp-* .build.log $(ENGINE)/target $(LOAD)/target relay/_engine*.so tests/browser/node_modules tests/artifacts

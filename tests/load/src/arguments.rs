@@ -1,0 +1,190 @@
+//! The command line. Owns its words and their defaults; must never start anything. Read `scenarios/mod.rs` next.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use lexopt::ValueExt;
+use millrace_core::transport::Profile;
+
+use crate::machine;
+use crate::scenarios::Scenario;
+
+pub const HELP: &str = "\
+Measures WHIP and WHEP servers with many WebRTC clients in one process.
+
+usage: millrace-load [SCENARIO] [OPTIONS]
+
+SCENARIO   video, audio, meeting, joins, spread or idle (video)
+
+which servers, in turns:
+  --server COMMAND     a program under peers/ that starts one; may be given again
+  --whip URL --whep URL [--token TOKEN] [--pid PID]
+                       one that runs; {room} stands for a room; without its process there is no cost
+
+how much:
+  --viewers N[,N...]   viewers, or participants of a meeting
+  --publishers N       publishers of the audio scenario (1)
+  --seconds S          length of each measurement (10)
+  --rate R             joins a second (50)
+  --rounds N           repetitions, the servers in turns (1)
+  --profile gcm|cm|both
+                       the only SRTP profile that clients offer: AEAD_AES_128_GCM, AES128_CM_SHA1_80 (gcm)
+  --sample N           one of N viewers authenticates every packet and measures latency (10)
+  --gro                viewers take runs of datagrams as one, as behind a card that segments by itself
+
+where:
+  --server-cpu N       core of servers that --server starts, and of the raw limit (the first)
+  --cpu N              core of this program (the second)
+  --json FILE          all figures; - for standard output
+  --plot FILE          a PNG of cost and latency against viewers
+";
+
+pub struct Arguments {
+    pub scenario: Scenario,
+    pub servers: Vec<String>,
+    pub running: Option<Running>,
+    pub viewers: Vec<usize>,
+    pub publishers: usize,
+    pub seconds: f64,
+    pub rate: f64,
+    pub rounds: usize,
+    pub profiles: Vec<Profile>,
+    pub sample: usize,
+    pub gro: bool,
+    pub server_cpu: usize,
+    pub cpu: usize,
+    pub json: Option<PathBuf>,
+    pub plot: Option<PathBuf>,
+}
+
+/// A server that runs already.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    pub whip: String,
+    pub whep: String,
+    pub token: Option<String>,
+    pub pid: Option<i32>,
+}
+
+impl Arguments {
+    /// `None` when help was asked for.
+    pub fn parse(mut parser: lexopt::Parser) -> Result<Option<Arguments>> {
+        use lexopt::Arg::{Long, Short, Value};
+        let cores = machine::cores();
+        let first = *cores.first().context("there is no core")?;
+        let mut found = Arguments {
+            scenario: Scenario::Video,
+            servers: Vec::new(),
+            running: None,
+            viewers: Vec::new(),
+            publishers: 1,
+            seconds: 10.0,
+            rate: 50.0,
+            rounds: 1,
+            profiles: vec![Profile::Aes128Gcm],
+            sample: 10,
+            gro: false,
+            server_cpu: first,
+            cpu: cores.get(1).copied().unwrap_or(first),
+            json: None,
+            plot: None,
+        };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Value(name) => {
+                    let name = name.string()?;
+                    found.scenario = Scenario::named(&name).with_context(|| format!("there is no scenario {name}"))?;
+                }
+                Long("server") => found.servers.push(parser.value()?.string()?),
+                Long("whip") => found.running.get_or_insert_default().whip = parser.value()?.string()?,
+                Long("whep") => found.running.get_or_insert_default().whep = parser.value()?.string()?,
+                Long("token") => found.running.get_or_insert_default().token = Some(parser.value()?.string()?),
+                Long("pid") => found.running.get_or_insert_default().pid = Some(parser.value()?.parse()?),
+                Long("viewers") => {
+                    let text = parser.value()?.string()?;
+                    let counts: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+                    found.viewers = counts.with_context(|| format!("--viewers {text}: expected numbers"))?;
+                }
+                Long("publishers") => found.publishers = parser.value()?.parse()?,
+                Long("seconds") => found.seconds = parser.value()?.parse()?,
+                Long("rate") => found.rate = parser.value()?.parse()?,
+                Long("rounds") => found.rounds = parser.value()?.parse()?,
+                Long("profile") => found.profiles = profiles(&parser.value()?.string()?)?,
+                Long("sample") => found.sample = parser.value()?.parse()?,
+                Long("gro") => found.gro = true,
+                Long("server-cpu") => found.server_cpu = parser.value()?.parse()?,
+                Long("cpu") => found.cpu = parser.value()?.parse()?,
+                Long("json") => found.json = Some(parser.value()?.into()),
+                Long("plot") => found.plot = Some(parser.value()?.into()),
+                Short('h') | Long("help") => return Ok(None),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if found.viewers.is_empty() {
+            found.viewers = found.scenario.usual_viewers();
+        }
+        found.check()?;
+        Ok(Some(found))
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(running) = &self.running {
+            ensure!(!running.whip.is_empty() && !running.whep.is_empty(), "--whip and --whep go together");
+        }
+        if self.servers.is_empty() && self.running.is_none() {
+            bail!("no server to measure: --server or --whip and --whep");
+        }
+        let least_viewers = if self.scenario == Scenario::Meeting { 2 } else { 1 };
+        ensure!(self.viewers.iter().all(|viewers| *viewers >= least_viewers), "--viewers: at least {least_viewers}");
+        ensure!(self.publishers > 0 && self.sample > 0 && self.rounds > 0, "expected numbers above zero");
+        // Less than a second is mostly the edges.
+        ensure!(self.seconds >= 1.0 && self.rate > 0.0, "expected --seconds from 1 on and a --rate above zero");
+        Ok(())
+    }
+}
+
+fn profiles(name: &str) -> Result<Vec<Profile>> {
+    Ok(match name {
+        "gcm" => vec![Profile::Aes128Gcm],
+        "cm" => vec![Profile::Aes128CmSha1_80],
+        "both" => vec![Profile::Aes128Gcm, Profile::Aes128CmSha1_80],
+        _ => bail!("--profile {name}: expected gcm, cm or both"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Arguments>> {
+        Arguments::parse(lexopt::Parser::from_args(line.split_ascii_whitespace()))
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let found = parse("audio --server x --publishers 20 --profile both").unwrap().unwrap();
+        assert_eq!((found.scenario, found.publishers, found.profiles.len()), (Scenario::Audio, 20, 2));
+        assert_eq!(found.viewers, Scenario::Audio.usual_viewers());
+        let found = parse("--whip http://a --whep http://b --pid 7 --viewers 5,10").unwrap().unwrap();
+        assert_eq!((found.viewers, found.running.unwrap().pid), (vec![5, 10], Some(7)));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        for line in [
+            "",
+            "video",
+            "dance --server x",
+            "--server x --viewers 0",
+            "--server x --viewers a",
+            "--whip http://a",
+            "--server x --profile null",
+            "--server x --seconds 0.1",
+            "meeting --server x --viewers 1",
+            "--server x --nope",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("--help").unwrap().is_none());
+    }
+}

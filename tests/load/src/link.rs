@@ -1,0 +1,338 @@
+//! The client's end of one path: checks and consent as a controlling full agent sends them, then DTLS and SRTP by the
+//! engine's own transport. Owns the socket; must never know what is published or watched. Read `publisher.rs` and
+//! `viewer.rs` next.
+//!
+//! The engine's ICE is the lite, answering half. So the checks that go out are made here, and when the server has
+//! answered one, the transport is handed a check as the server would have sent it: that proves the path to it, and in
+//! the client role sets DTLS off.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result, anyhow};
+use millrace_core::command::OpenTransport;
+use millrace_core::outbox::{Outbox, Path, SocketIndex};
+use millrace_core::time::{Span, Time};
+use millrace_core::transport::demux::{self, Kind};
+use millrace_core::transport::stun::{self, Integrity, Message, attribute};
+use millrace_core::transport::stun_writer::Writer;
+use millrace_core::transport::{Limits, Transport, TransportEvent};
+
+use crate::answer::Answer;
+use crate::identity::{Identity, random_text, random_u32};
+use crate::net;
+
+/// Between two checks before the server has answered one; doubles up to the second.
+const FIRST_CHECK: Span = Span::from_millis(50);
+const SLOWEST_CHECK: Span = Span::from_millis(800);
+/// RFC 7675 section 5.1: every 5 s, 20 % earlier or later.
+const CONSENT: Span = Span::from_secs(4);
+const CONSENT_SPREAD: u64 = 2_000_000;
+/// Without an answer for as long, the server has forgotten us.
+const CONSENT_LOST: Span = Span::from_secs(30);
+/// Consent is kept here, so the transport's own clocks never run out.
+const NEVER: Span = Span::from_secs(1_000_000);
+const LIMITS: Limits = Limits {
+    max_addresses: 2,
+    max_streams: 64,
+    ice_timeout: NEVER,
+    handshake_timeout: NEVER,
+    consent_timeout: NEVER,
+    media_timeout: NEVER,
+};
+/// RFC 8445 section 5.1.2.1: a peer-reflexive candidate's.
+const PRIORITY: u32 = 110 << 24 | 65_535 << 8 | 255;
+const ROLE_CONFLICT: u16 = 487;
+
+/// What all links of a run share.
+pub struct Tools {
+    pub identity: Identity,
+    pub outbox: Outbox,
+    /// For packets on their way out.
+    pub buffer: Box<[u8]>,
+}
+
+impl Tools {
+    pub fn new(identity: Identity) -> Tools {
+        Tools { identity, outbox: Outbox::new(64 * 1024, 64), buffer: vec![0; 2048].into_boxed_slice() }
+    }
+}
+
+/// What a datagram was, once the link has dealt with its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Mine,
+    /// Still sealed.
+    Rtp,
+    Rtcp,
+    /// Of the raw measurement.
+    Raw,
+}
+
+pub struct Link {
+    socket: UdpSocket,
+    ufrag: String,
+    pwd: String,
+    local_key: Integrity,
+    remote: Option<Remote>,
+    pub connected_at: Option<Time>,
+    /// Why the link is of no use any more.
+    pub broken: Option<String>,
+}
+
+/// What is known once the answer is there.
+struct Remote {
+    username: String,
+    key: Integrity,
+    candidates: Vec<SocketAddr>,
+    server: Option<SocketAddr>,
+    transport: Transport,
+    transaction: [u8; 12],
+    check_at: Time,
+    pause: Span,
+    answered_at: Time,
+}
+
+impl Link {
+    pub fn new(socket: UdpSocket) -> Result<Link> {
+        let (ufrag, pwd) = (random_text(4)?, random_text(12)?);
+        let local_key = Integrity::new(pwd.as_bytes());
+        Ok(Link { socket, ufrag, pwd, local_key, remote: None, connected_at: None, broken: None })
+    }
+
+    pub fn credentials(&self) -> (&str, &str) {
+        (&self.ufrag, &self.pwd)
+    }
+
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.socket.local_addr()?)
+    }
+
+    /// The server has answered: the first check goes out with the next `upkeep`.
+    pub fn accept(&mut self, now: Time, answer: &Answer, tools: &Tools) -> Result<()> {
+        let command = OpenTransport {
+            transport: 1,
+            local_ufrag: self.ufrag.clone(),
+            local_pwd: self.pwd.clone(),
+            remote_ufrag: answer.ufrag.clone(),
+            remote_pwd: answer.pwd.clone(),
+            dtls_role: answer.role,
+            fingerprint_hash: answer.hash,
+            fingerprints: vec![serde_bytes::ByteBuf::from(answer.fingerprint.clone())],
+            expects_media: false,
+        };
+        let transport = Transport::new(now, &command, &tools.identity.contexts, &LIMITS).map_err(|why| anyhow!(why))?;
+        let is_ipv4 = self.local()?.is_ipv4();
+        let candidates: Vec<_> = answer.candidates.iter().copied().filter(|found| found.is_ipv4() == is_ipv4).collect();
+        candidates.first().context("the answer has no candidate of our address family")?;
+        let mut transaction = [0; 12];
+        openssl::rand::rand_bytes(&mut transaction)?;
+        self.remote = Some(Remote {
+            username: format!("{}:{}", answer.ufrag, self.ufrag),
+            key: Integrity::new(answer.pwd.as_bytes()),
+            candidates,
+            server: None,
+            transport,
+            transaction,
+            check_at: now,
+            pause: FIRST_CHECK,
+            answered_at: now,
+        });
+        Ok(())
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connected_at.is_some() && self.broken.is_none()
+    }
+
+    /// Deals with STUN and DTLS; says what else it was.
+    pub fn handle(&mut self, now: Time, datagram: &[u8], tools: &mut Tools) -> Taken {
+        match demux::classify(datagram) {
+            Kind::Rtp => Taken::Rtp,
+            Kind::Rtcp => Taken::Rtcp,
+            Kind::Stun => {
+                self.handle_stun(now, datagram, tools);
+                Taken::Mine
+            }
+            Kind::Dtls => {
+                if let Some((path, remote)) = self.path_and_remote() {
+                    // What DTLS refuses is the server's mistake, and shows as a handshake that does not end.
+                    let _ = remote.transport.handle_dtls(now, path, datagram, &mut tools.outbox);
+                }
+                self.flush(now, tools);
+                Taken::Mine
+            }
+            Kind::Unknown if datagram.first() == Some(&net::RAW) => Taken::Raw,
+            Kind::Unknown => Taken::Mine,
+        }
+    }
+
+    /// Sends what is due; gives when to call again.
+    pub fn upkeep(&mut self, now: Time, tools: &mut Tools) -> Time {
+        if self.broken.is_some() {
+            return now + NEVER;
+        }
+        let Some(remote) = &mut self.remote else { return now + FIRST_CHECK };
+        if remote.server.is_some() && now.since(remote.answered_at) > CONSENT_LOST {
+            self.broken = Some("the server answers no checks any more".to_owned());
+            return now + NEVER;
+        }
+        if remote.check_at <= now {
+            remote.send_checks(&self.socket, now);
+        }
+        if remote.transport.next_deadline().is_some_and(|due| due <= now) {
+            remote.transport.handle_deadline(now, &mut tools.outbox);
+        }
+        let due = remote.transport.next_deadline().unwrap_or(remote.check_at).min(remote.check_at);
+        self.flush(now, tools);
+        due
+    }
+
+    /// Opens in place; gives the plain length, `None` when it does not authenticate.
+    pub fn open_rtp(&mut self, now: Time, packet: &mut [u8]) -> Option<usize> {
+        let (path, remote) = self.path_and_remote()?;
+        remote.transport.open_rtp(now, path, packet).ok()
+    }
+
+    pub fn open_rtcp(&mut self, now: Time, packet: &mut [u8]) -> Option<usize> {
+        let (path, remote) = self.path_and_remote()?;
+        remote.transport.open_rtcp(now, path, packet).ok()
+    }
+
+    /// Seals in place and gives the length, to be sent by the caller to `server`.
+    pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Option<usize> {
+        self.remote.as_ref()?.transport.seal_rtp(index, buffer, len).ok()
+    }
+
+    /// Seals the RTCP in `buffer[..len]` and sends it.
+    pub fn send_rtcp(&mut self, buffer: &mut [u8], len: usize) {
+        let Some(remote) = &mut self.remote else { return };
+        if let (Ok(len), Some(server)) = (remote.transport.seal_rtcp(buffer, len), remote.server) {
+            // A full send queue loses it, as a network would.
+            let _ = self.socket.send_to(&buffer[..len], server);
+        }
+    }
+
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.remote.as_ref()?.server
+    }
+
+    /// Says goodbye.
+    pub fn close(&mut self, now: Time, tools: &mut Tools) {
+        if let Some(remote) = &mut self.remote {
+            remote.transport.close(now, &mut tools.outbox);
+        }
+        self.flush(now, tools);
+    }
+
+    fn path_and_remote(&mut self) -> Option<(Path, &mut Remote)> {
+        let remote = self.remote.as_mut()?;
+        Some((path(remote.server?), remote))
+    }
+
+    fn handle_stun(&mut self, now: Time, datagram: &[u8], tools: &mut Tools) {
+        let (Some(remote), Ok(message)) = (&mut self.remote, Message::parse(datagram)) else { return };
+        if message.is_binding_success() && message.is_authentic(&remote.key) {
+            if message.transaction()[..11] != remote.transaction[..11] {
+                return;
+            }
+            let place = usize::from(message.transaction()[11]);
+            let Some(server) = remote.candidates.get(place).copied() else { return };
+            remote.answered_at = now;
+            if remote.server.is_none() {
+                remote.server = Some(server);
+                remote.check_at = now + CONSENT;
+                remote.prove(now, &self.ufrag, &self.local_key, tools);
+            }
+        } else if message.is_binding_request() && message.is_authentic(&self.local_key) {
+            // A full agent, once we know where it is: it repeats its checks until then.
+            let Some(server) = remote.server else { return };
+            let mut answer = [0; 128];
+            // We control, with the highest tie-breaker (RFC 8445 section 7.3.1.1).
+            let writer = if message.claims_controlling() {
+                Writer::new(&mut answer, stun::BINDING_ERROR, message.transaction()).error_code(ROLE_CONFLICT)
+            } else {
+                Writer::new(&mut answer, stun::BINDING_SUCCESS, message.transaction()).xor_mapped_address(server)
+            };
+            if let Some(len) = writer.finish(&self.local_key) {
+                let _ = self.socket.send_to(&answer[..len], server);
+            }
+        }
+        self.flush(now, tools);
+    }
+
+    /// Sends what the transport wrote and takes note of what it says.
+    fn flush(&mut self, now: Time, tools: &mut Tools) {
+        let (datagrams, bytes) = tools.outbox.queued();
+        for datagram in datagrams {
+            let bytes = &bytes[datagram.start..datagram.start + datagram.len];
+            let _ = self.socket.send_to(bytes, datagram.path.remote);
+        }
+        tools.outbox.clear();
+        let Some(remote) = &mut self.remote else { return };
+        while let Some(event) = remote.transport.next_event() {
+            match event {
+                TransportEvent::Connected { .. } => self.connected_at = Some(now),
+                TransportEvent::Closed(cause) => self.broken = Some(cause.label().to_owned()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Remote {
+    /// To each candidate until one has answered, then to that one: it is nominated by the same check.
+    fn send_checks(&mut self, socket: &UdpSocket, now: Time) {
+        for place in 0..self.candidates.len() {
+            let to = self.candidates[place];
+            if self.server.is_some_and(|server| server != to) {
+                continue;
+            }
+            self.transaction[11] = place as u8;
+            let mut check = [0; 256];
+            let writer = Writer::new(&mut check, stun::BINDING_REQUEST, &self.transaction)
+                .attribute(attribute::USERNAME, self.username.as_bytes())
+                .attribute(attribute::PRIORITY, &PRIORITY.to_be_bytes())
+                .attribute(attribute::ICE_CONTROLLING, &[0xff; 8])
+                .attribute(attribute::USE_CANDIDATE, &[]);
+            if let Some(len) = writer.finish(&self.key) {
+                let _ = socket.send_to(&check[..len], to);
+            }
+        }
+        let spread = random_u32().map_or(0, |random| u64::from(random) % CONSENT_SPREAD);
+        self.check_at = match self.server {
+            Some(_) => now + CONSENT + Span(spread),
+            None => now + self.pause,
+        };
+        self.pause = Span(self.pause.0 * 2).min(SLOWEST_CHECK);
+    }
+
+    /// Hands the transport a check as the server would have sent it.
+    fn prove(&mut self, now: Time, ufrag: &str, key: &Integrity, tools: &mut Tools) {
+        let Some(server) = self.server else { return };
+        let mut check = [0; 256];
+        let username = format!("{ufrag}:server");
+        let writer = Writer::new(&mut check, stun::BINDING_REQUEST, &self.transaction)
+            .attribute(attribute::USERNAME, username.as_bytes())
+            .attribute(attribute::PRIORITY, &PRIORITY.to_be_bytes())
+            .attribute(attribute::USE_CANDIDATE, &[]);
+        let Some(len) = writer.finish(key) else { return };
+        // The answer to it must not leave; the ClientHello that follows it must. In the server role there is none.
+        let mut kept = Outbox::new(16 * 1024, 16);
+        let _ = self.transport.handle_stun(now, path(server), &check[..len], &mut kept);
+        let (datagrams, bytes) = kept.queued();
+        for datagram in datagrams {
+            let bytes = &bytes[datagram.start..datagram.start + datagram.len];
+            if demux::classify(bytes) == Kind::Dtls {
+                tools.outbox.push(datagram.path, bytes);
+            }
+        }
+    }
+}
+
+fn path(remote: SocketAddr) -> Path {
+    Path { socket: SocketIndex(0), remote }
+}

@@ -1,0 +1,129 @@
+//! A load generator for WHIP and WHEP servers: real WebRTC clients, thousands in one process, and what they cost the
+//! server. Owns the order of runs; must never be linked into the relay. Read `arguments.rs` next, then `scenarios/mod.rs`.
+
+mod answer;
+mod arguments;
+mod calibrate;
+mod canvas;
+mod client;
+mod clock;
+mod desk;
+mod http;
+mod identity;
+mod link;
+mod machine;
+mod net;
+mod offer;
+mod plot;
+mod processes;
+mod progress;
+mod publisher;
+mod raw;
+mod report;
+mod scenarios;
+mod stream;
+mod summary;
+mod target;
+mod viewer;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use arguments::{Arguments, HELP};
+use progress::Progress;
+use report::Row;
+use scenarios::Run;
+use target::Target;
+use world::Options;
+
+fn main() -> ExitCode {
+    match Arguments::parse(lexopt::Parser::from_env()) {
+        Ok(None) => print!("{HELP}"),
+        Ok(Some(arguments)) => match measure(&arguments) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("millrace-load: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        },
+        Err(error) => {
+            eprintln!("millrace-load: {error:#}; --help says more");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Everything that was asked for; false when some run failed.
+fn measure(arguments: &Arguments) -> Result<bool> {
+    machine::raise_file_limit();
+    let targets = targets(arguments)?;
+    // After the servers have been started: they have cores of their own.
+    machine::pin(arguments.cpu)?;
+    let mut progress = Progress::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut whole = true;
+    for run in runs(arguments) {
+        for target in &targets {
+            match scenarios::run(&run, target, &mut progress) {
+                Ok(found) => {
+                    found.iter().for_each(|row| println!("{}\n", row.to_text()));
+                    rows.extend(found);
+                }
+                Err(error) => {
+                    whole = false;
+                    eprintln!("{} {} with {} viewers: {error:#}", run.scenario.name(), target.name, run.viewers);
+                }
+            }
+        }
+    }
+    let lines = summary::lines(&rows);
+    if !lines.is_empty() {
+        println!("{}", summary::to_text(&lines));
+    }
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&rows.iter().map(Row::to_json).collect::<Vec<_>>())?;
+        if path.as_os_str() == "-" {
+            println!("{text}");
+        } else {
+            std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    if let (Some(path), Some(first)) = (&arguments.plot, lines.first()) {
+        plot::write(path, &first.scenario, &lines)?;
+    }
+    Ok(whole)
+}
+
+fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
+    let running = arguments.running.clone();
+    let running = running.map(|found| Target::running(found.whip, found.whep, found.token, found.pid));
+    let started = arguments.servers.iter().map(|command| Target::start(command, arguments.server_cpu));
+    started.chain(running.map(Ok)).collect()
+}
+
+/// In the order in which they are made: the machine's speed drifts, so everything comes once before anything comes again.
+fn runs(arguments: &Arguments) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for round in 0..arguments.rounds {
+        for profile in &arguments.profiles {
+            for viewers in &arguments.viewers {
+                runs.push(Run {
+                    scenario: arguments.scenario,
+                    profile: *profile,
+                    round,
+                    viewers: *viewers,
+                    publishers: arguments.publishers,
+                    seconds: arguments.seconds,
+                    rate: arguments.rate,
+                    options: Options { gro: arguments.gro, sample: arguments.sample },
+                    server_cpu: arguments.server_cpu,
+                });
+            }
+        }
+    }
+    runs
+}

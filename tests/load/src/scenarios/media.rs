@@ -1,0 +1,207 @@
+//! Publishers send, viewers watch, and both sides are counted over a stretch of time whose ends are quiet, so that what
+//! arrived can be held to what was sent. Must never know how clients work. Read `joins.rs` next.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{AUDIO, GALLERY, PATIENCE, QUIET, Run, VIDEO, rooms};
+use crate::calibrate;
+use crate::processes::Processes;
+use crate::progress::Progress;
+use crate::raw::{self, Burst};
+use crate::report::{Quantiles, Row, Verified};
+use crate::stream::Shape;
+use crate::target::Target;
+use crate::viewer::Findings;
+use crate::world::{ClientId, World};
+
+/// Who sends what to whom.
+pub struct Plan {
+    pub shapes: Vec<Shape>,
+    /// One publisher in each.
+    pub rooms: usize,
+    /// For each viewer, the room that it watches.
+    pub watches: Vec<usize>,
+}
+
+impl Plan {
+    pub fn video(viewers: usize) -> Plan {
+        Plan { shapes: vec![VIDEO], rooms: 1, watches: vec![0; viewers] }
+    }
+
+    pub fn audio(viewers: usize, publishers: usize) -> Plan {
+        let watches = (0..viewers).map(|viewer| viewer % publishers.max(1)).collect();
+        Plan { shapes: vec![AUDIO], rooms: publishers.max(1), watches }
+    }
+
+    /// WHEP has one publisher a session, so each participant watches all others with a session each.
+    pub fn meeting(participants: usize) -> Plan {
+        let others = |own| (0..participants).filter(move |other| *other != own);
+        Plan {
+            shapes: vec![AUDIO, GALLERY],
+            rooms: participants,
+            watches: (0..participants).flat_map(others).collect(),
+        }
+    }
+
+    /// The largest burst that one viewer gets.
+    pub fn burst(&self) -> usize {
+        self.shapes.iter().map(|shape| shape.packets as usize).max().unwrap_or(1)
+    }
+}
+
+/// Publishers and viewers that are connected, with media running.
+pub struct Call {
+    pub world: World,
+    pub rooms: Vec<String>,
+    pub publishers: Vec<ClientId>,
+    pub viewers: Vec<(ClientId, usize)>,
+}
+
+pub fn run(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Result<Row> {
+    let mut call = Call::open(run, target, plan, progress)?;
+    let mut row = call.measure(run, target, progress)?;
+    row.setting.publishers = plan.rooms;
+    row.setting.viewers = plan.watches.len();
+    call.finish(run, plan, &mut row, progress)?;
+    Ok(row)
+}
+
+impl Call {
+    pub fn open(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Result<Call> {
+        ensure!(plan.rooms == 1 || target.has_rooms(), "several publishers need URLs with {{room}}");
+        let mut world = run.world(target)?;
+        let rooms = rooms(plan.rooms)?;
+        let mut publishers = Vec::new();
+        for room in &rooms {
+            publishers.push(world.add_publisher(&target.whip(room)?, &plan.shapes)?);
+        }
+        progress.show(0.0, "publishers connect");
+        world.connect_all(PATIENCE)?;
+        world.start_publishers();
+        let kinds: Vec<_> = plan.shapes.iter().map(|shape| shape.kind).collect();
+        let mut viewers = Vec::new();
+        for (place, room) in plan.watches.iter().enumerate() {
+            let is_sample = place.is_multiple_of(run.options.sample);
+            viewers.push((world.add_viewer(&target.whep(&rooms[*room])?, &kinds, is_sample)?, *room));
+        }
+        let mut call = Call { world, rooms, publishers, viewers };
+        call.settle(progress)?;
+        Ok(call)
+    }
+
+    /// Until everyone is connected and gets packets.
+    pub fn settle(&mut self, progress: &mut Progress) -> Result<()> {
+        let wanted = self.viewers.len();
+        if wanted == 0 {
+            return Ok(());
+        }
+        let result = self.world.run_until("the first packets", PATIENCE, |world| {
+            let (mut live, mut broken) = (0, 0);
+            for (client, viewer) in world.viewers() {
+                live += usize::from(viewer.first_media_at.is_some());
+                broken += usize::from(client.link.broken.is_some());
+            }
+            progress.show(live as f64 / wanted as f64, "viewers connect");
+            live + broken >= wanted
+        });
+        let live = self.world.viewers().filter(|(_, viewer)| viewer.first_media_at.is_some()).count();
+        let troubles = self.world.troubles.join("; ");
+        ensure!(
+            live > 0,
+            "no viewer gets anything: {troubles}{}",
+            result.err().map_or(String::new(), |e| e.to_string())
+        );
+        Ok(())
+    }
+
+    /// Counts over the run's length, from one quiet moment to another.
+    pub fn measure(&mut self, run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
+        self.quiet()?;
+        let sent_before = self.sent();
+        let counts_before = self.world.counts();
+        self.world.findings = Findings::new();
+        let server_before = target.processes.map(|processes| processes.cpu());
+        let own_before = Processes::own_cpu();
+        self.world.start_publishers();
+        self.run_for(run.length(), progress)?;
+        self.quiet()?;
+        let server = target.processes.zip(server_before).map(|(processes, before)| processes.cpu().since(&before));
+        let sent = self.sent();
+        let expected =
+            self.viewers.iter().filter(|(id, _)| self.is_live(*id)).map(|(_, room)| sent[*room] - sent_before[*room]);
+        let sample = self.world.viewers().filter(|(_, viewer)| viewer.is_sample()).count();
+        Ok(Row {
+            setting: run.setting(target),
+            counts: self.world.counts().since(&counts_before),
+            expected: expected.sum(),
+            burst: None,
+            server: server.zip(target.processes.map(|processes| processes.memory())),
+            generator: Processes::own_cpu().since(&own_before),
+            raw: None,
+            latency: Quantiles::of(&self.world.findings.latency),
+            verified: Some(Verified::of(sample, &self.world.findings)),
+            more: Vec::new(),
+            troubles: self.world.troubles.clone(),
+            failed: self.world.failed,
+        })
+    }
+
+    /// The raw limit and the calibration with this call's sizes, then the end of the call.
+    pub fn finish(&mut self, run: &Run, plan: &Plan, row: &mut Row, progress: &mut Progress) -> Result<()> {
+        progress.show(1.0, "the kernel's own limit");
+        let size = self.world.viewers().map(|(_, viewer)| viewer.datagram_len()).max().unwrap_or(0);
+        let burst = Burst { packets: plan.burst(), size };
+        row.burst = Some(burst);
+        if row.server.is_some() && size > 0 {
+            row.raw = Some(raw::measure(&mut self.world, run.server_cpu, burst)?);
+        }
+        row.setting.aes_gcm_ns = calibrate::aes_128_gcm_ns(size.max(16), run.server_cpu)?;
+        progress.show(1.0, "clients leave");
+        self.world.remove_all()
+    }
+
+    fn run_for(&mut self, length: Duration, progress: &mut Progress) -> Result<()> {
+        let parts = 40;
+        for part in 0..parts {
+            progress.show(f64::from(part) / f64::from(parts), "measuring");
+            self.world.run_for(length / parts)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is sent, and what was sent has arrived.
+    pub fn quiet(&mut self) -> Result<()> {
+        self.world.pause_publishers();
+        self.world.run_for(QUIET)
+    }
+
+    /// Packets that each publisher has sent.
+    pub fn sent(&self) -> Vec<u64> {
+        let sent = |id: &ClientId| self.world.client(*id)?.publisher().map(|publisher| publisher.sent);
+        self.publishers.iter().map(|id| sent(id).unwrap_or(0)).collect()
+    }
+
+    pub fn is_live(&self, id: ClientId) -> bool {
+        self.world.client(id).is_some_and(|client| client.link.is_connected())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_meeting_everyone_watches_everyone_else() {
+        let plan = Plan::meeting(4);
+        assert_eq!((plan.rooms, plan.watches.len(), plan.burst()), (4, 12, 2));
+        assert!((0..4).all(|room| plan.watches.iter().filter(|watched| **watched == room).count() == 3));
+    }
+
+    #[test]
+    fn listeners_are_spread_over_the_publishers() {
+        let plan = Plan::audio(10, 4);
+        assert_eq!(plan.watches, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]);
+    }
+}

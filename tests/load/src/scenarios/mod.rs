@@ -1,0 +1,138 @@
+//! What is run, and with which figures at the end. Owns the choice of scenarios and what they share; must never know a
+//! protocol. Read `media.rs` next, the one that most of them are.
+
+pub mod idle;
+pub mod joins;
+pub mod media;
+pub mod spread;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use millrace_core::transport::Profile;
+
+use crate::identity::{Identity, random_text};
+use crate::link::Tools;
+use crate::progress::Progress;
+use crate::report::{Row, Setting};
+use crate::stream::{Kind, Shape};
+use crate::target::Target;
+use crate::world::{Options, World};
+
+/// Whoever is not connected by then never will be.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for everything that is under way to arrive.
+pub const QUIET: Duration = Duration::from_millis(300);
+
+/// A browser's 2 Mbit/s: 30 frames a second, each a burst of 8 packets.
+pub const VIDEO: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 8, payload: 1_100 };
+/// Opus at 64 kbit/s.
+pub const AUDIO: Shape = Shape { kind: Kind::Audio, per_second: 50, packets: 1, payload: 160 };
+/// A small picture of a gallery: 0.5 Mbit/s.
+pub const GALLERY: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 2, payload: 1_000 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    Video,
+    Audio,
+    Meeting,
+    Joins,
+    Spread,
+    Idle,
+}
+
+impl Scenario {
+    pub const ALL: [(Scenario, &str); 6] = [
+        (Scenario::Video, "video"),
+        (Scenario::Audio, "audio"),
+        (Scenario::Meeting, "meeting"),
+        (Scenario::Joins, "joins"),
+        (Scenario::Spread, "spread"),
+        (Scenario::Idle, "idle"),
+    ];
+
+    pub fn named(name: &str) -> Option<Scenario> {
+        Scenario::ALL.iter().find(|(_, found)| *found == name).map(|(scenario, _)| *scenario)
+    }
+
+    pub fn name(self) -> &'static str {
+        Scenario::ALL.iter().find(|(scenario, _)| *scenario == self).map_or("", |(_, name)| name)
+    }
+
+    /// Viewers, or participants, when none are asked for.
+    pub fn usual_viewers(self) -> Vec<usize> {
+        match self {
+            Scenario::Video => vec![50, 200, 500],
+            Scenario::Audio => vec![200, 1_000],
+            Scenario::Meeting => vec![25],
+            Scenario::Joins => vec![50],
+            Scenario::Spread => vec![100],
+            Scenario::Idle => vec![500],
+        }
+    }
+}
+
+/// How one run is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    pub scenario: Scenario,
+    pub profile: Profile,
+    pub round: usize,
+    pub viewers: usize,
+    pub publishers: usize,
+    pub seconds: f64,
+    /// Joins a second.
+    pub rate: f64,
+    pub options: Options,
+    pub server_cpu: usize,
+}
+
+impl Run {
+    pub fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    pub fn world(&self, target: &Target) -> Result<World> {
+        let tools = Tools::new(Identity::new(self.profile)?);
+        World::new(self.options, tools, &target.whip("probe")?, target.token.clone())
+    }
+
+    pub fn setting(&self, target: &Target) -> Setting {
+        Setting {
+            scenario: self.scenario.name().to_owned(),
+            target: target.name.clone(),
+            profile: self.profile.name(),
+            round: self.round,
+            viewers: self.viewers,
+            publishers: self.publishers,
+            seconds: self.seconds,
+            aes_gcm_ns: 0.0,
+        }
+    }
+}
+
+pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Row>> {
+    progress.begin(format!("{} {} {} viewers", run.scenario.name(), target.name, run.viewers));
+    let rows = match run.scenario {
+        Scenario::Video => media::run(run, target, &media::Plan::video(run.viewers), progress).map(|row| vec![row]),
+        Scenario::Audio => {
+            let plan = media::Plan::audio(run.viewers, run.publishers);
+            media::run(run, target, &plan, progress).map(|row| vec![row])
+        }
+        Scenario::Meeting => {
+            ensure!(target.has_rooms(), "a meeting needs URLs with {{room}}");
+            media::run(run, target, &media::Plan::meeting(run.viewers), progress).map(|row| vec![row])
+        }
+        Scenario::Joins => joins::run(run, target, progress).map(|row| vec![row]),
+        Scenario::Spread => spread::run(run, target, progress),
+        Scenario::Idle => idle::run(run, target, progress).map(|row| vec![row]),
+    };
+    progress.clear();
+    rows
+}
+
+/// Names that no other run has used.
+pub fn rooms(count: usize) -> Result<Vec<String>> {
+    let run = random_text(4)?;
+    Ok((0..count).map(|place| format!("load-{run}-{place}")).collect())
+}

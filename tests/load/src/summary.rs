@@ -1,0 +1,184 @@
+//! All runs together: the median of each setting over its rounds, and how the servers stand to each other. Owns that
+//! arithmetic; must never hide that rounds differ. Read `plot.rs` next.
+
+use crate::report::Row;
+
+/// One setting over all its rounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub scenario: String,
+    pub target: String,
+    pub profile: &'static str,
+    pub viewers: usize,
+    /// Nanoseconds a packet: median, least and most.
+    pub cost: Option<[f64; 3]>,
+    /// Medians: the cost relative to OpenSSL's AES-128-GCM of a packet, the ratio to the raw limit by GSO, ms.
+    pub calibrated: Option<f64>,
+    pub ratio: Option<f64>,
+    pub single_ratio: Option<f64>,
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub delivered: Option<f64>,
+}
+
+pub fn lines(rows: &[Row]) -> Vec<Line> {
+    let mut keys = Vec::new();
+    for row in rows {
+        if !keys.contains(&key(row)) {
+            keys.push(key(row));
+        }
+    }
+    keys.iter().map(|key| line(rows.iter().filter(|row| self::key(row) == *key).collect())).collect()
+}
+
+fn key(row: &Row) -> (&str, &str, &str, usize) {
+    let setting = &row.setting;
+    (&setting.scenario, &setting.target, setting.profile, setting.viewers)
+}
+
+fn line(rows: Vec<&Row>) -> Line {
+    let of = |value: fn(&Row) -> Option<f64>| rows.iter().filter_map(|row| value(row)).collect::<Vec<_>>();
+    let costs = of(Row::ns_per_packet);
+    let setting = &rows[0].setting;
+    Line {
+        scenario: setting.scenario.clone(),
+        target: setting.target.clone(),
+        profile: setting.profile,
+        viewers: setting.viewers,
+        cost: median(costs.clone()).map(|middle| {
+            [middle, costs.iter().copied().fold(f64::MAX, f64::min), costs.iter().copied().fold(0.0, f64::max)]
+        }),
+        calibrated: median(of(|row| Some(row.ns_per_packet()? / row.setting.aes_gcm_ns))),
+        ratio: median(of(|row| Some(row.ratios()?.1))),
+        single_ratio: median(of(|row| Some(row.ratios()?.0))),
+        p50: median(of(|row| Some(row.latency?.p50))),
+        p99: median(of(|row| Some(row.latency?.p99))),
+        delivered: of(|row| (row.expected > 0).then(|| row.delivered())).into_iter().reduce(f64::min),
+    }
+}
+
+/// The lower one of the two middle values, so that it is one that was measured.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+/// A table, as Markdown too.
+pub fn to_text(lines: &[Line]) -> String {
+    let number = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let mut table = vec![
+        [
+            "scenario",
+            "server",
+            "SRTP",
+            "viewers",
+            "ns/packet",
+            "least..most",
+            "packets/CPU s",
+            "x AES-GCM",
+            "to sendmmsg",
+            "to GSO",
+            "p50 ms",
+            "p99 ms",
+            "delivered",
+        ]
+        .map(str::to_owned),
+    ];
+    for line in lines {
+        table.push([
+            line.scenario.clone(),
+            line.target.clone(),
+            line.profile.to_owned(),
+            line.viewers.to_string(),
+            number(line.cost.map(|cost| cost[0]), 0),
+            line.cost.map_or("-".to_owned(), |cost| format!("{:.0}..{:.0}", cost[1], cost[2])),
+            number(line.cost.map(|cost| 1e9 / cost[0]), 0),
+            number(line.calibrated, 1),
+            number(line.single_ratio, 2),
+            number(line.ratio, 2),
+            number(line.p50, 3),
+            number(line.p99, 3),
+            line.delivered.map_or("-".to_owned(), |share| format!("{:.3} %", 100.0 * share)),
+        ]);
+    }
+    let widths: Vec<_> = (0..table[0].len()).map(|i| table.iter().map(|row| row[i].len()).max().unwrap_or(0)).collect();
+    let write = |cells: &[String]| {
+        let cells: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("| {} |", cells.join(" | "))
+    };
+    let mut text: Vec<_> = table.iter().map(|row| write(row)).collect();
+    text.insert(1, format!("|{}|", widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("|")));
+    text.extend(comparisons(lines));
+    text.join("\n")
+}
+
+/// How many times the packets per CPU second the first server has of each other one, and what crossing workers costs.
+fn comparisons(lines: &[Line]) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in lines {
+        let same = |other: &&Line| {
+            (other.profile, other.viewers) == (line.profile, line.viewers) && other.target != line.target
+        };
+        let (name, profile, viewers) = (&line.scenario, line.profile, line.viewers);
+        if line.target == lines[0].target {
+            for other in lines.iter().filter(same).filter(|other| other.scenario == line.scenario) {
+                if let (Some(own), Some(theirs)) = (line.cost, other.cost) {
+                    let times = theirs[0] / own[0];
+                    let (one, two) = (&line.target, &other.target);
+                    found.push(format!("{name}, {profile}, {viewers} viewers: {one} has {times:.2} times {two}'s packets per CPU second"));
+                }
+            }
+        }
+        if line.scenario == "spread, other worker" {
+            let stayed = lines.iter().find(|other| {
+                other.scenario == "spread, same worker"
+                    && (other.profile, &other.target, other.viewers) == (line.profile, &line.target, line.viewers)
+            });
+            if let (Some(crossed), Some(stayed)) = (line.cost, stayed.and_then(|stayed| stayed.cost)) {
+                let more = 100.0 * (crossed[0] / stayed[0] - 1.0);
+                found.push(format!("{profile}, {viewers} viewers: crossing workers costs {more:+.1} % a packet"));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processes::{Cpu, Memory};
+    use crate::report::Setting;
+    use crate::viewer::Counts;
+
+    fn row(scenario: &str, target: &str, cost: u64) -> Row {
+        Row {
+            setting: Setting {
+                scenario: scenario.to_owned(),
+                target: target.to_owned(),
+                profile: "P",
+                viewers: 7,
+                aes_gcm_ns: 100.0,
+                ..Setting::default()
+            },
+            counts: Counts { packets: 10, ..Counts::default() },
+            expected: 10,
+            server: Some((Cpu { total_ns: 10 * cost, ..Cpu::default() }, Memory::default())),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn rounds_come_down_to_their_median_and_their_range() {
+        let rows = [row("video", "a", 300), row("video", "b", 800), row("video", "a", 100), row("video", "a", 200)];
+        let lines = lines(&rows);
+        assert_eq!(lines.len(), 2);
+        assert_eq!((lines[0].cost, lines[0].calibrated), (Some([200.0, 100.0, 300.0]), Some(2.0)));
+        assert!(to_text(&lines).contains("a has 4.00 times b's packets"));
+    }
+
+    #[test]
+    fn crossing_workers_is_held_against_staying() {
+        let lines = lines(&[row("spread, same worker", "a", 100), row("spread, other worker", "a", 107)]);
+        assert!(to_text(&lines).contains("costs +7.0 % a packet"));
+    }
+}

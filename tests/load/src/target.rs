@@ -1,0 +1,136 @@
+//! A server under test: where its WHIP and WHEP are, and which processes to charge. It runs already, or a program under
+//! `peers/` starts it. Must never know how it works inside. Read `peers/millrace.py` for the other end of the contract.
+//!
+//! A peer prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come, runs until its standard
+//! input is closed, and stops its server then. `{room}` in a URL stands for a room of the generator's choice.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::http::Url;
+use crate::machine;
+use crate::processes::Processes;
+
+pub struct Target {
+    pub name: String,
+    whip: String,
+    whep: String,
+    pub token: Option<String>,
+    pub processes: Option<Processes>,
+    /// Stops with the target.
+    _peer: Option<Peer>,
+}
+
+struct Peer {
+    child: Child,
+    /// Closed to say that it is over.
+    stdin: Option<ChildStdin>,
+}
+
+impl Target {
+    pub fn running(whip: String, whep: String, token: Option<String>, pid: Option<i32>) -> Target {
+        Target { name: "server".to_owned(), whip, whep, token, processes: pid.map(Processes::of), _peer: None }
+    }
+
+    /// Runs a peer's program with its arguments on one core; what it starts inherits that.
+    pub fn start(command: &str, cpu: usize) -> Result<Target> {
+        let mut words = command.split_ascii_whitespace();
+        let program = words.next().context("an empty command for a server")?;
+        let mut builder = Command::new(program);
+        builder.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // SAFETY: between fork and exec only a system call is made, on memory of the child's own.
+        unsafe { builder.pre_exec(move || machine::pin(cpu).map_err(std::io::Error::other)) };
+        let mut child = builder.spawn().with_context(|| format!("starting {program}"))?;
+        let stdin = child.stdin.take();
+        let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        let mut peer = Peer { child, stdin };
+        let ready = loop {
+            match lines.next() {
+                Some(line) => {
+                    let line = line?;
+                    if let Some(fields) = line.strip_prefix("ready ") {
+                        break fields.to_owned();
+                    }
+                    eprintln!("{program}: {line}");
+                }
+                None => {
+                    peer.stop();
+                    bail!("{program} ended before it was ready");
+                }
+            }
+        };
+        let field = |name: &str| {
+            let mut words = ready.split_ascii_whitespace();
+            let found = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            found.map(str::to_owned).with_context(|| format!("{program} did not say its {name}"))
+        };
+        let pid = field("pid")?.parse().context("the peer's pid is no number")?;
+        Ok(Target {
+            name: field("name")?,
+            whip: field("whip")?,
+            whep: field("whep")?,
+            token: field("token").ok(),
+            processes: Some(Processes::of(pid)),
+            _peer: Some(peer),
+        })
+    }
+
+    pub fn whip(&self, room: &str) -> Result<Url> {
+        Url::parse(&self.whip.replace("{room}", room))
+    }
+
+    pub fn whep(&self, room: &str) -> Result<Url> {
+        Url::parse(&self.whep.replace("{room}", room))
+    }
+
+    /// Whether several publishers can be told apart.
+    pub fn has_rooms(&self) -> bool {
+        self.whip.contains("{room}") && self.whep.contains("{room}")
+    }
+}
+
+impl Peer {
+    fn stop(&mut self) {
+        drop(self.stdin.take());
+        // It has nothing to tell any more.
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_says_where_it_is_and_stops_with_its_input() {
+        let path = std::env::temp_dir().join(format!("millrace-load-peer-{}.sh", std::process::id()));
+        std::fs::write(
+            &path,
+            "echo hello\necho ready name=x whip=http://h/{room}/i whep=http://h/{room}/e pid=$$\nread stop\n",
+        )
+        .unwrap();
+        let target = Target::start(&format!("sh {}", path.display()), machine::cores()[0]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((target.name.as_str(), target.has_rooms()), ("x", true));
+        assert_eq!(target.whip("r").unwrap(), Url::parse("http://h/r/i").unwrap());
+        let processes = target.processes.unwrap();
+        assert_eq!(processes.pids().len(), 1);
+        drop(target);
+        assert_eq!(processes.cpu().total_ns, 0);
+    }
+
+    #[test]
+    fn a_peer_that_ends_early_is_an_error() {
+        let error = Target::start("true", machine::cores()[0]).err().unwrap();
+        assert!(error.to_string().contains("ended before"));
+    }
+}
