@@ -38,7 +38,22 @@ class Arena:
         write_word(self._table, at.pid, life.pid)
         write_word(self._table, at.state, life.state)
 
+    def set_drain(self, slots: int, until: float) -> None:
+        """Tells all workers to let nobody in, and until when their sessions may go on."""
+        for slot in range(slots):
+            write_word(self._table, slot_offsets(slot).drain_until, _us(until))
+
+    def drained(self, slots: int) -> list[bool]:
+        """Which slots have no session left since they were told."""
+        table = self._table
+        offsets = [slot_offsets(slot) for slot in range(slots)]
+        return [read_word(table, at.drained) == read_word(table, at.drain_until) for at in offsets]
+
     def beats(self, slot: int) -> Beats:
         """When the slot's loops last vouched for themselves."""
         at = slot_offsets(slot)
         return Beats(read_word(self._table, at.engine_beat) / 1e6, read_word(self._table, at.control_beat) / 1e6)
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)

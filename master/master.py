@@ -23,7 +23,7 @@ from workers.logs import set_up
 
 log = logging.getLogger("millrace.master")
 
-_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def serve(config: Config) -> int:
@@ -65,6 +65,7 @@ class Master:
             # After every wait, as signals of one kind merge.
             self._reap()
             self._watch()
+            self._end_drain()
             self._fork_due()
             if not self._is_ready and self._slots.are_running():
                 self._is_ready = True
@@ -74,11 +75,15 @@ class Master:
 
     def _handle_signal(self, number: int) -> None:
         match number:
-            case signal.SIGTERM | signal.SIGINT if self._slots.is_stopping:
+            case signal.SIGQUIT:
                 self._kill(self._slots.hurry())
-            case signal.SIGTERM | signal.SIGINT:
+            case signal.SIGINT if self._slots.is_stopping:
+                self._kill(self._slots.hurry())
+            case signal.SIGINT:
                 log.info("stopping", extra={"signal": signal.Signals(number).name})
                 self._stop()
+            case signal.SIGTERM:
+                self._drain()
             case signal.SIGHUP:
                 log.warning("SIGHUP: the configuration cannot be reloaded yet; nothing changes")
 
@@ -117,6 +122,19 @@ class Master:
             self._slots.forked(life, pid, now)
             self._prepared.arena.write(life)
             log.info("a worker starts", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
+
+    def _drain(self) -> None:
+        slots = self._slots
+        if slots.drain_until is None and not slots.is_stopping:
+            slots.drain(time.monotonic())
+            assert slots.drain_until is not None
+            self._prepared.arena.set_drain(self._prepared.slots, slots.drain_until)
+            log.info("draining", extra={"seconds": self._prepared.config.workers.drain_seconds})
+
+    def _end_drain(self) -> None:
+        if self._slots.is_drained(self._prepared.arena.drained(self._prepared.slots), time.monotonic()):
+            log.info("stopping: drained, or the time for it is over")
+            self._stop()
 
     def _stop(self) -> None:
         self._kill(self._slots.stop(time.monotonic()))

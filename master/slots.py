@@ -6,6 +6,8 @@ told the time and every death, and must never fork, wait or kill by itself. Read
                          +----------> STOPPING <-------+      SIGABRT, later SIGKILL
                                          |
     any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
+
+The server as a whole: serves --drain--> lets nobody in, replaces workers still --last session or deadline--> stops.
 """
 
 import os
@@ -33,6 +35,8 @@ class Life:
     """When to send SIGKILL to a worker that was told to end."""
     quick_deaths: int = 0
     """In a row."""
+    has_served: bool = False
+    """In any life: only then can the slot hold sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class Slots:
         self._config = config
         self.lives = [Life(slot) for slot in range(count)]
         self.is_stopping = False
+        self.drain_until: float | None = None
+        """When the server stops whoever is still there; None while it is not drained."""
         self._watched_at: float | None = None
 
     def due(self, now: float) -> list[Life]:
@@ -109,6 +115,18 @@ class Slots:
         living = [life for life in self.lives if life.pid and not (stood_still and life.state is SlotState.RUNNING)]
         return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
 
+    def drain(self, now: float) -> None:
+        """Begins to let sessions run out. Workers that die meanwhile are still replaced."""
+        if self.drain_until is None:
+            self.drain_until = now + self._config.drain_seconds
+
+    def is_drained(self, drained: list[bool], now: float) -> bool:
+        """True when a drained server has nothing left to wait for; `drained` is what each slot says of itself."""
+        if self.drain_until is None or self.is_stopping:
+            return False
+        said = zip(self.lives, drained, strict=True)
+        return now >= self.drain_until or all(is_empty or not life.has_served for life, is_empty in said)
+
     def stop(self, now: float) -> list[Kill]:
         """Begins the end of everything: nobody is forked again, everybody is asked to stop."""
         self.is_stopping = True
@@ -119,7 +137,8 @@ class Slots:
         ]
 
     def hurry(self) -> list[Kill]:
-        """Ends what still lives."""
+        """Ends what still lives, at once."""
+        self.is_stopping = True
         return [Kill(life.slot, life.pid, signal.SIGKILL, "in a hurry") for life in self.lives if life.pid]
 
     def are_empty(self) -> bool:
@@ -135,6 +154,8 @@ class Slots:
         # A worker that starts is worth a closer look: the server is ready when the last one is.
         is_starting = any(life.state is SlotState.STARTING for life in self.lives)
         times = [now + (0.02 if is_starting else min(1.0, self._config.beat_seconds / 4))]
+        if self.drain_until is not None and not self.is_stopping:
+            times += [self.drain_until, now + 0.05]
         times += [life.kill_at for life in self.lives if life.pid and life.kill_at is not None]
         if not self.is_stopping:
             times += [life.due_at for life in self.lives if not life.pid]
@@ -165,7 +186,7 @@ class Slots:
         if life.state is SlotState.STARTING:
             # Beats of the life before are older than the fork.
             if min(beats.engine_at, beats.control_at) >= life.born_at:
-                life.state = SlotState.RUNNING
+                life.state, life.has_served = SlotState.RUNNING, True
             elif now - life.born_at > self._config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
             return None

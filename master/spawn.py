@@ -66,10 +66,11 @@ def _become(child: Child, parent: int) -> NoReturn:
 
 
 def _detach(parent: int) -> None:
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
+    for each in (signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)
-    # Ctrl-C goes to the whole foreground group; the master alone says when a worker stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal signals its keys and its own end to the whole foreground group; the master alone says what follows.
+    for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
     # SIGTERM, so that a worker whose master was killed still says goodbye to its clients.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -95,7 +95,9 @@ class WorkersConfig:
     abort_seconds: Seconds = 2
     """From SIGABRT to SIGKILL: time for a traceback, not for media to wait."""
     stop_seconds: Seconds = 5
-    """From SIGTERM to SIGKILL when the server stops."""
+    """For a worker to say goodbye to its clients when the server stops, until it is killed."""
+    drain_seconds: Annotated[int, within(0, 86_400)] = 30
+    """From SIGTERM on nobody is let in, and who is there may stay for so long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from relay.counters import Counters
 from relay.directory import Directory
 from relay.effects import (
     Deleted,
+    DrainBegan,
     Effect,
     EngineSaid,
     FactHeard,
@@ -69,6 +70,8 @@ class Control:
                 ledger.take(said.slot, ledger.directory.handle_slot(said.slot, said.incarnation, now))
             case RoomClosedElsewhere():
                 ledger.close_room(RoomName(said.room))
+            case DrainBegan():
+                ledger.draining = True
             case Ticked():
                 self._ticked(now)
             case _:

@@ -119,6 +119,11 @@ class RoomClosedElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainBegan:
+    """The master lets no more sessions in; those that are open go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """About once a second: ages tombstones, sends Load."""
 
@@ -135,6 +140,7 @@ Input = (
     | SnapshotHeard
     | SlotChanged
     | RoomClosedElsewhere
+    | DrainBegan
     | Ticked
 )
 

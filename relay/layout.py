@@ -106,10 +106,18 @@ class SlotOffsets:
     """Written by the master."""
     state: int
     """A `SlotState`. Written by the master."""
+    drain_until: int
+    """Microseconds of CLOCK_MONOTONIC at which the worker will be stopped; until then it lets nobody in. 0 while it is
+    not drained. Written by the master.
+    """
+    log_level: int
+    """A level of Python's logging that replaces the one a worker has booted with; 0 for none. Written by the master."""
     engine_beat: int
     """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
     control_beat: int
     """The same, written by the worker's Python loop."""
+    drained: int
+    """The `drain_until` for which the worker has no session left. Written by the worker's Python loop."""
     counters: int
     """The first of `COUNTERS` words, written by the engine thread."""
 
@@ -121,8 +129,11 @@ def slot_offsets(slot: int) -> SlotOffsets:
         incarnation=start,
         pid=start + 8,
         state=start + 16,
+        drain_until=start + 24,
+        log_level=start + 32,
         engine_beat=start + 64,
         control_beat=start + 72,
+        drained=start + 80,
         counters=start + 4096,
     )
 

@@ -51,7 +51,7 @@ def offered(ledger: Ledger, asked: Offered) -> None:
 def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.draining:
-        return Refusal(503, "stopping", "This worker is stopping.")
+        return Refusal(503, "draining", "This server is about to stop; sessions that are open go on for a while.")
     if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
         return Refusal(503, "sessions-full", "This worker takes no further session now.")
     guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now)

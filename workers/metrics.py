@@ -64,6 +64,8 @@ class SlotFigures:
     engine: Mapping[str, int]
     control: Iterable[tuple[str, int]]
     """Names as on the page, with labels."""
+    drain_deadline: float = 0.0
+    """Unix time at which its sessions are closed; 0 while it is not drained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,18 @@ class _Page(Collector):
         age = GaugeMetricFamily(
             "millrace_worker_beat_age_seconds", "Since the loop last vouched for itself", labels=["slot", "loop"]
         )
+        drain = GaugeMetricFamily(
+            "millrace_drain_deadline_seconds",
+            "Unix time at which the sessions of a worker that lets nobody in are closed; 0 when it serves",
+            labels=["slot"],
+        )
         for slot in self._figures.slots:
             up.add_metric([str(slot.slot)], int(slot.pid != 0))
             lives.add_metric([str(slot.slot)], slot.incarnation)
+            drain.add_metric([str(slot.slot)], slot.drain_deadline)
             for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
                 age.add_metric([str(slot.slot), loop], seconds)
-        yield from (up, lives, age)
+        yield from (up, lives, age, drain)
 
     def _engines(self) -> Iterator[Metric]:
         totals: defaultdict[str, int] = defaultdict(int)

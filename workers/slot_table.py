@@ -21,11 +21,17 @@ class SlotRow:
     engine_beat_us: int
     """CLOCK_MONOTONIC; 0 before the first."""
     control_beat_us: int
+    drain_until_us: int
+    """CLOCK_MONOTONIC; 0 while the slot is not drained."""
 
     @property
     def lives(self) -> bool:
         """Whether the master says that a process is there."""
         return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING)
+
+    def drain_deadline(self, now: float, now_us: int) -> float:
+        """Unix time at which the slot's sessions are closed; 0 while it is not drained."""
+        return round(now + (self.drain_until_us - now_us) / 1e6, 2) if self.drain_until_us else 0.0
 
     def beat_ages(self, now_us: int) -> tuple[float, float]:
         """Seconds since the engine's and the control loop's last beat."""
@@ -61,10 +67,21 @@ class SlotTable:
         """Vouches for our control loop."""
         write_word(self._view, slot_offsets(self._own).control_beat, monotonic_us())
 
+    def is_draining(self) -> bool:
+        """Whether the master wants nobody let in any more."""
+        return read_word(self._view, slot_offsets(self._own).drain_until) != 0
+
+    def drained(self) -> None:
+        """Says that our last session is over."""
+        at = slot_offsets(self._own)
+        write_word(self._view, at.drained, read_word(self._view, at.drain_until))
+
     def not_ready(self, beat_seconds: float) -> str | None:
         """What keeps the server as a whole from serving, if anything."""
         now_us = monotonic_us()
         for row in self.rows():
+            if row.drain_until_us:
+                return "the server is draining"
             if row.state != SlotState.RUNNING:
                 return f"worker {row.slot} is {_state_name(row.state)}"
             if max(row.beat_ages(now_us)) > beat_seconds:
@@ -86,6 +103,7 @@ class SlotTable:
             read_word(view, at.state),
             read_word(view, at.engine_beat),
             read_word(view, at.control_beat),
+            read_word(view, at.drain_until),
         )
 
 

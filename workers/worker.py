@@ -24,6 +24,7 @@ from relay.effects import (
     Announce,
     AskSnapshot,
     CloseRoomEverywhere,
+    DrainBegan,
     Effect,
     EngineRefused,
     EngineSaid,
@@ -173,6 +174,10 @@ class Worker:
             self._slot_table.beat()
             for slot, incarnation in self._slot_table.changes():
                 self._take(SlotChanged(slot, incarnation))
+            if self._slot_table.is_draining():
+                self._take(DrainBegan())
+                if not len(self._control.sessions):
+                    self._slot_table.drained()
             if beats % BEATS_PER_TICK == 0:
                 self._take(Ticked())
             if os.getppid() != master:
@@ -196,6 +201,7 @@ class Worker:
                 row.beat_ages(now_us),
                 engines[row.slot],
                 loads[row.slot].counters if row.slot in loads else (),
+                row.drain_deadline(time.time(), now_us),
             )
             for row in self._slot_table.rows()
         )

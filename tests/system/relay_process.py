@@ -112,6 +112,12 @@ class Relay:
                     return
                 await asyncio.sleep(0.02)
 
+    async def until_ended(self, seconds: float) -> float:
+        """Waits until it has ended by itself; says how long that took."""
+        began = asyncio.get_running_loop().time()
+        await asyncio.wait_for(self._process.wait(), seconds)
+        return asyncio.get_running_loop().time() - began
+
     async def stop(self) -> None:
         """Stops it as Ctrl-C does, and holds it to leaving nothing behind."""
         if self._process.returncode is None:

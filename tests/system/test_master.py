@@ -209,7 +209,7 @@ def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_pa
 def test_worker_with_a_silent_loop_is_aborted_with_a_traceback_and_replaced(
     tmp_path: Path, beat: str, loop: str
 ) -> None:
-    with serving(tmp_path, BEATS, "workers.beat_seconds=1", workers=1) as master:
+    with serving(tmp_path, BEATS, "workers.beat_seconds=1", "workers.drain_seconds=0", workers=1) as master:
         master.until_said("all workers serve")
         assert "is ended" not in master.output()
         (tmp_path / "silent.new").write_text(beat)
@@ -243,6 +243,16 @@ def test_parent_that_ignores_its_children_does_not_blind_the_master(tmp_path: Pa
         os.kill(master.workers()[0], signal.SIGKILL)
         master.until_said("was ended by SIGKILL")
         master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_quit_ends_everything_at_once(tmp_path: Path, first: signal.Signals) -> None:
+    with serving(tmp_path, BEATS, "workers.stop_seconds=600", "workers.drain_seconds=600", workers=1) as master:
+        master.until_said("all workers serve")
+        master.send(first)
+        master.until_said("draining" if first is signal.SIGTERM else "stopping")
+        master.send(signal.SIGQUIT)
         assert master.status() == 0
 
 

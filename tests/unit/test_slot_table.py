@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.ids import Slot
-from relay.layout import ArenaParameters, SlotState, slot_offsets, write_word
+from relay.layout import ArenaParameters, SlotState, read_word, slot_offsets, write_word
 from workers.slot_table import SlotTable, monotonic_us
 
 
@@ -82,3 +82,19 @@ def test_our_beat_is_seen_by_others(master: Master) -> None:
     assert other.rows()[1].control_beat_us == 0
     ours.close()
     other.close()
+
+
+def test_a_drained_server_is_not_ready_and_hears_when_our_last_session_is_over(master: Master) -> None:
+    table = SlotTable(master.arena, 1, Slot(0))
+    master.write(0, 1, SlotState.RUNNING, monotonic_us())
+    assert not table.is_draining()
+    assert table.rows()[0].drain_deadline(1000.0, 0) == 0
+    at = slot_offsets(0)
+    write_word(master.map, at.drain_until, 30_000_000)
+    assert table.is_draining()
+    assert table.not_ready(5) == "the server is draining"
+    assert table.rows()[0].drain_deadline(1000.0, 10_000_000) == 1020
+    assert read_word(master.map, at.drained) == 0
+    table.drained()
+    assert read_word(master.map, at.drained) == 30_000_000
+    table.close()

@@ -211,6 +211,65 @@ def test_stop_asks_then_kills_and_forks_no_more() -> None:
     assert box.slots.are_empty()
 
 
+def drained(box: Box, *answers: bool) -> bool:
+    return box.slots.is_drained(list(answers), box.now)
+
+
+def test_drain_ends_with_the_last_session_and_replaces_workers_until_then() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1002, 0, 1)
+    assert not drained(box, True, True), "nobody drains it"
+    box.slots.drain(box.now)
+    assert not drained(box, True, False)
+    box.slots.reaped(2, KILLED, box.now)
+    assert box.fork_due() == [1]
+    assert not drained(box, True, False), "its sessions may go on in its successor"
+    assert drained(box, True, True)
+
+
+def test_drain_ends_at_its_deadline_and_a_second_one_does_not_move_it() -> None:
+    box = Box(1)
+    box.fork_due()
+    box.run_until(1002, 0)
+    box.slots.drain(box.now)
+    box.now += 20
+    box.slots.drain(box.now)
+    box.now = 1031.9
+    assert box.slots.next_deadline(box.now) <= 1032
+    assert not drained(box, False)
+    box.now = 1032
+    assert drained(box, False)
+
+
+def test_drain_does_not_wait_for_a_worker_that_never_served() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1002, 0)
+    box.slots.drain(box.now)
+    assert not drained(box, False, False)
+    assert drained(box, True, False)
+
+
+def test_stop_ends_a_drain() -> None:
+    box = Box(1)
+    box.fork_due()
+    box.run_until(1002, 0)
+    box.slots.drain(box.now)
+    box.slots.stop(box.now)
+    assert not drained(box, True)
+    assert [kill.signal for kill in box.slots.hurry()] == [signal.SIGKILL]
+
+
+def test_hurry_forks_no_more() -> None:
+    box = Box(1)
+    box.fork_due()
+    assert [kill.signal for kill in box.slots.hurry()] == [signal.SIGKILL]
+    box.slots.reaped(1, KILLED, box.now)
+    assert box.fork_due() == []
+    assert box.slots.are_empty()
+
+
 def test_next_deadline_is_never_later_than_the_next_thing_to_do() -> None:
     box = Box()
     assert box.slots.next_deadline(box.now) <= box.now
