@@ -160,33 +160,9 @@ globalThis.peers ??= (() => {
     return found;
   }
 
-  // Packet arrivals by polling, for gaps shorter than what a frame shows.
-  function pollPackets(name, everyMs) {
-    const peer = all.get(name);
-    peer.arrivals = [];
-    let before = 0;
-    let busy = false;
-    peer.polling = setInterval(async () => {
-      if (busy) return;
-      busy = true;
-      const report = await peer.pc.getStats();
-      busy = false;
-      let packets = 0;
-      for (const entry of report.values()) if (entry.type === 'inbound-rtp') packets += entry.packetsReceived;
-      if (packets !== before) peer.arrivals.push(performance.now());
-      before = packets;
-    }, everyMs);
-  }
-
-  function packetGap(name, since) {
-    clearInterval(all.get(name).polling);
-    return longestGap(all.get(name).arrivals, since);
-  }
-
   async function leave(name) {
     const peer = all.get(name);
     all.delete(name);
-    clearInterval(peer.polling);
     await fetch(peer.resource, { method: 'DELETE', headers: peer.headers });
     peer.pc.close();
     peer.stream?.getTracks().forEach((track) => track.stop());
@@ -194,5 +170,5 @@ globalThis.peers ??= (() => {
     peer.video?.remove();
   }
 
-  return { all, publish, watch, firstFrame, figures, pollPackets, packetGap, leave };
+  return { all, publish, watch, firstFrame, figures, leave };
 })();

@@ -29,6 +29,7 @@ async def test_chromium_sees_and_hears_chromium(relay: Relay, chromium: Browser,
     await see(chromium, chromium, relay, codec)
 
 
+@pytest.mark.netns
 @pytest.mark.parametrize("codec", ["VP8", "VP9"])
 async def test_firefox_sees_and_hears_chromium(
     lan_relay: Relay, chromium: Browser, firefox: Browser, codec: str
@@ -36,6 +37,7 @@ async def test_firefox_sees_and_hears_chromium(
     await see(chromium, firefox, lan_relay, codec)
 
 
+@pytest.mark.netns
 @pytest.mark.parametrize("codec", ["VP8", "VP9"])
 async def test_chromium_sees_and_hears_firefox(
     lan_relay: Relay, chromium: Browser, firefox: Browser, codec: str

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A GStreamer webrtcbin publisher over WHIP, run by Debian's own python3 (its bindings are not on PyPI).
 
-Usage: gst_publish.py URL [seconds] [vp8|h264]. Prints `connected` when DTLS is up and ends by itself.
+Usage: gst_publish.py URL [seconds] [vp8|h264] [token]. Prints `connected` when DTLS is up and ends by itself.
 Its DTLS certificate is RSA, which is why it is here.
 """
 
@@ -28,8 +28,9 @@ ENCODERS = {
 class Publisher:
     """One pipeline, one session."""
 
-    def __init__(self, url, codec):
+    def __init__(self, url, codec, token):
         self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.loop = GLib.MainLoop()
         self.pipeline = Gst.parse_launch(
             "webrtcbin name=peer bundle-policy=max-bundle "
@@ -61,7 +62,8 @@ class Publisher:
         if self.resource is not None:
             return False
         offer = self.peer.get_property("local-description").sdp.as_text().encode()
-        request = urllib.request.Request(self.url, offer, {"Content-Type": "application/sdp"}, method="POST")
+        headers = {"Content-Type": "application/sdp", **self.headers}
+        request = urllib.request.Request(self.url, offer, headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
                 self.resource = urllib.parse.urljoin(self.url, response.headers["Location"])
@@ -90,13 +92,13 @@ class Publisher:
         self.loop.run()
         self.pipeline.set_state(Gst.State.NULL)
         if self.resource:
-            urllib.request.urlopen(urllib.request.Request(self.resource, method="DELETE"), timeout=5).close()
+            request = urllib.request.Request(self.resource, headers=self.headers, method="DELETE")
+            urllib.request.urlopen(request, timeout=5).close()
         if self.failed:
             sys.exit(self.failed)
 
 
 if __name__ == "__main__":
     Gst.init(None)
-    Publisher(sys.argv[1], sys.argv[3] if len(sys.argv) > 3 else "vp8").run(
-        int(sys.argv[2]) if len(sys.argv) > 2 else 10
-    )
+    url, seconds, codec, token = (sys.argv[1:] + ["10", "vp8", ""][len(sys.argv) - 2 :])[:4]
+    Publisher(url, codec, token).run(int(seconds))

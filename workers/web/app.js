@@ -85,6 +85,8 @@ class Panel {
     const session = this.session;
     if (session?.pc?.connectionState !== 'connected') return;
     const rows = await this.figures.read(session.pc, this.direction);
+    const notice = this.notice?.();
+    if (notice) this.say(notice, true);
     this.list.hidden = false;
     this.list.replaceChildren(...rows.flatMap(([name, value]) => {
       const term = document.createElement('dt');
@@ -151,6 +153,23 @@ watch.open = async function open(fields) {
   });
 };
 
+// Black would say nothing: the picture's codec may be one that this browser did not take.
+watch.notice = () => {
+  const video = watch.session?.pc.getTransceivers().find(({ receiver }) => receiver.track.kind === 'video');
+  // A refused m-line is forgotten by some browsers; the first of a bundle stays and is inactive.
+  const isRefused = !video || ['stopped', 'inactive'].includes(video.currentDirection);
+  const taken = isRefused ? [] : video.receiver.getParameters().codecs?.map(({ mimeType }) => mimeType.slice(6).toLowerCase());
+  const sent = sentCodec(watch.form.room.value, watch.form.participant.value.trim());
+  if (!isRefused && (!sent || !taken?.length || taken.includes(sent))) return '';
+  return `This browser cannot play the publisher\u2019s picture${sent ? `, which is ${CODECS[sent] ?? sent}` : ''}.`;
+};
+
+function sentCodec(name, participant) {
+  const publishers = listed.find((room) => room.name === name)?.publishers ?? [];
+  const publisher = participant ? publishers.find((one) => one.participant === participant) : publishers[0];
+  return publisher?.tracks.find(({ kind }) => kind === 'video')?.codec;
+}
+
 function preferCodec(transceiver, mimeType) {
   if (!mimeType || !transceiver.setCodecPreferences) return;
   const codecs = RTCRtpSender.getCapabilities('video').codecs;
@@ -160,10 +179,10 @@ function preferCodec(transceiver, mimeType) {
 }
 
 const rooms = document.getElementById('rooms');
+let listed = [];
 
 async function listRooms() {
   const message = rooms.querySelector('.message');
-  let listed;
   try {
     const headers = token.value.trim() ? { Authorization: `Bearer ${token.value.trim()}` } : {};
     const response = await fetch('rooms', { headers });
