@@ -1,4 +1,4 @@
-"""One headless browser for a test: starts `bot.mjs`, sends it JSON lines, awaits the answers."""
+"""One headless browser for a test: starts `bot.mjs`, sends it JSON lines, awaits the answers. It must never know the
 relay. Read next: `bot.mjs`, the other end.
 """
 

@@ -1,5 +1,6 @@
-"""One client made of bytes: it can do everything right, and any one thing wrong on purpose. It knows STUN, DTLS and SRTP
-from the libraries that aiortc uses, and must never know how the relay works. Read next: `tests/system/test_failures.py`.
+"""One client made of bytes: it can do everything right, and any one thing wrong on purpose. It knows STUN, DTLS and
+SRTP from the libraries that aiortc uses, and must never know how the relay works. Read next:
+`tests/system/test_failures.py`.
 """
 
 import hashlib
