@@ -23,6 +23,10 @@ Plain = Any
 """What msgpack reads and writes: None, bool, int, float, str, bytes, list, dict."""
 
 
+KEPT_VERSION = 1
+"""Of what is kept of a session: a successor after an upgrade gives up what it cannot read."""
+
+
 class Unreadable(ValueError):
     """Not the message it should be. From the engine that is a bug; from another worker, another version."""
 
@@ -77,6 +81,16 @@ def unpack_answer(packed: bytes) -> Answer:
     return cast(Answer, _ANSWER.unpack(_load_versioned(packed)))
 
 
+def pack_kept_part(part: "KeptPart", value: Any) -> bytes:
+    """Of a session's kept record."""
+    return _dump([KEPT_VERSION, part.shape.pack(value)])
+
+
+def unpack_kept_part(part: "KeptPart", packed: bytes) -> Any:
+    """What a predecessor kept, perhaps of another version of the program."""
+    return part.shape.unpack(_load_versioned(packed, KEPT_VERSION))
+
+
 def pack_plain(value: Plain) -> bytes:
     """A value that has no dataclass, such as the engine's configuration."""
     return _dump(value)
@@ -92,6 +106,13 @@ class _Shape(NamedTuple):
 
     pack: Callable[[Any], Plain]
     unpack: Callable[[Plain], Any]
+
+
+class KeptPart:
+    """A dataclass that is kept, once examined."""
+
+    def __init__(self, annotation: type) -> None:
+        self.shape = _record(annotation)
 
 
 @cache
@@ -198,10 +219,10 @@ def _load(packed: bytes) -> Plain:
         raise Unreadable(f"not msgpack: {error}") from None
 
 
-def _load_versioned(packed: bytes) -> Plain:
+def _load_versioned(packed: bytes, version: int = VERSION) -> Plain:
     message = _as(list, _load(packed))
-    if len(message) != 2 or message[0] != VERSION:
-        raise Unreadable(f"version {message[0] if message else None!r} where {VERSION} is expected")
+    if len(message) != 2 or message[0] != version:
+        raise Unreadable(f"version {message[0] if message else None!r} where {version} is expected")
     return message[1]
 
 

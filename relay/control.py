@@ -96,6 +96,11 @@ class Control:
         return self._ledger.directory.loads()
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the directory is as whole as it will soon be after a start."""
+        return self._ledger.settling.is_settled
+
+    @property
     def counters(self) -> Counters:
         """The caller may count its own here too."""
         return self._ledger.counters
@@ -112,6 +117,7 @@ class Control:
 
     def _ticked(self, now: float) -> None:
         ledger = self._ledger
+        ledger.settling.slots_seen = True
         ledger.sessions.handle_tick(now)
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))

@@ -41,9 +41,13 @@ class Counters:
         """A request got a problem."""
         self.values[f'millrace_http_refusals_total{{status="{status}"}}'] += 1
 
-    def count(self, name: str) -> None:
+    def count(self, name: str, by: int = 1) -> None:
         """One without labels: `millrace_{name}_total`."""
-        self.values[f"millrace_{name}_total"] += 1
+        self.values[f"millrace_{name}_total"] += by
+
+    def measured(self, name: str, seconds: float) -> None:
+        """A gauge, `millrace_{name}_seconds` on the page; whole microseconds here, as all values are whole."""
+        self.values[f"millrace_{name}_microseconds"] = round(seconds * 1e6)
 
 
 def _failed(cause: str) -> str:

@@ -95,8 +95,12 @@ class Directory:
     # --- what is asked
 
     def is_alive(self, slot: Slot) -> bool:
-        """Whether requests can be passed on to it."""
-        return slot == self._slot or (slot in self._peers and self._peers[slot].alive)
+        """Whether requests can be passed on to it: a successor answers those that wait for it."""
+        return slot == self._slot or (slot in self._peers and (self._peers[slot].alive or self._peers[slot].is_held))
+
+    def waits_for_peers(self) -> bool:
+        """Whether a worker that lives, or lived a moment ago, has not told its facts."""
+        return any(peer.is_awaited for peer in self._peers.values())
 
     def room(self, name: RoomName) -> Room | None:
         """None when nobody is there."""

@@ -125,7 +125,7 @@ class DrainBegan:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """About once a second: ages tombstones, sends Load."""
+    """About once a second: ages tombstones, sends Load. The first comes after the slot table was first looked at."""
 
 
 Input = (
@@ -218,6 +218,14 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsAdopted:
+    """For the log: what became of the sessions of a worker that died in this slot."""
+
+    adopted: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRefused:
     """For the log: the engine could not carry out a command, which is a defect of ours."""
 
@@ -235,5 +243,6 @@ Effect = (
     | CloseRoomEverywhere
     | SessionOpened
     | SessionEnded
+    | SessionsAdopted
     | EngineRefused
 )

@@ -2,13 +2,16 @@
 and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
 """
 
+from relay.adoption import adoption_done, transport_adopted
 from relay.counters import ENGINE_REFUSED
 from relay.effects import EngineRefused
 from relay.events import (
+    AdoptionDone,
     CommandFailed,
     Event,
     PublicationEnded,
     PublicationStarted,
+    TransportAdopted,
     TransportClosed,
     TransportConnected,
     TransportReport,
@@ -49,10 +52,17 @@ def engine_said(ledger: Ledger, event: Event) -> None:
                 ledger.add(json_reply(event.request, session_view(session, event)))
         case CommandFailed():
             _command_failed(ledger, event)
+        case TransportAdopted():
+            transport_adopted(ledger, event)
+        case AdoptionDone():
+            adoption_done(ledger, event)
 
 
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     session = ledger.sessions.of_thing(event.id)
+    if session is None and event.command == "KeepRecord":
+        # It crossed the transport's end.
+        return
     ledger.counters.count("commands_refused")
     ledger.add(EngineRefused(event.command, None if session is None else session.id, event.reason))
     if session is not None and event.command in OPENING_COMMANDS:

@@ -6,7 +6,7 @@ them at once: announce, submit, end a session, feed a viewer. Must never know wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.commands import CloseTransport, Command
+from relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
 from relay.config import Config
 from relay.counters import Counters
 from relay.directory import Change, Directory
@@ -21,7 +21,8 @@ from relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, Slot
+from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
+from relay.kept import pack_session
 from relay.negotiation import host_candidates
 from relay.numbers import Numbers, Random
 from relay.opening import Opened, Opening, link_headers
@@ -31,6 +32,7 @@ from relay.reports import Reports
 from relay.room import feed, is_newer, publications_for
 from relay.sdp_lines import SdpLimits
 from relay.sessions import Session, Sessions
+from relay.settling import Settling
 from relay.views import tombstone_view
 
 
@@ -60,21 +62,29 @@ class Ledger:
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)
         self.draining = False
+        self.settling = Settling()
         self._incarnation = incarnation
         self._sequence = 0
         # Of the input that is being handled.
         self.now = 0.0
         self._effects: list[Effect] = []
         self._touched: set[RoomName] = set()
+        self._changed: dict[SessionId, Session] = {}
+        """Sessions whose kept records no longer hold."""
 
     def begin(self, now: float) -> None:
         """An input has come at Unix time `now`."""
-        self.now, self._effects, self._touched = now, [], set()
+        self.now, self._effects, self._touched, self._changed = now, [], set(), {}
 
     def finish(self) -> list[Effect]:
         """What is to be done about it. Viewers are fed here, once: what came and went meanwhile they never see."""
+        if self.settling.settles(self.directory.waits_for_peers(), self.now):
+            self._touched |= {session.room for session in self.sessions.all() if session.adopted}
+        commands: list[Command] = []
         for room in self._touched:
-            self._feed(room, [one for one in self.sessions.in_room(room) if one.protocol is Protocol.WHEP])
+            commands += self._feed(room, [one for one in self.sessions.in_room(room) if self._is_fed(one)])
+        # In one list with what they tell of: the engine keeps both or neither.
+        self.submit(*commands, *(self._keep_record(session) for session in self._changed.values()))
         return self._effects
 
     # --- effects
@@ -140,8 +150,27 @@ class Ledger:
         for publication in session.publications.values():
             self.announce(publication)
         if not publishes:
-            self._feed(session.room, [session])
+            self.submit(*self._feed(session.room, [session]))
+        self.keep(session)
         self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
+
+    def adopt(self, session: Session) -> bool:
+        """A session that a predecessor opened and the engine has; False when its numbers are in use."""
+        logs = [log for publication in session.publications.values() for log in publication.logs]
+        if self.sessions.get(session.id) is not None or not self.numbers.claim(logs, session.ssrcs):
+            return False
+        self.sessions.add(session)
+        self.counters.count("sessions_adopted")
+        publishes = session.protocol is Protocol.WHIP
+        self.announce(ParticipantHere(session.room, session.participant, session.id, publishes, session.opened_at))
+        for publication in session.publications.values():
+            if publication.publication not in session.paused:
+                self.announce(publication)
+        return True
+
+    def keep(self, session: Session) -> None:
+        """The session has changed: its successor shall know."""
+        self._changed[session.id] = session
 
     def close(self, session: Session, cause: str) -> None:
         """At our own wish."""
@@ -156,6 +185,7 @@ class Ledger:
                 self.announce(PublicationGone(session.room, publication.publication))
         self.numbers.release_ssrcs(session.ssrcs)
         self.announce(ParticipantGone(session.room, session.id))
+        self._changed.pop(session.id, None)
         tombstone = self.sessions.remove(session, cause, self.now)
         self.counters.ended(session.protocol)
         # One that stood still was counted then.
@@ -169,12 +199,14 @@ class Ledger:
         """The track said BYE. Browsers do that for a sender without a track, which may get one again."""
         if publication not in session.paused:
             session.paused.add(publication)
+            self.keep(session)
             self.announce(PublicationGone(session.room, publication))
 
     def resume(self, session: Session, publication: PublicationId) -> None:
         """The track sends."""
         if publication in session.paused:
             session.paused.remove(publication)
+            self.keep(session)
             self.announce(session.publications[publication])
 
     def close_room(self, room: RoomName) -> None:
@@ -190,12 +222,27 @@ class Ledger:
             if is_newer(newer, ParticipantHere(session.room, session.participant, session.id, True, session.opened_at)):
                 self.close(session, "replaced")
 
-    def _feed(self, room: RoomName, viewers: Sequence[Session]) -> None:
+    def _is_fed(self, session: Session) -> bool:
+        # One that was adopted is fed already, from what we may not have heard of yet.
+        return session.protocol is Protocol.WHEP and (self.settling.is_settled or not session.adopted)
+
+    def _keep_record(self, session: Session) -> KeepRecord:
+        record = pack_session(session)
+        if len(record) > KEPT_BYTES:
+            # It cannot outlive us; what was kept before would be wrong.
+            self.counters.count("records_too_long")
+            record = b""
+        return KeepRecord(session.transport, record)
+
+    def _feed(self, room: RoomName, viewers: Sequence[Session]) -> list[Command]:
         """Attaches and detaches what has changed for these viewers."""
         watched: dict[ParticipantId | None, tuple[PublicationHere, ...]] = {}
         commands: list[Command] = []
         for viewer in viewers:
             if viewer.watches not in watched:
                 watched[viewer.watches] = self.watched(room, viewer.watches)
-            commands += feed(viewer, watched[viewer.watches])
-        self.submit(*commands)
+            changes = feed(viewer, watched[viewer.watches])
+            if changes:
+                commands += changes
+                self.keep(viewer)
+        return commands

@@ -76,6 +76,16 @@ class Numbers:
         """Their streams have ended."""
         self._ssrcs.difference_update(ssrcs)
 
+    def claim(self, logs: Iterable[int], ssrcs: Iterable[int]) -> bool:
+        """Marks an adopted session's as in use; False, and nothing is marked, when they cannot be."""
+        logs, ssrcs = set(logs), set(ssrcs)
+        if not logs <= set(self._free_logs) or ssrcs & self._ssrcs:
+            return False
+        if logs:
+            self._free_logs = deque(log for log in self._free_logs if log not in logs)
+        self._ssrcs |= ssrcs
+        return True
+
     @property
     def free_logs(self) -> int:
         """How many track logs are left."""

@@ -86,6 +86,7 @@ def _restart(ledger: Ledger, request: RequestId, session: Session, patch: Restar
     local = ledger.opening.local()
     session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
     session.etag = ledger.numbers.etag()
+    ledger.keep(session)
     ledger.submit(RestartIce(session.transport, local.ufrag, local.pwd, patch.remote_ufrag, patch.remote_pwd))
     ledger.counters.count("ice_restarts")
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))

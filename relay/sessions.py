@@ -50,6 +50,10 @@ class Session:
     """Of our streams, given back at the end."""
     connected: bool = False
     stalled: Cause | None = None
+    adopted: bool = False
+    """A predecessor in this slot opened it."""
+    kept_fixed: bytes = b""
+    """The part of its kept record that never changes, once packed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Box:
         self.weather = weather or Weather()
         self.now = NOW
         self.lives: dict[Slot, Life] = {}
+        self.arena: dict[Slot, FakeEngine] = {}
+        """What dead workers have left."""
         self.incarnations = {Slot(slot): 0 for slot in range(slots)}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -91,21 +93,27 @@ class Box:
 
     # --- processes
 
-    def spawn(self, slot: Slot) -> None:
+    def spawn(self, slot: Slot, adopts: bool = False, losing: float = 0.0) -> None:
+        """A new life of the slot, with its predecessor's sessions but for a share that had not connected."""
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
         reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)])
         control = Control(CONFIG, slot, incarnation, reach, self.chance.randbytes)
-        life = Life(slot, incarnation, control, FakeEngine(slot, CONFIG.arena.logs_per_slot))
+        left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
+        lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
+        engine, events = left.successor(lost)
+        life = Life(slot, incarnation, control, engine)
         self.lives[slot] = life
+        for event in codec.unpack_events(codec.pack_events(events)):
+            self.give(life, EngineSaid(event))
         for other in self.lives.values():
             if other is not life:
                 self._tell_slot(life, other.slot)
                 self._tell_slot(other, slot)
-        self.after(self.chance.uniform(0, 1), lambda: self._tick(life))
+        self.after(self.chance.uniform(0.1, 1), lambda: self._tick(life))
 
     def kill(self, slot: Slot) -> None:
-        del self.lives[slot]
+        self.arena[slot] = self.lives.pop(slot).engine
         for other in self.lives.values():
             self._tell_slot(other, slot)
 

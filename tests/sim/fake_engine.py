@@ -1,13 +1,15 @@
 """An engine that moves no packet: it carries out commands on plain tables, and fails the test at an impossible one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from relay.commands import (
+    KEPT_BYTES,
     Attach,
     CloseTransport,
     Command,
     Detach,
+    KeepRecord,
     OpenTransport,
     Publish,
     ReportTransport,
@@ -16,6 +18,8 @@ from relay.commands import (
     Unpublish,
     Unsubscribe,
 )
+from relay.events import AdoptionDone, Event, TransportAdopted
+from relay.ids import PublicationId, SubscriptionId, TransportId
 
 
 @dataclass
@@ -28,6 +32,31 @@ class FakeEngine:
     publications: dict[int, Publish] = field(default_factory=dict)
     subscriptions: dict[int, Subscribe] = field(default_factory=dict)
     attached: dict[int, Attach] = field(default_factory=dict)
+    records: dict[int, bytes] = field(default_factory=dict)
+    feedings: int = 0
+    """How often anything was attached or detached."""
+
+    def successor(self, lost: Iterable[int] = ()) -> tuple["FakeEngine", list[Event]]:
+        """The engine of the next life with what it adopts, and what it says first. `lost` were never connected."""
+        engine = FakeEngine(self.slot, self.logs_per_slot)
+        engine.transports = set(self.transports)
+        engine.publications, engine.subscriptions = dict(self.publications), dict(self.subscriptions)
+        engine.attached, engine.records = dict(self.attached), dict(self.records)
+        lost = list(lost)
+        for transport in lost:
+            engine.close(transport)
+        events: list[Event] = [engine.adopted(transport) for transport in sorted(engine.transports)]
+        return engine, [*events, AdoptionDone(len(events), len(lost))]
+
+    def adopted(self, transport: int) -> TransportAdopted:
+        publications = [number for number, one in self.publications.items() if one.transport == transport]
+        subscriptions = [number for number, one in self.subscriptions.items() if one.transport == transport]
+        return TransportAdopted(
+            TransportId(transport),
+            self.records.get(transport, b""),
+            tuple(PublicationId(number) for number in publications),
+            tuple(SubscriptionId(number) for number in subscriptions),
+        )
 
     def submit(self, commands: Sequence[Command]) -> None:
         for command in commands:
@@ -55,8 +84,14 @@ class FakeEngine:
                 assert command.subscription in self.subscriptions
                 assert command.logs
                 self.attached[command.subscription] = command
+                self.feedings += 1
             case Detach():
                 del self.attached[command.subscription]
+                self.feedings += 1
+            case KeepRecord():
+                assert command.transport in self.transports
+                assert 0 < len(command.record) <= KEPT_BYTES
+                self.records[command.transport] = command.record
             case Unsubscribe():
                 del self.subscriptions[command.subscription]
                 self.attached.pop(command.subscription, None)
@@ -72,6 +107,7 @@ class FakeEngine:
     def close(self, transport: int) -> None:
         """With all its publications and subscriptions."""
         self.transports.remove(transport)
+        self.records.pop(transport, None)
         for number, publish in list(self.publications.items()):
             if publish.transport == transport:
                 del self.publications[number]

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from relay.commands import Command
 from relay.config import Config
 from relay.control import Control, Reach
-from relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, Submit
+from relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, SnapshotHeard, Submit
+from relay.facts import Snapshot
 from relay.ids import Incarnation, RequestId, Slot
 
 NOW = 1_790_000_000.0
@@ -84,10 +85,14 @@ def desk(config: Config | None = None, slot: int = 0, incarnation: int = 1, seed
 
 
 def told(source: Desk, *others: Desk) -> None:
-    """Gives what `source` announced last to the others, over a bus that loses nothing."""
+    """Gives what `source` announced last to the others, who know of all before, over a bus that loses nothing."""
     for announce in source.all(Announce):
+        envelope = announce.envelope
         for other in others:
-            other.handle(FactHeard(announce.envelope))
+            if not other.control.directory.is_alive(envelope.slot):
+                before = Snapshot(envelope.slot, envelope.incarnation, envelope.sequence - 1, ())
+                other.handle(SnapshotHeard(before))
+            other.handle(FactHeard(envelope))
 
 
 def body(reply: Reply) -> Any:

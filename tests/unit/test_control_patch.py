@@ -3,7 +3,8 @@ from control_kit import body, desk, header, offer, session_of, told
 
 from relay.commands import RestartIce
 from relay.effects import Deleted, PassOn, Patched, SessionAsked, SlotChanged, Ticked
-from relay.ids import Slot
+from relay.ids import RequestId, Slot
+from relay.peer import HOLD_SECONDS
 
 TRICKLE = (
     "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"
@@ -133,8 +134,19 @@ def test_a_request_for_a_dead_workers_session_is_refused() -> None:
     session = session_of(one.publish())
     told(one, two)
     two.handle(SlotChanged(Slot(0), None))
+    two.now += HOLD_SECONDS
+    two.handle(Ticked())
     two.handle(Deleted(two.number(), session, None))
     assert two.reply().status == 404
+
+
+def test_a_request_for_a_dead_workers_session_waits_for_the_successor() -> None:
+    one, two = desk(slot=0), desk(slot=1)
+    session = session_of(one.publish())
+    told(one, two)
+    two.handle(SlotChanged(Slot(0), None))
+    two.handle(Deleted(two.number(), session, None))
+    assert two.effects == [PassOn(RequestId(two.requests), Slot(0))]
 
 
 def test_a_passed_on_request_that_its_owner_does_not_know_goes_no_further() -> None:

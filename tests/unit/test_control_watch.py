@@ -1,13 +1,14 @@
 import pytest
 from control_kit import Desk, body, desk, header, offer, session_of, told
 
-from relay.commands import Attach, CodecName, Detach, MediaKind, OpenTransport, Publish, Subscribe
+from relay.commands import Attach, CodecName, Detach, KeepRecord, MediaKind, OpenTransport, Publish, Subscribe
 from relay.config import AuthConfig, Config
-from relay.effects import Deleted, EngineSaid, SlotChanged, Submit
+from relay.effects import Deleted, EngineSaid, SlotChanged, Submit, Ticked
 from relay.events import PublicationEnded
 from relay.facts import ParticipantHere, PublicationHere
 from relay.grants import make_token
 from relay.ids import Slot
+from relay.peer import HOLD_SECONDS
 
 SECRET = "s" * 32
 LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
@@ -47,8 +48,9 @@ def test_a_viewer_of_a_publisher_is_fed_at_once() -> None:
     worker.watch()
     assert {one.publication for one in worker.commands(Attach)} == set(tracks.values())
     assert fed(worker) == tracks
-    subscribed, attached = worker.all(Submit)
+    subscribed, attached, kept = worker.all(Submit)
     assert all(isinstance(command, Attach) for command in attached.commands)
+    assert all(isinstance(command, KeepRecord) for command in kept.commands)
     assert isinstance(subscribed.commands[0], OpenTransport)
 
 
@@ -124,6 +126,9 @@ def test_the_death_of_the_publishers_worker_stops_the_feed() -> None:
     told(one, two)
     two.watch()
     two.handle(SlotChanged(Slot(0), None))
+    assert not two.commands(Detach)
+    two.now += HOLD_SECONDS
+    two.handle(Ticked())
     assert len(two.commands(Detach)) == 2
 
 

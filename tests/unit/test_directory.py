@@ -13,6 +13,7 @@ from relay.facts import (
     Snapshot,
 )
 from relay.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
+from relay.peer import HOLD_SECONDS
 
 HALL = RoomName("hall")
 
@@ -44,6 +45,10 @@ class Speaker:
 
     def __init__(self, directory: Directory, slot: int = 1, incarnation: int = 1) -> None:
         self.directory, self.slot, self.incarnation, self.sequence = directory, Slot(slot), Incarnation(incarnation), 0
+        directory.handle_snapshot(self.snapshot(), 0)
+
+    def snapshot(self, *facts: Fact) -> Snapshot:
+        return Snapshot(self.slot, self.incarnation, self.sequence, facts)
 
     def say(self, fact: Fact) -> object:
         self.sequence += 1
@@ -87,11 +92,45 @@ def test_the_death_of_a_slot_takes_its_facts_and_no_others(directory: Directory)
     directory.apply_own(participant("a"))
     Speaker(directory, 1).say(participant("b", room="attic"))
     Speaker(directory, 2).say(participant("c"))
-    change = directory.handle_slot(Slot(1), None, 0)
+    directory.handle_slot(Slot(1), None, 0)
+    (_, change), (_, other) = directory.handle_tick(HOLD_SECONDS)
     assert change.rooms == {"attic"}
+    assert other.rooms == set()
     assert directory.view() == {participant("a"), participant("c")}
     assert not directory.is_alive(Slot(1))
     assert directory.is_alive(Slot(2))
+
+
+def test_a_dead_slots_facts_stand_until_its_successor_tells_them_again(directory: Directory) -> None:
+    speaker = Speaker(directory)
+    speaker.say(participant("b"))
+    speaker.say(publication("b", 1))
+    speaker.say(participant("lost"))
+    before = directory.view()
+    directory.handle_slot(Slot(1), None, 0)
+    assert directory.is_alive(Slot(1))
+    assert directory.waits_for_peers()
+    assert directory.handle_slot(Slot(1), Incarnation(2), 0.4).ask == 2
+    first = directory.handle_envelope(Envelope(Slot(1), Incarnation(2), 1, participant("b")), 0.5)
+    assert (first.rooms, directory.view()) == (set(), before)
+    successor = Snapshot(Slot(1), Incarnation(2), 2, (participant("b"), publication("b", 1)))
+    change = directory.handle_snapshot(successor, 0.5)
+    assert change.publishers == ()
+    assert directory.view() == before - {participant("lost")}
+    assert not directory.waits_for_peers()
+    assert [change.rooms for _, change in directory.handle_tick(HOLD_SECONDS + 1)] == [frozenset()]
+    assert directory.view() == before - {participant("lost")}
+
+
+def test_a_successor_that_is_not_heard_of_in_time_has_nobody(directory: Directory) -> None:
+    Speaker(directory).say(participant("b"))
+    directory.handle_slot(Slot(1), Incarnation(2), 0)
+    list(directory.handle_tick(HOLD_SECONDS - 0.1))
+    assert directory.view() == {participant("b")}
+    list(directory.handle_tick(HOLD_SECONDS))
+    assert directory.view() == set()
+    directory.handle_snapshot(Snapshot(Slot(1), Incarnation(2), 1, (participant("b"),)), HOLD_SECONDS + 1)
+    assert directory.view() == {participant("b")}
 
 
 def test_a_snapshot_replaces_what_was_known_and_names_only_new_publishers(directory: Directory) -> None:
@@ -133,4 +172,5 @@ def test_the_last_load_of_each_living_worker_is_kept(directory: Directory) -> No
     speaker.say(Load(3, 0, 0, ()))
     assert {slot: load.sessions for slot, load in directory.loads().items()} == {0: 1, 1: 3}
     directory.handle_slot(Slot(1), None, 0)
+    list(directory.handle_tick(HOLD_SECONDS))
     assert set(directory.loads()) == {0}

@@ -1,0 +1,40 @@
+"""What becomes of the sessions of a worker that died in this slot. Owns the rebuilding of their tables from what was
+kept, and gives up the ones that cannot be; must never touch another session for it. Read `relay/kept.py` for the
+record and `relay/settling.py` for when adopted viewers are fed anew.
+"""
+
+from relay.codec import Unreadable
+from relay.commands import CloseTransport
+from relay.effects import SessionsAdopted
+from relay.events import AdoptionDone, TransportAdopted
+from relay.kept import unpack_session
+from relay.ledger import Ledger
+from relay.sessions import Session
+
+
+def transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
+    """One session that its engine goes on with."""
+    session = _rebuilt(event)
+    if session is None or not ledger.adopt(session):
+        # Its client is told at once, so that it comes again rather than sit with a session that nobody can change.
+        ledger.counters.count("sessions_given_up")
+        ledger.submit(CloseTransport(event.transport))
+
+
+def adoption_done(ledger: Ledger, event: AdoptionDone) -> None:
+    """There are no more."""
+    ledger.settling.adoption_done = True
+    ledger.counters.count("sessions_lost", event.lost)
+    if event.adopted or event.lost:
+        ledger.add(SessionsAdopted(event.adopted, event.lost))
+
+
+def _rebuilt(event: TransportAdopted) -> Session | None:
+    """None when the record does not hold, or the engine has something else than it says."""
+    try:
+        session = unpack_session(event.record)
+    except Unreadable:
+        return None
+    has = (event.transport, set(event.publications), set(event.subscriptions))
+    said = (session.transport, set(session.publications), {one.subscription for one in session.receiving})
+    return session if has == said else None

@@ -1,0 +1,133 @@
+"""What control keeps of a session with the engine, so that the worker's successor can go on with it. Owns the record's
+shape and its two directions; must never decide what becomes of a session. Read `relay/adoption.py` next, which does.
+
+    [KEPT_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
+
+The unchanging part is packed and compressed once, since a publisher's coming changes the records of all its viewers.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+from relay import codec
+from relay.effects import Protocol
+from relay.facts import PublicationHere
+from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from relay.negotiation import Receiver
+from relay.sessions import Receiving, Session
+
+_MAX_FIXED_BYTES = 1 << 20
+"""Far over any session's: a record that claims more does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStream:
+    """One m-line of a viewer."""
+
+    subscription: SubscriptionId
+    receiver: Receiver
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFixed:
+    """What stands from the answer on."""
+
+    session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    transport: TransportId
+    opened_at: float
+    mids: tuple[str, ...]
+    watches: ParticipantId | None
+    publications: tuple[PublicationHere, ...]
+    streams: tuple[KeptStream, ...]
+    ssrcs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The whole record."""
+
+    etag: str
+    remote_ufrag: str
+    remote_pwd: str
+    paused: tuple[PublicationId, ...]
+    fed_from: tuple[PublicationId | None, ...]
+    """For each of the streams."""
+    fixed: bytes
+    """A KeptFixed, packed and compressed."""
+
+
+def pack_session(session: Session) -> bytes:
+    """The session as it stands now."""
+    if not session.kept_fixed:
+        session.kept_fixed = zlib.compress(codec.pack_kept_part(_FIXED, _fixed(session)), 1)
+    kept = Kept(
+        session.etag,
+        session.remote_ufrag,
+        session.remote_pwd,
+        tuple(sorted(session.paused)),
+        tuple(receiving.publication for receiving in session.receiving),
+        session.kept_fixed,
+    )
+    return codec.pack_kept_part(_WHOLE, kept)
+
+
+def unpack_session(record: bytes) -> Session:
+    """The session as it stood then, connected. Raises `codec.Unreadable`."""
+    kept: Kept = codec.unpack_kept_part(_WHOLE, record)
+    fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed))
+    publications = {publication.publication: publication for publication in fixed.publications}
+    if len(kept.fed_from) != len(fixed.streams) or not publications.keys() >= set(kept.paused):
+        raise codec.Unreadable("the record's two parts do not belong together")
+    return Session(
+        id=fixed.session,
+        protocol=fixed.protocol,
+        room=fixed.room,
+        participant=fixed.participant,
+        transport=fixed.transport,
+        opened_at=fixed.opened_at,
+        etag=kept.etag,
+        remote_ufrag=kept.remote_ufrag,
+        remote_pwd=kept.remote_pwd,
+        mids=fixed.mids,
+        watches=fixed.watches,
+        publications=publications,
+        paused=set(kept.paused),
+        receiving=[
+            Receiving(stream.subscription, stream.receiver, publication)
+            for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
+        ],
+        ssrcs=fixed.ssrcs,
+        connected=True,
+        adopted=True,
+        kept_fixed=kept.fixed,
+    )
+
+
+def _fixed(session: Session) -> KeptFixed:
+    return KeptFixed(
+        session=session.id,
+        protocol=session.protocol,
+        room=session.room,
+        participant=session.participant,
+        transport=session.transport,
+        opened_at=session.opened_at,
+        mids=session.mids,
+        watches=session.watches,
+        publications=tuple(session.publications.values()),
+        streams=tuple(KeptStream(receiving.subscription, receiving.receiver) for receiving in session.receiving),
+        ssrcs=session.ssrcs,
+    )
+
+
+def _decompressed(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, _MAX_FIXED_BYTES)
+    except zlib.error as error:
+        raise codec.Unreadable(str(error)) from None
+
+
+_FIXED = codec.KeptPart(KeptFixed)
+_WHOLE = codec.KeptPart(Kept)
