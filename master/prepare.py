@@ -77,6 +77,7 @@ class Prepared:
             fingerprint=self.certificate.fingerprint,
             runtime_directory=self.directory,
             started_at=self.started_at,
+            forked_at=time.monotonic(),
         )
 
 

@@ -55,3 +55,5 @@ class Boot:
     """Mode 0700; for `worker-{slot}.pub` and `worker-{slot}.rpc`."""
     started_at: float
     """Unix time of the server's start, seconds."""
+    forked_at: float
+    """Monotonic, seconds: when this worker's process was about to be made."""

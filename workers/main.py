@@ -1,5 +1,7 @@
-"""Where a forked child becomes a worker: its log, its signals, its loop, its exit status. It must never know what a
-worker does. Read next: `workers/worker.py`.
+"""Where a forked child becomes a worker: its log, its signals, its engine, its loop, its exit status. It must never
+know what a worker does. Read next: `workers/worker.py`.
+
+    fork -> engine made and started: adopted sessions' media flows -> uvloop, ZeroMQ, HTTP imported and built -> serves
 """
 
 import asyncio
@@ -8,12 +10,15 @@ import gc
 import logging
 import resource
 import signal
-
-import uvloop
+import time
+from typing import TYPE_CHECKING
 
 from relay.boot import Boot
 from relay.exits import Exit
 from workers import logs
+
+if TYPE_CHECKING:
+    from workers.media import Media
 
 log = logging.getLogger("millrace.worker")
 
@@ -33,18 +38,31 @@ def run(boot: Boot) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
+        from workers.media import Media
+
+        # Before all else: clients of this slot's last worker hear nothing until now.
+        media = Media(boot)
+        media.start()
+        engine_seconds = time.monotonic() - boot.forked_at
+        log.debug("the engine runs", extra={"after_ms": round(engine_seconds * 1000)})
+
+        import uvloop
+    except Exception:
+        log.exception("the worker cannot start")
+        return Exit.BOOT_FAILED
+    try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(boot))
+            return runner.run(_serve(boot, media, engine_seconds))
     except Exception:
         log.exception("the worker ends")
         return Exit.CRASHED
 
 
-async def _serve(boot: Boot) -> Exit:
+async def _serve(boot: Boot, media: "Media", engine_seconds: float) -> Exit:
     try:
         from workers.worker import Worker
 
-        worker = Worker(boot)
+        worker = Worker(boot, media, engine_seconds)
     except Exception:
         log.exception("the worker cannot start")
         return Exit.BOOT_FAILED

@@ -11,20 +11,23 @@ from relay.boot import Boot
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import Command, OpenTransport
 from relay.engine_config import engine_config, pack_engine_config
-from relay.events import Event, TransportClosed
+from relay.events import AdoptionDone, Event, TransportAdopted, TransportClosed
 from relay.ids import TransportId
 
 BEHIND_SECONDS = 0.005
 """Until an engine that is behind is asked again: it takes thousands of commands a second."""
 
+Handle = Callable[[Event], None]
+
 
 class Media:
     """This worker's engine."""
 
-    def __init__(self, boot: Boot, handle: Callable[[Event], None]) -> None:
-        self._handle = handle
+    def __init__(self, boot: Boot) -> None:
+        self._handle: Handle | None = None
         self._open: set[TransportId] = set()
         self._all_closed: asyncio.Event | None = None
+        self._adoption_done = asyncio.Event()
         self._waiting: deque[bytes] = deque()
         """Batches for an engine that is behind. Bounded by what control has sessions for."""
         self._engine = Engine(
@@ -37,9 +40,22 @@ class Media:
         )
 
     def start(self) -> None:
-        """Starts the engine's thread, and hears its events on the running loop."""
+        """Starts the engine's thread, which needs no loop: its events wait."""
         self._engine.start()
+
+    def listen(self, handle: Handle) -> None:
+        """Hears the engine's events on the running loop."""
+        self._handle = handle
         asyncio.get_running_loop().add_reader(self._engine.fileno(), self._drain)
+
+    async def adoption_done(self, seconds: float) -> bool:
+        """Waits until the engine has named all sessions that it took over."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._adoption_done.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def submit(self, commands: Iterable[Command]) -> None:
         """Hands commands over, in order; each is answered by events, if at all."""
@@ -84,8 +100,14 @@ class Media:
 
     def _drain(self) -> None:
         for event in unpack_events(self._engine.events()):
-            if isinstance(event, TransportClosed):
-                self._open.discard(event.transport)
-            self._handle(event)
+            match event:
+                case TransportAdopted():
+                    self._open.add(event.transport)
+                case TransportClosed():
+                    self._open.discard(event.transport)
+            if self._handle is not None:
+                self._handle(event)
+            if isinstance(event, AdoptionDone):
+                self._adoption_done.set()
         if self._all_closed is not None and not self._open:
             self._all_closed.set()

@@ -155,7 +155,7 @@ class _Page(Collector):
             yield gauge
 
     def _control(self) -> Iterator[Metric]:
-        families: dict[str, CounterMetricFamily] = {}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for slot in self._figures.slots:
             for full_name, value in slot.control:
                 matched = _WITH_LABELS.fullmatch(full_name)
@@ -163,11 +163,13 @@ class _Page(Collector):
                     # The engine's count of failures outlives the worker; control's does not.
                     continue
                 labels = dict(_LABEL.findall(matched["labels"] or ""))
-                name = matched["name"].removesuffix("_total")
-                family = families.setdefault(
-                    name, CounterMetricFamily(name, "Of the control plane", labels=[*labels, "slot"])
-                )
-                family.add_metric([*labels.values(), str(slot.slot)], value)
+                name, figure = matched["name"].removesuffix("_total"), float(value)
+                kind: type[CounterMetricFamily] | type[GaugeMetricFamily] = CounterMetricFamily
+                if name.endswith("_microseconds"):
+                    name, figure = name.removesuffix("_microseconds") + "_seconds", value / 1e6
+                    kind = GaugeMetricFamily
+                family = families.setdefault(name, kind(name, "Of the control plane", labels=[*labels, "slot"]))
+                family.add_metric([*labels.values(), str(slot.slot)], figure)
         yield from families.values()
 
     def _processes(self) -> Iterator[Metric]:

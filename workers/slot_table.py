@@ -54,11 +54,13 @@ class SlotTable:
         return [self._row(slot) for slot in self._slots]
 
     def changes(self) -> list[tuple[Slot, Incarnation | None]]:
-        """Which other slots live another life than when last asked; None for none."""
+        """Which other slots live another life than when last asked; None for none. Who never lived is not named."""
         changed = []
         for row in self.rows():
             lives = row.incarnation if row.lives else None
-            if row.slot != self._own and self._known.get(row.slot) != lives:
+            if row.slot == self._own or row.incarnation == 0:
+                continue
+            if row.slot not in self._known or self._known[row.slot] != lives:
                 self._known[row.slot] = lives
                 changed.append((row.slot, lives))
         return changed

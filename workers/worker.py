@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,7 @@ from relay.effects import (
     RoomClosedElsewhere,
     SessionEnded,
     SessionOpened,
+    SessionsAdopted,
     SlotChanged,
     SnapshotHeard,
     Submit,
@@ -61,6 +63,10 @@ BEATS_PER_TICK = 10
 ASK_SECONDS = 5.0
 """For a reply of control, which replies at once but when it asks the engine (3 s) or another worker (2 s)."""
 STOP_SECONDS = 2.0
+START_SECONDS = 1.0
+"""For the engine to name what it adopted, and again for the other workers to say who is where; usually milliseconds.
+Whoever asks in the meantime waits in the listener's queue, and is not told of half a directory.
+"""
 NOBODY = RequestId(0)
 WEB = Path(__file__).parent / "web"
 
@@ -68,13 +74,14 @@ WEB = Path(__file__).parent / "web"
 class Worker:
     """Everything of one slot but the processes around it."""
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, media: Media, engine_seconds: float) -> None:
         self._boot = boot
+        self._media = media
         reach = Reach(boot.fingerprint, [(candidate.address, candidate.port) for candidate in boot.candidates])
         self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
+        self._control.counters.measured("worker_engine_started", engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._desk = Desk(self._handle)
-        self._media = Media(boot, lambda event: self._take(EngineSaid(event)))
         handlers = Handlers(
             fact=lambda envelope: self._take(FactHeard(envelope)),
             snapshot=lambda snapshot: self._take(SnapshotHeard(snapshot)),
@@ -91,6 +98,7 @@ class Worker:
         )
         self._public = HttpServer(public, deadlines)
         self._admin = HttpServer(AdminRoutes(self._ask, self._metrics, self._not_ready), deadlines)
+        self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,11 +106,16 @@ class Worker:
         """Serves until SIGTERM or until the master is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-        self._media.start()
+        self._media.listen(lambda event: self._take(EngineSaid(event)))
+        # Nobody is told who is here before all who were adopted are: what is missing then is taken for gone.
+        if not await self._media.adoption_done(START_SECONDS):
+            log.warning("the engine has not said in time what it adopted")
         self._bus.start()
+        beating = asyncio.create_task(self._beat())
+        await _within(START_SECONDS, self._settled)
         await self._public.start(self._boot.http_sockets)
         await self._admin.start(self._boot.admin_sockets)
-        beating = asyncio.create_task(self._beat())
+        self._started()
         await self._stopping.wait()
         await self._public.stop(STOP_SECONDS)
         for effect in self._control.drain(time.time()):
@@ -116,9 +129,16 @@ class Worker:
         self._bus.stop()
         self._slot_table.close()
 
+    def _started(self) -> None:
+        seconds = time.monotonic() - self._boot.forked_at
+        self._control.counters.measured("worker_control_started", seconds)
+        log.debug("the control plane serves", extra={"after_ms": round(seconds * 1000)})
+
     def _handle(self, what: Input) -> None:
         for effect in self._control.handle(what, time.time()):
             self._perform(effect)
+        if self._control.is_settled:
+            self._settled.set()
 
     def _take(self, what: Input) -> None:
         """The same for what nobody waits for. A defect costs what it concerns: ending the process would cost every
@@ -146,7 +166,7 @@ class Worker:
                 task.add_done_callback(self._tasks.discard)
             case CloseRoomEverywhere(room):
                 self._bus.close_room(RoomClosedElsewhere(room))
-            case SessionOpened() | SessionEnded() | EngineRefused():
+            case SessionOpened() | SessionEnded() | SessionsAdopted() | EngineRefused():
                 _log(effect)
 
     async def _ask(self, make: MakeRequest) -> Reply:
@@ -217,8 +237,16 @@ def _version() -> str:
         return "unknown"
 
 
-def _log(effect: SessionOpened | SessionEnded | EngineRefused) -> None:
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _log(effect: SessionOpened | SessionEnded | SessionsAdopted | EngineRefused) -> None:
     match effect:
+        case SessionsAdopted(adopted, lost):
+            log.info("sessions of the last worker go on", extra={"adopted": adopted, "lost": lost})
         case EngineRefused(command, session, reason):
             log.error("the engine refused a command", extra={"command": command, "session": session, "reason": reason})
         case SessionOpened(session, protocol, room, participant):
