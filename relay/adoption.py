@@ -24,7 +24,6 @@ def transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
 def adoption_done(ledger: Ledger, event: AdoptionDone) -> None:
     """There are no more."""
     ledger.settling.adoption_done = True
-    ledger.counters.count("sessions_lost", event.lost)
     if event.adopted or event.lost:
         ledger.add(SessionsAdopted(event.adopted, event.lost))
 

@@ -41,9 +41,9 @@ class Counters:
         """A request got a problem."""
         self.values[f'millrace_http_refusals_total{{status="{status}"}}'] += 1
 
-    def count(self, name: str, by: int = 1) -> None:
+    def count(self, name: str) -> None:
         """One without labels: `millrace_{name}_total`."""
-        self.values[f"millrace_{name}_total"] += by
+        self.values[f"millrace_{name}_total"] += 1
 
     def measured(self, name: str, seconds: float) -> None:
         """A gauge, `millrace_{name}_seconds` on the page; whole microseconds here, as all values are whole."""

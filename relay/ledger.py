@@ -160,7 +160,6 @@ class Ledger:
         if self.sessions.get(session.id) is not None or not self.numbers.claim(logs, session.ssrcs):
             return False
         self.sessions.add(session)
-        self.counters.count("sessions_adopted")
         publishes = session.protocol is Protocol.WHIP
         self.announce(ParticipantHere(session.room, session.participant, session.id, publishes, session.opened_at))
         for publication in session.publications.values():

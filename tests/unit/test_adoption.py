@@ -94,7 +94,6 @@ def test_rebuilt_sessions_equal_the_originals(hall: tuple[Desk, Recorder]) -> No
     originals = [plain(session) for session in worker.control.sessions.all()]
     assert [plain(session) for session in heir.control.sessions.all()] == originals
     assert heir.control.directory.own_facts() == worker.control.directory.own_facts()
-    assert heir.control.counters.values["millrace_sessions_adopted_total"] == 3
 
 
 def test_facts_are_announced_under_the_new_incarnation_with_the_same_ids(hall: tuple[Desk, Recorder]) -> None:

@@ -22,7 +22,7 @@ from master.certificate import make_certificate
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import CloseTransport, DtlsRole, OpenTransport
 from relay.engine_config import EngineConfig, pack_engine_config
-from relay.events import Cause, CommandFailed, Event, TransportClosed
+from relay.events import AdoptionDone, Cause, CommandFailed, Event, TransportClosed
 from relay.ids import TransportId
 from relay.layout import ArenaParameters, read_word, slot_offsets
 
@@ -193,6 +193,7 @@ def test_a_check_that_reaches_the_wrong_worker_is_handed_over_and_answered(box: 
 
 def test_closing_a_transport_is_said_by_an_event(box: Box) -> None:
     engine = box.engine(0, box.sockets("127.0.0.1"))
+    assert events(engine, lambda event: isinstance(event, AdoptionDone)) == [AdoptionDone(0, 0)]
     assert unpack_events(engine.events()) == []
     engine.submit(pack_commands([open_transport(7, "00abcdefgh"), CloseTransport(TransportId(7))]))
     seen = events(engine, lambda event: isinstance(event, TransportClosed))
@@ -252,7 +253,7 @@ def test_a_stopped_engine_leaves_no_thread_and_takes_no_command(box: Box) -> Non
     assert "engine" not in thread_names()
     with pytest.raises(RuntimeError, match="stopped"):
         engine.submit(pack_commands([]))
-    assert unpack_events(engine.events()) == [TransportClosed(TransportId(1), Cause.CLOSED)]
+    assert unpack_events(engine.events()) == [AdoptionDone(0, 0), TransportClosed(TransportId(1), Cause.CLOSED)]
 
 
 def test_python_that_holds_its_lock_does_not_hold_the_engine(box: Box) -> None:

@@ -16,6 +16,7 @@ CONTROL = (
     ('millrace_sessions_opened_total{protocol="whip"}', 4),
     ('millrace_sessions_failed_total{cause="no_stun"}', 99),
     ("millrace_ice_restarts_total", 7),
+    ("millrace_worker_engine_started_microseconds", 40_000),
     ("not a metric{", 1),
 )
 
@@ -48,6 +49,12 @@ def test_controls_counters_carry_their_slot_and_failures_are_the_engines() -> No
     assert found["millrace_ice_restarts_total", (("slot", "0"),)] == 7
     assert found["millrace_sessions_failed_total", (("cause", "no_stun"),)] == 2
     assert not [name for name, _ in found if "not" in name]
+
+
+def test_what_control_measured_is_a_gauge_in_seconds() -> None:
+    page = render_now(figures())
+    assert samples(page)["millrace_worker_engine_started_seconds", (("slot", "1"),)] == 0.04
+    assert b"# TYPE millrace_worker_engine_started_seconds gauge" in page
 
 
 def test_processes_that_are_gone_have_no_figures_and_their_worker_is_down() -> None:
