@@ -1,6 +1,6 @@
 // The page: two panels (publish, watch) and the list of rooms. Owns the elements; must never know SDP or HTTP.
 // `session.js` keeps a connection alive, `media.js` captures, `figures.js` measures.
-import { Figures } from './figures.js';
+import { CODECS, Figures } from './figures.js';
 import { capture, release } from './media.js';
 import { Session } from './session.js';
 
@@ -12,8 +12,9 @@ token.addEventListener('change', () => {
 });
 
 const WORDS = { connecting: 'Connecting …', waiting: 'Nobody is sending right now. The picture comes by itself.', retrying: 'Connecting again …' };
+// On the stage while there is no picture.
+const IDLE = { connecting: 'Connecting …', connected: 'Sound only', waiting: 'Waiting for a publisher …', retrying: 'Connecting again …' };
 const BADGES = { connecting: 'connecting', connected: 'live', waiting: 'waiting', retrying: 'reconnecting' };
-const CODECS = { vp8: 'VP8', vp9: 'VP9', h264: 'H.264', av1: 'AV1', opus: 'Opus' };
 
 class Panel {
   constructor(name, direction) {
@@ -24,6 +25,8 @@ class Panel {
     this.startWord = this.button.textContent;
     this.video = this.root.querySelector('video');
     this.stage = this.root.querySelector('.stage');
+    this.idle = this.root.querySelector('.idle');
+    this.idleWord = this.idle.textContent;
     this.badge = this.root.querySelector('.badge');
     this.message = this.root.querySelector('.message');
     this.list = this.root.querySelector('.figures');
@@ -63,6 +66,7 @@ class Panel {
     }
     if (status === 401 || status === 403) document.querySelector('.access').open = true;
     this.root.dataset.state = state;
+    this.idle.textContent = IDLE[state] ?? this.idleWord;
     this.badge.hidden = !(state in BADGES);
     this.badge.textContent = BADGES[state] ?? '';
     this.badge.classList.toggle('connected', state === 'connected');
@@ -140,7 +144,7 @@ watch.open = async function open(fields) {
     ontrack: (event) => {
       this.video.srcObject.addTrack(event.track);
       event.track.addEventListener('unmute', () => {
-        this.stage.classList.add('live');
+        if (event.track.kind === 'video') this.stage.classList.add('live');
         this.video.play().catch(() => {
           // A browser lets a page begin with sound only after a click; the picture may start at once.
           this.video.muted = true;

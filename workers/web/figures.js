@@ -1,6 +1,13 @@
 // Turns RTCPeerConnection statistics into the few figures that a person wants. Owns the differences between two
 // readings; must never know the page. `app.js` shows what `read` returns.
 
+export const CODECS = { vp8: 'VP8', vp9: 'VP9', h264: 'H.264', av1: 'AV1', opus: 'Opus' };
+
+function codecOf(entry, report) {
+  const name = report.get(entry.codecId)?.mimeType?.split('/')[1];
+  return name && (CODECS[name.toLowerCase()] ?? name);
+}
+
 export class Figures {
   constructor() {
     this.before = null;
@@ -20,9 +27,9 @@ export class Figures {
           sums.frames += (direction === 'in' ? entry.framesDecoded : entry.framesEncoded) ?? 0;
           if (entry.frameWidth) shown.size = `${entry.frameWidth}×${entry.frameHeight}`;
           if (entry.freezeCount !== undefined) shown.freezes = entry.freezeCount;
-          shown.codec = report.get(entry.codecId)?.mimeType?.split('/')[1] ?? shown.codec;
+          shown.codec = codecOf(entry, report) ?? shown.codec;
         } else if (!shown.codec) {
-          shown.codec = report.get(entry.codecId)?.mimeType?.split('/')[1] ?? '';
+          shown.codec = codecOf(entry, report) ?? '';
         }
       } else if (entry.type === 'remote-inbound-rtp') {
         sums.lost += entry.packetsLost ?? 0;

@@ -102,7 +102,7 @@ export class Session {
     let before = 0;
     let movedAt = performance.now();
     let patience = STALL_MS;
-    this.#say(watches ? 'waiting' : 'connected');
+    if (!watches) this.#say('connected');
     this.looking = setInterval(async () => {
       const bytes = bytesFrom(await pc.getStats(), watches);
       if (pc !== this.pc || this.closed) return;
