@@ -33,7 +33,7 @@ drops! {
     StunUnknownUfrag => "stun_unknown_ufrag",
     /// MESSAGE-INTEGRITY or FINGERPRINT does not match.
     StunIntegrity => "stun_integrity",
-    /// The transport already holds as many addresses as it may.
+    /// The transport held as many addresses as it may, so its oldest was dropped for a new one.
     TooManyAddresses => "too_many_addresses",
     /// DTLS before an authenticated ICE check, or not a DTLS record.
     DtlsUnexpected => "dtls_unexpected",

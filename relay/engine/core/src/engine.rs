@@ -241,6 +241,7 @@ impl Engine {
             match event {
                 TransportEvent::AddressProven(path) => self.handle_proven(key, path),
                 TransportEvent::AddressForgotten(path) => self.handle_forgotten(key, path),
+                TransportEvent::TooManyAddresses => self.count_drop(Some(key), Drop::TooManyAddresses),
                 TransportEvent::UfragForgotten(ufrag) => {
                     self.clients[key].ufrags.retain(|known| *known != ufrag);
                     self.client_by_ufrag.remove(&ufrag);

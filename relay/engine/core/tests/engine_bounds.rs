@@ -147,6 +147,7 @@ fn addresses_of_one_client_are_bounded() {
     }
     let known = (0..500).filter(|n| world.arena.addresses().find(0, &address(*n)).is_some()).count();
     assert_eq!(known, 2, "beside the selected one");
+    assert_eq!(world.drops(Drop::TooManyAddresses), 498);
     let selected = world.peers[call].address;
     assert_eq!(world.arena.addresses().find(0, &selected), Some(0));
 }

@@ -188,6 +188,7 @@ impl Ice {
         }
         let others = self.addresses.iter().enumerate().filter(|(_, address)| Some(address.path) != self.selected);
         if let Some((oldest, _)) = others.min_by_key(|(_, address)| address.checked_at) {
+            events.push_back(TransportEvent::TooManyAddresses);
             events.push_back(TransportEvent::AddressForgotten(self.addresses.swap_remove(oldest).path));
         }
     }

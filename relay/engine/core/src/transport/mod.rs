@@ -75,6 +75,8 @@ pub enum TransportEvent {
     Stalled(Cause),
     AddressProven(Path),
     AddressForgotten(Path),
+    /// A further address came, so that the one forgotten next had to go.
+    TooManyAddresses,
     /// A local ufrag that no longer leads here, after an ICE restart.
     UfragForgotten(String),
 }
