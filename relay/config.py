@@ -171,8 +171,8 @@ class ArenaConfig:
     """Messages that wait between two workers: one for each log of a slot."""
     sessions_per_slot: Annotated[int, within(1, 65_536)] = 2_048
     """Lasting session records of one worker."""
-    session_bytes: Annotated[int, power_of_two(256, 65_536)] = 4_096
-    """The longest session record."""
+    session_bytes: Annotated[int, power_of_two(256, 65_536)] = 32_768
+    """The longest session record: a viewer of 32 streams with all that was negotiated. A longer one is not adopted."""
 
 
 @dataclass(frozen=True, slots=True)

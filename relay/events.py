@@ -126,7 +126,7 @@ class TransportAdopted:
 
     transport: TransportId
     record: bytes
-    """As `KeepRecord` gave it last; empty when it never did."""
+    """As `KeepRecord` gave it last. A transport that control never kept anything of is not adopted."""
     publications: tuple[PublicationId, ...]
     subscriptions: tuple[SubscriptionId, ...]
     """Attached as they were."""
@@ -138,7 +138,7 @@ class AdoptionDone:
 
     adopted: int
     lost: int
-    """Unfinished handshakes, and records that did not hold."""
+    """Unfinished handshakes, what control kept nothing of, and records that did not hold."""
 
 
 Event = (

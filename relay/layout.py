@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from enum import IntEnum
 
 MAGIC = b"MILLRACE"
-VERSION = 1
+VERSION = 2
 COUNTERS = 512
 """64-bit counters in a slot's stats page."""
 
@@ -19,6 +19,7 @@ _ENTRY_STRIDE = 1536
 _RING_HEADER = 128
 _HANDOVER_STRIDE = 1536
 _ADDRESS_STRIDE = 32
+_SESSION_WORDS = 2048
 _SESSION_COPY_HEADER = 64
 _HEADER = struct.Struct("<8sII8IQQ")
 _WORD = struct.Struct("<Q")
@@ -82,7 +83,7 @@ class ArenaParameters:
         log_stride = _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))
         message_stride = _RING_HEADER + -(-self.messages * 8 // 64) * 64
         handover_stride = _RING_HEADER + self.handover_packets * _HANDOVER_STRIDE
-        session_stride = 2 * (_SESSION_COPY_HEADER + self.session_bytes)
+        session_stride = _SESSION_WORDS * 8 + 2 * (_SESSION_COPY_HEADER + self.session_bytes)
 
         end = _PAGE + self.slots * _SLOT_STRIDE
         end += self.slots * self.logs_per_slot * log_stride

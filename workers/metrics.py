@@ -37,6 +37,8 @@ HELP = {
     "key_frame_requests": "Key frame requests of viewers",
     "handed_over": "Datagrams given to another worker, because the kernel delivered them to the wrong one",
     "taken_over": "Datagrams taken from another worker",
+    "adoptions": "Sessions taken up from a worker that died",
+    "adoptions_lost": "Sessions of a worker that died which could not be taken up",
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",
 }

@@ -79,12 +79,20 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// Forgets all of a slot's addresses, and mends what its dead worker left half done. No worker of that slot may be
-    /// writing.
+    /// Forgets all of a slot's addresses: `retain_slot` of none.
     pub fn remove_slot(&self, slot: u8) {
+        self.retain_slot(slot, |_, _| false);
+    }
+
+    /// Forgets those of a slot's addresses that are not kept, and mends what its dead worker left half done. No worker of
+    /// that slot may be writing.
+    pub fn retain_slot(&self, slot: u8, keep: impl Fn(u8, SocketAddr) -> bool) {
         for cell in self.words.chunks_exact(CELL_WORDS) {
             let seen = Seen::look(cell);
-            if state_of(seen.state) != FREE && slot_of(seen.state) == slot {
+            let key = std::array::from_fn(|i| cell[1 + i].load(Relaxed));
+            let (socket, remote) = endpoint::unpack(key);
+            let is_kept = || state_of(seen.state) == READY && keep(socket, remote);
+            if state_of(seen.state) != FREE && slot_of(seen.state) == slot && !is_kept() {
                 seen.change(slot, FREE);
             }
         }

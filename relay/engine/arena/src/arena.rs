@@ -14,7 +14,7 @@ use crate::handover::Handover;
 use crate::layout::{self, Layout, Parameters};
 use crate::mapping::Mapping;
 use crate::messages::Messages;
-use crate::sessions::SessionRecord;
+use crate::sessions::{SessionRecord, SessionWords};
 use crate::slots::SlotPage;
 use crate::words::put_bytes;
 
@@ -130,11 +130,20 @@ impl Arena {
 
     /// The lasting record of a slot's `i`-th session.
     pub fn session(&self, slot: u8, i: u32) -> SessionRecord<'_> {
+        let words = self.section(self.session_start(slot, i), self.layout.session_stride);
+        SessionRecord::new(&words[layout::SESSION_WORDS..])
+    }
+
+    /// The words beside that record.
+    pub fn session_words(&self, slot: u8, i: u32) -> SessionWords {
+        SessionWords::new(self.clone(), self.session_start(slot, i))
+    }
+
+    fn session_start(&self, slot: u8, i: u32) -> u64 {
         self.check_slot(slot);
         assert!(i < self.parameters.sessions_per_slot, "session record {i} is beyond the arena's");
         let place = u64::from(slot) * u64::from(self.parameters.sessions_per_slot) + u64::from(i);
-        let start = self.layout.sessions + place * self.layout.session_stride;
-        SessionRecord::new(self.section(start, self.layout.session_stride))
+        self.layout.sessions + place * self.layout.session_stride
     }
 
     /// How many track logs there are in all.
@@ -150,7 +159,7 @@ impl Arena {
         })
     }
 
-    fn section(&self, start: u64, bytes: u64) -> &[AtomicU64] {
+    pub(crate) fn section(&self, start: u64, bytes: u64) -> &[AtomicU64] {
         self.mapping.words((start / 8) as usize, (bytes / 8) as usize)
     }
 

@@ -11,8 +11,10 @@
 //!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24, +32: `relay/layout.py`        the master
 //!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/layout.py`             the slot's worker
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
+//!   +192  u64 session records used so far: those from there on were never touched
 //!   +4096 u64 x 512 counters                                                                the slot's engine
-//! then, each starting on a page: track logs, message rings, hand-over rings, address table, session records
+//! then, each starting on a page: track logs, message rings, hand-over rings, address table, session records,
+//! each of the latter 2048 words and then the record's two copies
 //! ```
 //!
 //! All integers are little-endian; all zero but for the header is the valid empty state.
@@ -22,7 +24,7 @@ compile_error!("the arena's layout is little-endian and its words are used in pl
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const SLOT_STRIDE: u64 = 8192;
@@ -32,6 +34,7 @@ pub(crate) const SLOT_STATE: u64 = 16;
 pub(crate) const SLOT_ENGINE_BEAT: u64 = 64;
 pub(crate) const SLOT_CONTROL_BEAT: u64 = 72;
 pub(crate) const SLOT_SLEEPING: u64 = 128;
+pub(crate) const SLOT_SESSIONS: u64 = 192;
 pub(crate) const SLOT_COUNTERS: u64 = 4096;
 /// Counters in a slot's stats page.
 pub const COUNTERS: usize = 512;
@@ -50,6 +53,8 @@ pub(crate) const HANDOVER_STRIDE: u64 = HANDOVER_CELL_HEADER + MAX_DATAGRAM as u
 pub(crate) const RING_HEADER: u64 = 128;
 
 pub(crate) const ADDRESS_STRIDE: u64 = 32;
+/// Words beside a session's record, for what changes with every packet.
+pub const SESSION_WORDS: usize = 2048;
 /// In front of each of a session record's two copies.
 pub(crate) const SESSION_COPY_HEADER: u64 = 64;
 
@@ -196,7 +201,7 @@ impl Layout {
         let log_stride = to_page(LOG_HEADER + wide(parameters.log_packets) * (8 + ENTRY_STRIDE));
         let message_stride = RING_HEADER + (wide(parameters.messages) * 8).next_multiple_of(64);
         let handover_stride = RING_HEADER + wide(parameters.handover_packets) * HANDOVER_STRIDE;
-        let session_stride = 2 * (SESSION_COPY_HEADER + wide(parameters.session_bytes));
+        let session_stride = SESSION_WORDS as u64 * 8 + 2 * (SESSION_COPY_HEADER + wide(parameters.session_bytes));
 
         let slots = PAGE;
         let logs = slots + wide(parameters.slots) * SLOT_STRIDE;

@@ -3,12 +3,15 @@
 //!
 //! Each write goes into the older copy, so a writer that dies in the middle leaves the record as it was before.
 //! A copy is `lock, number, len, checksum, 4 spare words`, then the bytes. The number grows with every write; a record
-//! whose newest copy has no bytes is clear.
+//! whose newest copy has no bytes is clear. Beside it lie words for what changes with every packet: each is whole at any
+//! moment, and their order is the order in which they were put.
 
+use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::layout::SESSION_COPY_HEADER;
+use crate::Arena;
+use crate::layout::{SESSION_COPY_HEADER, SESSION_WORDS};
 use crate::words::{get_bytes, lock, put, put_bytes, stable, unchanged, unlock};
 
 const LOCK: usize = 0;
@@ -59,16 +62,56 @@ impl<'a> SessionRecord<'a> {
         (!newest.is_empty()).then_some(newest)
     }
 
+    /// Whether a writer died in it: together with an empty `read`, a record is lost and not clear.
+    pub fn is_torn(&self) -> bool {
+        self.copies.iter().any(|copy| copy[LOCK].load(Relaxed) != 0 && read_copy(copy, &mut Vec::new()).is_none())
+    }
+
     /// Forgets the record.
     pub fn clear(&self) {
         self.write(&[]);
         // The older copy too: no keys are left behind.
         self.write(&[]);
         for copy in self.copies {
-            for word in &copy[BYTES..] {
+            // A word that is zero already may never have been touched, and need not cost a page now.
+            for word in copy[BYTES..].iter().filter(|word| word.load(Relaxed) != 0) {
                 put(word, 0, Relaxed);
             }
         }
+    }
+}
+
+/// The words beside one session's record. A single owner writes them, its successor reads them.
+#[derive(Clone)]
+pub struct SessionWords {
+    arena: Arena,
+    start: u64,
+}
+
+impl SessionWords {
+    pub(crate) fn new(arena: Arena, start: u64) -> SessionWords {
+        SessionWords { arena, start }
+    }
+
+    /// Not before what was put before it.
+    #[inline]
+    pub fn put(&self, at: usize, value: u64) {
+        put(&self.words()[at], value, Release);
+    }
+
+    #[inline]
+    pub fn get(&self, at: usize) -> u64 {
+        self.words()[at].load(Acquire)
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        self.arena.section(self.start, SESSION_WORDS as u64 * 8)
+    }
+}
+
+impl fmt::Debug for SessionWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionWords").field("start", &self.start).finish_non_exhaustive()
     }
 }
 
@@ -134,6 +177,46 @@ mod tests {
                 assert_eq!(record.read(), Some(vec![100; 50]));
             }
         }
+    }
+
+    #[test]
+    fn a_record_that_never_was_whole_is_told_from_a_clear_one() {
+        for stores in 0..=10 {
+            let arena = Arena::in_memory(Parameters::TINY);
+            let record = arena.session(0, 0);
+            assert!(!record.is_torn());
+            let finished = crash::after(stores, || assert!(record.write(&[7; 30])));
+            assert_eq!(record.read().is_some(), finished);
+            assert_eq!(record.is_torn(), stores > 0 && !finished, "after {stores} stores");
+            record.clear();
+            assert!(record.read().is_none() && !record.is_torn());
+        }
+    }
+
+    #[test]
+    fn clearing_that_ends_at_any_store_leaves_the_record_or_none() {
+        for stores in 0..30 {
+            let arena = Arena::in_memory(Parameters::TINY);
+            let record = arena.session(0, 0);
+            assert!(record.write(&[1; 30]) && record.write(&[2; 30]));
+            crash::after(stores, || record.clear());
+            assert!(record.read().is_none_or(|bytes| bytes == [2; 30]), "after {stores} stores");
+            assert!(record.write(&[3; 30]));
+            assert_eq!(record.read(), Some(vec![3; 30]));
+        }
+    }
+
+    #[test]
+    fn the_words_beside_a_record_are_its_own() {
+        let arena = Arena::in_memory(Parameters::TINY);
+        let words = arena.session_words(1, 2);
+        words.put(0, 5);
+        words.put(SESSION_WORDS - 1, 6);
+        assert!(arena.session(1, 2).write(&[9; 256]) && arena.session(1, 1).write(&[9; 256]));
+        let again = arena.session_words(1, 2);
+        assert_eq!((again.get(0), again.get(1), again.get(SESSION_WORDS - 1)), (5, 0, 6));
+        assert_eq!(arena.session_words(1, 3).get(0), 0);
+        assert_eq!(arena.session(1, 3).read(), None);
     }
 
     #[test]

@@ -11,11 +11,12 @@
 //! set_sleeping(false)
 //! ```
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use crate::layout::{
-    COUNTERS, SLOT_CONTROL_BEAT, SLOT_COUNTERS, SLOT_ENGINE_BEAT, SLOT_INCARNATION, SLOT_PID, SLOT_SLEEPING, SLOT_STATE,
+    COUNTERS, SLOT_CONTROL_BEAT, SLOT_COUNTERS, SLOT_ENGINE_BEAT, SLOT_INCARNATION, SLOT_PID, SLOT_SESSIONS,
+    SLOT_SLEEPING, SLOT_STATE,
 };
 
 const COUNTERS_AT: usize = (SLOT_COUNTERS / 8) as usize;
@@ -103,6 +104,16 @@ impl<'a> SlotPage<'a> {
     /// By a sender, after its push: whether it is the one who has to ring the doorbell. Of many senders one is told so.
     pub fn take_sleeping(&self) -> bool {
         self.is_sleeping() && self.word(SLOT_SLEEPING).swap(0, SeqCst) != 0
+    }
+
+    /// How many of the slot's session records, from the first on, have ever been used.
+    pub fn sessions(&self) -> u64 {
+        self.word(SLOT_SESSIONS).load(Relaxed)
+    }
+
+    /// By the slot's own engine, before it touches a record beyond those.
+    pub fn set_sessions(&self, used: u64) {
+        self.word(SLOT_SESSIONS).store(used, Release);
     }
 
     /// Adds to a counter. Each has one writer, so this is no read-modify-write.

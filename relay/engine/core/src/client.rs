@@ -32,6 +32,10 @@ pub struct Client {
     pub profile: Option<String>,
     /// The control plane's own bytes about this client.
     pub kept: Vec<u8>,
+    /// Where a successor finds this client: the number of its session record, if the slot had one left.
+    pub record: Option<u32>,
+    /// The record is not what it should be; the client waits in `stale`.
+    pub is_stale: bool,
     /// Milliseconds, from RTCP of either direction.
     pub round_trip_ms: Option<f64>,
 }
@@ -75,6 +79,8 @@ impl Client {
             is_handshaking: false,
             profile: None,
             kept: Vec::new(),
+            record: None,
+            is_stale: false,
             round_trip_ms: None,
         }
     }

@@ -2,22 +2,26 @@
 //! the transport half and the forwarding half meet; holds no protocol of its own. Read `engine/ingress.rs` for a datagram's
 //! way in, then `engine/fan_out.rs` for a packet's way out.
 
+mod adoption;
 mod commands;
 mod fan_out;
 mod feedback;
 mod inbox;
 mod ingress;
+mod keeping;
 
 use std::collections::{HashMap, VecDeque};
 
 use millrace_arena::Arena;
 use slab::Slab;
 
+use self::keeping::Records;
 use crate::client::Client;
+use crate::command::{Attach, Publish, Subscribe};
 use crate::config::EngineConfig;
 use crate::deadlines::Deadlines;
 use crate::drop::Drop;
-use crate::event::{AdoptionDone, Cause, Event, TransportClosed, TransportConnected, TransportStalled};
+use crate::event::{Cause, Event, TransportClosed, TransportConnected, TransportStalled};
 use crate::forward::feed::{Feed, Scratch};
 use crate::forward::publication::Publication;
 use crate::forward::subscription::Subscription;
@@ -46,6 +50,8 @@ pub struct Steer {
 /// What a publication belongs to.
 struct Published {
     publication: Publication,
+    /// As it was asked for.
+    publish: Publish,
     client: usize,
     /// Waits in `moved`.
     has_moved: bool,
@@ -53,6 +59,11 @@ struct Published {
 
 struct Subscribed {
     subscription: Subscription,
+    /// As it was asked for, and fed last.
+    subscribe: Subscribe,
+    attach: Option<Attach>,
+    /// The number of its words beside the client's session record.
+    place: Option<u32>,
     client: usize,
 }
 
@@ -79,6 +90,9 @@ pub struct Engine {
     client_by_ufrag: HashMap<String, usize>,
     client_by_path: HashMap<Path, usize>,
     handshakes: usize,
+    records: Records,
+    /// Clients whose session record has to be written.
+    stale: Vec<usize>,
 
     publications: Slab<Published>,
     publication_by_id: HashMap<u64, usize>,
@@ -111,7 +125,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Fails when the certificate or key does not parse, or the slot numbers do not fit the arena.
+    /// An engine without clients; `adopt` takes up those of a predecessor. Fails when the certificate or key does not parse, or the slot numbers do not fit the arena.
     pub fn new(config: EngineConfig, arena: Arena) -> Result<Engine, String> {
         let slots = arena.parameters().slots;
         if config.slot >= config.slots || u32::from(config.slots) != slots {
@@ -126,8 +140,6 @@ impl Engine {
             consent_timeout: Span::from_millis(config.consent_timeout_ms),
             media_timeout: Span::from_millis(config.media_timeout_ms),
         };
-        // What a predecessor of this slot left is nobody's now.
-        arena.addresses().remove_slot(config.slot);
         let stats = Stats::new(arena.clone(), config.slot);
         for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions] {
             stats.set(gauge, 0);
@@ -146,6 +158,8 @@ impl Engine {
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
             handshakes: 0,
+            records: Records::new(config.slot, 0),
+            stale: Vec::new(),
             publications: Slab::new(),
             publication_by_id: HashMap::new(),
             publication_by_log: HashMap::new(),
@@ -162,7 +176,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             reconnect_at: None,
             outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
-            events: VecDeque::from([Event::AdoptionDone(AdoptionDone { adopted: 0, lost: 0 })]),
+            events: VecDeque::new(),
             steering: VecDeque::new(),
             doorbells: 0,
         })
@@ -245,11 +259,13 @@ impl Engine {
                 TransportEvent::UfragForgotten(ufrag) => {
                     self.clients[key].ufrags.retain(|known| *known != ufrag);
                     self.client_by_ufrag.remove(&ufrag);
+                    self.mark_stale(key);
                 }
                 TransportEvent::Connected { profile, dtls_version, handshake } => {
                     self.stats.add(Counter::HandshakesDone, 1);
                     self.stats.add(Counter::HandshakeMicroseconds, handshake.0);
                     self.clients[key].profile = Some(profile.name().to_owned());
+                    self.mark_stale(key);
                     self.events.push_back(Event::TransportConnected(TransportConnected {
                         transport,
                         srtp_profile: profile.name().to_owned(),
@@ -275,6 +291,7 @@ impl Engine {
 
     fn handle_proven(&mut self, key: usize, path: Path) {
         self.clients[key].paths.push(path);
+        self.mark_stale(key);
         self.client_by_path.insert(path, key);
         self.arena.addresses().insert(path.socket.0, path.remote, self.slot);
         self.steering.push_back(Steer { path, owner: Some(self.slot) });
@@ -282,6 +299,7 @@ impl Engine {
 
     fn handle_forgotten(&mut self, key: usize, path: Path) {
         self.clients[key].paths.retain(|known| *known != path);
+        self.mark_stale(key);
         if self.client_by_path.get(&path) == Some(&key) {
             self.client_by_path.remove(&path);
             // A NAT may have given the address to a client of another slot meanwhile, whose flow this now is.
@@ -307,6 +325,7 @@ impl Engine {
         if client.is_handshaking {
             self.handshakes -= 1;
         }
+        self.end_keeping(client.record);
         let transport = client.transport.id();
         self.client_by_id.remove(&transport);
         for ufrag in client.ufrags {

@@ -187,7 +187,7 @@ pub struct CommandFailed {
 #[serde(deny_unknown_fields)]
 pub struct TransportAdopted {
     pub transport: u64,
-    /// As `KeepRecord` gave it last; empty when it never did.
+    /// As `KeepRecord` gave it last. A transport that the control plane never kept anything of is not adopted.
     pub record: serde_bytes::ByteBuf,
     pub publications: Vec<u64>,
     /// Attached as they were.
@@ -199,6 +199,6 @@ pub struct TransportAdopted {
 #[serde(deny_unknown_fields)]
 pub struct AdoptionDone {
     pub adopted: u32,
-    /// Unfinished handshakes, and records that did not hold.
+    /// Unfinished handshakes, what the control plane kept nothing of, and records that did not hold.
     pub lost: u32,
 }

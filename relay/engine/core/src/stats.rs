@@ -43,6 +43,9 @@ counters! {
     TakenOver => "taken_over",
     HandshakesDone => "handshakes_done",
     HandshakeMicroseconds => "handshake_microseconds",
+    /// Sessions of a dead predecessor that went on, and those that could not.
+    Adoptions => "adoptions",
+    AdoptionsLost => "adoptions_lost",
     /// Gauges: how many are open now.
     Transports => "transports",
     Publications => "publications",

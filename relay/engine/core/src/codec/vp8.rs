@@ -129,6 +129,24 @@ pub struct Rewriter {
 }
 
 impl Rewriter {
+    /// The numbers that went out: `present 1 | tl0 8 | present 1 | picture id 15`, from bit 24 down.
+    pub fn pack(&self) -> u32 {
+        let picture_id = self.picture_id.map_or(0, |id| 1 << 15 | u32::from(id & 0x7fff));
+        picture_id | self.tl0.map_or(0, |tl0| 1 << 24 | u32::from(tl0) << 16)
+    }
+
+    /// What `pack` made; the offsets come with `follow`.
+    pub fn unpack(packed: u32) -> Rewriter {
+        let picture_id = (packed >> 15 & 1 == 1).then_some(packed as u16 & 0x7fff);
+        let tl0 = (packed >> 24 & 1 == 1).then_some((packed >> 16) as u8);
+        Rewriter { offsets: Offsets::default(), picture_id, tl0 }
+    }
+
+    /// Goes on with a source that was taken up with these offsets.
+    pub fn follow(&mut self, offsets: Offsets) {
+        self.offsets = offsets;
+    }
+
     /// The next source begins with the packet `payload`, as it came from the publisher: its picture follows the last
     /// one that went out. Returns the new offsets.
     pub fn switch(&mut self, payload: &[u8]) -> Offsets {

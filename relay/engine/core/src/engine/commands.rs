@@ -56,6 +56,7 @@ impl Engine {
         self.client_by_id.insert(open.transport, key);
         self.client_by_ufrag.insert(open.local_ufrag, key);
         self.stats.set(Counter::Transports, self.clients.len() as u64);
+        self.begin_keeping(key);
         self.schedule(now, key);
         Ok(())
     }
@@ -68,6 +69,7 @@ impl Engine {
         self.clients[key].transport.restart_ice(now, restart);
         self.clients[key].ufrags.push(restart.local_ufrag.clone());
         self.client_by_ufrag.insert(restart.local_ufrag.clone(), key);
+        self.mark_stale(key);
         self.pump(now, key);
         Ok(())
     }
@@ -93,7 +95,8 @@ impl Engine {
             return Err(format!("track log {} is in use", taken.log));
         }
         let publication = Publication::new(publish, &self.arena, self.slot)?;
-        let place = self.publications.insert(Published { publication, client, has_moved: false });
+        let published = Published { publication, publish: publish.clone(), client, has_moved: false };
+        let place = self.publications.insert(published);
         self.publication_by_id.insert(publish.publication, place);
         for encoding in &publish.encodings {
             self.publication_by_log.insert(encoding.log, place);
@@ -101,6 +104,7 @@ impl Engine {
         self.clients[client].publications.push(place);
         self.clients[client].streams.add(publish);
         self.clients[client].handle_published(publish);
+        self.mark_stale(client);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
         // Subscribers may have been attached before the log was there.
         self.reconnect(now);
@@ -112,6 +116,7 @@ impl Engine {
         let client = self.publications[place].client;
         self.clients[client].publications.retain(|known| *known != place);
         self.clients[client].streams.remove(publication);
+        self.mark_stale(client);
         self.remove_publication(place);
         Ok(())
     }
@@ -133,7 +138,15 @@ impl Engine {
         if subscribe.cname.len() > MAX_CNAME {
             return Err(format!("the cname has {} bytes, more than {MAX_CNAME}", subscribe.cname.len()));
         }
-        let key = self.subscriptions.insert(Subscribed { subscription: Subscription::new(subscribe), client });
+        let key = self.subscriptions.insert(Subscribed {
+            subscription: Subscription::new(subscribe),
+            subscribe: subscribe.clone(),
+            attach: None,
+            place: None,
+            client,
+        });
+        self.begin_keeping_subscription(key);
+        self.mark_stale(client);
         self.subscription_by_id.insert(subscribe.subscription, key);
         self.clients[client].subscriptions.push(key);
         self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
@@ -145,6 +158,8 @@ impl Engine {
         check_logs(&mut attach.logs.clone(), self.arena.logs())?;
         self.stop_reading(key);
         self.subscriptions[key].subscription.attach(attach);
+        self.subscriptions[key].attach = Some(attach.clone());
+        self.mark_stale(self.subscriptions[key].client);
         for log in &attach.logs {
             self.read_log(now, *log, attach.publication, key);
         }
@@ -154,7 +169,7 @@ impl Engine {
         Ok(())
     }
 
-    fn read_log(&mut self, now: Time, log: u32, publication: u64, key: usize) {
+    pub(super) fn read_log(&mut self, now: Time, log: u32, publication: u64, key: usize) {
         if self.readings.get(&log).is_some_and(|reading| reading.feed.publication() != publication) {
             // The log lives again for another publication: who still waits on the old one has nothing to wait for.
             for stale in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
@@ -178,6 +193,8 @@ impl Engine {
         let key = self.subscription_key(subscription)?;
         self.stop_reading(key);
         self.subscriptions[key].subscription.detach();
+        self.subscriptions[key].attach = None;
+        self.mark_stale(self.subscriptions[key].client);
         Ok(())
     }
 
@@ -186,6 +203,7 @@ impl Engine {
         let client = self.subscriptions[key].client;
         self.send_rtcp(client, |engine, writer| engine.write_bye(key, writer));
         self.clients[client].subscriptions.retain(|known| *known != key);
+        self.mark_stale(client);
         self.remove_subscription(key);
         Ok(())
     }
@@ -250,7 +268,15 @@ impl Engine {
         if keep.record.len() > KEPT_BYTES {
             return Err(format!("the record has {} bytes, and {KEPT_BYTES} are kept", keep.record.len()));
         }
-        self.clients[key].kept = keep.record.into_vec();
+        let before = std::mem::replace(&mut self.clients[key].kept, keep.record.into_vec());
+        if self.clients[key].record.is_none() {
+            return Err("the slot has no session record left".to_owned());
+        }
+        if !self.keep_client(key) {
+            self.clients[key].kept = before;
+            self.mark_stale(key);
+            return Err(format!("the session record has room for {} bytes", self.arena.parameters().session_bytes));
+        }
         Ok(())
     }
 

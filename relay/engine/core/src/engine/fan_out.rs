@@ -21,6 +21,7 @@ const RECONNECT: Span = Span::from_millis(10);
 impl Engine {
     /// Fans out what became ready. True when the outbox filled up first: send it, then call again.
     pub fn flush(&mut self, now: Time) -> bool {
+        self.keep();
         self.announce_moved();
         if !self.settle_owing(now) {
             return true;

@@ -67,9 +67,13 @@ impl Engine {
         if self.clients[key].transport.would_start_handshake() && self.handshakes >= self.max_handshakes {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
+        let selected = self.clients[key].transport.path();
         let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
         self.pump(now, key);
         if self.clients.contains(key) {
+            if self.clients[key].transport.path() != selected {
+                self.mark_stale(key);
+            }
             self.schedule(now, key);
         }
         handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
@@ -168,7 +172,11 @@ impl Engine {
             client.arrivals.record(now, u16::from_be_bytes([high, low]));
         }
         client.media_ssrc = header.ssrc;
+        let learnt = client.streams.learnt();
         let stream = client.streams.resolve(&header, packet)?;
+        if client.streams.learnt() != learnt {
+            self.mark_stale(key);
+        }
         let place = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
         self.stats.add(Counter::PacketsReceived, 1);
         let published = &mut self.publications[place];

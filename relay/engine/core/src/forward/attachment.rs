@@ -25,15 +25,17 @@ const MAX_PAST: usize = 2;
 pub struct Source {
     pub log: u32,
     pub rank: usize,
-    ssrc: u32,
+    pub(super) ssrc: u32,
     /// The arrival after the newest that was looked at. Replays and batches may overlap, and no packet may go twice: it
     /// would be sealed twice under one SRTP index.
-    next_position: u64,
+    pub(super) next_position: u64,
     pub numbering: Numbering,
     /// outgoing timestamp = source timestamp + this, wrapping.
     pub timestamp_shift: u32,
     pub shifts: Shifts,
     pub since_us: u64,
+    /// Outgoing indexes below this may have been used by a predecessor: they are repaired, never given out.
+    pub(super) floor: u64,
 }
 
 impl Source {
@@ -53,6 +55,7 @@ impl Source {
             timestamp_shift,
             shifts,
             since_us: packet.meta.arrived_us,
+            floor: 0,
         }
     }
 
@@ -66,6 +69,9 @@ impl Source {
             return Err(Drop::RtpPadding);
         }
         let index = self.numbering.place(packet.meta.index).ok_or(Drop::RtpTooOld)?;
+        if index < self.floor {
+            return Err(Drop::RtpDuplicate);
+        }
         Ok((index, packet.header.timestamp.wrapping_add(self.timestamp_shift)))
     }
 

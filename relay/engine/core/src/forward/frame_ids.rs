@@ -23,6 +23,22 @@ pub struct FrameIds {
 }
 
 impl FrameIds {
+    /// `present 1 | frame 16 | vp8 32`, from bit 48 down.
+    pub fn pack(&self) -> u64 {
+        self.frame.map_or(0, |frame| 1 << 48 | u64::from(frame) << 32) | u64::from(self.vp8.pack())
+    }
+
+    /// What `pack` made, for a source whose shifts are known elsewhere.
+    pub fn unpack(packed: u64) -> FrameIds {
+        let frame = (packed >> 48 & 1 == 1).then_some((packed >> 32) as u16);
+        FrameIds { vp8: vp8::Rewriter::unpack(packed as u32), frame }
+    }
+
+    /// The source that is followed has these shifts.
+    pub fn follow(&mut self, shifts: Shifts) {
+        self.vp8.follow(shifts.vp8);
+    }
+
     /// The shifts for a source that begins with this payload and dependency descriptor: it goes on one after the newest.
     pub fn begin(&mut self, codec: CodecName, payload: &[u8], descriptor: Option<&[u8]>) -> Shifts {
         let vp8 = if codec == CodecName::Vp8 { self.vp8.switch(payload) } else { vp8::Offsets::default() };
@@ -45,6 +61,16 @@ impl FrameIds {
 }
 
 impl Shifts {
+    /// `frame 16 | tl0 8 | picture id 16`, from bit 40 down.
+    pub fn pack(&self) -> u64 {
+        u64::from(self.vp8.picture_id) | u64::from(self.vp8.tl0) << 16 | u64::from(self.frame) << 24
+    }
+
+    pub fn unpack(packed: u64) -> Shifts {
+        let vp8 = vp8::Offsets { picture_id: packed as u16, tl0: (packed >> 16) as u8 };
+        Shifts { vp8, frame: (packed >> 24) as u16 }
+    }
+
     /// Rewrites the frame number of a dependency descriptor.
     pub fn rewrite_descriptor(&self, descriptor: &mut [u8]) {
         if let Some([_, high, low]) = descriptor.first_chunk_mut::<3>() {
@@ -72,6 +98,20 @@ mod tests {
         let mut descriptor = [0xc0, 0x12, 0x35, 7];
         shifts.rewrite_descriptor(&mut descriptor);
         assert_eq!(descriptor, [0xc0, 0, 1, 7]);
+    }
+
+    #[test]
+    fn numbers_and_shifts_survive_packing() {
+        let picture = [0x90, 0xe0, 0x80 | 0x12, 0x34, 7, 0x20, 0xaa];
+        let mut ids = FrameIds::default();
+        assert_eq!(FrameIds::unpack(ids.pack()).pack(), ids.pack());
+        ids.rewrite_vp8(&mut picture.clone());
+        ids.handle_descriptor(&[0xc0, 0xff, 0xfe], Shifts::default());
+        let mut again = FrameIds::unpack(ids.pack());
+        let shifts = again.begin(CodecName::Vp8, &[0x90, 0xe0, 0x80, 5, 9, 0x20, 0xaa], Some(&[0, 0, 1]));
+        assert_eq!(shifts, ids.begin(CodecName::Vp8, &[0x90, 0xe0, 0x80, 5, 9, 0x20, 0xaa], Some(&[0, 0, 1])));
+        assert_ne!(shifts, Shifts::default());
+        assert_eq!(Shifts::unpack(shifts.pack()), shifts);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! the feedback.
 
 use millrace_arena::{
-    AppendError, Arena, DISCARDABLE, EntryMeta, KEY_FRAME_START, LogWriter, MARKER, MAX_PACKET, RECOVERED, SenderReport,
+    AppendError, Arena, DISCARDABLE, EntryMeta, KEY_FRAME_START, LogReader, LogWriter, MARKER, MAX_PACKET, RECOVERED,
+    SenderReport,
 };
 
 use crate::codec;
@@ -22,6 +23,8 @@ use super::nack::{Arrival, Missing};
 const AUDIO_LOG_PACKETS: u32 = 256;
 /// Indexes left free before the first packet of an SSRC that replaces another, for packets that it overtook.
 const RESTART_ROOM: u64 = 64;
+/// Arrivals that a successor looks at for the newest packet of all: more than are reordered.
+const LOOK_BACK: u64 = 64;
 /// For so long after a change of SSRC, packets of the old one are stragglers and not a change back.
 const STRAGGLING: Span = Span::from_secs(2);
 
@@ -72,7 +75,47 @@ impl Incoming {
         let capacity = if kind == MediaKind::Audio { whole.min(AUDIO_LOG_PACKETS) } else { whole };
         let writer = LogWriter::open(arena, encoding.log, publication, slot, capacity)
             .map_err(|error| format!("track log {}: {error:?}", encoding.log))?;
-        Ok(Incoming {
+        Ok(Incoming::new(writer, (kind, codec, nack), encoding))
+    }
+
+    /// Goes on where a predecessor that died left the log: under the same SSRC and numbers, so that what is missing since
+    /// is asked for. Its statistics begin again. `None` when the log is not this publication's any more.
+    pub fn resume(
+        arena: &Arena,
+        (publication, slot): (u64, u8),
+        track: (MediaKind, Codec, bool),
+        encoding: &Encoding,
+    ) -> Option<Incoming> {
+        let writer = LogWriter::resume(arena, encoding.log, publication, slot)?;
+        let mut incoming = Incoming::new(writer, track, encoding);
+        let reader = LogReader::open(arena, encoding.log, publication)?;
+        incoming.catch_up(&reader);
+        // Its readers may not have been told of its last packets.
+        incoming.moved = true;
+        Some(incoming)
+    }
+
+    /// Everything but what the log itself says is in the log's packets, which are whole.
+    fn catch_up(&mut self, reader: &LogReader) {
+        let mut packet = vec![0; MAX_PACKET];
+        let mut header_at = |index| {
+            let meta = reader.read(index, &mut packet).ok()?;
+            Header::parse(&packet[..usize::from(meta.len)]).ok()
+        };
+        let head = reader.head();
+        let arrivals = (head.saturating_sub(LOOK_BACK)..head).filter_map(|position| reader.arrival(position));
+        let newest = arrivals.filter_map(|index| Some((index, header_at(index)?))).max_by_key(|(index, _)| *index);
+        if let Some((index, header)) = newest {
+            self.ssrc = Some(header.ssrc);
+            self.base = index.wrapping_sub(self.unwrapper.index(header.sequence));
+            self.missing.restart(index);
+        }
+        let key_frame = reader.key_frame().and_then(|key_frame| header_at(key_frame.index));
+        self.key_frame_timestamp = key_frame.map(|header| header.timestamp);
+    }
+
+    fn new(writer: LogWriter, (kind, codec, nack): (MediaKind, Codec, bool), encoding: &Encoding) -> Incoming {
+        Incoming {
             log: encoding.log,
             codec,
             kind,
@@ -90,7 +133,7 @@ impl Incoming {
             said_bye: false,
             counts: Counts::default(),
             restored: vec![0; MAX_PACKET].into_boxed_slice(),
-        })
+        }
     }
 
     /// The SSRC that feedback is about; `None` before the first packet.

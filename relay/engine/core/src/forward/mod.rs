@@ -3,6 +3,7 @@
 //! then `feed.rs` and `subscription.rs`.
 
 pub mod attachment;
+pub mod continuity;
 pub mod feed;
 pub mod frame_ids;
 pub mod incoming;

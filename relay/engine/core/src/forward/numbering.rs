@@ -37,6 +37,21 @@ impl Numbering {
         Numbering { pieces, highest: first }
     }
 
+    /// Goes on with the last piece of a predecessor's, which would have given out `next`. `None` when these do not belong
+    /// together. Packets from before that piece have no number any more.
+    pub fn resume(from: u64, shift: u64, next: u64) -> Option<Numbering> {
+        let highest = next.wrapping_sub(1).wrapping_sub(shift);
+        let mut pieces = VecDeque::with_capacity(MAX_PIECES);
+        pieces.push_back(Piece { from, shift });
+        // A packet that is left out ends its piece: then the highest lies just before the next one.
+        (highest < u64::MAX && from <= highest + 1).then_some(Numbering { pieces, highest })
+    }
+
+    /// The first source index of the newest piece, and what is added to it.
+    pub fn last_piece(&self) -> (u64, u64) {
+        self.pieces.back().map_or((0, 0), |piece| (piece.from, piece.shift))
+    }
+
     /// The highest source index seen.
     pub fn highest(&self) -> u64 {
         self.highest
@@ -136,6 +151,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_resumed_goes_on_with_the_same_numbers(steps in prop::collection::vec((1u64..4, any::<bool>()), 0..60)) {
+            let mut numbering = Numbering::new(70_000, 7);
+            for (step, padding) in steps {
+                let index = numbering.highest() + step;
+                if padding {
+                    prop_assert!(numbering.skip(index));
+                } else {
+                    prop_assert!(numbering.place(index).is_some());
+                }
+                let (from, shift) = numbering.last_piece();
+                let mut resumed = Numbering::resume(from, shift, numbering.highest_outgoing() + 1).unwrap();
+                prop_assert_eq!(resumed.highest(), numbering.highest());
+                let mut original = numbering.clone();
+                prop_assert_eq!(resumed.place(index + 1), original.place(index + 1));
+                let last = original.highest_outgoing();
+                let of_last_piece = last - (index + 1 - from).min(last);
+                for outgoing in of_last_piece..=last {
+                    prop_assert_eq!(resumed.source(outgoing), original.source(outgoing));
+                }
+            }
+        }
+
         #[test]
         fn outgoing_order_is_source_order_whatever_the_arrival_order(
             first in 65_536u64..70_000,

@@ -2,7 +2,7 @@
 //! (reports, NACK, PLI) comes out. Must never know who watches: viewers are an interest bit and a wish for key frames. Read
 //! `incoming.rs` next for a packet's way, `nack.rs` and `key_frames.rs` for what is asked.
 
-use millrace_arena::Arena;
+use millrace_arena::{Arena, LogWriter};
 
 use crate::command::{MediaKind, Publish};
 use crate::drop::Drop;
@@ -48,7 +48,31 @@ impl Publication {
         let track = (publish.kind, publish.codec, publish.nack);
         let open = |encoding| Incoming::open(arena, (publish.publication, slot), track, encoding);
         let encodings = publish.encodings.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Publication {
+        Ok(Publication::with(publish, encodings))
+    }
+
+    /// Goes on where a predecessor that died left the track logs. `None` when they are not this publication's any more.
+    pub fn resume(now: Time, publish: &Publish, arena: &Arena, slot: u8) -> Option<Publication> {
+        let track = (publish.kind, publish.codec, publish.nack);
+        let resume = |encoding| Incoming::resume(arena, (publish.publication, slot), track, encoding);
+        let Some(encodings) = publish.encodings.iter().map(resume).collect::<Option<_>>() else {
+            Publication::give_up(publish, arena, slot);
+            return None;
+        };
+        let mut publication = Publication::with(publish, encodings);
+        // A FIR under a number that was used already is no new request (RFC 5104 section 4.3.1.2).
+        publication.fir_command = (now.0 >> 18) as u8;
+        Some(publication)
+    }
+
+    /// Closes the track logs that a predecessor left, for their readers to know.
+    pub fn give_up(publish: &Publish, arena: &Arena, slot: u8) {
+        let logs = publish.encodings.iter().map(|encoding| encoding.log);
+        logs.filter_map(|log| LogWriter::resume(arena, log, publish.publication, slot)).for_each(LogWriter::close);
+    }
+
+    fn with(publish: &Publish, encodings: Vec<Incoming>) -> Publication {
+        Publication {
             id: publish.publication,
             transport: publish.transport,
             kind: publish.kind,
@@ -61,7 +85,7 @@ impl Publication {
             nacks_sent: 0,
             started: false,
             ended: false,
-        })
+        }
     }
 
     pub fn id(&self) -> u64 {

@@ -4,12 +4,14 @@
 //! An SSRC is known from the offer, or learnt from its first packet: by the mid and rid extensions, or by a payload type
 //! that only one publication has. A later SSRC of the same encoding replaces the older learnt one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::{Codec, ExtensionKind, Publish};
 use crate::drop::Drop;
 use crate::rtp::{Header, extensions};
 
 /// Where a packet belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     pub publication: u64,
     /// Index into the publication's encodings.
@@ -35,13 +37,14 @@ struct Track {
 pub struct Streams {
     tracks: Vec<Track>,
     known: Vec<(u32, Stream)>,
+    learnt: u64,
     limit: usize,
 }
 
 impl Streams {
     /// Takes `limit` SSRCs at the most.
     pub fn new(limit: usize) -> Streams {
-        Streams { tracks: Vec::new(), known: Vec::new(), limit }
+        Streams { tracks: Vec::new(), known: Vec::new(), learnt: 0, limit }
     }
 
     /// Takes up a publication and the SSRCs that its offer named.
@@ -64,6 +67,23 @@ impl Streams {
                 }
             }
         }
+    }
+
+    /// All SSRCs that are known.
+    pub fn known(&self) -> &[(u32, Stream)] {
+        &self.known
+    }
+
+    /// How often an SSRC was learnt: when this has moved, `known` has changed.
+    pub fn learnt(&self) -> u64 {
+        self.learnt
+    }
+
+    /// Goes on with the SSRCs that a predecessor knew, of the publications that were added. Clients stop naming their
+    /// streams in header extensions after the first packets.
+    pub fn restore(&mut self, known: Vec<(u32, Stream)>) {
+        let is_added = |stream: &Stream| self.tracks.iter().any(|track| track.publication == stream.publication);
+        self.known = known.into_iter().filter(|(_, stream)| is_added(stream)).take(self.limit).collect();
     }
 
     /// Forgets a publication and its SSRCs.
@@ -96,6 +116,7 @@ impl Streams {
             return Err(Drop::TooManyStreams);
         }
         self.known.push((header.ssrc, stream));
+        self.learnt += 1;
         Ok(stream)
     }
 

@@ -21,6 +21,7 @@ use crate::rtp::{Fields, sequence};
 use crate::time::{Span, Time};
 
 use super::attachment::{Attachment, Source, Step};
+use super::continuity::Words;
 use super::feed::{Feed, LoggedPacket, Scratch};
 use super::frame_ids::FrameIds;
 use super::repairs::Repairs;
@@ -84,6 +85,8 @@ pub struct Subscription {
     repairs: Repairs,
     reports: Reports,
     counts: Counts,
+    /// Where a successor finds what changes with every packet.
+    words: Option<Words>,
 }
 
 /// What was sent so far.
@@ -122,7 +125,40 @@ impl Subscription {
             repairs: Repairs::default(),
             reports: Reports::default(),
             counts: Counts::default(),
+            words: None,
         }
+    }
+
+    /// Keeps what changes with every packet in these words, for a successor. To be called before the first packet.
+    pub fn keep_in(&mut self, words: Words) {
+        words.begin(self.next_index, self.next_rtx_index);
+        self.words = Some(words);
+    }
+
+    /// Goes on where a predecessor that died left this stream; with the same numbers if its source can be told, else after
+    /// the last index that was used, from the next key frame on. `next_replay` then says what came meanwhile.
+    pub fn resume(now: Time, subscribe: &Subscribe, attach: Option<&Attach>, words: Words) -> Subscription {
+        let mut subscription = Subscription::new(subscribe);
+        subscription.next_index = words.next_index();
+        subscription.next_rtx_index = words.next_rtx_index();
+        subscription.timeline = Timeline::resume(subscription.timeline.first(), words.newest(now));
+        subscription.frame_ids = words.frame_ids();
+        if let Some(attach) = attach {
+            subscription.attach(attach);
+            let source = words.source(attach.publication);
+            if let Some(source) = source.filter(|source| attach.logs.get(source.rank) == Some(&source.log)) {
+                subscription.frame_ids.follow(source.shifts);
+                subscription.replay = Some(Replay { log: source.log, position: source.next_position });
+                subscription.reports.handle_source(now);
+                if let Some(attachment) = &mut subscription.attachment {
+                    attachment.source = Some(source);
+                }
+            } else {
+                words.put_has_source(false);
+            }
+        }
+        subscription.words = Some(words);
+        subscription
     }
 
     pub fn id(&self) -> u64 {
@@ -173,6 +209,9 @@ impl Subscription {
         if let Some(attachment) = self.attachment.take() {
             self.next_index = attachment.next_index().unwrap_or(self.next_index);
         }
+        if let Some(words) = &self.words {
+            words.put_has_source(false);
+        }
         self.replay = None;
         self.repairs.clear();
         self.reports.stop();
@@ -181,17 +220,15 @@ impl Subscription {
     /// Looks at the feeds of a publication just attached: a video starts at its last key frame when that is young and whole.
     /// The caller then carries `next_replay` out before it reads those feeds further.
     pub fn join<'a>(&mut self, now: Time, scratch: &mut Scratch, feeds: impl Fn(u32) -> Option<&'a Feed>) {
-        // Who follows already has all that a replay would bring.
-        let Some(attachment) = self.attachment.as_mut().filter(|attachment| attachment.source.is_none()) else {
-            return;
-        };
+        let Some(attachment) = self.attachment.as_mut() else { return };
         for rank in 0..attachment.layers.logs().len() {
             let Some(feed) = feeds(attachment.layers.logs()[rank]) else { continue };
             if let Some(at) = feed.last_arrival(scratch) {
                 attachment.layers.handle_seen(rank, at);
             }
         }
-        if self.kind == MediaKind::Video {
+        // Who follows already has all that a replay would bring.
+        if self.kind == MediaKind::Video && attachment.source.is_none() {
             let joins = attachment.layers.logs().iter().enumerate().rev();
             let mut joins = joins.filter(|(rank, _)| attachment.layers.is_alive(*rank));
             self.replay =
@@ -212,7 +249,8 @@ impl Subscription {
     /// Whether this packet is sent, and under which numbers.
     pub fn select(&mut self, packet: &LoggedPacket<'_>) -> Result<Selected, Drop> {
         let attachment = self.attachment.as_mut().ok_or(Drop::LayerNotSelected)?;
-        if let Step::Begin(rank) = attachment.step(self.kind, packet)? {
+        let step = attachment.step(self.kind, packet)?;
+        if let Step::Begin(rank) = step {
             let outgoing = attachment.next_index().unwrap_or(self.next_index);
             let (timestamp, rate) = (packet.header.timestamp, attachment.codec.clock_rate);
             let timestamp_shift = self.timeline.begin(timestamp, packet.meta.arrived_us, rate);
@@ -222,8 +260,18 @@ impl Subscription {
             self.reports.handle_source(packet.arrived_at());
         }
         let source = attachment.source.as_mut().ok_or(Drop::AwaitsKeyFrame)?;
-        let (index, timestamp) = source.place(packet)?;
-        self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
+        let placed = source.place(packet);
+        if let Ok((_, timestamp)) = placed {
+            self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
+        }
+        // Before the packet can leave: a successor never gives its index to another.
+        if let Some(words) = &self.words {
+            match step {
+                Step::Begin(_) => words.put_source(source, attachment.publication, &self.timeline),
+                Step::Continue => words.put_place(source, &self.timeline),
+            }
+        }
+        let (index, timestamp) = placed?;
         if packet.has(KEY_FRAME_START) {
             attachment.refresh = false;
         }
@@ -253,6 +301,9 @@ impl Subscription {
         }
         if let Some(descriptor) = attachment.extensions.descriptor(packet) {
             self.frame_ids.handle_descriptor(descriptor, shifts);
+        }
+        if let Some(words) = &self.words {
+            words.put_frame_ids(self.frame_ids);
         }
         self.counts.packets += 1;
         self.counts.octets += (written.len - written.payload_offset) as u64;
@@ -326,6 +377,9 @@ impl Subscription {
             source.shifts.vp8.apply(&mut out[written.payload_offset..written.len]);
         }
         self.next_rtx_index += u64::from(rtx.is_some());
+        if let Some(words) = &self.words {
+            words.put_next_rtx_index(self.next_rtx_index);
+        }
         self.repairs.spend(written.len);
         self.counts.retransmitted += 1;
         self.counts.bytes += written.len as u64;

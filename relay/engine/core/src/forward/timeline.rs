@@ -27,6 +27,16 @@ impl Timeline {
         Timeline { newest: None, first }
     }
 
+    /// Goes on after a predecessor's `newest`, if it had one.
+    pub fn resume(first: u32, newest: Option<(u32, u64)>) -> Timeline {
+        Timeline { newest, first }
+    }
+
+    /// The timestamp that the stream begins with.
+    pub fn first(&self) -> u32 {
+        self.first
+    }
+
     /// The offset (outgoing = source + offset, wrapping) for a source that begins with a packet of this timestamp, which
     /// arrived at `arrived_us`.
     pub fn begin(&self, timestamp: u32, arrived_us: u64, clock_rate: u32) -> u32 {

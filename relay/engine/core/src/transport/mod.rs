@@ -28,6 +28,8 @@ mod vectors;
 
 use std::collections::VecDeque;
 
+use millrace_arena::SessionWords;
+
 use self::dtls::{Dtls, Fingerprints, Progress};
 use self::ice::Ice;
 use self::srtp::Srtp;
@@ -38,7 +40,7 @@ use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
 pub use self::dtls_contexts::DtlsContexts;
-pub use self::srtp::{Keying, SEAL_ROOM, SrtpState};
+pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
 pub use self::srtp_keys::{MasterKey, Profile};
 pub use self::srtp_replay::StreamState;
 pub use self::state::TransportState;
@@ -119,6 +121,8 @@ pub struct Transport {
     /// When the present phase ends badly.
     phase_due: Option<Time>,
     events: VecDeque<TransportEvent>,
+    /// Where a successor finds what changes with every packet.
+    words: Option<SessionWords>,
 }
 
 impl Transport {
@@ -146,7 +150,16 @@ impl Transport {
             handshake_began_at: None,
             phase_due: Some(now + limits.ice_timeout),
             events: VecDeque::new(),
+            words: None,
         })
+    }
+
+    /// Keeps what changes with every packet in the first `SRTP_WORDS` of these words, from the keys on.
+    pub fn keep_in(&mut self, words: SessionWords) {
+        if let Some(srtp) = &mut self.srtp {
+            srtp.keep_in(&words);
+        }
+        self.words = Some(words);
     }
 
     pub fn id(&self) -> u64 {
@@ -305,6 +318,9 @@ impl Transport {
             Progress::Established(established) => {
                 let profile = established.keying.profile;
                 self.srtp = Srtp::new(established.keying, self.limits.max_streams);
+                if let (Some(srtp), Some(words)) = (&mut self.srtp, &self.words) {
+                    srtp.keep_in(words);
+                }
                 self.ice.select_unless_nominated(now, path);
                 self.enter(Phase::Connected, self.expects_media.then(|| now + self.limits.media_timeout));
                 let handshake = self.handshake_began_at.map_or(Span::default(), |began_at| now.since(began_at));

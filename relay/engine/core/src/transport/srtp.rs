@@ -1,11 +1,12 @@
 //! SRTP and SRTCP of one transport: finds a packet's header and index, refuses replays, opens and seals in place. Owns
 //! the keys and the receiving state; must never know what a stream carries or where a packet goes. Read `mod.rs` next.
 
+use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
 
 use super::srtp_cipher::{Cipher, Forged, GCM_TAG, RTCP_CLEAR, WORD};
 use super::srtp_keys::{MasterKey, Profile};
-use super::srtp_replay::{Refused, StreamState, Streams};
+use super::srtp_replay::{KEPT_WORDS, Refused, StreamState, Streams};
 use crate::drop::Drop;
 
 /// Room that sealing needs behind the packet, whatever the profile.
@@ -16,9 +17,12 @@ const RTP_HEADER: usize = 12;
 const RTP_INDEXES: u64 = 1 << 48;
 /// RFC 3711 section 3.4.
 const RTCP_INDEXES: u32 = 1 << 31;
-/// How far a successor skips ahead of the written-down SRTCP index, so that what its predecessor sent after writing it
-/// is not sent again under the same index. More than a transport's RTCP in a minute; 2^31 is years away.
-const RTCP_SKIP: u32 = 1 << 14;
+/// Where the words of a session hold the next SRTCP index, and the receiving state of RTP and of RTCP.
+const RTCP_INDEX_WORD: usize = 0;
+const RTP_STREAMS_WORDS: usize = 8;
+const RTCP_STREAMS_WORDS: usize = RTP_STREAMS_WORDS + KEPT_WORDS;
+/// Words that are not SRTP's begin here.
+pub const SRTP_WORDS: usize = RTCP_STREAMS_WORDS + KEPT_WORDS;
 
 /// Both directions' keys as the handshake gave them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,16 @@ pub struct Srtp {
     rtcp_index: u32,
     rtp_streams: Streams,
     rtcp_streams: Streams,
+    words: Option<SessionWords>,
+}
+
+impl SrtpState {
+    /// Takes over what changes with every packet from where a predecessor kept it.
+    pub fn update(&mut self, words: &SessionWords) {
+        self.rtcp_index = u32::try_from(words.get(RTCP_INDEX_WORD)).unwrap_or(RTCP_INDEXES);
+        self.rtp_streams = StreamState::read(words, RTP_STREAMS_WORDS);
+        self.rtcp_streams = StreamState::read(words, RTCP_STREAMS_WORDS);
+    }
 }
 
 impl Srtp {
@@ -61,7 +75,16 @@ impl Srtp {
             rtcp_index: 0,
             rtp_streams: Streams::new(max_streams),
             rtcp_streams: Streams::new(max_streams),
+            words: None,
         })
+    }
+
+    /// Keeps what changes with every packet in these words, for a successor.
+    pub fn keep_in(&mut self, words: &SessionWords) {
+        words.put(RTCP_INDEX_WORD, self.rtcp_index.into());
+        self.rtp_streams.keep_in(words.clone(), RTP_STREAMS_WORDS);
+        self.rtcp_streams.keep_in(words.clone(), RTCP_STREAMS_WORDS);
+        self.words = Some(words.clone());
     }
 
     pub fn profile(&self) -> Profile {
@@ -120,6 +143,10 @@ impl Srtp {
             return Err(Drop::SrtpMalformed);
         }
         let ssrc = read_u32(&packet[4..8]);
+        if let Some(words) = &self.words {
+            // Before the packet can leave: a successor never seals another one under this index.
+            words.put(RTCP_INDEX_WORD, u64::from(self.rtcp_index) + 1);
+        }
         self.local.seal_rtcp(ssrc, self.rtcp_index, packet);
         self.rtcp_index += 1;
         Ok(total)
@@ -137,7 +164,7 @@ impl Srtp {
     /// A successor of the one that was exported. `None` when the keys are not the profile's.
     pub fn import(state: &SrtpState, max_streams: usize) -> Option<Srtp> {
         let mut srtp = Srtp::new(state.keying.clone(), max_streams)?;
-        srtp.rtcp_index = state.rtcp_index.saturating_add(RTCP_SKIP);
+        srtp.rtcp_index = state.rtcp_index;
         srtp.rtp_streams = Streams::import(&state.rtp_streams, max_streams);
         srtp.rtcp_streams = Streams::import(&state.rtcp_streams, max_streams);
         Some(srtp)

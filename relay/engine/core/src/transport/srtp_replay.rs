@@ -1,6 +1,7 @@
 //! What has been received already: the index of each packet and a window of recent ones, for each SSRC. Must never see
 //! a key; whoever calls `accept` has authenticated the packet. Read `srtp.rs` next.
 
+use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
 
 /// Indexes that the window reaches back from the highest. RFC 3711 section 3.3.2 wants 64 or more; retransmissions and
@@ -35,10 +36,21 @@ impl Window {
     }
 }
 
+/// Streams that have words; what others have received is not remembered by a successor, which then takes their rollover
+/// counters for zero. The configured bound is lower.
+const KEPT_STREAMS: usize = 64;
+/// Of one stream: the SSRC with `PRESENT`, the highest index, the 64 lowest bits of the window.
+const STREAM_WORDS: usize = 3;
+const PRESENT: u64 = 1 << 32;
+/// Words that `keep_in` needs.
+pub(super) const KEPT_WORDS: usize = KEPT_STREAMS * STREAM_WORDS;
+
 /// The receiving state of each SSRC, bounded.
 pub(super) struct Streams {
     windows: Vec<(u32, Window)>,
     max: usize,
+    /// Where a successor finds it, from which word on.
+    words: Option<(SessionWords, usize)>,
 }
 
 /// Why an index is not to be opened.
@@ -50,7 +62,7 @@ pub(super) enum Refused {
 
 impl Streams {
     pub fn new(max: usize) -> Streams {
-        Streams { windows: Vec::new(), max }
+        Streams { windows: Vec::new(), max, words: None }
     }
 
     /// The packet index of a 16-bit sequence number (RFC 3711 section 3.3.1 and appendix A): the one closest to the
@@ -73,10 +85,37 @@ impl Streams {
 
     /// Notes a packet that was admitted and has authenticated. Only here does an SSRC take up room.
     pub fn accept(&mut self, ssrc: u32, index: u64) {
-        match self.windows.iter_mut().find(|(known, _)| *known == ssrc) {
-            Some((_, window)) => window.mark(index),
-            None => self.windows.push((ssrc, Window { highest: index, seen: 1 })),
+        let place = match self.windows.iter_mut().enumerate().find(|(_, (known, _))| *known == ssrc) {
+            Some((place, (_, window))) => {
+                window.mark(index);
+                place
+            }
+            None => {
+                self.windows.push((ssrc, Window { highest: index, seen: 1 }));
+                self.windows.len() - 1
+            }
+        };
+        self.keep(place);
+    }
+
+    /// Has everything from now on, and what there is, in these words for a successor.
+    pub fn keep_in(&mut self, words: SessionWords, at: usize) {
+        for place in self.windows.len()..KEPT_STREAMS {
+            words.put(at + place * STREAM_WORDS, 0);
         }
+        self.words = Some((words, at));
+        (0..self.windows.len()).for_each(|place| self.keep(place));
+    }
+
+    fn keep(&self, place: usize) {
+        let Some((words, at)) = self.words.as_ref().filter(|_| place < KEPT_STREAMS) else { return };
+        let (ssrc, window) = self.windows[place];
+        let at = at + place * STREAM_WORDS;
+        // A death in between leaves an older window beside the new highest index: at most, one packet too many is refused
+        // or one too many opened, which the track log then knows.
+        words.put(at + 1, window.highest);
+        words.put(at + 2, window.seen as u64);
+        words.put(at, PRESENT | u64::from(ssrc));
     }
 
     fn find(&self, ssrc: u32) -> Option<&Window> {
@@ -97,7 +136,8 @@ impl Streams {
             highest: state.highest,
             seen: u128::from(state.seen[0]) << 64 | u128::from(state.seen[1]) | 1,
         };
-        Streams { windows: states.iter().take(max).map(|state| (state.ssrc, window(state))).collect(), max }
+        let windows = states.iter().take(max).map(|state| (state.ssrc, window(state))).collect();
+        Streams { windows, max, words: None }
     }
 }
 
@@ -109,6 +149,20 @@ pub struct StreamState {
     pub highest: u64,
     /// The window's upper and lower half.
     pub seen: [u64; 2],
+}
+
+impl StreamState {
+    /// What a predecessor kept in these words. Of its window only the lower half is: older packets count as seen.
+    pub(super) fn read(words: &SessionWords, at: usize) -> Vec<StreamState> {
+        let entry = |place: usize| at + place * STREAM_WORDS;
+        let present = (0..KEPT_STREAMS).map(entry).take_while(|at| words.get(*at) & PRESENT != 0);
+        let state = |at: usize| StreamState {
+            ssrc: words.get(at) as u32,
+            highest: words.get(at + 1),
+            seen: [u64::MAX, words.get(at + 2)],
+        };
+        present.map(state).collect()
+    }
 }
 
 #[cfg(test)]

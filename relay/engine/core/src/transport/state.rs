@@ -13,6 +13,8 @@ use crate::command::DtlsRole;
 use crate::outbox::{Path, SocketIndex};
 use crate::time::Time;
 
+/// What of a transport lasts. The counters in `srtp` are those of the moment of the export: before `import`, take the
+/// words that `Transport::keep_in` wrote, with `SrtpState::update`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportState {
     pub transport: u64,
@@ -69,6 +71,7 @@ impl Transport {
             handshake_began_at: None,
             phase_due: None,
             events,
+            words: None,
         })
     }
 }

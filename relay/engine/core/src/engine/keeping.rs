@@ -1,0 +1,170 @@
+//! What lasts of each client: one session record, written when something of it changes, and words for what changes with
+//! every packet. Owns the record's shape; must never be on a packet's way. Read `adoption.rs` next, which takes it up.
+
+use std::collections::BTreeSet;
+
+use millrace_arena::{Arena, SESSION_WORDS};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::{Counter, Engine};
+use crate::command::{Attach, Publish, Subscribe};
+use crate::forward::continuity::{WORDS, Words};
+use crate::forward::streams::Stream;
+use crate::transport::{SRTP_WORDS, TransportState};
+
+/// How often successors died while they took this session up. Between the words of SRTP.
+pub(super) const ATTEMPTS_WORD: usize = 1;
+/// Outgoing streams that have words. A client with more does not last.
+const STREAMS: usize = (SESSION_WORDS - SRTP_WORDS) / WORDS;
+
+/// A session record. Its layout is the arena's: who changes a field, here or in what it holds, raises `VERSION`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub transport: u64,
+    /// The control plane's own.
+    pub kept: ByteBuf,
+    /// `None` until the client is connected: a handshake does not survive its process.
+    pub lasting: Option<Lasting>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Lasting {
+    pub transport: TransportState,
+    pub publications: Vec<Publish>,
+    pub streams: Vec<(u32, Stream)>,
+    pub subscriptions: Vec<LastingSubscription>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LastingSubscription {
+    pub subscribe: Subscribe,
+    pub attach: Option<Attach>,
+    /// The number of its words.
+    pub place: u32,
+}
+
+/// Which of the slot's session records are free. The lowest goes first, so that few pages are ever touched.
+#[derive(Debug)]
+pub(super) struct Records {
+    slot: u8,
+    used: u32,
+    free: BTreeSet<u32>,
+}
+
+impl Records {
+    /// The first `used` were used before, and none of them is free yet.
+    pub fn new(slot: u8, used: u32) -> Records {
+        Records { slot, used, free: BTreeSet::new() }
+    }
+
+    /// A clear record; `None` when the slot has no more.
+    pub fn take(&mut self, arena: &Arena) -> Option<u32> {
+        let i = self.free.pop_first().or_else(|| {
+            let next = (self.used < arena.parameters().sessions_per_slot).then_some(self.used)?;
+            self.used += 1;
+            // Before the record is touched, or a successor would not look at it.
+            arena.slot(self.slot).set_sessions(self.used.into());
+            Some(next)
+        })?;
+        arena.session_words(self.slot, i).put(ATTEMPTS_WORD, 0);
+        Some(i)
+    }
+
+    pub fn give_back(&mut self, arena: &Arena, i: u32) {
+        arena.session(self.slot, i).clear();
+        self.free.insert(i);
+    }
+}
+
+impl Engine {
+    /// Brings the records of changed clients up to date. To be called before what was said to them is sent: a client that
+    /// believes in something has to find it again at a successor. `flush` does so, too.
+    pub fn keep(&mut self) {
+        while let Some(key) = self.stale.pop() {
+            if self.clients.get(key).is_some_and(|client| client.is_stale) {
+                self.keep_client(key);
+            }
+        }
+    }
+
+    pub(super) fn mark_stale(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        if !client.is_stale && client.record.is_some() {
+            client.is_stale = true;
+            self.stale.push(key);
+        }
+    }
+
+    /// Writes one client's record; false when it does not fit, and nobody will adopt the client.
+    pub(super) fn keep_client(&mut self, key: usize) -> bool {
+        let record = self.record_of(key);
+        let client = &mut self.clients[key];
+        client.is_stale = false;
+        let Some(i) = client.record else { return false };
+        let place = self.arena.session(self.slot, i);
+        // Plain data of our own: packing it does not fail.
+        let written = rmp_serde::to_vec(&record).is_ok_and(|packed| place.write(&packed));
+        if !written {
+            // What an older one says is not so any more.
+            place.clear();
+        }
+        written
+    }
+
+    fn record_of(&self, key: usize) -> Record {
+        let client = &self.clients[key];
+        let subscription = |key: &usize| {
+            let subscribed = &self.subscriptions[*key];
+            Some(LastingSubscription {
+                subscribe: subscribed.subscribe.clone(),
+                attach: subscribed.attach.clone(),
+                place: subscribed.place?,
+            })
+        };
+        let subscriptions: Option<Vec<_>> = client.subscriptions.iter().map(subscription).collect();
+        let lasting = client.transport.export().zip(subscriptions).map(|(transport, subscriptions)| Lasting {
+            transport,
+            publications: client.publications.iter().map(|key| self.publications[*key].publish.clone()).collect(),
+            streams: client.streams.known().to_vec(),
+            subscriptions,
+        });
+        Record { transport: client.transport.id(), kept: ByteBuf::from(client.kept.clone()), lasting }
+    }
+
+    /// Gives a new client its record, and its transport the words beside it.
+    pub(super) fn begin_keeping(&mut self, key: usize) {
+        let Some(i) = self.records.take(&self.arena) else { return };
+        let client = &mut self.clients[key];
+        client.record = Some(i);
+        client.transport.keep_in(self.arena.session_words(self.slot, i));
+        self.mark_stale(key);
+    }
+
+    /// Gives a new subscription its words.
+    pub(super) fn begin_keeping_subscription(&mut self, key: usize) {
+        let client = &self.clients[self.subscriptions[key].client];
+        let Some(i) = client.record else { return };
+        let is_taken = |place: u32| client.subscriptions.iter().any(|k| self.subscriptions[*k].place == Some(place));
+        let Some(place) = (0..STREAMS as u32).find(|place| !is_taken(*place)) else { return };
+        let words = self.words_of(i, place);
+        self.subscriptions[key].subscription.keep_in(words);
+        self.subscriptions[key].place = Some(place);
+    }
+
+    pub(super) fn words_of(&self, record: u32, place: u32) -> Words {
+        Words::new(self.arena.session_words(self.slot, record), SRTP_WORDS + place as usize * WORDS)
+    }
+
+    /// A client is gone: nobody is to take it up.
+    pub(super) fn end_keeping(&mut self, record: Option<u32>) {
+        if let Some(i) = record {
+            self.records.give_back(&self.arena, i);
+        }
+    }
+
+    pub(super) fn count_adoptions(&self, adopted: usize, lost: u32) {
+        self.stats.add(Counter::Adoptions, adopted as u64);
+        self.stats.add(Counter::AdoptionsLost, lost.into());
+    }
+}

@@ -1,0 +1,147 @@
+//! What of an outgoing stream its successor goes on with, in words that outlive the process. Owns their meaning and the
+//! order in which they are put; must never decide a number. Read `subscription.rs` next, which gives the numbers.
+//!
+//! ```text
+//! 0 next index    1 next RTX index    2 next arrival    3 shift and 4 first index of the numbering
+//! 5 newest timestamp and its arrival  6 newest frame ids   7 whether there is a source
+//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 taken up at   12 publication
+//! ```
+//! The first line changes with every packet, the second with every source. A death between any two of these leaves at the
+//! worst an index that was reserved and never used; never one that was used and looks free.
+
+use millrace_arena::SessionWords;
+
+use super::attachment::Source;
+use super::frame_ids::{FrameIds, Shifts};
+use super::numbering::Numbering;
+use super::timeline::Timeline;
+use crate::time::Time;
+
+/// Words of one stream: two cache lines.
+pub const WORDS: usize = 16;
+
+const NEXT_INDEX: usize = 0;
+const NEXT_RTX_INDEX: usize = 1;
+const NEXT_POSITION: usize = 2;
+const SHIFT: usize = 3;
+const FROM: usize = 4;
+const NEWEST: usize = 5;
+const FRAME_IDS: usize = 6;
+const HAS_SOURCE: usize = 7;
+const LOG: usize = 8;
+const SSRC: usize = 9;
+const SHIFTS: usize = 10;
+const SINCE: usize = 11;
+const PUBLICATION: usize = 12;
+
+/// `NEWEST` is `milliseconds 31 | present 1 | timestamp 32`: an arrival of up to 24 days ago is told from the clock.
+const NEWEST_PRESENT: u64 = 1 << 32;
+const MILLISECONDS: u64 = (1 << 31) - 1;
+
+/// One stream's words.
+#[derive(Clone, Debug)]
+pub struct Words {
+    words: SessionWords,
+    at: usize,
+}
+
+impl Words {
+    pub fn new(words: SessionWords, at: usize) -> Words {
+        Words { words, at }
+    }
+
+    /// Begins with a stream that has no source.
+    pub fn begin(&self, next_index: u64, next_rtx_index: u64) {
+        self.put_has_source(false);
+        self.put(NEWEST, 0);
+        self.put(FRAME_IDS, 0);
+        self.put(NEXT_INDEX, next_index);
+        self.put_next_rtx_index(next_rtx_index);
+    }
+
+    /// Reserves all RTX indexes below this one.
+    pub fn put_next_rtx_index(&self, next: u64) {
+        self.put(NEXT_RTX_INDEX, next);
+    }
+
+    pub fn put_frame_ids(&self, ids: FrameIds) {
+        self.put(FRAME_IDS, ids.pack());
+    }
+
+    /// Until the next `put_source` there is none.
+    pub fn put_has_source(&self, has_source: bool) {
+        self.put(HAS_SOURCE, has_source.into());
+    }
+
+    /// A source has just been taken up, for a packet that has not left.
+    pub fn put_source(&self, source: &Source, publication: u64, timeline: &Timeline) {
+        self.put_has_source(false);
+        self.put(LOG, u64::from(source.log) | (source.rank as u64) << 32);
+        self.put(SSRC, u64::from(source.ssrc) | u64::from(source.timestamp_shift) << 32);
+        self.put(SHIFTS, source.shifts.pack());
+        self.put(SINCE, source.since_us);
+        self.put(PUBLICATION, publication);
+        self.put_place(source, timeline);
+        self.put_has_source(true);
+    }
+
+    /// Another packet of the source was given its number, or left out.
+    pub fn put_place(&self, source: &Source, timeline: &Timeline) {
+        let (from, shift) = source.numbering.last_piece();
+        self.put(NEXT_INDEX, source.numbering.highest_outgoing() + 1);
+        self.put(SHIFT, shift);
+        self.put(FROM, from);
+        self.put(NEXT_POSITION, source.next_position);
+        if let Some((timestamp, arrived_us)) = timeline.newest() {
+            self.put(NEWEST, (arrived_us / 1_000 & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp));
+        }
+    }
+
+    pub fn next_index(&self) -> u64 {
+        self.get(NEXT_INDEX)
+    }
+
+    pub fn next_rtx_index(&self) -> u64 {
+        self.get(NEXT_RTX_INDEX)
+    }
+
+    pub fn frame_ids(&self) -> FrameIds {
+        FrameIds::unpack(self.get(FRAME_IDS))
+    }
+
+    /// The newest outgoing timestamp, and when its packet arrived, in microseconds.
+    pub fn newest(&self, now: Time) -> Option<(u32, u64)> {
+        let word = self.get(NEWEST);
+        let now_ms = now.0 / 1_000;
+        let ago_ms = now_ms.wrapping_sub(word >> 33) & MILLISECONDS;
+        (word & NEWEST_PRESENT != 0).then_some((word as u32, now_ms.saturating_sub(ago_ms) * 1_000))
+    }
+
+    /// The source, when it is of this publication and its words make sense. Nothing below the next index goes out of it
+    /// again: whether a packet left or was only about to is not known.
+    pub fn source(&self, publication: u64) -> Option<Source> {
+        if self.get(HAS_SOURCE) == 0 || self.get(PUBLICATION) != publication {
+            return None;
+        }
+        let (log, ssrc, next) = (self.get(LOG), self.get(SSRC), self.next_index());
+        Some(Source {
+            log: log as u32,
+            rank: (log >> 32) as usize,
+            ssrc: ssrc as u32,
+            next_position: self.get(NEXT_POSITION),
+            numbering: Numbering::resume(self.get(FROM), self.get(SHIFT), next)?,
+            timestamp_shift: (ssrc >> 32) as u32,
+            shifts: Shifts::unpack(self.get(SHIFTS)),
+            since_us: self.get(SINCE),
+            floor: next,
+        })
+    }
+
+    fn put(&self, word: usize, value: u64) {
+        self.words.put(self.at + word, value);
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        self.words.get(self.at + word)
+    }
+}
