@@ -93,7 +93,7 @@ impl Words {
         self.put(FROM, from);
         self.put(NEXT_POSITION, source.next_position);
         if let Some((timestamp, arrived_us)) = timeline.newest() {
-            self.put(NEWEST, (arrived_us / 1_000 & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp));
+            self.put(NEWEST, ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp));
         }
     }
 

@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use millrace_arena::{Arena, Parameters};
@@ -104,6 +104,19 @@ enum Flight {
     Down(SocketAddr, Vec<u8>),
 }
 
+/// Packets by who got them, SSRC and sequence number or SRTCP index, and whether they are RTCP.
+pub type Sealed = HashMap<(SocketAddr, u32, u32, bool), Vec<u8>>;
+
+/// When an engine dies.
+#[derive(Clone, Copy, Debug)]
+pub enum Fuse {
+    /// After so many more datagrams came in, before what they brought is fanned out.
+    Received(u64),
+    /// After so many more datagrams left, with others in its outbox.
+    Sent(u64),
+}
+
+#[derive(Clone)]
 pub struct Limits {
     pub max_transports: u32,
     pub max_handshakes: u32,
@@ -153,6 +166,13 @@ pub struct World {
     pub recorded: Vec<Vec<u8>>,
     /// Slots whose doorbell rang.
     rung: u64,
+    configs: Vec<EngineConfig>,
+    /// Slots without a living engine, one bit each; and what waits in their sockets.
+    pub dead: u64,
+    waiting: Vec<(usize, SocketAddr, Vec<u8>)>,
+    pub fuse: Option<(usize, Fuse)>,
+    /// Every packet that left; kept when it is there.
+    pub sealed: Option<Sealed>,
     identity: Identity,
     peer_identity: Identity,
     next_id: u64,
@@ -175,29 +195,31 @@ impl World {
             logs_per_slot: 8,
             log_packets: 1024,
             handover_packets: 64,
+            sessions_per_slot: 64,
+            session_bytes: 8_192,
             ..Parameters::SMALL
         });
         let identity = Identity::ecdsa();
-        let engine = |slot| {
-            let config = EngineConfig {
-                slot,
-                slots,
-                certificate_pem: identity.certificate_pem.clone(),
-                private_key_pem: identity.private_key_pem.clone(),
-                max_transports: limits.max_transports,
-                max_handshakes: limits.max_handshakes,
-                max_addresses: limits.max_addresses,
-                max_streams: limits.max_streams,
-                ice_timeout_ms: limits.ice_timeout_ms,
-                handshake_timeout_ms: limits.handshake_timeout_ms,
-                consent_timeout_ms: limits.consent_timeout_ms,
-                media_timeout_ms: limits.media_timeout_ms,
-            };
-            Engine::new(config, arena.clone()).unwrap()
+        let config = |slot| EngineConfig {
+            slot,
+            slots,
+            certificate_pem: identity.certificate_pem.clone(),
+            private_key_pem: identity.private_key_pem.clone(),
+            max_transports: limits.max_transports,
+            max_handshakes: limits.max_handshakes,
+            max_addresses: limits.max_addresses,
+            max_streams: limits.max_streams,
+            ice_timeout_ms: limits.ice_timeout_ms,
+            handshake_timeout_ms: limits.handshake_timeout_ms,
+            consent_timeout_ms: limits.consent_timeout_ms,
+            media_timeout_ms: limits.media_timeout_ms,
         };
+        let configs: Vec<_> = (0..slots).map(config).collect();
+        let engine = |config: &EngineConfig| Engine::new(config.clone(), arena.clone()).unwrap();
         World {
             now: Time(3_600_000_000),
-            engines: (0..slots).map(engine).collect(),
+            engines: configs.iter().map(engine).collect(),
+            configs,
             peers: Vec::new(),
             events: (0..slots).map(|_| Vec::new()).collect(),
             up: Link::GOOD,
@@ -211,6 +233,10 @@ impl World {
             recording: false,
             recorded: Vec::new(),
             rung: 0,
+            dead: 0,
+            waiting: Vec::new(),
+            fuse: None,
+            sealed: None,
             identity,
             peer_identity: Identity::ecdsa(),
             next_id: 1,
@@ -410,6 +436,56 @@ impl World {
         self.engines.iter().map(|engine| engine.stats().drops(drop)).sum()
     }
 
+    /// Ends a slot's engine as a kill does: it says nothing to anybody, and what was in its hands is gone.
+    pub fn kill(&mut self, slot: usize) {
+        self.dead |= 1 << slot;
+        self.fuse = self.fuse.filter(|(fused, _)| *fused != slot);
+        self.engines[slot].outbox().clear();
+    }
+
+    /// A new engine in a dead one's place, which then reads what waits in the slot's socket.
+    pub fn succeed(&mut self, slot: usize) {
+        let config = self.configs[slot].clone();
+        self.engines[slot] = Engine::new(config, self.arena.clone()).unwrap();
+        self.engines[slot].adopt(self.now);
+        self.dead &= !(1 << slot);
+        // A reactor looks into its inbox at its start.
+        self.rung |= 1 << slot;
+        let waiting = std::mem::take(&mut self.waiting);
+        for (to, remote, bytes) in waiting {
+            self.receive(to, remote, bytes);
+        }
+        self.settle();
+    }
+
+    fn is_dead(&self, slot: usize) -> bool {
+        self.dead >> slot & 1 == 1
+    }
+
+    fn receive(&mut self, slot: usize, remote: SocketAddr, mut bytes: Vec<u8>) {
+        if self.is_dead(slot) {
+            return self.waiting.push((slot, remote, bytes));
+        }
+        let path = Path { socket: SocketIndex(0), remote };
+        self.engines[slot].handle_datagram(self.now, path, &mut bytes);
+        match &mut self.fuse {
+            Some((fused, Fuse::Received(0))) if *fused == slot => self.kill(slot),
+            Some((fused, Fuse::Received(left))) if *fused == slot => *left -= 1,
+            _ => {}
+        }
+    }
+
+    /// Fails the test when one index covers two packets: with GCM that gives the key away.
+    fn check_index(&mut self, remote: SocketAddr, bytes: &[u8]) {
+        let Some(sealed) = self.sealed.as_mut().filter(|_| (128..192).contains(&bytes[0])) else { return };
+        let is_rtcp = (192..224).contains(&bytes[1]);
+        let word = |at: usize| u32::from_be_bytes(*bytes[at..].first_chunk().unwrap());
+        // Clients of these tests take AES-GCM, whose SRTCP index comes last.
+        let (ssrc, index) = if is_rtcp { (0, word(bytes.len() - 4)) } else { (word(8), u32::from(word(0) as u16)) };
+        let before = sealed.insert((remote, ssrc, index, is_rtcp), bytes.to_vec());
+        assert!(before.is_none_or(|before| before == bytes), "index {index} of {ssrc} was used twice");
+    }
+
     /// Throws a datagram at a slot's socket from anywhere.
     pub fn inject(&mut self, slot: usize, remote: SocketAddr, bytes: &[u8]) {
         let path = Path { socket: SocketIndex(0), remote };
@@ -434,7 +510,9 @@ impl World {
     /// Goes to the next moment at which anything happens; false when that is after `until`, which then is now.
     fn step(&mut self, until: Time) -> bool {
         let flight = self.flights.peek().map(|Reverse((at, _))| *at);
-        let engines = self.engines.iter_mut().filter_map(Engine::next_deadline);
+        let dead = self.dead;
+        let alive = self.engines.iter_mut().enumerate().filter(|(slot, _)| dead >> slot & 1 == 0);
+        let engines = alive.filter_map(|(_, engine)| engine.next_deadline());
         let peers = self.peers.iter().filter_map(Peer::next_deadline);
         let next = engines.chain(peers).chain(flight).min();
         let Some(next) = next.filter(|next| *next <= until) else {
@@ -450,7 +528,7 @@ impl World {
             peer.handle_deadlines(self.now);
         }
         self.collect_from_peers();
-        for engine in &mut self.engines {
+        for (_, engine) in self.engines.iter_mut().enumerate().filter(|(slot, _)| dead >> slot & 1 == 0) {
             if engine.next_deadline().is_some_and(|at| at <= self.now) {
                 engine.handle_deadlines(self.now);
             }
@@ -466,10 +544,7 @@ impl World {
             }
             self.flights.pop();
             match self.flight_by_number.remove(&number) {
-                Some(Flight::Up(slot, remote, mut bytes)) => {
-                    let path = Path { socket: SocketIndex(0), remote };
-                    self.engines[slot].handle_datagram(self.now, path, &mut bytes);
-                }
+                Some(Flight::Up(slot, remote, bytes)) => self.receive(slot, remote, bytes),
                 Some(Flight::Down(remote, mut bytes)) => {
                     if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == remote) {
                         peer.handle_datagram(self.now, &mut bytes);
@@ -509,16 +584,23 @@ impl World {
         self.collect_from_peers();
         loop {
             for slot in 0..self.engines.len() {
+                if self.is_dead(slot) {
+                    self.rung &= !(1 << slot);
+                    continue;
+                }
                 if self.rung & 1 << slot != 0 {
                     self.rung &= !(1 << slot);
                     self.engines[slot].handle_inbox(self.now);
                     self.rung |= u64::from(self.engines[slot].has_inbox()) << slot;
                 }
-                while self.engines[slot].flush(self.now) {
-                    assert!(self.drain(slot) > 0, "a full outbox with nothing in it");
+                while !self.is_dead(slot) && self.engines[slot].flush(self.now) {
+                    assert!(self.drain(slot) > 0 || self.is_dead(slot), "a full outbox with nothing in it");
                     self.full += 1;
                 }
                 self.drain(slot);
+                if self.is_dead(slot) {
+                    continue;
+                }
                 self.rung |= self.engines[slot].take_doorbells();
                 self.events[slot].extend(std::iter::from_fn(|| self.engines[slot].take_event()));
                 while let Some(steer) = self.engines[slot].take_steering() {
@@ -536,9 +618,21 @@ impl World {
 
     fn drain(&mut self, slot: usize) -> usize {
         let (datagrams, bytes) = self.engines[slot].outbox().queued();
-        let sent: Vec<_> = datagrams.iter().map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
+        let mut sent: Vec<_> = datagrams.iter().map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
         self.engines[slot].outbox().clear();
+        let left = match self.fuse {
+            Some((fused, Fuse::Sent(left))) if fused == slot => left,
+            _ => u64::MAX,
+        };
+        let dies = left <= sent.len() as u64 && !sent.is_empty();
+        sent.truncate(left.min(sent.len() as u64) as usize);
+        if dies {
+            self.kill(slot);
+        } else if let Some((_, Fuse::Sent(left))) = self.fuse.as_mut().filter(|(fused, _)| *fused == slot) {
+            *left -= sent.len() as u64;
+        }
         for (remote, bytes) in &sent {
+            self.check_index(*remote, bytes);
             let is_media = (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
             assert!(is_media || bytes.len() <= MAX_MADE, "{} bytes of our own making", bytes.len());
             self.sent[slot] += 1;

@@ -247,6 +247,8 @@ pub struct Peer {
     /// Answers to checks that came.
     pub answers: u64,
     pub stun_errors: u64,
+    /// Media and reports that did not open.
+    pub refused: Vec<millrace_core::drop::Drop>,
     pub asks: bool,
     pub answers_nacks: bool,
     pub answers_plis: bool,
@@ -302,6 +304,7 @@ impl Peer {
             feedback: Feedback::default(),
             answers: 0,
             stun_errors: 0,
+            refused: Vec::new(),
             asks: true,
             answers_nacks: true,
             answers_plis: true,
@@ -510,18 +513,14 @@ impl Peer {
                 let _ = self.transport.handle_dtls(now, self.server, bytes, &mut self.out);
                 self.take_out();
             }
-            _ if (192..224).contains(&bytes[1]) => {
-                if let Ok(len) = self.transport.open_rtcp(now, self.server, bytes) {
-                    let plain = bytes[..len].to_vec();
-                    self.handle_rtcp(now, &plain);
-                }
-            }
-            _ => {
-                if let Ok(len) = self.transport.open_rtp(now, self.server, bytes) {
-                    let plain = bytes[..len].to_vec();
-                    self.handle_rtp(now, &plain);
-                }
-            }
+            _ if (192..224).contains(&bytes[1]) => match self.transport.open_rtcp(now, self.server, bytes) {
+                Ok(len) => self.handle_rtcp(now, &bytes[..len]),
+                Err(drop) => self.refused.push(drop),
+            },
+            _ => match self.transport.open_rtp(now, self.server, bytes) {
+                Ok(len) => self.handle_rtp(now, &bytes[..len]),
+                Err(drop) => self.refused.push(drop),
+            },
         }
     }
 

@@ -1,0 +1,407 @@
+//! Engines that die in the middle of calls, and successors on the same arena: clients must not notice. Must never use what
+//! the dead engine knew. Read `support/engine.rs` for how one dies.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/engine_peer.rs"]
+mod peer;
+mod support;
+#[path = "support/engine.rs"]
+mod world;
+
+use millrace_core::command::{CloseTransport, Command, Detach, KeepRecord, MediaKind, Publish, RestartIce, Unpublish};
+use millrace_core::drop::Drop;
+use millrace_core::event::{AdoptionDone, Event, TransportAdopted};
+use millrace_core::stats::Counter;
+use millrace_core::time::Span;
+use peer::{Credentials, Peer, Source};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use world::{AUDIO, Fuse, Link, VIDEO, World};
+
+fn box_of(slots: u8, seed: u64) -> World {
+    let mut world = World::new(slots, seed);
+    world.sealed = Some(HashMap::new());
+    world
+}
+
+/// What control keeps of a client.
+fn record(world: &World, peer: usize) -> Vec<u8> {
+    format!("all about {}", world.peers[peer].id).into_bytes()
+}
+
+fn keep(world: &mut World, peer: usize) {
+    let record = serde_bytes::ByteBuf::from(record(world, peer));
+    let keep = KeepRecord { transport: world.peers[peer].id, record };
+    world.command(world.peers[peer].slot, Command::KeepRecord(keep));
+}
+
+fn connect(world: &mut World, slot: usize) -> usize {
+    let peer = world.connect(slot);
+    keep(world, peer);
+    peer
+}
+
+fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
+    let peer = connect(world, slot);
+    let publish = world.publish(peer, VIDEO, 8 * slot as u32);
+    let now = world.now;
+    world.peers[peer].add(Source::new(11 + slot as u32, VIDEO, now));
+    (peer, publish)
+}
+
+/// Ends a slot's engine and lets its successor come after so many milliseconds.
+fn replace(world: &mut World, slot: usize, gap_ms: u64) {
+    world.kill(slot);
+    world.run_for(gap_ms);
+    world.succeed(slot);
+}
+
+fn finish(world: &mut World) {
+    world.peers.iter_mut().for_each(Peer::stop_media);
+    world.run_for(2_000);
+}
+
+fn last_done(world: &World, slot: usize) -> AdoptionDone {
+    let done = world.events[slot].iter().rev().find_map(|event| match event {
+        Event::AdoptionDone(done) => Some(*done),
+        _ => None,
+    });
+    done.expect("every start says it")
+}
+
+fn adopted(world: &World, peer: usize) -> Option<&TransportAdopted> {
+    world.events[world.peers[peer].slot].iter().rev().find_map(|event| match event {
+        Event::TransportAdopted(adopted) if adopted.transport == world.peers[peer].id => Some(adopted),
+        _ => None,
+    })
+}
+
+/// Everything that the publisher made from the viewer's first packet on, each once, under numbers without a gap.
+#[track_caller]
+fn assert_everything_came(world: &World, publisher: usize, viewer: usize, ssrc: u32) {
+    let received = world.peers[viewer].got(ssrc);
+    let numbers = received.numbers();
+    let made = world.peers[publisher].sources[0].made;
+    let first = numbers.first().copied().expect("something came");
+    assert_eq!(numbers, (first..made).collect::<Vec<_>>(), "of {made}");
+    assert!(received.is_whole());
+    let timestamps: Vec<u32> = received.packets.values().map(|got| got.timestamp).collect();
+    assert!(timestamps.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) as i32 >= 0), "time never goes back");
+}
+
+#[track_caller]
+fn assert_nothing_was_noticed(world: &World) {
+    for (at, peer) in world.peers.iter().enumerate() {
+        assert_eq!(peer.refused, [], "peer {at} could not open what came");
+        assert_eq!(peer.feedback.plis.len(), 0, "peer {at} had to send a key frame");
+        assert_eq!(peer.received.iter().map(|received| received.duplicates).sum::<u64>(), 0);
+        assert_eq!(world.closed(at), None);
+    }
+    assert_eq!(world.failures(), Vec::<String>::new());
+}
+
+#[test]
+fn twenty_deaths_in_a_row_cost_nobody_a_packet() {
+    let mut world = box_of(2, 1);
+    let calls = [publisher(&mut world, 0), publisher(&mut world, 1)];
+    let viewers = [connect(&mut world, 0), connect(&mut world, 1)];
+    let mut watched = Vec::new();
+    for (publisher, publish) in &calls {
+        for viewer in viewers {
+            watched.push((*publisher, viewer, world.watch(viewer, publish)));
+        }
+    }
+    world.run_for(700);
+    for round in 0..20 {
+        let slot = round % 2;
+        let answers: Vec<u64> = world.peers.iter().map(|peer| peer.answers).collect();
+        replace(&mut world, slot, 10 + 17 * round as u64);
+        assert_eq!(last_done(&world, slot), AdoptionDone { adopted: 2, lost: 0 });
+        world.run_for(1_100);
+        let after = world.peers.iter().map(|peer| peer.answers);
+        assert!(answers.into_iter().zip(after).all(|(before, after)| after > before), "checks are answered");
+    }
+    let (publisher, publish) = &calls[0];
+    let seen = adopted(&world, *publisher).unwrap();
+    assert_eq!(
+        (seen.record.as_ref(), &seen.publications[..]),
+        (&record(&world, *publisher)[..], &[publish.publication][..])
+    );
+    assert_eq!(adopted(&world, viewers[1]).unwrap().subscriptions.len(), 2);
+    finish(&mut world);
+    for (publisher, viewer, ssrc) in watched {
+        assert_everything_came(&world, publisher, viewer, ssrc);
+        assert_eq!(world.peers[viewer].got(ssrc).repairs, 0, "nothing had to be repaired");
+    }
+    assert_nothing_was_noticed(&world);
+    assert_eq!((world.stat(Counter::Adoptions), world.stat(Counter::AdoptionsLost)), (40, 0));
+}
+
+#[test]
+fn all_workers_may_die_at_once() {
+    let mut world = box_of(2, 2);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 1);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(500);
+    for _ in 0..5 {
+        world.kill(0);
+        world.kill(1);
+        world.run_for(150);
+        world.succeed(1);
+        world.run_for(50);
+        world.succeed(0);
+        world.run_for(400);
+    }
+    finish(&mut world);
+    assert_everything_came(&world, publisher, viewer, ssrc);
+    assert_nothing_was_noticed(&world);
+}
+
+#[test]
+fn rollover_counters_go_on_in_both_directions() {
+    let mut world = World::new(1, 3);
+    let peer = connect(&mut world, 0);
+    let publish = world.publish(peer, VIDEO, 0);
+    let viewer = connect(&mut world, 0);
+    world.peers[viewer].asks = false;
+    let ssrc = world.watch(viewer, &publish);
+    let mut source = Source::new(11, VIDEO, world.now);
+    (source.index, source.payload, source.packets_per_frame) = (65_000, 20, 60);
+    source.interval = Span::from_millis(10);
+    world.peers[peer].add(source);
+    for _ in 0..12 {
+        world.run_for(950);
+        replace(&mut world, 0, 50);
+    }
+    finish(&mut world);
+    assert!(world.peers[peer].sources[0].index > 65_536 * 2);
+    assert_everything_came(&world, peer, viewer, ssrc);
+    assert_nothing_was_noticed(&world);
+}
+
+#[test]
+fn repairs_go_on_across_a_death() {
+    let mut world = box_of(2, 4);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 1);
+    let ssrc = world.watch(viewer, &publish);
+    let link = Link { loss: 0.05, jitter: Span::from_millis(5), ..Link::GOOD };
+    (world.up, world.down) = (link, link);
+    for round in 0..10 {
+        world.run_for(800);
+        replace(&mut world, round % 2, 60);
+    }
+    (world.up, world.down) = (Link::GOOD, Link::GOOD);
+    world.run_for(500);
+    finish(&mut world);
+    assert_everything_came(&world, publisher, viewer, ssrc);
+    assert!(world.peers[viewer].got(ssrc).repairs > 20);
+    assert_eq!(world.peers[viewer].refused, [], "no RTX index was used twice");
+}
+
+#[test]
+fn audio_and_the_best_of_three_encodings_go_on() {
+    let mut world = box_of(2, 5);
+    let peer = connect(&mut world, 0);
+    let video = world.publish_with(peer, VIDEO, "v", &[Some("q"), Some("h"), Some("f")], 0);
+    let audio = world.publish(peer, AUDIO, 3);
+    world.peers[peer].add(Source::new(31, AUDIO, world.now));
+    for (at, rid) in ["q", "h", "f"].into_iter().enumerate() {
+        let mut source = Source::new(21 + at as u32, VIDEO, world.now);
+        source.rid = Some(rid);
+        source.made = 1_000_000 * at as u64;
+        world.peers[peer].add(source);
+    }
+    let viewer = connect(&mut world, 1);
+    let (video, audio) = (world.watch(viewer, &video), world.watch(viewer, &audio));
+    world.run_for(1_500);
+    // Clients stop naming their streams after a while.
+    for source in &mut world.peers[peer].sources {
+        (source.mid, source.rid) = (None, None);
+    }
+    for round in 0..6 {
+        let plis = world.peers[peer].feedback.plis.len();
+        replace(&mut world, round % 2, 80);
+        world.run_for(1_500);
+        assert_eq!(world.peers[peer].feedback.plis.len(), plis);
+        assert_eq!(world.peers[viewer].got(video).last().unwrap().number / 1_000_000, 2);
+    }
+    finish(&mut world);
+    assert_everything_came(&world, peer, viewer, audio);
+    assert!(world.peers[viewer].got(video).is_whole());
+    assert_eq!(world.peers[viewer].refused, []);
+    let reports = &world.peers[viewer].got(audio).reports;
+    assert!(reports.len() > 8, "sender reports go on: {}", reports.len());
+}
+
+#[test]
+fn what_was_changed_last_is_what_a_successor_finds() {
+    let mut world = box_of(2, 6);
+    let (first, old) = publisher(&mut world, 0);
+    let (second, new) = publisher(&mut world, 1);
+    let viewer = connect(&mut world, 0);
+    let subscription = world.subscribe(viewer, MediaKind::Video);
+    let ssrc = subscription as u32 + 1_000_000;
+    world.attach(viewer, subscription, &old);
+    world.run_for(500);
+    world.command(0, Command::Detach(Detach { subscription }));
+    world.attach(viewer, subscription, &new);
+    world.command(0, Command::Unpublish(Unpublish { publication: old.publication }));
+    // The viewer gets another address and other ICE credentials.
+    let credentials = Credentials::new(0, 70_000_000);
+    let restart = RestartIce {
+        transport: world.peers[viewer].id,
+        local_ufrag: credentials.ufrag.clone(),
+        local_pwd: credentials.pwd.clone(),
+        remote_ufrag: "again".into(),
+        remote_pwd: "the-peers-other-password".into(),
+    };
+    world.command(0, Command::RestartIce(restart));
+    replace(&mut world, 0, 20);
+    world.run_for(300);
+    world.peers[viewer].credentials = credentials;
+    let address = world.rebind(viewer);
+    world.peers[viewer].check();
+    world.run_for(100);
+    replace(&mut world, 0, 20);
+    assert_eq!(world.arena.addresses().find(0, &address), Some(0));
+    assert_eq!(adopted(&world, first).unwrap().publications, []);
+    let before = world.peers[viewer].got(ssrc).packets.len();
+    world.run_for(2_000);
+    assert!(world.peers[viewer].got(ssrc).packets.len() > before + 200);
+    finish(&mut world);
+    let received = world.peers[viewer].got(ssrc);
+    assert_eq!(received.last().unwrap().number + 1, world.peers[second].sources[0].made);
+    assert!(received.is_whole());
+    assert_eq!(world.peers[viewer].refused, []);
+}
+
+#[test]
+fn a_viewer_that_waits_for_its_publisher_goes_on_waiting() {
+    let mut world = box_of(2, 7);
+    let peer = connect(&mut world, 0);
+    let publish = world.publish(peer, VIDEO, 0);
+    let viewer = connect(&mut world, 1);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(100);
+    replace(&mut world, 1, 20);
+    replace(&mut world, 0, 20);
+    world.run_for(100);
+    let now = world.now;
+    world.peers[peer].add(Source::new(11, VIDEO, now));
+    world.run_for(500);
+    finish(&mut world);
+    assert_everything_came(&world, peer, viewer, ssrc);
+    assert_eq!(world.peers[viewer].got(ssrc).numbers()[0], 0);
+}
+
+#[test]
+fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
+    let mut world = box_of(1, 8);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 0);
+    let ssrc = world.watch(viewer, &publish);
+    let gone = connect(&mut world, 0);
+    let without_record = world.connect(0);
+    let shaking_hands = world.open(0, false);
+    keep(&mut world, shaking_hands);
+    let poisonous = connect(&mut world, 0);
+    let garbled = connect(&mut world, 0);
+    world.command(0, Command::CloseTransport(CloseTransport { transport: world.peers[gone].id }));
+    // The record of the client that closed is the one that is taken next.
+    let last = connect(&mut world, 0);
+    world.run_for(300);
+    world.arena.session_words(0, 5).put(1, 3);
+    assert!(world.arena.session(0, 6).write(b"no record at all"));
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 3, lost: 4 });
+    for lost in [without_record, shaking_hands, poisonous, garbled, gone] {
+        assert!(adopted(&world, lost).is_none());
+        assert_eq!(world.arena.addresses().find(0, &world.peers[lost].address), None);
+    }
+    assert!([publisher, viewer, last].iter().all(|peer| adopted(&world, *peer).is_some()));
+    let first = world.events[0].iter().position(|event| matches!(event, Event::TransportAdopted(_))).unwrap();
+    assert!(matches!(world.events[0][first + 3], Event::AdoptionDone(_)), "said one after the other");
+    // Nothing of them is adopted later, and there is room for others.
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 3, lost: 0 });
+    let another = connect(&mut world, 0);
+    let other = world.publish(another, VIDEO, 1);
+    world.watch(viewer, &other);
+    world.run_for(300);
+    finish(&mut world);
+    assert_everything_came(&world, publisher, viewer, ssrc);
+    assert_eq!(world.failures(), Vec::<String>::new());
+}
+
+#[test]
+fn a_publication_that_nobody_can_go_on_with_ends_for_its_viewers() {
+    let mut world = box_of(2, 9);
+    let peer = world.connect(0);
+    let publish = world.publish(peer, VIDEO, 0);
+    let now = world.now;
+    world.peers[peer].add(Source::new(11, VIDEO, now));
+    let viewer = connect(&mut world, 1);
+    world.watch(viewer, &publish);
+    world.run_for(300);
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 0, lost: 1 });
+    assert!(millrace_arena::LogReader::open(&world.arena, 0, publish.publication).is_none());
+}
+
+#[test]
+fn a_session_that_outlives_its_worker_ends_like_any_other() {
+    let mut world = box_of(1, 10);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 0);
+    world.watch(viewer, &publish);
+    world.run_for(300);
+    replace(&mut world, 0, 30);
+    world.run_for(300);
+    world.command(0, Command::CloseTransport(CloseTransport { transport: world.peers[publisher].id }));
+    world.peers[viewer].cut = true;
+    world.peers[viewer].check_at = None;
+    world.run_for(31_000);
+    assert!(world.closed(publisher).is_some() && world.closed(viewer).is_some());
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 0, lost: 0 });
+    assert_eq!(world.engines[0].stats().get(Counter::Transports), 0);
+    assert!(world.drops(Drop::SrtpReplay) == 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Between any two datagrams, in or out; what left no trace is asked for again.
+    #[test]
+    fn a_death_at_any_moment_loses_no_packet_and_uses_no_index_twice(
+        seed: u64,
+        deaths in prop::collection::vec((0usize..2, prop::bool::ANY, 0u64..60, 1u64..250), 1..6),
+    ) {
+        let mut world = box_of(2, seed);
+        let calls = [publisher(&mut world, 0), publisher(&mut world, 1)];
+        let viewers = [connect(&mut world, 0), connect(&mut world, 1)];
+        let mut watched = Vec::new();
+        for (publisher, publish) in &calls {
+            for viewer in viewers {
+                watched.push((*publisher, viewer, world.watch(viewer, publish)));
+            }
+        }
+        world.run_for(400);
+        for (slot, incoming, after, gap_ms) in deaths {
+            world.fuse = Some((slot, if incoming { Fuse::Received(after) } else { Fuse::Sent(after) }));
+            world.run_until(5_000, |world| world.dead != 0);
+            world.run_for(gap_ms);
+            world.succeed(slot);
+            prop_assert_eq!(last_done(&world, slot), AdoptionDone { adopted: 2, lost: 0 });
+            world.run_for(300);
+        }
+        world.run_for(500);
+        finish(&mut world);
+        for (publisher, viewer, ssrc) in watched {
+            assert_everything_came(&world, publisher, viewer, ssrc);
+        }
+        prop_assert!(world.peers.iter().all(|peer| peer.refused.is_empty()));
+    }
+}
