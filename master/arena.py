@@ -43,6 +43,11 @@ class Arena:
         for slot in range(slots):
             write_word(self._table, slot_offsets(slot).drain_until, _us(until))
 
+    def set_log_level(self, slots: int, level: int) -> None:
+        """Tells all workers, those that are not yet born too."""
+        for slot in range(slots):
+            write_word(self._table, slot_offsets(slot).log_level, level)
+
     def drained(self, slots: int) -> list[bool]:
         """Which slots have no session left since they were told."""
         table = self._table

@@ -34,7 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"millrace {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="run the server until Ctrl-C or SIGTERM")
+    serve = commands.add_parser(
+        "serve", help="run the server until Ctrl-C (at once) or SIGTERM (once its calls are over)"
+    )
+    serve.add_argument("--daemon", action="store_true", help="go to the background once all workers serve")
+    serve.add_argument("--pid-file", type=Path, metavar="FILE", help="keep the number of the server's process there")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
 
     check = commands.add_parser("check", help="say everything that is wrong with a configuration file")
@@ -56,13 +60,40 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    config = _config(chosen, [f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
+    overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
+    # A daemon's working directory is another one.
+    file = chosen.config and chosen.config.absolute()
+    config = _read(file, overrides)
     if config is None:
         return 1
     # Kept out of the other subcommands, which answer at once.
+    from master.daemon import PidFileRefused, held, launch
     from master.master import serve
+    from master.startup import QuietStartup, Startup
 
-    return serve(config)
+    def run(startup: Startup) -> int:
+        return serve(config, lambda: _load(file, overrides), startup)
+
+    pid_file = chosen.pid_file and chosen.pid_file.absolute()
+    if chosen.daemon:
+        for key, path in relative_paths(config):
+            return _refuse(f"{key}: {path} has to be an absolute path, as a daemon runs in /")
+        return launch(pid_file, config.log.file, run)
+    try:
+        with held(pid_file):
+            return run(QuietStartup() if config.log.file else Startup())
+    except PidFileRefused as refusal:
+        return _refuse(str(refusal))
+
+
+def relative_paths(config: Config) -> list[tuple[str, str]]:
+    """Keys whose paths depend on the working directory."""
+    paths = {
+        "dtls.certificate": config.dtls.certificate,
+        "dtls.key": config.dtls.key,
+        "runtime.directory": config.runtime.directory,
+    }
+    return [(key, path) for key, path in paths.items() if path and not Path(path).is_absolute()]
 
 
 def _check(file: Path) -> int:
@@ -111,17 +142,24 @@ def _config(chosen: argparse.Namespace, overrides: list[str]) -> Config | None:
 
 def _read(file: Path | None, overrides: list[str]) -> Config | None:
     """The configuration; None when it has problems, all of which have been printed."""
+    loaded = _load(file, overrides)
+    if isinstance(loaded, Config):
+        return loaded
+    for problem in loaded:
+        print(problem, file=sys.stderr)
+    return None
+
+
+def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
+    """The configuration, or every problem as a line."""
     try:
         text = file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
-        _refuse(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
-        return None
+        return (f"millrace: {file} cannot be read: {getattr(error, 'strerror', None) or error}",)
     parsed = parse(text, overrides)
     if isinstance(parsed, Config):
         return parsed
-    for problem in parsed:
-        print(f"{file}: {problem}" if file else problem, file=sys.stderr)
-    return None
+    return tuple(f"{file}: {problem}" if file else str(problem) for problem in parsed)
 
 
 def _refuse(why: str) -> int:

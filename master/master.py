@@ -5,30 +5,41 @@ of them would poison later forks. What happens to a slot is decided in `master/s
 import logging
 import os
 import signal
-import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
+from master.notify import Notify
 from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
+from master.reload import compare
 from master.runtime import DirectoryRefused
 from master.slots import Kill, Slots
 from master.sockets import BindRefused, Group
 from master.spawn import spawn
+from master.startup import Startup
 from relay.config import Config
-from workers.logs import set_up
+from workers import logs
 
 log = logging.getLogger("millrace.master")
 
-_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_END_SECONDS = 10.0
+"""What the end takes beyond the time that workers have for it: sockets, files, a slow machine."""
+
+ReadAgain = Callable[[], Config | tuple[str, ...]]
+"""The configuration as it is on disk now, or all its problems."""
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, read_again: ReadAgain, startup: Startup) -> int:
     """Runs the server until it is told to stop; the exit status is 0 when it was."""
-    set_up(config.log, "master")
+    try:
+        logs.set_up(config.log, "master")
+    except OSError as error:
+        startup.failed(f"log.file: {config.log.file} cannot be written: {error.strerror}")
+        return 1
     # Blocked rather than handled: nothing ever interrupts the master but its own wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -37,17 +48,23 @@ def serve(config: Config) -> int:
     try:
         with prepare(config) as prepared:
             preload()
-            return Master(prepared).run()
+            return Master(prepared, read_again, startup).run()
     except (BindRefused, CertificateRefused, DirectoryRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)
+        startup.failed(str(refusal))
         return 1
 
 
 class Master:
     """The loop around `Slots`."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, read_again: ReadAgain, startup: Startup) -> None:
         self._prepared = prepared
+        self._config = prepared.config
+        """In force now. Workers boot with the one that the arena and the sockets were made for."""
+        self._read_again = read_again
+        self._startup = startup
+        self._notify = Notify()
         self._slots = Slots(prepared.slots, prepared.config.workers)
         self._status = 0
         self._is_ready = False
@@ -56,10 +73,12 @@ class Master:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
         started_at = time.monotonic()
         self._fork_due()
-        self._say(greeting(self._prepared))
+        self._startup.greet(greeting(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
             now = time.monotonic()
-            heard = signal.sigtimedwait(_AWAITED, max(0.0, self._slots.next_deadline(now) - now))
+            self._notify.alive(now)
+            wait = min(self._slots.next_deadline(now) - now, self._notify.watchdog_seconds or 60.0)
+            heard = signal.sigtimedwait(_AWAITED, max(0.0, wait))
             if heard is not None:
                 self._handle_signal(heard.si_signo)
             # After every wait, as signals of one kind merge.
@@ -69,6 +88,8 @@ class Master:
             self._fork_due()
             if not self._is_ready and self._slots.are_running():
                 self._is_ready = True
+                self._startup.succeeded()
+                self._notify.ready(self._status_line())
                 log.info("all workers serve", extra={"after_seconds": round(time.monotonic() - started_at, 2)})
         log.info("stopped")
         return self._status
@@ -85,7 +106,10 @@ class Master:
             case signal.SIGTERM:
                 self._drain()
             case signal.SIGHUP:
-                log.warning("SIGHUP: the configuration cannot be reloaded yet; nothing changes")
+                self._reload()
+            case signal.SIGUSR1:
+                logs.reopen()
+                self._signal_workers(signal.SIGUSR1)
 
     def _reap(self) -> None:
         while True:
@@ -105,6 +129,7 @@ class Master:
             if death.gives_up and not self._slots.is_stopping:
                 log.error("the server stops: %s", death.gives_up)
                 self._status = 1
+                self._startup.failed(f"the server stops: {death.gives_up}")
                 self._stop()
 
     def _watch(self) -> None:
@@ -129,14 +154,48 @@ class Master:
             slots.drain(time.monotonic())
             assert slots.drain_until is not None
             self._prepared.arena.set_drain(self._prepared.slots, slots.drain_until)
-            log.info("draining", extra={"seconds": self._prepared.config.workers.drain_seconds})
+            seconds = self._prepared.config.workers.drain_seconds
+            log.info("draining", extra={"seconds": seconds})
+            self._notify.stopping("Draining: nobody is let in", seconds + self._end_seconds())
 
     def _end_drain(self) -> None:
         if self._slots.is_drained(self._prepared.arena.drained(self._prepared.slots), time.monotonic()):
             log.info("stopping: drained, or the time for it is over")
             self._stop()
 
+    def _reload(self) -> None:
+        if self._is_ready:
+            self._notify.reloading()
+        read = self._read_again()
+        if isinstance(read, Config):
+            change = compare(self._config, read)
+            self._config = change.in_force
+            level = logging.getLevelNamesMapping()[self._config.log.level.upper()]
+            logs.set_level(level)
+            self._prepared.arena.set_log_level(self._prepared.slots, level)
+            log.info("the configuration was read again", extra={"applied": ", ".join(change.applied) or "nothing"})
+            if change.deferred:
+                log.warning("these keys wait for the next start: %s", ", ".join(change.deferred))
+        else:
+            for problem in read:
+                log.error("the configuration is refused and the old one stays: %s", problem)
+        if self._is_ready:
+            self._notify.ready(self._status_line())
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for life in self._slots.lives:
+            if life.pid:
+                os.kill(life.pid, number)
+
+    def _status_line(self) -> str:
+        slots = self._prepared.slots
+        return f"{slots} worker{'s serve' if slots > 1 else ' serves'}"
+
+    def _end_seconds(self) -> float:
+        return self._prepared.config.workers.stop_seconds + _END_SECONDS
+
     def _stop(self) -> None:
+        self._notify.stopping("Stopping: clients hear goodbye", self._end_seconds())
         self._kill(self._slots.stop(time.monotonic()))
 
     def _kill(self, kills: list[Kill]) -> None:
@@ -146,13 +205,6 @@ class Master:
                 log.error("a worker is ended: %s", kill.reason, extra=fields)
             # Not yet reaped, so the number is still that worker's.
             os.kill(kill.pid, kill.signal)
-
-    @staticmethod
-    def _say(text: str) -> None:
-        # Nobody has to listen.
-        with suppress(OSError):
-            sys.stdout.write(text)
-            sys.stdout.flush()
 
 
 def greeting(prepared: Prepared) -> str:

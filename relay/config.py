@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from relay.config_rules import ANNOUNCED, IP_ADDRESS, NON_EMPTY, SECRETS, Rule, power_of_two, within
+from relay.config_rules import ABSOLUTE_OR_EMPTY, ANNOUNCED, IP_ADDRESS, NON_EMPTY, SECRETS, Rule, power_of_two, within
 from relay.ids import MAX_SLOTS
 
 Address = Annotated[str, IP_ADDRESS]
@@ -187,12 +187,14 @@ class DtlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """The log, on standard error."""
+    """The log."""
 
     level: Literal["error", "warning", "info", "debug"] = "info"
     """One line for each participant and worker that comes or goes."""
     format: Literal["plain", "json"] = "plain"
     """For people; `json` for machines."""
+    file: Annotated[str, ABSOLUTE_OR_EMPTY] = ""
+    """Empty: standard error, which the service manager keeps. A rotated file is opened again, with the next line."""
 
 
 @dataclass(frozen=True, slots=True)

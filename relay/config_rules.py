@@ -46,6 +46,7 @@ def _is_announced(text: str) -> bool:
     return len({ip_address(part).version for part in parts}) == 1
 
 
+ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
 IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)
 NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))
 ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one family', _is_announced)

@@ -4,8 +4,10 @@ Read next: `CONTRIBUTING.md` for what belongs on which level.
 
 import json
 import logging
+import os
 import sys
 import time
+from logging.handlers import WatchedFileHandler
 
 from relay.config import LogConfig
 
@@ -13,15 +15,53 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def set_up(config: LogConfig, process: str) -> None:
-    """Logs to standard error, which the service manager keeps. `process` is who speaks, such as `worker-0`."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Logs to the configured file, else to standard error. `process` is who speaks, such as `worker-0`. Raises OSError
+    when the file cannot be written.
+    """
+    handler = LogFile(config.file) if config.file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json(process) if config.format == "json" else Plain(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(config.level.upper())
+    set_level(logging.getLevelNamesMapping()[config.level.upper()])
+
+
+def set_level(level: int) -> None:
+    """Of the whole process."""
+    root = logging.getLogger()
+    if root.level != level:
+        root.setLevel(level)
     # Libraries say on INFO what nobody asked.
     for name in ("aiohttp", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, level))
+
+
+def reopen() -> None:
+    """After the log file was rotated."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.reopen()
+
+
+class LogFile(WatchedFileHandler):
+    """Looks with each line whether its file is still the one of that name."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._has_standard_error = self.stream is not None and os.path.samestat(
+            os.fstat(2), os.fstat(self.stream.fileno())
+        )
+        """A daemon's: it goes wherever the file goes."""
+
+    def reopen(self) -> None:
+        """Lets go of a file that was moved away."""
+        self.acquire()
+        try:
+            self.reopenIfNeeded()
+            if self._has_standard_error and self.stream is not None:
+                os.dup2(self.stream.fileno(), 1)
+                os.dup2(self.stream.fileno(), 2)
+        finally:
+            self.release()
 
 
 class Plain(logging.Formatter):

@@ -73,6 +73,10 @@ class SlotTable:
         """Whether the master wants nobody let in any more."""
         return read_word(self._view, slot_offsets(self._own).drain_until) != 0
 
+    def log_level(self) -> int:
+        """The level that the master wants since we booted; 0 for the one we booted with."""
+        return read_word(self._view, slot_offsets(self._own).log_level)
+
     def drained(self) -> None:
         """Says that our last session is over."""
         at = slot_offsets(self._own)

@@ -44,7 +44,7 @@ from relay.effects import (
 )
 from relay.ids import RequestId
 from relay.problems import problem
-from workers import metrics
+from workers import logs, metrics
 from workers.admin import AdminRoutes
 from workers.answers import Cors
 from workers.bus import CALL_SECONDS, Bus, Handlers
@@ -106,6 +106,7 @@ class Worker:
         """Serves until SIGTERM or until the master is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         self._media.listen(lambda event: self._take(EngineSaid(event)))
         # Nobody is told who is here before all who were adopted are: what is missing then is taken for gone.
         if not await self._media.adoption_done(START_SECONDS):
@@ -194,6 +195,8 @@ class Worker:
             self._slot_table.beat()
             for slot, incarnation in self._slot_table.changes():
                 self._take(SlotChanged(slot, incarnation))
+            if level := self._slot_table.log_level():
+                logs.set_level(level)
             if self._slot_table.is_draining():
                 self._take(DrainBegan())
                 if not len(self._control.sessions):

@@ -256,17 +256,6 @@ def test_quit_ends_everything_at_once(tmp_path: Path, first: signal.Signals) -> 
         assert master.status() == 0
 
 
-def test_hangup_changes_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path, HANGS) as master:
-        master.until_said("a worker starts", 2)
-        workers = master.workers()
-        master.send(signal.SIGHUP)
-        master.until_said("cannot be reloaded yet")
-        assert master.workers() == workers
-        master.send(signal.SIGTERM)
-        assert master.status() == 0
-
-
 def test_second_server_on_the_same_ports_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     with serving(tmp_path, HANGS) as first:
         first.until_said("access")

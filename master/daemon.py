@@ -1,0 +1,124 @@
+"""Becomes a daemon the classic way (daemon(7)), before anything is bound, and holds the pid file. It must never know
+what runs as the daemon. Read next: `master/startup.py`, which carries the daemon's status to the process that waits.
+
+    caller --fork--> leader --setsid, fork--> daemon: / , umask, streams, pid file, run
+       |               ends at once              |
+       +-- waits for the pipe: `+greeting`, `-reason`, or its end
+"""
+
+import fcntl
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from master.startup import END, DaemonStartup, Startup
+
+UMASK = 0o027
+"""Others have no business in a log with participants' names."""
+
+
+class PidFileRefused(Exception):
+    """Another server holds the pid file, or it cannot be written."""
+
+
+def launch(pid_file: Path | None, log_file: str, run: Callable[[Startup], int]) -> int:
+    """Runs `run` as a daemon. Returns in the caller, when the daemon serves (0) or has failed (1)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reading, writing = os.pipe()
+    leader = os.fork()
+    if leader == 0:
+        os.close(reading)
+        _lead(pid_file, log_file, run, DaemonStartup(writing))
+    os.close(writing)
+    os.waitpid(leader, 0)
+    told = _told(reading)
+    if told.startswith("+"):
+        print(told[1:], end="")
+        return 0
+    print(f"millrace: {told[1:] or 'the daemon ended without a word'}", file=sys.stderr)
+    return 1
+
+
+def _told(pipe: int) -> str:
+    told = b""
+    while not told.endswith(END) and (more := os.read(pipe, 4096)):
+        told += more
+    os.close(pipe)
+    return told.removesuffix(END).decode()
+
+
+def _lead(pid_file: Path | None, log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) -> None:
+    status = 1
+    try:
+        os.setsid()
+        # Not being its session's leader, the daemon can never get a terminal again.
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+        os.umask(UMASK)
+        _redirect(log_file)
+        with held(pid_file):
+            status = run(startup)
+    except (PidFileRefused, OSError) as refusal:
+        startup.failed(str(refusal))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        startup.failed("the daemon ended before it was ready" + (f"; see {log_file}" if log_file else ""))
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _redirect(log_file: str) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # What is not logged but written, such as the traceback of a worker that hung, belongs into the log too.
+    out = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640) if log_file else nothing
+    os.dup2(nothing, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    for opened in {nothing, out} - {0, 1, 2}:
+        os.close(opened)
+
+
+@contextmanager
+def held(path: Path | None) -> Iterator[None]:
+    """Keeps the pid file, with our number in it, while the body runs. Raises PidFileRefused if another has it."""
+    if path is None:
+        yield
+        return
+    descriptor = _lock(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        # While it is still locked: nobody else's can be removed.
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
+        try:
+            # A record lock is the process's: workers do not inherit it, and it ends with us however we end.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise PidFileRefused(f"{path} is held by process {holder or 'unknown'}: Millrace runs already") from None
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        # Its holder removed it between our opening and our locking.
+        os.close(descriptor)

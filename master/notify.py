@@ -1,0 +1,53 @@
+"""Tells the service manager how the server is (sd_notify(3)): ready, reloading, stopping, alive. It must never matter
+whether anybody listens. Read next: `deploy/millrace.service`, which asks to be told.
+"""
+
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+from contextlib import suppress
+
+
+class Notify:
+    """The service manager's socket, or nothing. Its variables are taken out of the environment: workers have no say."""
+
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        path = environment.pop("NOTIFY_SOCKET", "")
+        # An `@` stands for the zero byte of an abstract address.
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self.watchdog_seconds = _watchdog_seconds(environment)
+        """How often to call `alive`, or None when nobody watches. Half of what is allowed, as sd_watchdog_enabled(3)
+        recommends."""
+        self._alive_at = 0.0
+
+    def ready(self, status: str) -> None:
+        """The server serves; also the end of `reloading`."""
+        self._send("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """The configuration is being read again."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reading its configuration")
+
+    def stopping(self, status: str, seconds: float) -> None:
+        """The end has begun and may take so long, whatever the unit's own limit is."""
+        self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", f"STATUS={status}")
+
+    def alive(self, now: float) -> None:
+        """Call it at least every `watchdog_seconds`; says so no more often than that."""
+        if self.watchdog_seconds is not None and now - self._alive_at >= self.watchdog_seconds / 2:
+            self._alive_at = now
+            self._send("WATCHDOG=1")
+
+    def _send(self, *lines: str) -> None:
+        if self._address:
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+                speaker.setblocking(False)
+                speaker.sendto("\n".join(lines).encode(), self._address)
+
+
+def _watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
+    allowed, meant_for = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
+    if not allowed.isdecimal() or int(allowed) == 0 or meant_for not in ("", str(os.getpid())):
+        return None
+    return int(allowed) / 1e6 / 2

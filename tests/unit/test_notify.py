@@ -1,0 +1,65 @@
+"""What the service manager is told, as it receives it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from master.notify import Notify
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(5)
+        yield listener
+
+
+def heard(manager: socket.socket) -> list[str]:
+    return manager.recv(4096).decode().split("\n")
+
+
+def test_each_state_is_told_in_the_words_of_sd_notify(manager: socket.socket) -> None:
+    environment = {"NOTIFY_SOCKET": manager.getsockname()}
+    notify = Notify(environment)
+    assert environment == {}, "workers have no say"
+    notify.ready("2 workers serve")
+    assert heard(manager) == ["READY=1", "STATUS=2 workers serve"]
+    notify.reloading()
+    reloading = heard(manager)
+    assert reloading[0] == "RELOADING=1"
+    assert reloading[1].startswith("MONOTONIC_USEC=")
+    notify.stopping("Draining", 40)
+    assert heard(manager) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=40000000", "STATUS=Draining"]
+
+
+def test_an_abstract_address_is_reached_too() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0millrace-test-{os.getpid()}")
+        listener.settimeout(5)
+        Notify({"NOTIFY_SOCKET": f"@millrace-test-{os.getpid()}"}).ready("fine")
+        assert heard(listener)[0] == "READY=1"
+
+
+def test_the_watchdog_is_fed_twice_in_the_time_that_it_allows(manager: socket.socket) -> None:
+    notify = Notify(
+        {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())}
+    )
+    assert notify.watchdog_seconds == 4
+    for now in (100.0, 100.5, 102.0):
+        notify.alive(now)
+    assert [heard(manager), heard(manager)] == [["WATCHDOG=1"], ["WATCHDOG=1"]]
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1)
+
+
+@pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}])
+def test_nobody_has_to_listen(environment: dict[str, str]) -> None:
+    notify = Notify(environment | {"NOTIFY_SOCKET": "/nowhere/at/all"})
+    assert notify.watchdog_seconds is None
+    notify.alive(1.0)
+    notify.ready("fine")
