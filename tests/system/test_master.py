@@ -43,6 +43,19 @@ while True:
 """
 """Slot 0's two loops as the master sees them; one falls silent when the test names it in a file."""
 REFUSES = "raise SystemExit(4)"
+FINDS_THE_STAND_IN = """
+import sys
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        stand_in = Path(__file__).with_name("stand_in.py")
+        return spec_from_file_location(name, stand_in) if name == "relay._engine" else None
+
+sys.meta_path.insert(0, Finder)
+"""
 
 
 @dataclass
@@ -81,11 +94,12 @@ class Master:
 
 @contextmanager
 def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2) -> Iterator[Master]:
-    """A master whose workers run `stand_in` in place of uvloop, the first thing that `workers.main` imports alone."""
+    """A master whose workers run `stand_in` in place of the engine, the first thing that only workers import."""
     modules, temporary = folder / "modules", folder / "temporary"
     modules.mkdir()
     temporary.mkdir()
-    (modules / "uvloop.py").write_text(stand_in)
+    (modules / "stand_in.py").write_text(stand_in)
+    (modules / "sitecustomize.py").write_text(FINDS_THE_STAND_IN)
     arguments = [part for setting in (*PORTS, *settings) for part in ("--set", setting)]
     environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT}", "TMPDIR": str(temporary)}
     with (folder / "output").open("wb") as output:
