@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiortc.rtcdtlstransport import RTCCertificate
@@ -219,6 +220,13 @@ class RawClient:
         connection.set_connect_state()
         connection.set_ciphertext_mtu(1200)
         return connection
+
+    def say_hello(self) -> None:
+        """ClientHello, and nothing after it."""
+        self.connection = self.dtls()
+        with suppress(SSL.WantReadError):
+            self.connection.do_handshake()
+        self._flush()
 
     def say_goodbye(self) -> None:
         """close_notify."""
