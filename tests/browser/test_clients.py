@@ -66,9 +66,10 @@ async def hear_and_see_with_aiortc(relay: Relay, slot: int) -> None:
         assert max(viewer.loudness) > 100
 
 
-async def test_chromium_and_aiortc_see_and_hear_ffmpeg(relay: Relay, chromium: Browser) -> None:
+@pytest.mark.parametrize("profile", ["baseline", "high"])
+async def test_chromium_and_aiortc_see_and_hear_ffmpeg(relay: Relay, chromium: Browser, profile: str) -> None:
     await open_page(chromium, relay)
-    async with publish_with_ffmpeg(f"{relay.url}/whip/hall"):
+    async with publish_with_ffmpeg(f"{relay.url}/whip/hall", profile=profile):
         slot = 1 - await published_slot(relay)
         await see(await watch(chromium, relay, slot=slot), "H264")
         await hear_and_see_with_aiortc(relay, slot)

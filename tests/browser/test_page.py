@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.browser.browser import Browser
 from tests.browser.conftest import ARTIFACTS
 from tests.system.relay_process import Relay
@@ -57,6 +59,13 @@ async def test_the_page_publishes_and_watches(relay: Relay, chromium: Browser) -
     await chromium.run("document.querySelector('#watch').scrollIntoView()")
     await shoot(chromium, "page-phone")
     assert await chromium.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+
+
+@pytest.mark.netns
+async def test_the_page_plays_in_firefox_on_the_same_machine(namespace: None, relay: Relay, firefox: Browser) -> None:
+    await firefox.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
+    await until(firefox, PLAYS, seconds=30)
+    await shoot(firefox, "page-firefox")
 
 
 def slot_of(session_url: str) -> int:

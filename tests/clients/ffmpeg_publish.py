@@ -10,16 +10,18 @@ PICTURE_AND_TONE = (
     "-hide_banner -loglevel warning -re "
     "-f lavfi -i testsrc2=size=320x240:rate=30 -f lavfi -i sine=frequency=440:sample_rate=48000"
 )
-H264 = "-c:v libx264 -profile:v baseline -preset ultrafast -tune zerolatency -g 30 -b:v 400k -pix_fmt yuv420p"
+H264 = "-c:v libx264 -profile:v {profile} -preset ultrafast -tune zerolatency -g 30 -b:v 400k -pix_fmt yuv420p"
 OPUS = "-c:a libopus -ac 2 -b:a 32k"
 
 
 @contextlib.asynccontextmanager
-async def publish_with_ffmpeg(url: str, seconds: int = 60) -> AsyncIterator[asyncio.subprocess.Process]:
+async def publish_with_ffmpeg(
+    url: str, seconds: int = 60, profile: str = "baseline"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Publishes moving bars and a tone to `url` while the block runs; ffmpeg's own words go to stderr."""
     process = await asyncio.create_subprocess_exec(
         imageio_ffmpeg.get_ffmpeg_exe(),
-        *f"{PICTURE_AND_TONE} {H264} {OPUS}".split(),
+        *f"{PICTURE_AND_TONE} {H264.format(profile=profile)} {OPUS}".split(),
         *("-t", str(seconds), "-f", "whip", url),
         stdin=asyncio.subprocess.DEVNULL,
     )
