@@ -92,4 +92,4 @@ async def test_a_call_does_not_notice_the_death_of_another_worker(relay: Relay, 
     print("silence, stay in the relay, until all workers are ready (ms):", gaps)
     # The best of three: a busy machine lets the publisher's browser wait for longer than this.
     assert min(silence for silence, _, _ in gaps) < 50
-    assert min(stay for _, stay, _ in gaps) < 20
+    assert min(stay for _, stay, _ in gaps) < 50
