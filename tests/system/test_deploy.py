@@ -1,0 +1,40 @@
+"""Dashboard and alerts ask for metrics that a running relay really has."""
+
+import json
+import re
+from pathlib import Path
+
+import aiohttp
+
+from tests.system.relay_process import Relay
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"\bmillrace_\w+", text))
+
+
+async def page(relay: Relay) -> set[str]:
+    async with aiohttp.ClientSession() as http:
+        # A refusal is counted from the first on.
+        async with http.post(f"{relay.url}/whip/hall", data="no offer", headers={"Content-Type": "application/sdp"}):
+            pass
+        while True:
+            async with http.get(f"{relay.admin}/metrics") as answer:
+                found = set(re.findall(r"^(millrace_\w+)", await answer.text(), re.MULTILINE))
+            # Control's counters come with its second.
+            if "millrace_http_refusals_total" in found:
+                return found
+
+
+async def test_every_metric_that_is_asked_for_exists(relay: Relay) -> None:
+    found = await page(relay)
+    dashboard = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())
+    asked = names(" ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"]))
+    assert len(asked) > 20
+    assert asked - found == set()
+    rules = names(" ".join(re.findall(r"expr: (.*)", (DEPLOY / "prometheus" / "millrace.rules.yml").read_text())))
+    assert len(rules) >= 8
+    assert rules - found == set()
+    assert names((DEPLOY / "OPERATIONS.md").read_text()) - found == set()

@@ -1,0 +1,94 @@
+"""What is deployed beside the program is whole: the dashboard is one that Grafana takes, the unit fits the program."""
+
+import json
+import re
+import shutil
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())
+VARIABLES = {each["name"] for each in DASHBOARD["templating"]["list"]}
+
+
+def test_dashboard_has_what_grafana_wants_of_one() -> None:
+    assert DASHBOARD["uid"] == "millrace"
+    assert DASHBOARD["title"]
+    assert DASHBOARD["schemaVersion"] >= 36
+    assert DASHBOARD["time"].keys() == {"from", "to"}
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids)) > 15
+
+
+@pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: str(panel["title"]))
+def test_panel_asks_its_data_source_for_something(panel: dict[str, Any]) -> None:
+    assert panel["type"] in ("timeseries", "stat")
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${source}"}
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    assert panel["targets"]
+    names = [target["refId"] for target in panel["targets"]]
+    assert len(names) == len(set(names))
+    for target in panel["targets"]:
+        assert "millrace_" in target["expr"]
+        assert target["expr"].count("(") == target["expr"].count(")")
+        used = set(re.findall(r"\$\{?(\w+)", target["expr"])) - {"__rate_interval"}
+        assert used <= VARIABLES
+
+
+def test_panels_lie_on_the_grid_and_none_on_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_every_alert_has_a_summary_that_names_the_box() -> None:
+    rules = (DEPLOY / "prometheus" / "millrace.rules.yml").read_text()
+    alerts = rules.split("- alert:")[1:]
+    assert len(alerts) >= 8
+    for alert in alerts:
+        assert "severity:" in alert
+        assert re.search(r"summary: .*\{\{ \$labels\.instance \}\}", alert), alert
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_takes_the_configuration_and_the_rules() -> None:
+    command = ["promtool", "check", "config", "prometheus.yml"]
+    checked = subprocess.run(command, cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_unit_is_one_that_the_program_answers_to() -> None:
+    unit = RawConfigParser(strict=False, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "millrace.service")
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert "HUP" in service["ExecReload"]
+    assert int(service["WatchdogSec"]) >= 5
+    assert service["KillMode"] == "mixed", "workers hear from the master alone"
+    assert set(service["CapabilityBoundingSet"].split()) == {"CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}
+    assert service["NoNewPrivileges"] == "yes"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_unit_exposes_little() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", str(DEPLOY / "millrace.service")]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout[-300:] + checked.stderr
+
+
+def test_every_sysctl_is_one_that_linux_may_have() -> None:
+    lines = (DEPLOY / "99-millrace.conf").read_text().splitlines()
+    settings = [line.partition(" = ") for line in lines if line and not line.startswith("#")]
+    assert len(settings) >= 6
+    for name, _, value in settings:
+        assert re.fullmatch(r"(net|fs)(\.\w+)+", name)
+        assert re.fullmatch(r"\d+( \d+)*", value)
