@@ -7,7 +7,12 @@ import gc
 from contextlib import suppress
 from importlib import import_module
 
-_SHARED = ("asyncio", "aiohttp.web", "jwt", "msgpack", "prometheus_client", "relay.control", "relay.negotiation")
+_SHARED = (
+    *("asyncio", "aiohttp.web", "jwt", "msgpack", "prometheus_client"),
+    *("relay.control", "relay.negotiation", "relay.engine_config"),
+    *("workers.main", "workers.http", "workers.public", "workers.admin", "workers.page", "workers.metrics"),
+    *("workers.desk", "workers.slot_table"),
+)
 """None of them starts a thread when it is imported."""
 
 
