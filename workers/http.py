@@ -105,8 +105,33 @@ class HttpServer:
             return problem(500, "defect", "This is a defect of the server; its log has it.")
 
 
+class _Connection(web.RequestHandler):
+    """Refuses what is not HTTP as everything else is refused: strangers fill no log, and learn no library's name."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            log.error("a connection failed", exc_info=exc)
+            response = problem(500, "defect", "This is a defect of the server; its log has it.")
+        else:
+            response = problem(status, "not-http", "The request is not HTTP as this server takes it.")
+        response.headers["Server"] = SERVER
+        response.force_close()
+        return response
+
+
 class _BoundedServer(web.Server):
     """Turns connections away at a fixed number."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -243,10 +243,25 @@ async def test_a_body_that_never_ends_is_cut_with_408(impatient: Site) -> None:
     assert impatient.control.asked == []
 
 
-async def test_what_is_not_http_gets_400_and_no_detail_of_ours(site: Site) -> None:
-    answer = await site.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
-    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
-    assert b"Traceback" not in answer
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"BREW /whip/hall HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET nonsense HTTP/9\r\n\r\n",
+        b"POST /whip/hall HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_gets_400_and_no_detail_of_ours_and_no_line_in_the_log(
+    site: Site, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await site.raw(sent)
+    assert b" 400 " in answer
+    assert b"urn:millrace:problem:not-http" in answer
+    for detail in (b"Traceback", b"aiohttp", b"Python"):
+        assert detail not in answer
+    assert not caplog.records
 
 
 async def test_headers_too_large_are_refused(site: Site) -> None:
