@@ -1,4 +1,4 @@
-"""Sessions outlive their worker: kill -9 of each in turn, in the middle of calls, and no client does anything about it."""
+"""Sessions outlive their worker: kill -9 of each in turn, in the middle of calls, and no client has to do anything."""
 
 import asyncio
 import itertools
