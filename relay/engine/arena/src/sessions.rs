@@ -99,6 +99,14 @@ impl SessionWords {
         put(&self.words()[at], value, Release);
     }
 
+    /// Puts consecutive words, one after the other.
+    #[inline]
+    pub fn put_all<const N: usize>(&self, at: usize, values: [u64; N]) {
+        for (word, value) in self.words()[at..at + N].iter().zip(values) {
+            put(word, value, Release);
+        }
+    }
+
     #[inline]
     pub fn get(&self, at: usize) -> u64 {
         self.words()[at].load(Acquire)
@@ -211,7 +219,7 @@ mod tests {
         let arena = Arena::in_memory(Parameters::TINY);
         let words = arena.session_words(1, 2);
         words.put(0, 5);
-        words.put(SESSION_WORDS - 1, 6);
+        words.put_all(SESSION_WORDS - 1, [6]);
         assert!(arena.session(1, 2).write(&[9; 256]) && arena.session(1, 1).write(&[9; 256]));
         let again = arena.session_words(1, 2);
         assert_eq!((again.get(0), again.get(1), again.get(SESSION_WORDS - 1)), (5, 0, 6));

@@ -13,6 +13,7 @@ use millrace_core::drop::Drop;
 use millrace_core::event::{AdoptionDone, Event, TransportAdopted};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
+use millrace_core::transport::SRTP_WORDS;
 use peer::{Credentials, Peer, Source};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -198,6 +199,56 @@ fn repairs_go_on_across_a_death() {
     assert_everything_came(&world, (publisher, 0), viewer, ssrc);
     assert!(world.peers[viewer].got(ssrc).repairs > 20);
     assert_eq!(world.peers[viewer].refused, [], "no RTX index was used twice");
+}
+
+/// The words of a viewer's first subscription (`forward/continuity.rs`).
+fn words_of(world: &World, slot: u8, record: u32) -> impl Fn(usize) -> (millrace_arena::SessionWords, usize) {
+    let words = world.arena.session_words(slot, record);
+    move |word| (words.clone(), SRTP_WORDS + word)
+}
+
+#[test]
+fn packets_that_may_have_left_before_a_death_between_two_stores_do_not_leave_again() {
+    for (seed, back) in [(41, 1), (42, 7), (43, 40)] {
+        let mut world = box_of(2, seed);
+        let (publisher, publish) = publisher(&mut world, 0);
+        let viewer = connect(&mut world, 1);
+        let ssrc = world.watch(viewer, &publish);
+        world.run_for(1_000);
+        world.kill(1);
+        // As if it had died before it wrote down that it looked at the last packets.
+        let (words, position) = words_of(&world, 1, 0)(3);
+        words.put(position, words.get(position) - back);
+        world.run_for(50);
+        world.succeed(1);
+        world.run_for(500);
+        finish(&mut world);
+        assert_everything_came(&world, (publisher, 0), viewer, ssrc);
+        assert_nothing_was_noticed(&world);
+    }
+}
+
+#[test]
+fn a_stream_whose_source_is_not_known_goes_on_after_its_last_index_at_the_next_key_frame() {
+    let mut world = box_of(2, 44);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 1);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(1_000);
+    world.kill(1);
+    // As if it had died while it took a source up.
+    let (words, has_source) = words_of(&world, 1, 0)(7);
+    assert_eq!(words.get(has_source), 1);
+    words.put(has_source, 0);
+    world.run_for(50);
+    world.succeed(1);
+    world.run_for(1_000);
+    finish(&mut world);
+    assert_eq!(world.peers[publisher].feedback.plis.len(), 1, "only a key frame helps");
+    let received = world.peers[viewer].got(ssrc);
+    assert!(received.is_whole(), "no number is left out, none comes twice");
+    assert_eq!(received.last().unwrap().number + 1, world.peers[publisher].sources[0].made);
+    assert_eq!(world.peers[viewer].refused, []);
 }
 
 #[test]

@@ -203,8 +203,9 @@ impl Engine {
         let client = self.subscriptions[key].client;
         self.send_rtcp(client, |engine, writer| engine.write_bye(key, writer));
         self.clients[client].subscriptions.retain(|known| *known != key);
-        self.mark_stale(client);
         self.remove_subscription(key);
+        // At once: its words may be another's next.
+        self.keep_client(client);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //! order in which they are put; must never decide a number. Read `subscription.rs` next, which gives the numbers.
 //!
 //! ```text
-//! 0 next index    1 next RTX index    2 next arrival    3 shift and 4 first index of the numbering
-//! 5 newest timestamp and its arrival  6 newest frame ids   7 whether there is a source
+//! 0 next index   1 shift and 2 first index of the numbering   3 next arrival   4 newest timestamp and its arrival
+//! 5 next RTX index   6 newest frame ids   7 whether there is a source
 //! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 taken up at   12 publication
 //! ```
 //! The first line changes with every packet, the second with every source. A death between any two of these leaves at the
@@ -21,11 +21,11 @@ use crate::time::Time;
 pub const WORDS: usize = 16;
 
 const NEXT_INDEX: usize = 0;
-const NEXT_RTX_INDEX: usize = 1;
-const NEXT_POSITION: usize = 2;
-const SHIFT: usize = 3;
-const FROM: usize = 4;
-const NEWEST: usize = 5;
+const SHIFT: usize = 1;
+const FROM: usize = 2;
+const NEXT_POSITION: usize = 3;
+const NEWEST: usize = 4;
+const NEXT_RTX_INDEX: usize = 5;
 const FRAME_IDS: usize = 6;
 const HAS_SOURCE: usize = 7;
 const LOG: usize = 8;
@@ -88,13 +88,12 @@ impl Words {
     /// Another packet of the source was given its number, or left out.
     pub fn put_place(&self, source: &Source, timeline: &Timeline) {
         let (from, shift) = source.numbering.last_piece();
-        self.put(NEXT_INDEX, source.numbering.highest_outgoing() + 1);
-        self.put(SHIFT, shift);
-        self.put(FROM, from);
-        self.put(NEXT_POSITION, source.next_position);
-        if let Some((timestamp, arrived_us)) = timeline.newest() {
-            self.put(NEWEST, ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp));
-        }
+        let newest = timeline.newest().map_or(0, |(timestamp, arrived_us)| {
+            ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp)
+        });
+        let next_index = source.numbering.highest_outgoing() + 1;
+        // From `NEXT_INDEX` on, and in this order: first the index is reserved, at last the packet has been looked at.
+        self.words.put_all(self.at, [next_index, shift, from, source.next_position, newest]);
     }
 
     pub fn next_index(&self) -> u64 {
