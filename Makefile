@@ -80,7 +80,7 @@ test-fast: setup ## What needs no browser and no real process
 BENCH_SERVER = $(BIN)/python $(LOAD)/peers/millrace.py$(if $(filter spread,$(SCENARIO)), --workers 2)
 BENCH_ARGS = $(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PROFILE),--profile $(PROFILE)) \
-	$(if $(AGAINST),--server $(LOAD)/peers/$(AGAINST)) $(ARGS)
+	$(if $(AGAINST),--server $(LOAD)/peers/$(AGAINST).sh) $(ARGS)
 
 .PHONY: bench
 bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFILE=both (tests/load/README.md)

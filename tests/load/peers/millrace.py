@@ -20,6 +20,7 @@ START_SECONDS = 30.0
 
 def main() -> int:
     """Runs the relay; returns its exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--name", default="millrace")

@@ -2,9 +2,10 @@
 //! `peers/` starts it. Must never know how it works inside. Read `peers/millrace.py` for the other end of the contract.
 //!
 //! A peer prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come, runs until its standard
-//! input is closed, and stops its server then. `{room}` in a URL stands for a room of the generator's choice.
+//! input is closed, and stops its server then. It may add `token=TOKEN`, and `bind=IP` for where clients have to be. `{room}` in a URL stands for a room of the generator's choice.
 
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -19,6 +20,8 @@ pub struct Target {
     whip: String,
     whep: String,
     pub token: Option<String>,
+    /// Where clients' sockets are to be bound, when not simply where its HTTP leads.
+    pub bind: Option<IpAddr>,
     pub processes: Option<Processes>,
     /// Stops with the target.
     _peer: Option<Peer>,
@@ -32,7 +35,15 @@ struct Peer {
 
 impl Target {
     pub fn running(whip: String, whep: String, token: Option<String>, pid: Option<i32>) -> Target {
-        Target { name: "server".to_owned(), whip, whep, token, processes: pid.map(Processes::of), _peer: None }
+        Target {
+            name: "server".to_owned(),
+            whip,
+            whep,
+            token,
+            bind: None,
+            processes: pid.map(Processes::of),
+            _peer: None,
+        }
     }
 
     /// Runs a peer's program with its arguments on one core; what it starts inherits that.
@@ -73,6 +84,7 @@ impl Target {
             whip: field("whip")?,
             whep: field("whep")?,
             token: field("token").ok(),
+            bind: field("bind").ok().map(|ip| ip.parse()).transpose().context("the peer's bind is no address")?,
             processes: Some(Processes::of(pid)),
             _peer: Some(peer),
         })

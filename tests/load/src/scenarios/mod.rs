@@ -6,9 +6,10 @@ pub mod joins;
 pub mod media;
 pub mod spread;
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use millrace_core::transport::Profile;
 
 use crate::identity::{Identity, random_text};
@@ -94,7 +95,11 @@ impl Run {
 
     pub fn world(&self, target: &Target) -> Result<World> {
         let tools = Tools::new(Identity::new(self.profile)?);
-        World::new(self.options, tools, &target.whip("probe")?, target.token.clone())
+        let ip = match target.bind {
+            Some(ip) => ip,
+            None => way_to(target.whip("probe")?.address()?)?,
+        };
+        Ok(World::new(self.options, tools, ip, target.token.clone()))
     }
 
     pub fn setting(&self, target: &Target) -> Setting {
@@ -109,6 +114,14 @@ impl Run {
             aes_gcm_ns: 0.0,
         }
     }
+}
+
+/// Our address on the way to a server; nothing is sent.
+fn way_to(server: SocketAddr) -> Result<IpAddr> {
+    let unspecified: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((unspecified, 0))?;
+    socket.connect(server).with_context(|| format!("no way to {server}"))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Row>> {
