@@ -59,6 +59,22 @@ def test_token_opens_its_room_and_no_other(
     assert not grant.allows_subscribe("cellar")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--room", "two words"), ("--room", ""), ("--identity", ""), ("--identity", "x" * 257)]
+)
+def test_token_that_the_server_would_never_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(keys())
+    names = {"--room": "hall", "--identity": "ann"} | {option: value}
+    words = [word for pair in names.items() for word in pair]
+    assert main(["token", "--config", str(file), *words]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert option in said.err
+
+
 def test_token_without_keys_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "--room", "r", "--identity", "i"]) == 1
     assert "millrace keys" in capsys.readouterr().err
