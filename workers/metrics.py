@@ -41,8 +41,16 @@ HELP = {
     "adoptions_lost": "Sessions of a worker that died which could not be taken up",
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",
+    "sessions_opened": "Offers that were answered, by protocol",
+    "sessions_ended": "Sessions that are over, for whatever cause",
+    "snapshots_asked": "Times that a worker asked another for all of its facts",
+    "requests_passed_on": "Requests that were another worker's session's",
+    "http_refusals": "Requests that were answered with a problem",
+    "ice_restarts": "ICE restarts that were answered",
+    "commands_refused": "Commands that the engine could not carry out, each a defect",
+    "defects": "Inputs that raised an exception, each a defect",
 }
-"""By the engine's name; one that is not here gets its name as its help."""
+"""By the engine's or control's name; one that is not here gets its name as its help."""
 GAUGES = {
     "transports": "Open transports",
     "publications": "Tracks that are published",
@@ -51,6 +59,11 @@ GAUGES = {
 """The engine's figures that go up and down, by slot."""
 _WITH_LABELS = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def _help(name: str) -> str:
+    bare = name.removeprefix("millrace_")
+    return HELP.get(bare, bare.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,7 @@ class _Page(Collector):
                 if name.endswith("_microseconds"):
                     name, figure = name.removesuffix("_microseconds") + "_seconds", value / 1e6
                     kind = GaugeMetricFamily
-                family = families.setdefault(name, kind(name, "Of the control plane", labels=[*labels, "slot"]))
+                family = families.setdefault(name, kind(name, _help(name), labels=[*labels, "slot"]))
                 family.add_metric([*labels.values(), str(slot.slot)], figure)
         yield from families.values()
 
