@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(chosen.file)
         case "token":
             return _token(chosen)
+        case "status":
+            return _status(chosen)
+        case "doctor":
+            return _doctor(chosen)
         case _:
             print(keys(), end="")
             return 0
@@ -53,7 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--key", help="which key of auth.keys; by default the first")
 
     commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
-    for each in (serve, token):
+
+    status = commands.add_parser("status", help="show a running server: its workers, its rooms")
+    status.add_argument("--url", help="its administration address; by default that of the configuration")
+    status.add_argument("--once", action="store_true", help="print one table instead of a live one")
+
+    doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
+    doctor.add_argument("--url", help="of a running server, for a real call through it (needs aiortc)")
+    for each in (serve, token, status, doctor):
         each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
         each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
     return parser
@@ -135,6 +146,35 @@ def _token(chosen: argparse.Namespace) -> int:
     )
     print(token)
     return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from master.status import run
+
+    host = f"[{config.admin.bind}]" if ":" in config.admin.bind else config.admin.bind
+    return run((chosen.url or f"http://{host}:{config.admin.port}").rstrip("/"), chosen.once)
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from master.doctor import Finding, Verdict, examine
+
+    findings = list(examine(config))
+    if chosen.url:
+        try:
+            from master.doctor_call import call
+        except ImportError:
+            findings.append(Finding(Verdict.POOR, "a call", "not tried: `pip install aiortc` first"))
+        else:
+            findings.append(call(chosen.url, config))
+    for finding in findings:
+        print(f"{finding.verdict:<5} {finding.what}: {finding.detail}")
+    return 1 if any(finding.verdict is Verdict.BAD for finding in findings) else 0
 
 
 def keys() -> str:

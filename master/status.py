@@ -1,0 +1,145 @@
+"""`millrace status`: what the administration address of a running server says, as a table. It must never ask anything
+that a scraper could not. Read next: `workers/metrics.py`, where the numbers come from.
+"""
+
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Labels = frozenset[tuple[str, str]]
+_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_ROOMS_SHOWN = 15
+SECONDS = 1.0
+"""Between two looks, from which rates are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A server at one moment."""
+
+    at: float
+    metrics: Mapping[tuple[str, Labels], float]
+    rooms: list[dict[str, Any]]
+
+    def get(self, name: str, **labels: str) -> float:
+        """One series; 0 when there is none."""
+        return self.metrics.get((name, frozenset(labels.items())), 0.0)
+
+    def slots(self) -> list[str]:
+        """The slots of all workers."""
+        found = {dict(labels)["slot"] for name, labels in self.metrics if name == "millrace_worker_up"}
+        return sorted(found, key=int)
+
+
+def run(admin: str, once: bool) -> int:
+    """Shows it until Ctrl-C, or once; 1 when nobody answers."""
+    before: Look | None = None
+    try:
+        while True:
+            try:
+                now = look(admin)
+            except (OSError, ValueError) as error:
+                print(f"millrace: {admin} does not answer: {error}", file=sys.stderr)
+                if once:
+                    return 1
+                before = None
+            else:
+                if before is not None:
+                    print(("" if once else "\x1b[H\x1b[2J") + table(before, now), flush=True)
+                    if once:
+                        return 0
+                before = now
+            time.sleep(SECONDS)
+    except KeyboardInterrupt:
+        return 0
+
+
+def look(admin: str) -> Look:
+    """Asks once. Raises OSError or ValueError."""
+    page, rooms = _read(f"{admin}/metrics").decode(), json.loads(_read(f"{admin}/rooms"))
+    return Look(time.monotonic(), parse(page), rooms)
+
+
+def parse(page: str) -> dict[tuple[str, Labels], float]:
+    """Series and values of a metrics page in Prometheus' text form."""
+    return {
+        (name, frozenset(_LABEL.findall(labels or ""))): float(value) for name, labels, value in _SAMPLE.findall(page)
+    }
+
+
+def table(before: Look, now: Look) -> str:
+    """Two looks as text; rates are per second between them."""
+    seconds = max(now.at - before.at, 1e-3)
+
+    def rate(name: str, **labels: str) -> float:
+        return max(0.0, now.get(name, **labels) - before.get(name, **labels)) / seconds
+
+    drops = sum(rate(name, **dict(labels)) for name, labels in now.metrics if name == "millrace_drops_total")
+    deadline = max((now.get("millrace_drain_deadline_seconds", slot=slot) for slot in now.slots()), default=0.0)
+    state = f"draining for {max(0.0, deadline - time.time()):.0f} s more" if deadline else "serving"
+    lines = [
+        f"Millrace is {state}   up {_span(time.time() - now.get('millrace_start_time_seconds'))}",
+        f"  in   {_flow(rate('millrace_bytes_received_total'), rate('millrace_packets_received_total'))}",
+        f"  out  {_flow(rate('millrace_bytes_sent_total'), rate('millrace_packets_forwarded_total'))}",
+        f"  drops {drops:,.1f}/s   kernel {rate('millrace_kernel_drops_total'):,.1f}/s   "
+        f"handed over {rate('millrace_handed_over_total'):,.1f}/s",
+        "",
+        "worker    state  sessions  tracks  streams  loops late    cpu   memory  descriptors  starts",
+    ]
+    for slot in now.slots():
+        late = max(now.get("millrace_worker_beat_age_seconds", slot=slot, loop=loop) for loop in ("engine", "control"))
+        is_up = now.get("millrace_worker_up", slot=slot) == 1
+        lines.append(
+            f"{slot:>6} {'up' if is_up else 'DOWN':>8}"
+            f" {now.get('millrace_transports', slot=slot):>9,.0f} {now.get('millrace_publications', slot=slot):>7,.0f}"
+            f" {now.get('millrace_subscriptions', slot=slot):>8,.0f} {late * 1000:>8,.0f} ms"
+            f" {rate('millrace_process_cpu_seconds_total', slot=slot):>6.0%}"
+            f" {now.get('millrace_process_resident_bytes', slot=slot) / 1e6:>5,.0f} MB"
+            f" {now.get('millrace_process_open_fds', slot=slot):>12,.0f}"
+            f" {now.get('millrace_worker_starts_total', slot=slot):>7,.0f}"
+        )
+    return "\n".join([*lines, "", *_rooms(now.rooms)]) + "\n"
+
+
+def _rooms(rooms: list[dict[str, Any]]) -> list[str]:
+    if not rooms:
+        return ["no rooms"]
+    largest = sorted(rooms, key=lambda room: -int(room["participants"]))
+    lines = [f"{'room':<32} participants  publishers  viewers"]
+    for room in largest[:_ROOMS_SHOWN]:
+        name = str(room["name"])
+        shown = name if len(name) <= 32 else name[:31] + "…"
+        lines.append(f"{shown:<32} {room['participants']:>12} {len(room['publishers']):>11} {room['viewers']:>8}")
+    if len(rooms) > _ROOMS_SHOWN:
+        lines.append(f"and {len(rooms) - _ROOMS_SHOWN} more")
+    return lines
+
+
+def _read(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            read: bytes = answer.read()
+            return read
+    except urllib.error.URLError as error:
+        raise OSError(error.reason) from error
+
+
+def _flow(bytes_per_second: float, packets_per_second: float) -> str:
+    value, units = bytes_per_second * 8, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:6.1f} {units[0]:<6} {packets_per_second:>9,.0f} packets/s"
+
+
+def _span(seconds: float) -> str:
+    days, rest = divmod(int(max(0.0, seconds)), 86_400)
+    clock = f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days} d {clock}" if days else clock

@@ -1,0 +1,45 @@
+"""`millrace status` and `millrace doctor` against a running relay."""
+
+import asyncio
+import sys
+
+from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.relay_process import ROOT, Relay
+
+
+async def millrace(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "master", *arguments,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_status_shows_workers_and_rooms(relay: Relay) -> None:
+    async with Publisher(f"{relay.url}/whip/hall") as publisher, Viewer(f"{relay.url}/whep/hall") as viewer:
+        await publisher.open(0)
+        await viewer.open(1)
+        await viewer.until_frames(5)
+        status, text = await millrace("status", "--once", "--url", relay.admin)
+    assert status == 0, text
+    rows = [line.split() for line in text.splitlines()]
+    assert [row[:3] for row in rows if row[1:2] == ["up"]] == [["0", "up", "1"], ["1", "up", "1"]]
+    assert ["hall", "2", "1", "1"] in rows
+    (out,) = [row for row in rows if row[:1] == ["out"]]
+    assert int(out[3].replace(",", "")) > 10, "packets a second"
+
+
+async def test_doctor_makes_a_call(relay: Relay) -> None:
+    status, text = await millrace("doctor", "--set", "media.port=0", "--url", relay.url)
+    assert status == 0, text
+    (call,) = [line for line in text.splitlines() if "a call" in line]
+    assert call.startswith("ok")
+    assert "30 frames" in call
+
+
+async def test_doctor_says_that_nobody_answers() -> None:
+    status, text = await millrace("doctor", "--set", "http.port=0", "--url", "http://127.0.0.1:1")
+    assert status == 1
+    assert "FAIL  a call" in text

@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import pytest
+
+from master.status import Look, parse, run, table
+
+PAGE = """\
+# HELP millrace_worker_up 1 while the slot has a worker
+# TYPE millrace_worker_up gauge
+millrace_worker_up{slot="0"} 1.0
+millrace_worker_up{slot="10"} 0.0
+millrace_worker_up{slot="2"} 1.0
+millrace_worker_beat_age_seconds{loop="engine",slot="0"} 0.01
+millrace_worker_beat_age_seconds{loop="control",slot="0"} 0.25
+millrace_transports{slot="0"} 7.0
+millrace_bytes_sent_total 1.0e+06
+millrace_drops_total{reason="srtp_replay"} 4.0
+millrace_drops_total{reason="no_key"} 6.0
+millrace_start_time_seconds 1.7e+09
+"""
+
+
+def looks(page: str = PAGE, rooms: int = 0) -> tuple[Look, Look]:
+    named = [
+        {"name": f"room-{n}", "participants": n, "publishers": [{}] * (n > 0), "viewers": max(0, n - 1)}
+        for n in range(rooms)
+    ]
+    before = Look(100.0, parse(page), named)
+    later = dict(before.metrics)
+    later["millrace_bytes_sent_total", frozenset()] += 250_000
+    later["millrace_drops_total", frozenset({("reason", "no_key")})] += 3
+    return before, Look(102.0, later, named)
+
+
+def test_page_is_read_with_labels_in_any_order() -> None:
+    look = Look(0, parse(PAGE), [])
+    assert look.get("millrace_worker_beat_age_seconds", slot="0", loop="control") == 0.25
+    assert look.get("millrace_bytes_sent_total") == 1e6
+    assert look.get("millrace_unheard_of", slot="0") == 0
+    assert look.slots() == ["0", "2", "10"]
+
+
+def test_table_shows_rates_and_the_later_of_two_loops() -> None:
+    lines = table(*looks()).splitlines()
+    assert lines[0].startswith("Millrace is serving")
+    assert next(line for line in lines if line.startswith("  out")).split()[1:3] == ["1.0", "Mbit/s"]
+    assert "drops 1.5/s" in next(line for line in lines if "drops" in line)
+    (first,) = [line.split() for line in lines if line.split()[:2] == ["0", "up"]]
+    assert first[2] == "7"
+    assert first[5:7] == ["250", "ms"]
+    assert [line.split()[1] for line in lines if line.split()[:1] == ["10"]] == ["DOWN"]
+    assert lines[-1] == "no rooms"
+
+
+def test_counters_of_a_restarted_server_make_no_negative_rate() -> None:
+    before, now = looks()
+    assert " 0.0 bit/s" in table(replace(now, at=100.0), replace(before, at=101.0))
+
+
+def test_largest_rooms_come_first_and_the_rest_is_counted() -> None:
+    lines = table(*looks(rooms=20)).splitlines()
+    shown = [line.split()[:2] for line in lines if line.startswith("room-")]
+    assert shown[0] == ["room-19", "19"]
+    assert len(shown) == 15
+    assert lines[-1] == "and 5 more"
+
+
+def test_drain_is_seen() -> None:
+    assert table(*looks(PAGE + 'millrace_drain_deadline_seconds{slot="2"} 9e9\n')).startswith(
+        "Millrace is draining for"
+    )
+
+
+def test_nobody_there_is_said_and_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://127.0.0.1:1", once=True) == 1
+    assert "does not answer" in capsys.readouterr().err
