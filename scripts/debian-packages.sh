@@ -10,6 +10,8 @@ test_packages=(
     python3-gi python3-gst-1.0 gir1.2-gst-plugins-bad-1.0
     iproute2 nftables
 )
+# Other sources of Node.js bring npm along and conflict with Debian's.
+command -v npm >/dev/null || test_packages+=(nodejs npm)
 
 case "${1:-}" in
     build) wanted=("${build_packages[@]}") ;;
