@@ -104,7 +104,7 @@ globalThis.peers ??= (() => {
     const peer = { pc, video, frames: [], direction: 'inbound-rtp' };
     all.set(name, peer);
     peer.firstFrame = new Promise((resolve) => {
-      const note = (now) => {
+      const note = () => {
         peer.frames.push(performance.now());
         resolve(performance.now());
         video.requestVideoFrameCallback(note);

@@ -30,7 +30,7 @@ async def test_chromium_sees_and_hears_chromium(relay: Relay, chromium: Browser,
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("codec", ["VP8", "VP9"])
+@pytest.mark.parametrize("codec", ["VP8", "VP9", "AV1"])
 async def test_firefox_sees_and_hears_chromium(
     lan_relay: Relay, chromium: Browser, firefox: Browser, codec: str
 ) -> None:
@@ -38,7 +38,7 @@ async def test_firefox_sees_and_hears_chromium(
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("codec", ["VP8", "VP9"])
+@pytest.mark.parametrize("codec", ["VP8", "VP9", "AV1"])
 async def test_chromium_sees_and_hears_firefox(
     lan_relay: Relay, chromium: Browser, firefox: Browser, codec: str
 ) -> None:
