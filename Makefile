@@ -96,6 +96,10 @@ fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly to
 miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain with the miri component
 	cd $(ENGINE) && $(CARGO) +nightly miri test -p millrace-arena
 
+.PHONY: check-deploy
+check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prometheus` package
+	cd deploy/prometheus && promtool check config prometheus.yml
+
 .PHONY: format
 format: setup ## Format everything
 	$(BIN)/ruff format .

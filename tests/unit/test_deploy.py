@@ -58,13 +58,6 @@ def test_every_alert_has_a_summary_that_names_the_box() -> None:
         assert re.search(r"summary: .*\{\{ \$labels\.instance \}\}", alert), alert
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_takes_the_configuration_and_the_rules() -> None:
-    command = ["promtool", "check", "config", "prometheus.yml"]
-    checked = subprocess.run(command, cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
 def test_unit_is_one_that_the_program_answers_to() -> None:
     unit = RawConfigParser(strict=False, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
