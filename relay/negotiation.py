@@ -111,7 +111,8 @@ def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
         sections.append(section)
         tracks.append(_track(section, codecs[0], kind, position))
     if not sections:
-        return _nothing_taken(offer, without_codec, "A publisher offers sendonly or sendrecv audio or video.")
+        expected = "A publisher offers sendonly or sendrecv audio or video."
+        return _nothing_taken(offer, _no_codec(()) if without_codec else expected, without_codec)
     taken = writer.completed(offer, sections)
     return PublisherAnswer(writer.write(offer, local, taken), offer.remote, tuple(tracks), _mids(taken))
 
@@ -155,7 +156,8 @@ def answer_viewer(
             )
         )
     if not sections:
-        return _nothing_taken(offer, without_codec, "A viewer offers recvonly or sendrecv audio or video.")
+        expected = "A viewer offers recvonly or sendrecv audio or video."
+        return _nothing_taken(offer, _no_codec(publications) if without_codec else expected, without_codec)
     taken = writer.completed(offer, sections)
     return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
 
@@ -232,9 +234,16 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
     return tuple(section.media.mid or "" for section in sections)
 
 
-def _nothing_taken(offer: Offer, without_codec: bool, expected: str) -> Refusal:
+def _no_codec(publications: Sequence[PublicationHere]) -> str:
+    """What would have been taken."""
+    names = {publication.codec for publication in publications} or set(CodecName)
+    listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
+    return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
+
+
+def _nothing_taken(offer: Offer, detail: str, without_codec: bool) -> Refusal:
     if without_codec:
-        return Refusal(406, "no-common-codec", "No m-line has a codec in common: Opus, VP8, VP9, H264 or AV1.")
+        return Refusal(406, "no-common-codec", detail)
     if not any(media.alive and media.kind for media in offer.media):
         return Refusal(422, "no-media", "There is neither audio nor video.")
-    return Refusal(422, "wrong-direction", expected)
+    return Refusal(422, "wrong-direction", detail)

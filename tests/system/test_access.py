@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import aiohttp
@@ -14,6 +15,8 @@ from tests.system.relay_process import Relay
 
 SECRET = "0123456789abcdef0123456789abcdef"
 SDP = {"Content-Type": "application/sdp"}
+REPEATED = 5
+"""The kernel counts processor time in ticks of 10 ms."""
 
 
 def token(secret: str = SECRET, key: str = "devkey", expires: int = 60, **video: object) -> str:
@@ -94,6 +97,12 @@ def hostile(sdp: str) -> list[tuple[str, str]]:
         ("no fingerprint", without["fingerprint"]),
         ("plain RTP", sdp.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP")),
         ("SDES", sdp + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n"),
+        ("short ufrag", re.sub("a=ice-ufrag:.*?\r", "a=ice-ufrag:abc\r", sdp)),
+        ("short pwd", re.sub("a=ice-pwd:.*?\r", "a=ice-pwd:abcdefgh\r", sdp)),
+        ("weak hash", re.sub("a=fingerprint:.*?\r", f"a=fingerprint:sha-1 {':'.join(['AB'] * 20)}\r", sdp)),
+        ("short fingerprint", re.sub("a=fingerprint:.*?\r", "a=fingerprint:sha-256 AB:CD\r", sdp)),
+        ("payload type twice", re.sub("m=video (.*?)\r", r"m=video \1 97\r", sdp)),
+        ("extension id twice", sdp + "a=extmap:1 urn:a\r\na=extmap:1 urn:b\r\n"),
         ("holdconn", sdp.replace("a=setup:actpass", "a=setup:holdconn")),
         ("ten thousand lines", sdp + "a=x\r\n" * 10_000),
         ("ten thousand m-lines", sdp + "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n" * 1000),
@@ -106,12 +115,13 @@ async def test_every_hostile_offer_gets_its_own_reason_and_costs_nobody_else_any
     reasons: dict[str, str] = {}
     async with aiohttp.ClientSession() as http:
         for name, text in hostile(sdp):
-            started = time.monotonic()
-            async with http.post(f"{relay.url}/whip/hall", data=text, headers=SDP) as answer:
-                problem = json.loads(await answer.text())
-                assert answer.status in (400, 413, 422), name
-                reasons[name] = problem["type"]
-            assert time.monotonic() - started < 0.5, name
+            cpu_before = relay.cpu_seconds()
+            for _ in range(REPEATED):
+                async with http.post(f"{relay.url}/whip/hall", data=text, headers=SDP) as answer:
+                    problem = json.loads(await answer.text())
+                    assert answer.status in (400, 413, 422), name
+                    reasons[name] = problem["type"]
+            assert (relay.cpu_seconds() - cpu_before) / REPEATED < 0.05, name
         async with http.post(f"{relay.url}/whip/hall", data="x" * 70_000, headers=SDP) as answer:
             assert answer.status == 413
         async with http.post(f"{relay.url}/whip/hall", data=sdp, headers={"Content-Type": "text/plain"}) as answer:

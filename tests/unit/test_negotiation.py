@@ -385,15 +385,22 @@ def test_a_payload_type_that_looks_like_rtcp_is_passed_over() -> None:
     assert track_of(video_codecs((72, "VP8", ""), (101, "VP8", ""))).codec.payload_type == 101
 
 
-def test_no_common_codec_is_406() -> None:
+def test_no_common_codec_is_406_and_says_which_would_do() -> None:
     body = video_codecs((99, "H265", ""))
-    for refusal in (
-        answer_publisher(offered(body), LOCAL),
-        answer_viewer(offered(viewing(body)), LOCAL, STREAMS, "cname1", []),
-        answer_viewer(offered(viewing(video_only())), LOCAL, STREAMS, "cname1", [published(CodecName.AV1)]),
-    ):
-        assert isinstance(refusal, Refusal)
-        assert (refusal.status, refusal.reason) == (406, "no-common-codec")
+    refusals = {
+        "The relay forwards AV1, H264, Opus, VP8, VP9,": [
+            answer_publisher(offered(body), LOCAL),
+            answer_viewer(offered(viewing(body)), LOCAL, STREAMS, "cname1", []),
+        ],
+        "The publisher sends AV1,": [
+            answer_viewer(offered(viewing(video_only())), LOCAL, STREAMS, "cname1", [published(CodecName.AV1)])
+        ],
+    }
+    for said, those in refusals.items():
+        for refusal in those:
+            assert isinstance(refusal, Refusal)
+            assert (refusal.status, refusal.reason) == (406, "no-common-codec")
+            assert refusal.detail.startswith(said)
 
 
 def test_a_viewer_keeps_all_codecs_the_publishers_first() -> None:
