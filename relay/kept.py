@@ -8,8 +8,10 @@ The unchanging part is packed and compressed once, since a publisher's coming ch
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from relay import codec
+from relay.commands import Codec, Extension, MediaKind
 from relay.effects import Protocol
 from relay.facts import PublicationHere
 from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
@@ -21,11 +23,25 @@ _MAX_FIXED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class KeptFormats:
+    """What was negotiated for an m-line: the same for most viewers with one browser."""
+
+    codecs: tuple[tuple[Codec, str], ...]
+    extensions: tuple[Extension, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeptStream:
     """One m-line of a viewer."""
 
     subscription: SubscriptionId
-    receiver: Receiver
+    kind: MediaKind
+    mid: str
+    position: int
+    ssrc: int
+    rtx_ssrc: int | None
+    formats: bytes
+    """A KeptFormats, packed, so that a successor unpacks each once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,7 @@ def unpack_session(record: bytes) -> Session:
         publications=publications,
         paused=set(kept.paused),
         receiving=[
-            Receiving(stream.subscription, stream.receiver, publication)
+            Receiving(stream.subscription, _receiver(stream), publication)
             for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
         ],
         ssrcs=fixed.ssrcs,
@@ -117,9 +133,28 @@ def _fixed(session: Session) -> KeptFixed:
         mids=session.mids,
         watches=session.watches,
         publications=tuple(session.publications.values()),
-        streams=tuple(KeptStream(receiving.subscription, receiving.receiver) for receiving in session.receiving),
+        streams=tuple(_stream(receiving) for receiving in session.receiving),
         ssrcs=session.ssrcs,
     )
+
+
+def _stream(receiving: Receiving) -> KeptStream:
+    one = receiving.receiver
+    formats = codec.pack_kept_part(_FORMATS, KeptFormats(one.codecs, one.extensions))
+    return KeptStream(receiving.subscription, one.kind, one.mid, one.position, one.ssrc, one.rtx_ssrc, formats)
+
+
+def _receiver(stream: KeptStream) -> Receiver:
+    formats = _formats(stream.formats)
+    return Receiver(
+        stream.kind, stream.mid, stream.position, stream.ssrc, stream.rtx_ssrc, formats.codecs, formats.extensions
+    )
+
+
+@lru_cache(maxsize=256)
+def _formats(packed: bytes) -> KeptFormats:
+    formats: KeptFormats = codec.unpack_kept_part(_FORMATS, packed)
+    return formats
 
 
 def _decompressed(packed: bytes) -> bytes:
@@ -129,5 +164,6 @@ def _decompressed(packed: bytes) -> bytes:
         raise codec.Unreadable(str(error)) from None
 
 
+_FORMATS = codec.KeptPart(KeptFormats)
 _FIXED = codec.KeptPart(KeptFixed)
 _WHOLE = codec.KeptPart(Kept)

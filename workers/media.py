@@ -5,6 +5,7 @@ look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from relay._engine import Engine
 from relay.boot import Boot
@@ -28,6 +29,8 @@ class Media:
         self._open: set[TransportId] = set()
         self._all_closed: asyncio.Event | None = None
         self._adoption_done = asyncio.Event()
+        self._heard = 0
+        """Events so far."""
         self._waiting: deque[bytes] = deque()
         """Batches for an engine that is behind. Bounded by what control has sessions for."""
         self._engine = Engine(
@@ -49,12 +52,14 @@ class Media:
         asyncio.get_running_loop().add_reader(self._engine.fileno(), self._drain)
 
     async def adoption_done(self, seconds: float) -> bool:
-        """Waits until the engine has named all sessions that it took over."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._adoption_done.wait()
-        except TimeoutError:
-            return False
+        """Waits until the engine has named all sessions that it took over; False when it is silent for `seconds`."""
+        while not self._adoption_done.is_set():
+            heard = self._heard
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._adoption_done.wait()
+            if self._heard == heard:
+                return self._adoption_done.is_set()
         return True
 
     def submit(self, commands: Iterable[Command]) -> None:
@@ -100,6 +105,7 @@ class Media:
 
     def _drain(self) -> None:
         for event in unpack_events(self._engine.events()):
+            self._heard += 1
             match event:
                 case TransportAdopted():
                     self._open.add(event.transport)
