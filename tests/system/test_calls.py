@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.relay_process import Relay
@@ -133,3 +134,21 @@ async def test_one_scrape_has_the_figures_of_all_workers(relay: Relay) -> None:
         assert float(values['millrace_transports{slot="0"}']) == 1
         assert float(values['millrace_subscriptions{slot="1"}']) == 2
         assert len(values) < 400
+
+
+async def test_every_worker_gives_the_same_figures_each_with_its_meaning(relay: Relay) -> None:
+    pages = [
+        await asyncio.to_thread(lambda: urllib.request.urlopen(f"{relay.admin}/metrics").read().decode())
+        for _ in range(8)
+    ]
+    seen = set()
+    for page in pages:
+        families = list(text_string_to_metric_families(page))
+        assert len({family.name for family in families}) == len(families)
+        assert all(family.documentation.strip() for family in families)
+        assert all(family.name.startswith("millrace_") for family in families)
+        seen.add(frozenset((s.name, *sorted(s.labels.items())) for family in families for s in family.samples))
+        labels = {label for family in families for s in family.samples for label in s.labels}
+        assert not labels & {"room", "session", "participant", "address"}
+    (series,) = seen
+    assert len(series) < 400
