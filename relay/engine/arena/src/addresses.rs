@@ -245,12 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn a_table_filled_to_a_half_refuses_nothing() {
+    fn a_table_filled_to_a_half_practically_never_refuses() {
         let cells = if cfg!(miri) { 256 } else { 65_536 };
         let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::TINY });
         let refused =
             (0..cells / 2).filter(|n| !arena.addresses().insert(0, SocketAddr::from((n.to_be_bytes(), 5)), 0)).count();
-        assert_eq!(refused, 0);
+        // The hash is seeded anew each time: one of eight tables refuses one of 32,768 addresses.
+        assert!(refused <= 3, "{refused} of {}", cells / 2);
     }
 
     #[test]
