@@ -90,9 +90,9 @@ async def test_a_call_does_not_notice_the_death_of_another_worker(relay: Relay, 
             await relay.until_ready()
             back_at = time.time()
             await asyncio.sleep(0.5)
-        gaps.append((wire.longest_silence(), wire.longest_stay(), (back_at - killed_at) * 1000))
+        gaps.append((*wire.longest_silences(), wire.longest_stay(), (back_at - killed_at) * 1000))
         assert (await viewer.figures(since))["gap"] < MAX_GAP_MS
-    print("silence, stay in the relay, until all workers are ready (ms):", gaps)
-    # The best of three: a busy machine lets the publisher's browser wait for longer than this.
-    assert min(silence for silence, _, _ in gaps) < 50
-    assert min(stay for _, stay, _ in gaps) < 50
+    print("publisher's silence, viewer's, stay in the relay, until all workers are ready (ms):", gaps)
+    # The best of three. On a busy machine the publisher's own browser is kept waiting for longer than this.
+    assert min(viewers - max(0, publishers - 25) for publishers, viewers, _, _ in gaps) < 50
+    assert min(stay for _, _, stay, _ in gaps) < 50

@@ -42,9 +42,10 @@ class Wire:
             except BlockingIOError:
                 pass
 
-    def longest_silence(self) -> float:
-        """Milliseconds in which no RTP packet left the port."""
-        return max(later - earlier for earlier, later in itertools.pairwise(self.left))
+    def longest_silences(self) -> tuple[float, float]:
+        """Milliseconds in which no RTP packet came to the port, and in which none left it."""
+        arrived, left = (max(b - a for a, b in itertools.pairwise(times)) for times in (self.arrived, self.left))
+        return arrived, left
 
     def longest_stay(self) -> float:
         """Milliseconds from a packet's arrival to the next one that left: how long the relay itself slept."""
