@@ -92,8 +92,8 @@ fn measure(arguments: &Arguments) -> Result<bool> {
             std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    if let (Some(path), Some(first)) = (&arguments.plot, lines.first()) {
-        plot::write(path, &first.scenario, &lines)?;
+    if let Some(path) = arguments.plot.as_ref().filter(|_| !lines.is_empty()) {
+        plot::write(path, arguments.scenario.name(), &lines)?;
     }
     Ok(whole)
 }

@@ -1,4 +1,4 @@
-//! A picture of cost and latency against the number of viewers, one line for each server and SRTP profile. Owns how it is
+//! A picture of cost and latency against the number of viewers, one line for each scenario, server and SRTP profile. Owns how it is
 //! drawn, with a font of its own so that every machine draws the same; must never choose what is shown. Read `canvas.rs`
 //! next.
 
@@ -30,13 +30,12 @@ struct Frame {
     height: i32,
 }
 
-/// Writes the picture of one scenario as a PNG.
+/// Writes the picture as a PNG.
 pub fn write(path: &Path, scenario: &str, lines: &[Line]) -> Result<()> {
-    let lines: Vec<_> = lines.iter().filter(|line| line.scenario == scenario).collect();
     let mut canvas = Canvas::new(WIDTH, HEIGHT);
     canvas.text(40, 16, 2, INK, &format!("{scenario}: cost and latency against viewers"));
-    let cost = curves(&lines, |line| line.cost.map(|cost| cost[0] / 1_000.0));
-    let latency = curves(&lines, |line| line.p99);
+    let cost = curves(lines, |line| line.cost.map(|cost| cost[0] / 1_000.0));
+    let latency = curves(lines, |line| line.p99);
     let frame = |left| Frame { left, top: 90, width: 480, height: 330 };
     diagram(&mut canvas, &frame(80), "CPU of the server, us a packet", &cost);
     diagram(&mut canvas, &frame(670), "latency p99, ms", &latency);
@@ -49,10 +48,10 @@ pub fn write(path: &Path, scenario: &str, lines: &[Line]) -> Result<()> {
     canvas.save(path)
 }
 
-fn curves(lines: &[&Line], value: fn(&Line) -> Option<f64>) -> Vec<Curve> {
+fn curves(lines: &[Line], value: fn(&Line) -> Option<f64>) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
     for line in lines {
-        let name = format!("{} {}", line.target, line.profile);
+        let name = format!("{}, {}, {}", line.scenario, line.target, line.profile);
         let point = value(line).map(|value| (line.viewers as f64, value));
         match curves.iter_mut().find(|curve| curve.name == name) {
             Some(curve) => curve.points.extend(point),
