@@ -45,6 +45,12 @@ impl<'a> SessionRecord<'a> {
         let (older, number) = if numbers[0] <= numbers[1] { (0, numbers[1] + 1) } else { (1, numbers[0] + 1) };
         let copy = self.copies[older];
         let writing = lock(&copy[LOCK]);
+        // What the copy held beyond the new bytes, before its length is forgotten: no keys are left behind, and a page that
+        // was never used is never touched (reading a hole of a memfd costs a page, too).
+        let held = (copy[LEN].load(Relaxed) as usize).min(self.capacity()).div_ceil(8);
+        for word in copy[BYTES..][..held].iter().skip(bytes.len().div_ceil(8)) {
+            put(word, 0, Relaxed);
+        }
         put(&copy[NUMBER], number, Relaxed);
         put(&copy[LEN], bytes.len() as u64, Relaxed);
         put(&copy[CHECKSUM], checksum(number, bytes), Relaxed);
@@ -72,12 +78,6 @@ impl<'a> SessionRecord<'a> {
         self.write(&[]);
         // The older copy too: no keys are left behind.
         self.write(&[]);
-        for copy in self.copies {
-            // A word that is zero already may never have been touched, and need not cost a page now.
-            for word in copy[BYTES..].iter().filter(|word| word.load(Relaxed) != 0) {
-                put(word, 0, Relaxed);
-            }
-        }
     }
 }
 
