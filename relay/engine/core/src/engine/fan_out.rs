@@ -50,7 +50,8 @@ impl Engine {
     }
 
     fn announce_moved(&mut self) {
-        for place in std::mem::take(&mut self.moved) {
+        // Popped, so that the list keeps its memory.
+        while let Some(place) = self.moved.pop() {
             let Some(published) = self.publications.get_mut(place) else { continue };
             published.has_moved = false;
             // At most three encodings.
