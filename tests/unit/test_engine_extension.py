@@ -14,22 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
 from master.certificate import make_certificate
+from relay._engine import Engine
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import CloseTransport, DtlsRole, OpenTransport
 from relay.engine_config import EngineConfig, pack_engine_config
 from relay.events import AdoptionDone, Cause, CommandFailed, Event, TransportClosed
 from relay.ids import TransportId
 from relay.layout import ArenaParameters, read_word, slot_offsets
-
-if TYPE_CHECKING:
-    from relay._engine import Engine
-else:
-    Engine = pytest.importorskip("relay._engine", reason="built by `make build`").Engine
 
 PWD = "p" * 24
 PARAMETERS = ArenaParameters(2, 4, 64, 64, 16, 64, 4, 256)
