@@ -30,7 +30,8 @@ class HttpConfig:
     port: Port = 7880
     """LiveKit's default, which its clients expect."""
     cors_origins: tuple[str, ...] = ("*",)
-    """Any page may talk to us: a token is what admits, and no cookie is ever read."""
+    """Any page may talk to us: a token is what admits, and no cookie is ever read. Without keys `*` is this machine's
+    pages only; name others, such as "https://app.example"."""
 
 
 @dataclass(frozen=True, slots=True)

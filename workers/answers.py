@@ -1,4 +1,4 @@
-"""The few shapes of HTTP answer: JSON problems (RFC 9457), CORS headers, and a reply of control turned into a response.
+"""The few shapes of HTTP answer: JSON problems (RFC 9457), and a reply of control turned into a response.
 It must never know what was asked or by whom. Read next: `workers/http.py`, which sends them.
 """
 
@@ -13,8 +13,6 @@ from relay.ids import RequestId
 NOBODY = RequestId(0)
 SERVER = "Millrace"
 """Instead of the names and versions of our libraries."""
-EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Authenticate"
-"""What a script of another origin needs of our answers: RFC 9725 sections 4.2, 4.3, 4.5 and 4.6."""
 
 
 class Refused(Exception):
@@ -48,31 +46,3 @@ def from_reply(reply: Reply) -> web.Response:
     for name, value in reply.headers:
         response.headers.add(name, value)
     return response
-
-
-class Cors:
-    """Who of other origins may read our answers."""
-
-    def __init__(self, origins: tuple[str, ...]) -> None:
-        self._any = "*" in origins
-        self._origins = frozenset(origins)
-
-    def headers(self, origin: str | None) -> dict[str, str]:
-        """For any answer to a request with this `Origin`."""
-        if origin is None:
-            return {}
-        if self._any:
-            return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSED}
-        # A cache must not give one origin's answer to another.
-        if origin not in self._origins:
-            return {"Vary": "Origin"}
-        return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED}
-
-    def preflight(self, origin: str | None, methods: str) -> dict[str, str]:
-        """For the answer to OPTIONS."""
-        headers = self.headers(origin)
-        if "Access-Control-Allow-Origin" in headers:
-            headers["Access-Control-Allow-Methods"] = methods
-            headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, If-Match"
-            headers["Access-Control-Max-Age"] = "86400"
-        return headers

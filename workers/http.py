@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from workers.answers import SERVER, Refused, problem
+from workers.origins import Guard
 
 log = logging.getLogger("millrace.http")
 
@@ -37,9 +38,12 @@ class Deadlines:
 class HttpServer:
     """Serves `routes` on listening sockets."""
 
-    def __init__(self, routes: Routes, deadlines: Deadlines, max_requests: int = MAX_REQUESTS) -> None:
+    def __init__(
+        self, routes: Routes, deadlines: Deadlines, max_requests: int = MAX_REQUESTS, guard: Guard | None = None
+    ) -> None:
         self._routes = routes
         self._deadlines = deadlines
+        self._guard = guard
         self._max_requests = max_requests
         self._requests = 0
         self._servers: list[asyncio.Server] = []
@@ -93,6 +97,10 @@ class HttpServer:
         return response
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
+        if self._guard is not None:
+            refusal = self._guard.refusal(request.headers.get("Host"), request.headers.get("Origin"))
+            if refusal is not None:
+                return refusal
         try:
             return await self._routes(request)
         except Refused as refused:

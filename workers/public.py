@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsAsked
-from workers.answers import Cors, from_reply, method_not_allowed, problem
+from workers.answers import from_reply, method_not_allowed, problem
 from workers.desk import MakeRequest
 from workers.http import Deadlines, bearer_token, path_segments, read_body
+from workers.origins import Cors
 from workers.page import Page
 
 Ask = Callable[[MakeRequest], Awaitable[Reply]]

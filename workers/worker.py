@@ -20,6 +20,7 @@ from pathlib import Path
 
 from relay.boot import Boot
 from relay.calls import PassedOn
+from relay.config import is_loopback
 from relay.control import Control, Reach
 from relay.effects import (
     Announce,
@@ -46,11 +47,11 @@ from relay.ids import RequestId
 from relay.problems import problem
 from workers import logs, metrics
 from workers.admin import AdminRoutes
-from workers.answers import Cors
 from workers.bus import CALL_SECONDS, Bus, Handlers
 from workers.desk import Desk, MakeRequest
 from workers.http import Deadlines, HttpServer
 from workers.media import Media
+from workers.origins import Cors, Guard
 from workers.page import Page
 from workers.public import PublicRoutes
 from workers.slot_table import SlotTable, monotonic_us
@@ -93,11 +94,14 @@ class Worker:
         self._bus = Bus(boot.runtime_directory, boot.slot, boot.slots, handlers)
         deadlines = Deadlines(boot.config.limits.request_seconds)
         config = boot.config
-        public = PublicRoutes(
-            self._ask, Page(WEB), Cors(config.http.cors_origins), deadlines, config.limits.sdp_bytes, config.is_open
-        )
-        self._public = HttpServer(public, deadlines)
-        self._admin = HttpServer(AdminRoutes(self._ask, self._metrics, self._not_ready), deadlines)
+        origins = config.http.cors_origins
+        cors = Cors(origins, config.is_open)
+        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, config.is_open)
+        guard = Guard(origins, checks_host=True) if config.is_open else None
+        self._public = HttpServer(public, deadlines, guard=guard)
+        admin = AdminRoutes(self._ask, self._metrics, self._not_ready)
+        # Elsewhere than on loopback an operator may have given it a name.
+        self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -172,3 +172,26 @@ async def test_the_answer_to_a_post_takes_under_20_ms_at_the_99th_percentile_whe
     assert (relay.cpu_seconds() - cpu_before) / len(times) < 0.01
     if os.getloadavg()[0] < 1:
         assert times[197] < 0.02, f"{times[100] * 1000:.1f} ms in the middle, {times[197] * 1000:.1f} ms"
+
+
+async def test_a_page_of_another_site_cannot_use_a_server_that_asks_for_no_token(relay: Relay) -> None:
+    evil = {"Origin": "https://evil.example"}
+    rebound = {"Host": "evil.example"}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{relay.url}/whip/hall", data=await offer(), headers=SDP) as answer:
+            path = answer.headers["Location"]
+        asked = [
+            ("OPTIONS", f"{relay.url}/whep/hall"),
+            ("POST", f"{relay.url}/whep/hall"),
+            ("DELETE", relay.url + path),
+            ("GET", f"{relay.url}/rooms"),
+            ("GET", f"{relay.admin}/rooms"),
+            ("DELETE", f"{relay.admin}/rooms/hall"),
+        ]
+        for method, url in asked:
+            for headers, status in ((evil, 403), (rebound, 421)):
+                async with http.request(method, url, headers=headers) as answer:
+                    assert answer.status == status, (method, url)
+                    assert "Access-Control-Allow-Origin" not in answer.headers
+        async with http.delete(relay.url + path) as answer:
+            assert answer.status == 200

@@ -3,6 +3,7 @@ on, and an ICE restart while media goes on. Read next: `workers/public.py`.
 """
 
 import re
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,7 +15,15 @@ FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 SERVERS = (
     '[{urls=["stun:stun.example.org"]},{urls=["turn:turn.example.org?transport=udp"],username="u",credential="c"}]'
 )
+ORIGIN = "https://a.example"
+SETTINGS = {"ice.servers": SERVERS, "http.cors_origins": f'["{ORIGIN}"]'}
 NEW = ("newufrag", "newpwd" * 4)
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    async with Relay(settings=SETTINGS) as relay:
+        yield relay
 
 
 def fragment(ufrag: str, pwd: str) -> str:
@@ -29,22 +38,21 @@ def patch(client: RawClient, body: str, if_match: str | None) -> Answered:
 
 
 @pytest.mark.parametrize("protocol", ["whip", "whep"])
-async def test_a_post_is_answered_with_all_that_the_standard_asks_for(protocol: str) -> None:
-    async with Relay(settings={"ice.servers": SERVERS}) as relay:
-        with RawClient(f"{relay.url}/{protocol}/hall") as client:
-            answered = request("POST", client.url, client.offer(), SDP | {"Origin": "https://a.example"})
-        assert answered.status == 201
-        headers = answered.headers
-        assert re.fullmatch(rf"/{protocol}/hall/0[01]\.[A-Za-z0-9_-]{{22,}}", headers["Location"])
-        assert re.fullmatch(r'"[^"]+"', headers["ETag"])
-        assert headers["Content-Type"] == "application/sdp"
-        assert headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
-        assert 'rel="ice-server"' in headers["Link"]
-        assert headers["Access-Control-Allow-Origin"] == "*"
-        assert {"Location", "ETag", "Link"} <= set(headers["Access-Control-Expose-Headers"].split(", "))
-        assert "a=ice-lite" in answered.body
-        assert "a=end-of-candidates" in answered.body
-        assert answered.body.count("typ host") >= 2
+async def test_a_post_is_answered_with_all_that_the_standard_asks_for(relay: Relay, protocol: str) -> None:
+    with RawClient(f"{relay.url}/{protocol}/hall") as client:
+        answered = request("POST", client.url, client.offer(), SDP | {"Origin": ORIGIN})
+    assert answered.status == 201
+    headers = answered.headers
+    assert re.fullmatch(rf"/{protocol}/hall/0[01]\.[A-Za-z0-9_-]{{22,}}", headers["Location"])
+    assert re.fullmatch(r'"[^"]+"', headers["ETag"])
+    assert headers["Content-Type"] == "application/sdp"
+    assert headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
+    assert 'rel="ice-server"' in headers["Link"]
+    assert headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert {"Location", "ETag", "Link"} <= set(headers["Access-Control-Expose-Headers"].split(", "))
+    assert "a=ice-lite" in answered.body
+    assert "a=end-of-candidates" in answered.body
+    assert answered.body.count("typ host") >= 2
 
 
 @pytest.mark.parametrize("protocol", ["whip", "whep"])
@@ -56,7 +64,7 @@ async def test_methods_and_preflights(relay: Relay, protocol: str) -> None:
             (client.session_url, "PATCH, DELETE, OPTIONS", "Accept-Patch"),
         ):
             asked = {
-                "Origin": "https://a.example",
+                "Origin": ORIGIN,
                 "Access-Control-Request-Method": methods.split(",")[0],
                 "Access-Control-Request-Headers": "authorization,content-type,if-match",
             }

@@ -12,9 +12,9 @@ from relay.effects import Deleted, Input, Offered, Patched, Protocol, Reply, Roo
 from relay.ids import RequestId
 from workers import http
 from workers.admin import AdminRoutes
-from workers.answers import Cors
 from workers.desk import MakeRequest
 from workers.http import Deadlines, HttpServer, Routes
+from workers.origins import Cors
 from workers.page import Page
 from workers.public import PublicRoutes
 
@@ -88,7 +88,7 @@ def page(tmp_path: Path) -> Page:
 
 
 def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
-    return PublicRoutes(control.ask, page, Cors(origins), Deadlines(seconds), 1000, True)
+    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000, True)
 
 
 @pytest.fixture
