@@ -200,7 +200,7 @@ class Master:
 
     def _kill(self, kills: list[Kill]) -> None:
         for kill in kills:
-            if kill.signal is not signal.SIGTERM:
+            if kill.signal not in (signal.SIGTERM, signal.SIGUSR2):
                 fields = {"slot": kill.slot, "pid": kill.pid, "signal": kill.signal.name}
                 log.error("a worker is ended: %s", kill.reason, extra=fields)
             # Not yet reaped, so the number is still that worker's.

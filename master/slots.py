@@ -4,7 +4,8 @@ told the time and every death, and must never fork, wait or kill by itself. Read
     EMPTY --forked--> STARTING --both loops beat--> RUNNING
                          |  no beat in time            |  a beat is too old
                          +----------> STOPPING <-------+      SIGABRT, later SIGKILL
-                                         |
+                                                       |  asked to let go
+                                         RELEASING <---+      SIGUSR2, later SIGKILL
     any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
 
 The server as a whole: serves --drain--> lets nobody in, replaces workers still --last session or deadline--> stops.
@@ -101,11 +102,16 @@ class Slots:
         life = next((life for life in self.lives if life.pid == pid), None)
         if life is None:
             return None
-        was_asked = life.state is SlotState.STOPPING
-        life.pid, life.state = 0, SlotState.DEAD
         code = os.waitstatus_to_exitcode(status)
-        gives_up = None if self.is_stopping else self._plan(life, code, now)
-        return Death(life.slot, pid, life.incarnation, describe(code), was_asked and self.is_stopping, gives_up)
+        is_release = code == Exit.RELEASED or life.state is SlotState.RELEASING
+        was_asked = code == Exit.RELEASED or (self.is_stopping and life.state is SlotState.STOPPING)
+        life.pid, life.state = 0, SlotState.DEAD
+        gives_up = None
+        if is_release:
+            life.due_at = now
+        elif not self.is_stopping:
+            gives_up = self._plan(life, code, now)
+        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up)
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Looks at every worker's beats: notices who has started, and who has to be ended."""
@@ -114,6 +120,12 @@ class Slots:
         self._watched_at = now
         living = [life for life in self.lives if life.pid and not (stood_still and life.state is SlotState.RUNNING)]
         return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
+
+    def release(self, life: Life, now: float) -> Kill:
+        """Asks a worker to leave its sessions to a successor, who is due when it has."""
+        kill = self._end(life, signal.SIGUSR2, now + self._config.stop_seconds, "it lets go of its sessions")
+        life.state = SlotState.RELEASING
+        return kill
 
     def drain(self, now: float) -> None:
         """Begins to let sessions run out. Workers that die meanwhile are still replaced."""
@@ -181,7 +193,7 @@ class Slots:
         return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
 
     def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
-        if life.state is SlotState.STOPPING:
+        if life.state in (SlotState.STOPPING, SlotState.RELEASING):
             return self._overdue(life, now)
         if life.state is SlotState.STARTING:
             # Beats of the life before are older than the fork.
@@ -216,7 +228,8 @@ def describe(code: int) -> str:
             return f"was ended by {signal.Signals(-code).name}"
         except ValueError:
             return f"was ended by signal {-code}"
+    words = {Exit.STOPPED: "stopped", Exit.BOOT_FAILED: "could not start", Exit.RELEASED: "let go of its sessions"}
     try:
-        return {Exit.STOPPED: "stopped", Exit.BOOT_FAILED: "could not start"}.get(Exit(code), Exit(code).name.lower())
+        return words.get(Exit(code), Exit(code).name.lower())
     except ValueError:
         return f"ended with status {code}"

@@ -26,5 +26,5 @@ class Engine:
     def stats(self) -> bytes:
         """An array with one map of counters by name for each slot, in slot order."""
 
-    def stop(self) -> None:
-        """Says goodbye to every client and ends the thread within two seconds, or raises RuntimeError."""
+    def stop(self, goodbye: bool) -> None:
+        """Ends the thread within two seconds, or raises RuntimeError. `goodbye`: every client is told, else none."""

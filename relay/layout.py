@@ -33,6 +33,7 @@ class SlotState(IntEnum):
     RUNNING = 2
     STOPPING = 3
     DEAD = 4
+    RELEASING = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ never know what a message means; one that it cannot read is counted and forgotte
     worker-{slot}.rpc   ROUTER bound by the slot, one DEALER of each worker connected; frames: number, call or answer
 
 Nothing here ever waits for a peer: queues are bounded, a full one loses the message, and what matters is asked for
-again (a lost fact shows as a gap in its sequence, a lost call as one without an answer).
+again (a lost fact shows as a gap in its sequence, a lost call as one without an answer). A worker that dies takes the
+calls with it that it had not answered; its successor gets them again.
 """
 
 import asyncio
@@ -29,7 +30,10 @@ FACTS_QUEUED = 65_536
 CALLS_QUEUED = 256
 RECONNECT_MS = 10
 """A successor's sockets are found again within 20 ms of its start."""
-CALL_SECONDS = 2.0
+LINGER_MS = 50
+"""Of a peer that does not take what is queued for it; one that does takes less than a millisecond."""
+CALL_SECONDS = 4.0
+"""Longer than a worker takes to let go and its successor to start."""
 SNAPSHOT_SECONDS = 0.2
 """Then it is asked for again: the first call may have gone to a predecessor that was dying."""
 SNAPSHOT_ATTEMPTS = 5
@@ -51,6 +55,15 @@ class Handlers:
     """Counts what could not be read, sent or had, by kind."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call that somebody waits for."""
+
+    slot: Slot
+    call: Call
+    answer: asyncio.Future[Answer]
+
+
 class Bus:
     """This worker's sockets to all others."""
 
@@ -58,7 +71,7 @@ class Bus:
         self._handlers = handlers
         self._context = zmq.Context(io_threads=1)
         self._others = [Slot(other) for other in range(slots) if other != slot]
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._asked: dict[int, _Asked] = {}
         self._last_call = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: list[_Reader] = []
@@ -82,12 +95,12 @@ class Bus:
         self._readers += [_Reader(socket, self._take_answer) for socket in self._calls_out.values()]
 
     def stop(self) -> None:
-        """Lets everything go; nothing that is still queued is sent."""
+        """Ends. What is queued is still sent, to whoever takes it at once: answers that somebody waits for."""
         for task in self._tasks:
             task.cancel()
         for reader in self._readers:
             reader.stop()
-        self._context.destroy(linger=0)
+        self._context.destroy(linger=LINGER_MS)
         for path in self._paths:
             path.unlink(missing_ok=True)
 
@@ -110,16 +123,24 @@ class Bus:
         number = self._send_call(slot, call)
         if number is None:
             return None
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
+        asked = _Asked(slot, call, asyncio.get_running_loop().create_future())
+        self._asked[number] = asked
         try:
             async with asyncio.timeout(seconds):
-                return await answer
+                return await asked.answer
         except TimeoutError:
             self._handlers.lost("unanswered")
             return None
         finally:
-            del self._answers[number]
+            del self._asked[number]
+
+    def ask_again(self, slot: Slot) -> None:
+        """Another worker lives there: what the one before had taken and not answered is asked of this one. A call that
+        it had carried out finds so, and says what an HTTP request that is repeated is told.
+        """
+        for number, asked in self._asked.items():
+            if asked.slot == slot and isinstance(asked.call, PassedOn):
+                self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_call(asked.call)])
 
     async def _fetch_snapshot(self, slot: Slot) -> None:
         for _ in range(SNAPSHOT_ATTEMPTS):
@@ -184,9 +205,9 @@ class Bus:
         except ValueError as error:
             self._lose("unreadable_answer", error)
             return
-        waiting = self._answers.get(int.from_bytes(number, "big"))
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        asked = self._asked.get(int.from_bytes(number, "big"))
+        if asked is not None and not asked.answer.done():
+            asked.answer.set_result(answer)
 
     def _lose(self, kind: str, error: ValueError) -> None:
         self._handlers.lost(kind)

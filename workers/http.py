@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -22,6 +23,10 @@ MAX_REQUESTS = 256
 """In progress at once. Control answers in well under a millisecond, so these are slow bodies and passed-on requests."""
 MAX_CONNECTIONS = 1024
 """Per listener group; each costs some 20 kB and a descriptor."""
+IDLE_SECONDS = 0.5
+"""For a kept-alive connection to be used once more before a worker that lets go closes it."""
+LOOK_SECONDS = 0.01
+"""Between looks whether connections are closed: a fraction of what a successor takes to start."""
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and thrown away, so that the client sees the refusal and not a reset."""
 BACKLOG = 1024
@@ -46,6 +51,7 @@ class HttpServer:
         self._guard = guard
         self._max_requests = max_requests
         self._requests = 0
+        self._is_letting_go = False
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
 
@@ -65,13 +71,38 @@ class HttpServer:
             listener = socket.socket(fileno=descriptor)
             self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
 
+    async def let_go(self, seconds: float) -> None:
+        """Leaves the listeners to a successor and fails no request: each connection ends with its next answer, and only
+        one on which nothing comes is cut. What is in progress may take `seconds`.
+        """
+        self._is_letting_go = True
+        # New connections are still taken meanwhile: they would wait for the successor otherwise.
+        await self._until_closed(IDLE_SECONDS)
+        self._close_listeners()
+        # Those that came last have a request on its way.
+        await self._until_closed(IDLE_SECONDS)
+        await self.stop(seconds)
+
     async def stop(self, seconds: float) -> None:
         """Takes no more, lets what is in progress finish for at most `seconds`."""
-        for server in self._servers:
-            server.close()
+        self._close_listeners()
         if self._web is not None:
             self._web.pre_shutdown()
             await self._web.shutdown(seconds)
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def _until_closed(self, seconds: float) -> None:
+        """Until the connections that are open now are closed."""
+        if self._web is None:
+            return
+        known = set(self._web.connections)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while known.intersection(self._web.connections):
+                    await asyncio.sleep(LOOK_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._requests >= self._max_requests:
@@ -83,7 +114,7 @@ class HttpServer:
             finally:
                 self._requests -= 1
         response.headers["Server"] = SERVER
-        if response.status == 408 or (response.status >= 400 and request.can_read_body):
+        if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
         try:
             async with asyncio.timeout(self._deadlines.request_seconds):

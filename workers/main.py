@@ -52,7 +52,11 @@ def run(boot: Boot) -> int:
         return Exit.BOOT_FAILED
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(boot, media, engine_seconds))
+            ending = runner.run(_serve(boot, media, engine_seconds))
+        if ending is Exit.RELEASED:
+            # After all else: packets flow until there is nothing left to do but to end.
+            media.let_go()
+        return ending
     except Exception:
         log.exception("the worker ends")
         return Exit.CRASHED
@@ -69,5 +73,4 @@ async def _serve(boot: Boot, media: "Media", engine_seconds: float) -> Exit:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    await worker.run()
-    return Exit.STOPPED
+    return await worker.run()

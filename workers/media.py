@@ -91,7 +91,18 @@ class Media:
     def stop(self) -> None:
         """Ends the engine's thread."""
         asyncio.get_running_loop().remove_reader(self._engine.fileno())
-        self._engine.stop()
+        self._engine.stop(goodbye=True)
+
+    def let_go(self) -> None:
+        """Ends the engine's thread and tells no client: a successor goes on with them."""
+        self._engine.stop(goodbye=False)
+
+    async def all_sent(self, seconds: float) -> None:
+        """Until the engine has all commands, for at most `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._waiting:
+                    await asyncio.sleep(BEHIND_SECONDS)
 
     def _send(self) -> None:
         while self._waiting:

@@ -27,7 +27,7 @@ class SlotRow:
     @property
     def lives(self) -> bool:
         """Whether the master says that a process is there."""
-        return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING)
+        return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING, SlotState.RELEASING)
 
     def drain_deadline(self, now: float, now_us: int) -> float:
         """Unix time at which the slot's sessions are closed; 0 while it is not drained."""

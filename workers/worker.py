@@ -43,6 +43,7 @@ from relay.effects import (
     Submit,
     Ticked,
 )
+from relay.exits import Exit
 from relay.ids import RequestId
 from relay.problems import problem
 from workers import logs, metrics
@@ -103,13 +104,15 @@ class Worker:
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._settled = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._told_to_end = asyncio.Event()
+        self._is_letting_go = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Serves until SIGTERM or until the master is gone."""
+    async def run(self) -> Exit:
+        """Serves until SIGTERM, SIGUSR2 (`Exit.RELEASED`: the engine still runs) or until the master is gone."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGUSR2, self._let_go)
         loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         self._media.listen(lambda event: self._take(EngineSaid(event)))
         # Nobody is told who is here before all who were adopted are: what is missing then is taken for gone.
@@ -121,18 +124,36 @@ class Worker:
         await self._public.start(self._boot.http_sockets)
         await self._admin.start(self._boot.admin_sockets)
         self._started()
-        await self._stopping.wait()
+        await self._told_to_end.wait()
+        if self._is_letting_go:
+            await asyncio.gather(self._public.let_go(STOP_SECONDS), self._admin.let_go(STOP_SECONDS))
+            await self._media.all_sent(STOP_SECONDS)
+        # Asked again: SIGTERM may have come meanwhile, and then nobody will go on with the sessions.
+        if not self._is_letting_go:
+            await self._say_goodbye()
+        beating.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._bus.stop()
+        self._slot_table.close()
+        return Exit.RELEASED if self._is_letting_go else Exit.STOPPED
+
+    def _stop(self) -> None:
+        self._is_letting_go = False
+        self._told_to_end.set()
+
+    def _let_go(self) -> None:
+        if not self._told_to_end.is_set():
+            self._is_letting_go = True
+            self._told_to_end.set()
+
+    async def _say_goodbye(self) -> None:
         await self._public.stop(STOP_SECONDS)
         for effect in self._control.drain(time.time()):
             self._perform(effect)
         await self._media.wait_closed(STOP_SECONDS)
         await self._admin.stop(STOP_SECONDS)
-        beating.cancel()
-        for task in self._tasks:
-            task.cancel()
         self._media.stop()
-        self._bus.stop()
-        self._slot_table.close()
 
     def _started(self) -> None:
         seconds = time.monotonic() - self._boot.forked_at
@@ -199,6 +220,8 @@ class Worker:
             self._slot_table.beat()
             for slot, incarnation in self._slot_table.changes():
                 self._take(SlotChanged(slot, incarnation))
+                if incarnation is not None:
+                    self._bus.ask_again(slot)
             if level := self._slot_table.log_level():
                 logs.set_level(level)
             if self._slot_table.is_draining():
@@ -209,7 +232,7 @@ class Worker:
                 self._take(Ticked())
             if os.getppid() != master:
                 # Nobody would ever stop or replace us.
-                self._stopping.set()
+                self._stop()
             beats += 1
             await asyncio.sleep(BEAT_SECONDS)
 

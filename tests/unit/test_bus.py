@@ -21,6 +21,7 @@ class Node:
         self.snapshots: list[Snapshot] = []
         self.rooms: list[str] = []
         self.passed_on: list[PassedOn] = []
+        self.is_mute = False
         self.losses: Counter[str] = Counter()
         self.slot = Slot(slot)
         self.incarnation = Incarnation(incarnation)
@@ -43,6 +44,8 @@ class Node:
 
     async def _pass(self, call: PassedOn) -> Reply | None:
         self.passed_on.append(call)
+        if self.is_mute:
+            return None
         return Reply(call.request, 200, (("ETag", '"x"'),), b"bye")
 
 
@@ -131,6 +134,34 @@ async def test_a_successor_is_heard_and_asked_within_half_a_second(directory: Pa
     assert loop.time() - started < 0.5
     a.bus.stop()
     successor.bus.stop()
+
+
+async def test_what_a_worker_has_not_answered_is_asked_of_its_successor(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    b.is_mute = True
+    request = Deleted(RequestId(9), "s", None)
+    asking = asyncio.create_task(a.bus.call(Slot(1), request))
+    await until(lambda: b.passed_on == [request])
+    b.bus.stop()
+    successor = Node(directory, 1, incarnation=2)
+    a.bus.ask_again(Slot(1))
+    answer = await asking
+    assert isinstance(answer, Reply)
+    assert answer.status == 200
+    assert successor.passed_on == [request]
+    assert a.losses == {}
+    a.bus.stop()
+    successor.bus.stop()
+
+
+async def test_an_answer_given_before_the_end_still_arrives(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    asking = asyncio.create_task(a.bus.call(Slot(1), Deleted(RequestId(9), "s", None)))
+    await until(lambda: bool(b.passed_on))
+    await asyncio.sleep(0)
+    b.bus.stop()
+    assert isinstance(await asking, Reply)
+    a.bus.stop()
 
 
 async def test_a_closed_room_is_told_to_all_others(directory: Path) -> None:

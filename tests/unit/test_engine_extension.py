@@ -52,7 +52,7 @@ class Box:
     def engine(self, slot: int, sockets: list[socket.socket]) -> Engine:
         fds = [media.fileno() for media in sockets]
         engine = Engine(fds, slot, pack_engine_config(config(slot)), self.arena, self.doorbells, None)
-        self.exits.callback(engine.stop)
+        self.exits.callback(engine.stop, goodbye=True)
         engine.start()
         return engine
 
@@ -243,12 +243,23 @@ def test_a_stopped_engine_leaves_no_thread_and_takes_no_command(box: Box) -> Non
     with pytest.raises(RuntimeError, match="started before"):
         engine.start()
     engine.submit(pack_commands([open_transport(1, "00abcdefgh")]))
-    engine.stop()
-    engine.stop()
+    engine.stop(goodbye=True)
+    engine.stop(goodbye=True)
     assert "engine" not in thread_names()
     with pytest.raises(RuntimeError, match="stopped"):
         engine.submit(pack_commands([]))
     assert unpack_events(engine.events()) == [AdoptionDone(0, 0), TransportClosed(TransportId(1), Cause.CLOSED)]
+
+
+def test_an_engine_that_lets_go_tells_nobody_and_leaves_what_it_had_to_its_successor(box: Box) -> None:
+    media = box.sockets("127.0.0.1")
+    engine = box.engine(0, media)
+    engine.submit(pack_commands([open_transport(1, "00abcdefgh")]))
+    engine.stop(goodbye=False)
+    assert unpack_events(engine.events()) == [AdoptionDone(0, 0)]
+    successor = box.engine(0, media)
+    # Its client had not connected: a handshake cannot be carried over, and is counted.
+    assert events(successor, lambda event: isinstance(event, AdoptionDone))[-1] == AdoptionDone(0, 1)
 
 
 def test_python_that_holds_its_lock_does_not_hold_the_engine(box: Box) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -284,6 +285,49 @@ async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site
     assert sorted(status for status, _ in answers) == [201] * 4 + [503] * 6
     assert {after for status, after in answers if status == 503} == {"5"}
     assert (await post())[0] == 201
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_server_that_lets_go_answers_what_comes_on_kept_alive_connections_and_closes_them(page: Page) -> None:
+    control = Control(hold=asyncio.Event())
+    server = HttpServer(public(control, page), Deadlines(5))
+    descriptor, port = listen()
+    # As the master's: it stays open whatever a worker does.
+    kept = socket.socket(fileno=os.dup(descriptor))
+    await server.start([descriptor])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST)
+    first = await reader.readuntil(b"</title>")
+    assert b"Connection: close" not in first
+    idle = await asyncio.open_connection("127.0.0.1", port)
+    async with aiohttp.ClientSession() as client:
+        slow = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/whip/hall", data="v=0\r\n", headers=SDP))
+        async with asyncio.timeout(5):
+            while not control.asked:
+                await asyncio.sleep(0.002)
+        letting_go = asyncio.create_task(server.let_go(5))
+        await asyncio.sleep(0)
+        writer.write(REQUEST)
+        last = await reader.read()
+        assert b"200 OK" in last
+        assert b"Connection: close" in last
+        # Nothing came on it: it is cut.
+        assert await idle[0].read() == b""
+        assert not letting_go.done()
+        control.hold.set()
+        assert (await slow).status == 201
+    await letting_go
+    # The listener itself goes on, and what knocks waits for the successor.
+    waiting = await asyncio.open_connection("127.0.0.1", port)
+    waiting[1].write(REQUEST)
+    successor = HttpServer(public(control, page), Deadlines(5))
+    await successor.start([kept.detach()])
+    assert b"200 OK" in await waiting[0].readuntil(b"</title>")
+    for _, each in (waiting, idle, (reader, writer)):
+        each.close()
+    await successor.stop(1)
 
 
 async def test_a_bug_is_a_500_without_its_detail(site: Site) -> None:

@@ -197,6 +197,36 @@ def test_machine_that_stood_still_aborts_nobody() -> None:
     assert box.slots.are_running()
 
 
+def test_worker_that_lets_go_is_replaced_at_once_and_its_end_is_no_death_to_count() -> None:
+    box = Box()
+    for _ in range(CONFIG.crash_limit):
+        box.fork_due()
+        box.now += 0.5
+        box.beat(0)
+        box.watch()
+        kill = box.slots.release(box.slots.lives[0], box.now)
+        assert (kill.pid, kill.signal) == (box.pids, signal.SIGUSR2)
+        assert box.slots.lives[0].state is SlotState.RELEASING
+        death = box.slots.reaped(box.pids, exited(Exit.RELEASED), box.now)
+        assert death is not None
+        assert (death.how, death.was_asked, death.gives_up) == ("let go of its sessions", True, None)
+        assert box.slots.lives[0].due_at == box.now
+
+
+def test_worker_that_does_not_let_go_is_killed_and_replaced_at_once() -> None:
+    box = Box()
+    box.fork_due()
+    box.run_until(1002, 0)
+    box.slots.release(box.slots.lives[0], box.now)
+    kills = box.run_until(1007, 0)
+    assert [kill.signal for kill in kills] == [signal.SIGKILL]
+    death = box.slots.reaped(1, KILLED, box.now)
+    assert death is not None
+    assert not death.was_asked
+    assert box.slots.lives[0].quick_deaths == 0
+    assert box.fork_due() == [0]
+
+
 def test_stop_asks_then_kills_and_forks_no_more() -> None:
     box = Box(2)
     box.fork_due()

@@ -46,6 +46,7 @@ struct Engine {
     mailbox: Front,
     arena: Arena,
     stop: Arc<AtomicBool>,
+    goodbye: Arc<AtomicBool>,
     life: Mutex<Life>,
 }
 
@@ -79,6 +80,7 @@ impl Engine {
             return Err(refused(format!("{} sockets are more than {MAX_SOCKETS}", sockets.len())));
         }
         let stop = Arc::new(AtomicBool::new(false));
+        let goodbye = Arc::new(AtomicBool::new(true));
         let (front, back) = mailbox::mailbox()?;
         let parts = Parts {
             engine: millrace_core::engine::Engine::new(config, arena.clone()).map_err(refused)?,
@@ -89,8 +91,9 @@ impl Engine {
             flow_map: flow_map.map(FlowMap::share).transpose()?,
             mailbox: back,
             stop: stop.clone(),
+            goodbye: goodbye.clone(),
         };
-        Ok(Engine { mailbox: front, arena, stop, life: Mutex::new(Life::Made(Box::new(parts))) })
+        Ok(Engine { mailbox: front, arena, stop, goodbye, life: Mutex::new(Life::Made(Box::new(parts))) })
     }
 
     /// Starts the thread. Once.
@@ -138,8 +141,10 @@ impl Engine {
         pack(py, &all)
     }
 
-    /// Says goodbye to every client and ends the thread, within two seconds or with a RuntimeError. Again is no error.
-    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+    /// Ends the thread, within two seconds or with a RuntimeError. Again is no error. With `goodbye` every client is told;
+    /// without, all of them wait in the arena for a successor.
+    fn stop(&self, py: Python<'_>, goodbye: bool) -> PyResult<()> {
+        self.goodbye.store(goodbye, Relaxed);
         let life = {
             let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *life, Life::Over)

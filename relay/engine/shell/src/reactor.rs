@@ -50,6 +50,8 @@ pub struct Parts {
     pub flow_map: Option<FlowMap>,
     pub mailbox: Back,
     pub stop: Arc<AtomicBool>,
+    /// Whether clients are told when the thread stops.
+    pub goodbye: Arc<AtomicBool>,
 }
 
 pub struct Reactor {
@@ -81,7 +83,7 @@ impl Reactor {
         Reactor { parts, poll, receiver: Receiver::default(), sender, readable: 0 }
     }
 
-    /// Until `stop` is set. Then every client has been told goodbye.
+    /// Until `stop` is set. Then every client has been told goodbye, or is in the arena whole for whoever comes next.
     pub fn run(&mut self) {
         self.parts.engine.adopt(now());
         while !self.parts.stop.load(Relaxed) {
@@ -89,7 +91,9 @@ impl Reactor {
             self.wait(busy);
         }
         self.take_commands(now());
-        self.parts.engine.close(now());
+        if self.parts.goodbye.load(Relaxed) {
+            self.parts.engine.close(now());
+        }
         self.flush();
         self.tell();
     }
