@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from relay.effects import Offered, Protocol
-from relay.grants import Denial, Grant, check
+from relay.grants import Denial, Grant, check, is_identity
 from relay.ids import ParticipantId, RoomName, SessionId, Slot
 from relay.opening import Guest
 from relay.refusal import Refusal
@@ -15,7 +15,6 @@ from relay.sessions import Session
 _ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 """Stands in a URL as it is. Not `.` or `..`, which clients take out of a path (RFC 3986 section 5.2.4)."""
 _SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
-MAX_PARTICIPANT_CHARS = 256
 
 
 def room_name(text: str) -> RoomName | None:
@@ -37,8 +36,8 @@ def admit(
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
     watches = None
     if asked.participant is not None:
-        if not 0 < len(asked.participant) <= MAX_PARTICIPANT_CHARS:
-            return Refusal(400, "participant-name", f"A participant has 1 to {MAX_PARTICIPANT_CHARS} characters.")
+        if not is_identity(asked.participant):
+            return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
         watches = ParticipantId(asked.participant)
     if not keys:
         return Guest(asked.protocol, room, random_participant(), watches, now)

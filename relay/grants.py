@@ -3,6 +3,7 @@
 Must never read a clock or keep a token: `now` comes in, a Grant goes out. `control.py` asks it before each POST.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ MAX_TOKEN_CHARS = 8192
 """A LiveKit token has about 400; HTTP servers take headers of 8 KiB."""
 LEEWAY_SECONDS = 5.0
 """For clocks that differ."""
+_IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+"""Whole characters that cannot break a log's line: JSON can spell half a surrogate pair, which no UTF-8 carries."""
 _ONLY_SIGNATURE: Options = {
     "verify_signature": True,
     "verify_exp": False,
@@ -103,6 +106,11 @@ def check(token: str | None, keys: Mapping[str, str], now: float, leeway: float 
     return _times_denial(claims, now, leeway) or _grant(str(issuer), claims)
 
 
+def is_identity(text: str) -> bool:
+    """Whether a participant may be called so."""
+    return _IDENTITY.fullmatch(text) is not None
+
+
 def make_token(  # noqa: PLR0913 - one for each claim
     key: str,
     secret: str,
@@ -141,8 +149,10 @@ def _is_time(value: object) -> bool:
 
 def _grant(key: str, claims: dict[str, Any]) -> Grant | Denial:
     identity, video = claims.get("sub"), claims.get("video")
-    if not isinstance(identity, str) or not 0 < len(identity) <= 256:
-        return Denial(401, "malformed-token", "The token needs the identity in `sub`, at most 256 characters.")
+    if not isinstance(identity, str) or not is_identity(identity):
+        return Denial(
+            401, "malformed-token", "The token needs the identity in `sub`: 1 to 256 characters, none a control."
+        )
     if not isinstance(video, dict):
         return Denial(403, "may-not-join", "The token has no `video` claim.")
     room = video.get("room", "")

@@ -189,9 +189,15 @@ def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
         raise Refused(400, "path-not-utf-8", "The path is not UTF-8.") from None
 
 
+def header(request: web.BaseRequest, name: str) -> str | None:
+    """A field's value with `?` for what is no ASCII: nothing of ours has any, and half a character goes over no bus."""
+    value = request.headers.get(name)
+    return None if value is None else value.encode("ascii", "replace").decode("ascii")
+
+
 def bearer_token(request: web.BaseRequest) -> str | None:
     """The token of `Authorization: Bearer` (RFC 6750 section 2.1); other schemes count as none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = (header(request, "Authorization") or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 

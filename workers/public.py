@@ -10,7 +10,7 @@ from aiohttp import web
 from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsAsked
 from workers.answers import from_reply, method_not_allowed, problem
 from workers.desk import MakeRequest
-from workers.http import Deadlines, bearer_token, path_segments, read_body
+from workers.http import Deadlines, bearer_token, header, path_segments, read_body
 from workers.origins import Cors
 from workers.page import Page
 
@@ -73,7 +73,7 @@ class PublicRoutes:
         if request.method != "PATCH":
             return method_not_allowed(SESSION_METHODS)
         fragment = await read_body(request, FRAGMENT, self.sdp_bytes, self.deadlines)
-        if_match = request.headers.get("If-Match")
+        if_match = header(request, "If-Match")
         return from_reply(await self.ask(lambda number: Patched(number, session, token, if_match, fragment)))
 
     async def _rooms(self, request: web.BaseRequest) -> web.Response:

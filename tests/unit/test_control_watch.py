@@ -186,7 +186,7 @@ def test_a_publisher_without_tracks_yet_does_not_hide_another() -> None:
     assert fed(two) == tracks
 
 
-@pytest.mark.parametrize("participant", ["", "a" * 257])
+@pytest.mark.parametrize("participant", ["", "a" * 257, "a\nb", "\udc80"])
 def test_a_wish_that_is_no_participant_is_refused(participant: str) -> None:
     reply = desk().watch(participant=participant)
     assert (reply.status, body(reply)["title"]) == (400, "participant name")

@@ -88,6 +88,8 @@ def test_each_key_has_its_own_secret() -> None:
         (signed(sub=7), "malformed-token"),
         (signed(sub=""), "malformed-token"),
         (signed(sub="a" * 257), "malformed-token"),
+        (signed(sub="half \ud83d a pair"), "malformed-token"),
+        (signed(sub="two\nlines"), "malformed-token"),
         (signed(exp=int(NOW) - 60), "expired"),
         (signed(nbf=int(NOW) + 60), "not-yet-valid"),
     ],

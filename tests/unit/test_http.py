@@ -138,6 +138,16 @@ async def test_patch_and_delete_name_the_session(site: Site) -> None:
     ]
 
 
+async def test_bytes_that_are_no_text_reach_control_as_text(site: Site) -> None:
+    head = (
+        b"PATCH /whip/hall/01.abc HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: "
+        + FRAGMENT["Content-Type"].encode()
+    )
+    fields = b'\r\nIf-Match: "\xff"\r\nAuthorization: Bearer a\xe9b\r\nContent-Length: 1\r\n\r\nx'
+    await site.raw(head + fields)
+    assert site.control.asked == [Patched(RequestId(0), "01.abc", "a?b", '"?"', "x")]
+
+
 async def test_options_say_what_is_accepted(site: Site) -> None:
     preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     async with site.client.options(f"{site.url}/whip/hall", headers=preflight) as answer:
