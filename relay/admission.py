@@ -63,5 +63,15 @@ def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now
     return None
 
 
+def room_of_bearer(token: str | None, keys: Mapping[str, str], now: float) -> str | Refusal:
+    """The room that this token's bearer may look into."""
+    grant = check(token, keys, now)
+    denial = grant if isinstance(grant, Denial) else grant.join_denial(grant.room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    return grant.room
+
+
 def _denial(grant: Grant, protocol: Protocol, room: RoomName) -> Denial | None:
     return grant.publish_denial(room) if protocol is Protocol.WHIP else grant.subscribe_denial(room)

@@ -20,6 +20,7 @@ from relay.effects import (
     RoomClosedElsewhere,
     RoomDeleted,
     RoomsAsked,
+    RoomsListed,
     SessionAsked,
     SlotChanged,
     SnapshotHeard,
@@ -31,7 +32,7 @@ from relay.ids import Incarnation, RoomName, Slot
 from relay.ledger import Ledger, Reach
 from relay.numbers import Random
 from relay.refusal import Refusal
-from relay.requests import deleted, offered, patched, room_deleted, rooms_asked, session_asked
+from relay.requests import deleted, offered, patched, room_deleted, rooms_asked, rooms_listed, session_asked
 from relay.sessions import Sessions
 
 __all__ = ["Control", "Reach"]
@@ -56,6 +57,8 @@ class Control:
                 deleted(ledger, said)
             case RoomsAsked():
                 rooms_asked(ledger, said)
+            case RoomsListed():
+                rooms_listed(ledger, said)
             case RoomDeleted():
                 room_deleted(ledger, said)
             case SessionAsked():

@@ -62,8 +62,15 @@ class RoomsAsked:
 
     request: RequestId
     room: str | None = None
-    with_sessions: bool = True
-    """False for the public page: who knows a session's id can end it when no tokens are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsListed:
+    """The same for the public page, without sessions: who knows one's id can end it when no tokens are asked for."""
+
+    request: RequestId
+    token: str | None
+    """Whose bearer sees the room that it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ Input = (
     | Patched
     | Deleted
     | RoomsAsked
+    | RoomsListed
     | RoomDeleted
     | SessionAsked
     | EngineSaid

@@ -65,17 +65,18 @@ class Grant:
 
     def publish_denial(self, room: str) -> Denial | None:
         """Why its bearer may not publish in the room, if so."""
-        if (denial := self._join_denial(room)) is not None:
+        if (denial := self.join_denial(room)) is not None:
             return denial
         return None if self.can_publish else Denial(403, "may-not-publish", "The token has canPublish false.")
 
     def subscribe_denial(self, room: str) -> Denial | None:
         """Why its bearer may not watch the room, if so."""
-        if (denial := self._join_denial(room)) is not None:
+        if (denial := self.join_denial(room)) is not None:
             return denial
         return None if self.can_subscribe else Denial(403, "may-not-subscribe", "The token has canSubscribe false.")
 
-    def _join_denial(self, room: str) -> Denial | None:
+    def join_denial(self, room: str) -> Denial | None:
+        """Why its bearer may not come into the room, if so."""
         if not self.room_join:
             return Denial(403, "may-not-join", "The token lacks roomJoin.")
         return None if self.room and room == self.room else Denial(403, "other-room", "The token is for another room.")

@@ -2,7 +2,7 @@
 and the answers' headers; must never keep anything between two requests. Read `relay/ledger.py` next, which does.
 """
 
-from relay.admission import admit, deny_touch, room_name, session_slot
+from relay.admission import admit, deny_touch, room_name, room_of_bearer, session_slot
 from relay.commands import RestartIce
 from relay.effects import (
     CloseRoomEverywhere,
@@ -14,6 +14,7 @@ from relay.effects import (
     Reply,
     RoomDeleted,
     RoomsAsked,
+    RoomsListed,
     SessionAsked,
 )
 from relay.fragment import restart_answer
@@ -110,14 +111,25 @@ def rooms_asked(ledger: Ledger, asked: RoomsAsked) -> None:
     """GET of all rooms or of one."""
     if asked.room is None:
         rooms = sorted(ledger.directory.rooms())
-        ledger.add(json_reply(asked.request, [room_view(name, room, asked.with_sessions) for name, room in rooms]))
+        ledger.add(json_reply(asked.request, [room_view(name, room, with_sessions=True) for name, room in rooms]))
         return
     name = room_name(asked.room)
     room = None if name is None else ledger.directory.room(name)
     if name is None or room is None:
         ledger.refuse(asked.request, ROOM_UNKNOWN)
     else:
-        ledger.add(json_reply(asked.request, room_view(name, room, asked.with_sessions)))
+        ledger.add(json_reply(asked.request, room_view(name, room, with_sessions=True)))
+
+
+def rooms_listed(ledger: Ledger, asked: RoomsListed) -> None:
+    """GET of the rooms that the public side shows: all, or the one that a token is for."""
+    visible = room_of_bearer(asked.token, ledger.config.auth.keys, ledger.now) if ledger.config.auth.keys else None
+    if isinstance(visible, Refusal):
+        ledger.refuse(asked.request, visible)
+        return
+    rooms = sorted(ledger.directory.rooms())
+    shown = [room_view(name, room, with_sessions=False) for name, room in rooms if visible in (None, name)]
+    ledger.add(json_reply(asked.request, shown))
 
 
 def room_deleted(ledger: Ledger, asked: RoomDeleted) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.calls import PassedOn
-from relay.effects import Deleted, Input, Offered, Patched, Reply, RoomDeleted, RoomsAsked, SessionAsked
+from relay.effects import Deleted, Input, Offered, Patched, Reply, RoomDeleted, RoomsAsked, RoomsListed, SessionAsked
 from relay.ids import RequestId
 
-Request = Offered | Patched | Deleted | RoomsAsked | RoomDeleted | SessionAsked
+Request = Offered | Patched | Deleted | RoomsAsked | RoomsListed | RoomDeleted | SessionAsked
 MakeRequest = Callable[[RequestId], Request]
 
 

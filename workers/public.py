@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsAsked
+from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsListed
 from workers.answers import from_reply, method_not_allowed, problem
 from workers.desk import MakeRequest
 from workers.http import Deadlines, bearer_token, header, path_segments, read_body
@@ -32,8 +32,6 @@ class PublicRoutes:
     deadlines: Deadlines
     sdp_bytes: int
     """Longest body, offers and fragments alike."""
-    lists_rooms: bool
-    """Where a token is asked for, who is in which room is not for everyone."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Any request whatever."""
@@ -81,9 +79,8 @@ class PublicRoutes:
             return self._options(request, "GET, HEAD, OPTIONS", {})
         if request.method not in ("GET", "HEAD"):
             return method_not_allowed("GET, HEAD, OPTIONS")
-        if not self.lists_rooms:
-            return problem(403, "rooms-hidden", "Rooms are listed on the administration address.")
-        return from_reply(await self.ask(lambda number: RoomsAsked(number, with_sessions=False)))
+        token = bearer_token(request)
+        return from_reply(await self.ask(lambda number: RoomsListed(number, token)))
 
     def _options(self, request: web.BaseRequest, methods: str, headers: dict[str, str]) -> web.Response:
         preflight = self.cors.preflight(request.headers.get("Origin"), methods)

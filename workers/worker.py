@@ -97,7 +97,7 @@ class Worker:
         config = boot.config
         origins = config.http.cors_origins
         cors = Cors(origins, config.is_open)
-        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, config.is_open)
+        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard)
         admin = AdminRoutes(self._ask, self._metrics, self._not_ready)

@@ -65,7 +65,7 @@ async def test_tokens_admit_refuse_and_say_why() -> None:
                     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert len(reasons) >= 7
         async with http.get(f"{relay.url}/rooms") as answer:
-            assert answer.status == 403
+            assert answer.status == 401
 
 
 async def test_a_session_is_its_owners() -> None:

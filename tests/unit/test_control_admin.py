@@ -11,6 +11,7 @@ from relay.effects import (
     RoomClosedElsewhere,
     RoomDeleted,
     RoomsAsked,
+    RoomsListed,
     SessionAsked,
     SlotChanged,
     SnapshotHeard,
@@ -56,7 +57,7 @@ def test_rooms_of_other_workers_are_listed_too() -> None:
 def test_the_public_list_has_no_session() -> None:
     worker = desk()
     session = session_of(worker.publish())
-    worker.handle(RoomsAsked(worker.number(), with_sessions=False))
+    worker.handle(RoomsListed(worker.number(), None))
     assert session.encode() not in worker.reply().body
     assert body(worker.reply())[0]["publishers"][0]["participant"].startswith("guest-")
 

@@ -3,7 +3,7 @@ from control_kit import Desk, body, desk, header, offer, session_of, told
 
 from relay.commands import Attach, CodecName, Detach, KeepRecord, MediaKind, OpenTransport, Publish, Subscribe
 from relay.config import AuthConfig, Config
-from relay.effects import Deleted, EngineSaid, SlotChanged, Submit, Ticked
+from relay.effects import Deleted, EngineSaid, RoomsListed, SlotChanged, Submit, Ticked
 from relay.events import PublicationEnded
 from relay.facts import ParticipantHere, PublicationHere
 from relay.grants import make_token
@@ -14,8 +14,8 @@ SECRET = "s" * 32
 LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
 
 
-def token(identity: str) -> str:
-    return make_token("key", SECRET, identity=identity, room="hall", expires_at=2e9)
+def token(identity: str, room: str = "hall") -> str:
+    return make_token("key", SECRET, identity=identity, room=room, expires_at=2e9)
 
 
 def fed(worker: Desk) -> dict[MediaKind, int | None]:
@@ -108,6 +108,22 @@ def test_a_viewer_with_a_wish_waits_for_that_participant() -> None:
     worker.now += 1
     worker.publish(token=token("bob"))
     assert fed(worker) == published(worker)
+
+
+def test_a_bearer_sees_the_room_of_its_token_and_no_other() -> None:
+    worker = desk(LOCKED)
+    worker.publish(token=token("ann"))
+    for presented, status, names in (
+        (token("zoe"), 200, ["hall"]),
+        (token("zoe", "attic"), 200, []),
+        (None, 401, []),
+        ("x.y.z", 401, []),
+        (token("zoe", ""), 403, []),
+    ):
+        worker.handle(RoomsListed(worker.number(), presented))
+        assert worker.reply().status == status
+        if status == 200:
+            assert [room["name"] for room in body(worker.reply())] == names
 
 
 def test_a_participant_that_publishes_again_is_watched_on() -> None:

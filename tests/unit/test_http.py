@@ -3,13 +3,24 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from relay.effects import Deleted, Input, Offered, Patched, Protocol, Reply, RoomDeleted, RoomsAsked, SessionAsked
+from relay.effects import (
+    Deleted,
+    Input,
+    Offered,
+    Patched,
+    Protocol,
+    Reply,
+    RoomDeleted,
+    RoomsAsked,
+    RoomsListed,
+    SessionAsked,
+)
 from relay.ids import RequestId
 from workers import http
 from workers.admin import AdminRoutes
@@ -89,7 +100,7 @@ def page(tmp_path: Path) -> Page:
 
 
 def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
-    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000, True)
+    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000)
 
 
 @pytest.fixture
@@ -384,17 +395,11 @@ async def test_nothing_else_is_there(site: Site, path: str) -> None:
     assert answer.startswith(b"HTTP/1.1 404 ")
 
 
-async def test_rooms_are_listed_without_what_ends_a_session_and_only_where_no_token_is_asked_for(
-    site: Site, page: Page
-) -> None:
-    async with site.client.get(f"{site.url}/rooms") as answer:
-        assert answer.status == 201
-    assert site.control.asked == [RoomsAsked(RequestId(0), with_sessions=False)]
-    control = Control()
-    async for closed in serve(replace(public(control, page), lists_rooms=False), control, Deadlines(5), 4):
-        async with closed.client.get(f"{closed.url}/rooms") as answer:
-            assert answer.status == 403
-    assert control.asked == []
+async def test_rooms_are_listed_for_the_bearer_of_a_token(site: Site) -> None:
+    for headers, token in (({}, None), ({"Authorization": "Bearer abc"}, "abc")):
+        async with site.client.get(f"{site.url}/rooms", headers=headers) as answer:
+            assert answer.status == 201
+        assert site.control.asked.pop() == RoomsListed(RequestId(0), token)
 
 
 async def test_admin_routes_reach_control(page: Page) -> None:

@@ -2,7 +2,7 @@
 // `session.js` keeps a connection alive, `media.js` captures, `figures.js` measures.
 import { CODECS, Figures } from './figures.js';
 import { capture, release } from './media.js';
-import { Session } from './session.js';
+import { Refused, Session } from './session.js';
 
 const token = document.getElementById('token');
 token.value = sessionStorage.getItem('token') ?? '';
@@ -31,6 +31,9 @@ class Panel {
     this.message = this.root.querySelector('.message');
     this.list = this.root.querySelector('.figures');
     this.session = null;
+    // What a person should know for as long as all is well, and what `notice` said last.
+    this.note = '';
+    this.noticed = '';
     this.form.addEventListener('submit', (event) => {
       event.preventDefault();
       if (this.session) this.stop();
@@ -39,7 +42,13 @@ class Panel {
   }
 
   async start() {
+    if (!this.form.reportValidity()) {
+      this.say('A room\u2019s name has only letters, digits and _ . -', true);
+      return;
+    }
     this.say('');
+    this.note = '';
+    this.noticed = '';
     this.button.disabled = true;
     try {
       const session = await this.open(new FormData(this.form));
@@ -70,7 +79,8 @@ class Panel {
     this.badge.hidden = !(state in BADGES);
     this.badge.textContent = BADGES[state] ?? '';
     this.badge.classList.toggle('connected', state === 'connected');
-    this.say(state === 'failed' ? detail : [detail, WORDS[state]].filter(Boolean).join(' '), state === 'failed');
+    const words = state === 'connected' ? this.note : WORDS[state];
+    this.say(state === 'failed' ? detail : [detail, words].filter(Boolean).join(' '), state === 'failed');
     if (state === 'ended' || state === 'failed') this.reset();
   }
 
@@ -89,8 +99,9 @@ class Panel {
     const session = this.session;
     if (session?.pc?.connectionState !== 'connected') return;
     const rows = await this.figures.read(session.pc, this.direction);
-    const notice = this.notice?.();
-    if (notice) this.say(notice, true);
+    const notice = this.notice?.() ?? '';
+    if (notice !== this.noticed) this.say(notice || this.note, Boolean(notice));
+    this.noticed = notice;
     this.list.hidden = false;
     this.list.replaceChildren(...rows.flatMap(([name, value]) => {
       const term = document.createElement('dt');
@@ -111,7 +122,8 @@ class Panel {
 
 const publish = new Panel('publish', 'out');
 publish.open = async function open(fields) {
-  const stream = await capture(fields.get('source'));
+  const { stream, note } = await capture(fields.get('source'));
+  this.note = note;
   this.ended = () => release(stream);
   stream.getVideoTracks()[0]?.addEventListener('ended', () => this.stop());
   this.video.srcObject = stream;
@@ -149,7 +161,8 @@ watch.open = async function open(fields) {
           // A browser lets a page begin with sound only after a click; the picture may start at once.
           this.video.muted = true;
           this.video.play().catch(() => {});
-          this.say('The sound is off until you turn it on in the picture.');
+          this.note = 'The sound is off until you turn it on in the picture.';
+          this.say(this.note);
         });
       });
     },
@@ -178,7 +191,7 @@ function preferCodec(transceiver, mimeType) {
   if (!mimeType || !transceiver.setCodecPreferences) return;
   const codecs = RTCRtpSender.getCapabilities('video').codecs;
   const first = codecs.filter((codec) => codec.mimeType === mimeType);
-  if (first.length === 0) throw new Error(`This browser cannot send ${mimeType.split('/')[1]}.`);
+  if (first.length === 0) throw new Refused(406, `This browser cannot send ${mimeType.split('/')[1]}.`);
   transceiver.setCodecPreferences([...first, ...codecs.filter((codec) => codec.mimeType !== mimeType)]);
 }
 
@@ -192,7 +205,7 @@ async function listRooms() {
     const response = await fetch('rooms', { headers });
     if (!response.ok) {
       message.textContent = response.status === 401 || response.status === 403
-        ? 'This server lists its rooms only on its admin address.'
+        ? 'The room of your access token is listed here.'
         : `The list of rooms is not available (${response.status}).`;
       rooms.querySelector('ul').replaceChildren();
       return;

@@ -3,19 +3,44 @@
 
 const WANTED = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
 
+const WHY = {
+  camera: {
+    NotAllowedError: 'The browser was not allowed to use the camera.',
+    NotReadableError: 'The camera or the microphone does not start: another program may be using it.',
+  },
+  screen: {
+    NotAllowedError: 'The screen was not shared.',
+    NotReadableError: 'The screen cannot be captured: the system may not allow it.',
+  },
+};
+
+// Returns the stream, and a note for the person when it is not all that was asked for.
 export async function capture(source) {
-  if (source === 'test') return testPicture();
+  if (source === 'test') return { stream: testPicture(), note: '' };
   if (!navigator.mediaDevices) {
     throw new Error('This page may use cameras only over HTTPS or on this machine itself. The test picture works everywhere.');
   }
-  if (source === 'screen') return navigator.mediaDevices.getDisplayMedia({ video: WANTED, audio: true });
+  if (source === 'screen' && !navigator.mediaDevices.getDisplayMedia) throw new Error('This browser cannot share its screen.');
   try {
-    return await navigator.mediaDevices.getUserMedia({ video: WANTED, audio: true });
+    return source === 'screen'
+      ? { stream: await navigator.mediaDevices.getDisplayMedia({ video: WANTED, audio: true }), note: '' }
+      : await camera();
   } catch (error) {
-    if (error.name === 'NotAllowedError') throw new Error('The browser was not allowed to use the camera.');
-    if (error.name !== 'NotFoundError') throw error;
-    return testPicture();
+    throw new Error(WHY[source][error.name] ?? `The ${source} does not start: ${error.message}`);
   }
+}
+
+// A browser finds nothing at all when one of two wanted devices is missing.
+async function camera() {
+  const found = (wanted) => navigator.mediaDevices.getUserMedia(wanted).catch((error) => {
+    if (error.name !== 'NotFoundError') throw error;
+    return null;
+  });
+  const both = await found({ video: WANTED, audio: true });
+  if (both) return { stream: both, note: '' };
+  const picture = await found({ video: WANTED });
+  if (picture) return { stream: picture, note: 'There is no microphone: the picture goes without sound.' };
+  return { stream: testPicture(), note: 'There is no camera: this is the test picture.' };
 }
 
 // Moving bars and a clock: enough motion for an encoder to work on, and a time to compare between two screens.
@@ -42,7 +67,8 @@ function testPicture() {
     pen.fillText(`${now.toTimeString().slice(0, 8)}.${Math.floor(now.getMilliseconds() / 100)}`, 640, 348);
   };
   draw();
-  const ticking = setInterval(draw, 1000 / 30);
+  const ticker = new Worker(new URL('ticker.js', import.meta.url));
+  ticker.onmessage = draw;
   const stream = canvas.captureStream(30);
 
   const audio = new AudioContext();
@@ -57,7 +83,7 @@ function testPicture() {
   stream.addTrack(out.stream.getAudioTracks()[0]);
 
   stream.release = () => {
-    clearInterval(ticking);
+    ticker.terminate();
     tone.stop();
     audio.close();
   };
