@@ -6,7 +6,6 @@ what runs as the daemon. Read next: `master/startup.py`, which carries the daemo
        +-- waits for the pipe: `+greeting`, `-reason`, or its end
 """
 
-import fcntl
 import os
 import sys
 import traceback
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from master.locks import Held, lock_file
 from master.startup import END, DaemonStartup, Startup
 
 UMASK = 0o027
@@ -92,7 +92,12 @@ def held(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    descriptor = _lock(path)
+    try:
+        descriptor = lock_file(path)
+    except Held as held_by:
+        raise PidFileRefused(f"{path} is held by process {held_by.pid or 'unknown'}: Millrace runs already") from None
+    except OSError as error:
+        raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -101,24 +106,4 @@ def held(path: Path | None) -> Iterator[None]:
         # While it is still locked: nobody else's can be removed.
         with suppress(OSError):
             path.unlink()
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int:
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
-        try:
-            # A record lock is the process's: workers do not inherit it, and it ends with us however we end.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise PidFileRefused(f"{path} is held by process {holder or 'unknown'}: Millrace runs already") from None
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        # Its holder removed it between our opening and our locking.
         os.close(descriptor)

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
+from master.heir import EstateRefused, end
 from master.notify import Notify
 from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
@@ -49,7 +50,7 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup) -> int:
         with prepare(config) as prepared:
             preload()
             return Master(prepared, read_again, startup).run()
-    except (BindRefused, CertificateRefused, DirectoryRefused, SteeringRefused) as refusal:
+    except (BindRefused, CertificateRefused, DirectoryRefused, EstateRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)
         startup.failed(str(refusal))
         return 1
@@ -66,6 +67,8 @@ class Master:
         self._startup = startup
         self._notify = Notify()
         self._slots = Slots(prepared.slots, prepared.config.workers)
+        for life in self._slots.lives:
+            self._slots.inherit(life.slot, prepared.arena.incarnation(life.slot))
         self._status = 0
         self._is_ready = False
 
@@ -140,6 +143,8 @@ class Master:
 
     def _fork_due(self) -> None:
         for life in self._slots.due(time.monotonic()):
+            # At the last moment: until now its clients had a worker.
+            end(self._prepared.lock, life.slot)
             child = self._prepared.child(life.slot, self._slots.next_incarnation(life))
             # Taken before the fork: the child's first beat is later.
             now = time.monotonic()
@@ -209,7 +214,7 @@ class Master:
 
 def greeting(prepared: Prepared) -> str:
     """Where everything is, for the person who has started it."""
-    steered = "the kernel steers" if prepared.flow_map is not None else "workers hand over"
+    steered = "the kernel steers" if prepared.is_steered else "workers hand over"
     media = prepared.sockets.media
     told = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
     lines = [

@@ -1,10 +1,11 @@
-"""Makes everything that workers inherit, before the first fork: sockets, steering, arena, doorbells, certificate. It
-must never start a thread. Read next: `master/master.py`, which forks and waits.
+"""Makes everything that workers inherit, before the first fork: sockets, steering, arena, doorbells, certificate; or
+takes up what a dead master has left. It must never start a thread. Read next: `master/master.py`, which forks.
 """
 
 import logging
 import os
 import resource
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from pathlib import Path
 from master.addresses import candidates
 from master.arena import Arena
 from master.certificate import Certificate, certificate_for
-from master.runtime import runtime_directory
-from master.sockets import Sockets, bind_all
+from master.heir import Estate, find
+from master.runtime import HEIRS, Runtime, remove_sockets, runtime_directory
+from master.sockets import Sockets, bind_all, inherit_all
 from master.spawn import Child
 from master.steering import steer
 from relay.boot import Boot, CandidateAddress, MediaSocket
 from relay.config import Config, is_loopback
+from relay.estate import Manifest, baked, settle
 from relay.ids import MAX_SLOTS, Incarnation, Slot
 
 log = logging.getLogger("millrace.master")
@@ -34,30 +37,39 @@ class Prepared:
     """What there is before the first worker."""
 
     config: Config
-    slots: int
     cores: tuple[int, ...]
     """One for each slot, or none when workers are not pinned."""
     certificate: Certificate
     sockets: Sockets
-    flow_map: int | None
-    arena: Arena
-    doorbells: tuple[int, ...]
-    directory: Path
     candidates: tuple[CandidateAddress, ...]
-    started_at: float
+    estate: Estate
+
+    @property
+    def slots(self) -> int:
+        """How many workers there are."""
+        return self.estate.manifest.slots
+
+    @property
+    def arena(self) -> Arena:
+        """The slot table's."""
+        return self.estate.arena
+
+    @property
+    def is_steered(self) -> bool:
+        """By the kernel."""
+        return self.estate.manifest.is_steered
+
+    @property
+    def lock(self) -> int:
+        """Of the runtime directory."""
+        return self.estate.by_name()["lock"]
 
     def child(self, slot: int, incarnation: int) -> Child:
-        """One worker's share."""
-        own = set(self.sockets.of_slot(slot))
-        others = [each for other in range(self.slots) for each in self.sockets.of_slot(other) if each not in own]
-
-        def close_others() -> None:
-            for each in others:
-                each.close()
-
-        return Child(self._boot(slot, incarnation), self.cores[slot] if self.cores else None, close_others)
+        """One worker's share. It keeps everything open, for whoever comes after a master that was killed."""
+        return Child(self._boot(slot, incarnation), self.cores[slot] if self.cores else None, self.lock)
 
     def _boot(self, slot: int, incarnation: int) -> Boot:
+        by_name, manifest = self.estate.by_name(), self.estate.manifest
         return Boot(
             config=self.config,
             slot=Slot(slot),
@@ -69,46 +81,101 @@ class Prepared:
                 MediaSocket(group.members[slot].fileno(), group.address, group.port) for group in self.sockets.media
             ),
             candidates=self.candidates,
-            arena=self.arena.fd,
-            doorbells=self.doorbells,
-            flow_map=self.flow_map,
+            master=os.getpid(),
+            estate=self.estate.descriptors,
+            heirs=by_name.get("heirs"),
+            arena=by_name["arena"],
+            doorbells=tuple(by_name[f"doorbell-{each}"] for each in range(self.slots)),
+            flow_map=by_name.get("flow-map"),
             certificate_pem=self.certificate.certificate_pem,
             private_key_pem=self.certificate.private_key_pem,
             fingerprint=self.certificate.fingerprint,
-            runtime_directory=self.directory,
-            started_at=self.started_at,
+            runtime_directory=Path(manifest.directory),
+            started_at=manifest.started_at,
             forked_at=time.monotonic(),
         )
 
 
 @contextmanager
 def prepare(config: Config) -> Iterator[Prepared]:
-    """Makes it all, or raises BindRefused, CertificateRefused, DirectoryRefused or SteeringRefused."""
+    """Makes it all, or takes up what a dead master has left. Raises BindRefused, CertificateRefused, DirectoryRefused,
+    EstateRefused or SteeringRefused.
+    """
     # Sockets are slots times addresses times purposes, more than the usual soft limit for a large box.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if not config.is_open and not is_loopback(config.admin.bind):
+        log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
+    with runtime_directory(config) as runtime:
+        estate = find(runtime)
+        yield inherit(config, estate) if estate else make(config, runtime)
+
+
+def make(config: Config, runtime: Runtime) -> Prepared:
+    """Everything anew."""
     usable = sorted(os.sched_getaffinity(0))
     slots = config.workers.count or min(len(usable), MAX_SLOTS)
     certificate = certificate_for(config.dtls)
     sockets = bind_all(config, slots)
+    remove_sockets(runtime.directory)
+    named = list(sockets.named())
+    steered_by = flow_map(config, sockets, slots)
+    manifest = Manifest(
+        slots=slots,
+        groups=tuple(name for name, _ in named),
+        is_steered=steered_by is not None,
+        has_heirs=runtime.can_be_found,
+        directory=str(runtime.directory),
+        baked=baked(config),
+        certificate_pem=certificate.certificate_pem,
+        private_key_pem=certificate.private_key_pem,
+        fingerprint=certificate.fingerprint,
+        started_at=time.time(),
+    )
+    arena = Arena.make(slots, config.arena)
+    descriptors = [os.memfd_create("millrace-manifest", os.MFD_CLOEXEC), runtime.lock, arena.fd]
+    os.pwrite(descriptors[0], manifest.pack(), 0)
+    descriptors += (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots))
+    if runtime.can_be_found:
+        descriptors.append(_hear_heirs(runtime.directory))
+    if steered_by is not None:
+        descriptors.append(steered_by)
+    descriptors += (member.fileno() for _, group in named for member in group.members)
+    return _prepared(config, Estate(manifest, tuple(descriptors), arena), sockets, certificate)
+
+
+def inherit(config: Config, estate: Estate) -> Prepared:
+    """A predecessor's, with what of the configuration needs nothing new."""
+    config, deferred = settle(config, estate.manifest)
+    if deferred:
+        log.warning("these keys wait for the next start: %s", ", ".join(deferred))
+    manifest = estate.manifest
+    made = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
+    certificate = certificate_for(config.dtls) if config.dtls.certificate else made
+    estate.arena.set_drain(manifest.slots, 0)
+    estate.arena.set_log_level(manifest.slots, 0)
+    return _prepared(config, estate, inherit_all(config, estate), certificate)
+
+
+def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate) -> Prepared:
     for warning in sockets.warnings:
         log.warning(warning)
-    if not config.is_open and not is_loopback(config.admin.bind):
-        log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
-    with runtime_directory(config.runtime.directory) as directory:
-        yield Prepared(
-            config=config,
-            slots=slots,
-            cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
-            certificate=certificate,
-            sockets=sockets,
-            flow_map=flow_map(config, sockets, slots),
-            arena=Arena(slots, config.arena),
-            doorbells=tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots)),
-            directory=directory,
-            candidates=candidates([(group.address, group.port) for group in sockets.media], config.media.announced),
-            started_at=time.time(),
-        )
+    usable, slots = sorted(os.sched_getaffinity(0)), estate.manifest.slots
+    return Prepared(
+        config=config,
+        cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
+        certificate=certificate,
+        sockets=sockets,
+        candidates=candidates([(group.address, group.port) for group in sockets.media], config.media.announced),
+        estate=estate,
+    )
+
+
+def _hear_heirs(directory: Path) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(str(directory / HEIRS))
+        listener.listen()
+        return listener.detach()
 
 
 def flow_map(config: Config, sockets: Sockets, slots: int) -> int | None:

@@ -82,6 +82,11 @@ class Slots:
         """When the server stops whoever is still there; None while it is not drained."""
         self._watched_at: float | None = None
 
+    def inherit(self, slot: int, incarnation: int) -> None:
+        """A slot that has lived under another master: its sessions wait."""
+        life = self.lives[slot]
+        life.incarnation, life.has_served = incarnation, incarnation > 0
+
     def due(self, now: float) -> list[Life]:
         """Slots to fork for now."""
         if self.is_stopping:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from master.addresses import own_addresses
+from master.heir import Estate
 from relay.config import Config
+from relay.estate import SocketGroup
 
 _BACKLOG = 1024
 """Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
@@ -50,10 +52,11 @@ class Sockets:
     warnings: tuple[str, ...]
     """What an operator should know."""
 
-    def of_slot(self, slot: int) -> Iterator[socket.socket]:
-        """The sockets that this slot's worker serves."""
-        for group in (*self.http, *self.admin, *self.media):
-            yield group.members[slot]
+    def named(self) -> Iterator[tuple[SocketGroup, Group]]:
+        """All groups, as an estate names them."""
+        for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
+            for group in groups:
+                yield SocketGroup(section, group.address, group.port), group
 
 
 def bind_all(config: Config, slots: int) -> Sockets:
@@ -72,6 +75,21 @@ def bind_all(config: Config, slots: int) -> Sockets:
             each.close()
         raise
     return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
+
+
+def inherit_all(config: Config, estate: Estate) -> Sockets:
+    """Those of a predecessor, as it bound them."""
+    by_name = estate.by_name()
+    groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": []}
+    for number, named in enumerate(estate.manifest.groups):
+        names = (f"{named.section}-{number}-{slot}" for slot in range(estate.manifest.slots))
+        members = tuple(socket.socket(fileno=by_name[name]) for name in names)
+        groups[named.section].append(Group(named.address, named.port, members))
+    warnings: list[str] = []
+    for group in groups["media"]:
+        _set_buffers(group, config, warnings)
+    http, admin, media = (tuple(groups[purpose]) for purpose in ("http", "admin", "media"))
+    return Sockets(http, admin, media, tuple(dict.fromkeys(warnings)))
 
 
 def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:

@@ -1,21 +1,17 @@
-"""The one `os.fork`. The child gets default signals, dies with its parent, sits on its core and becomes a worker; it
-never returns into the master's code. Read next: `workers/main.py`.
+"""The one `os.fork`. The child gets default signals, the lock of its slot and its core, and becomes a worker; it never
+returns into the master's code. Read next: `workers/main.py`.
 """
 
-import ctypes
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from master.locks import lock
 from relay.boot import Boot
 from relay.exits import Exit
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +21,8 @@ class Child:
     boot: Boot
     core: int | None
     """To be pinned to."""
-    close_others: Callable[[], None]
-    """Closes what other slots serve. The master's own descriptors stay open in the master."""
+    lock: int
+    """The runtime directory's: byte 1 + slot is whose the slot is."""
 
 
 def spawn(child: Child) -> int:
@@ -44,10 +40,10 @@ def spawn(child: Child) -> int:
 def _become(child: Child, parent: int) -> NoReturn:
     code: int = Exit.BOOT_FAILED
     try:
-        _detach(parent)
+        _detach()
+        _claim_slot(child, parent)
         if child.core is not None:
             os.sched_setaffinity(0, {child.core})
-        child.close_others()
         # Only now: an import that fails is this worker's failed boot and not the master's end.
         from workers.main import run
 
@@ -65,15 +61,20 @@ def _become(child: Child, parent: int) -> NoReturn:
             os._exit(code)
 
 
-def _detach(parent: int) -> None:
+def _detach() -> None:
     for each in (signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)
     # A terminal signals its keys and its own end to the whole foreground group; the master alone says what follows.
     for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
-    # SIGTERM, so that a worker whose master was killed still says goodbye to its clients.
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _claim_slot(child: Child, parent: int) -> None:
+    """Never two workers in a slot, whoever forked them: both would send under the same packet indexes."""
+    lock(child.lock, 1 + child.boot.slot)
     if os.getppid() != parent:
-        # The parent died before it was asked to be told.
+        # It died, and who comes next may not have seen us: from now on it would.
         os._exit(Exit.STOPPED)
+    # Until its loop runs and looks by itself. The master is quicker, if there is one.
+    signal.alarm(2 * child.boot.config.workers.boot_seconds)

@@ -41,6 +41,12 @@ class Boot:
     media_sockets: tuple[MediaSocket, ...]
     """In the order of `media.bind`: the place in it is the socket number in paths and in the address table."""
     candidates: tuple[CandidateAddress, ...]
+    master: int
+    """Its process: while it is not our parent, we have none."""
+    estate: tuple[int, ...]
+    """All that another master needs to go on, in the order of `relay/estate.py`. Never closed."""
+    heirs: int | None
+    """Where it asks for that once ours is gone; None when nobody could find us."""
     arena: int
     """The memfd, its header written."""
     doorbells: tuple[int, ...]

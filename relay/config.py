@@ -99,6 +99,9 @@ class WorkersConfig:
     """For a worker to say goodbye to its clients when the server stops, until it is killed."""
     drain_seconds: Annotated[int, within(0, 86_400)] = 30
     """From SIGTERM on nobody is let in, and who is there may stay for so long."""
+    orphan_seconds: Annotated[int, within(0, 86_400)] = 300
+    """When the master was killed, its workers go on for so long without one: time for a person to start another. A
+    service manager needs a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,8 @@ class RuntimeConfig:
     """Where the sockets between workers lie."""
 
     directory: Annotated[str, LONGEST_RUNTIME_DIRECTORY] = ""
-    """Made with mode 0700; empty makes a fresh one under the system's temporary directory and removes it at exit."""
+    """Made with mode 0700. Empty makes one under the system's temporary directory, by the same name for the same
+    listening addresses, so that a server that is started again finds the calls of one that was killed."""
 
 
 @dataclass(frozen=True, slots=True)

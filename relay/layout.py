@@ -23,6 +23,8 @@ _SESSION_WORDS = 2048
 _SESSION_COPY_HEADER = 64
 _HEADER = struct.Struct("<8sII8IQQ")
 _WORD = struct.Struct("<Q")
+HEADER_BYTES = _HEADER.size
+"""Of which the last eight are the seed."""
 
 
 class SlotState(IntEnum):

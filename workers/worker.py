@@ -53,6 +53,7 @@ from workers.desk import Desk, MakeRequest
 from workers.http import Deadlines, HttpServer
 from workers.media import Media
 from workers.origins import Cors, Guard
+from workers.orphan import Orphan
 from workers.page import Page
 from workers.public import PublicRoutes
 from workers.slot_table import SlotTable, monotonic_us
@@ -106,6 +107,7 @@ class Worker:
         self._settled = asyncio.Event()
         self._told_to_end = asyncio.Event()
         self._is_letting_go = False
+        self._orphan = Orphan(boot, self._sessions, self._stop)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
@@ -214,7 +216,8 @@ class Worker:
         return await self._desk.ask(lambda number: replace(call, request=number), CALL_SECONDS, passed_on_to_us=True)
 
     async def _beat(self) -> None:
-        master = os.getppid()
+        # From here on the master, or we ourselves, notice when nothing moves.
+        signal.alarm(0)
         beats = 0
         while True:
             self._slot_table.beat()
@@ -230,14 +233,21 @@ class Worker:
                     self._slot_table.drained()
             if beats % BEATS_PER_TICK == 0:
                 self._take(Ticked())
-            if os.getppid() != master:
-                # Nobody would ever stop or replace us.
-                self._stop()
+            self._orphan.look()
             beats += 1
             await asyncio.sleep(BEAT_SECONDS)
 
+    def _sessions(self) -> int:
+        others = (load.sessions for slot, load in self._control.loads().items() if slot != self._boot.slot)
+        return len(self._control.sessions) + sum(others)
+
     def _not_ready(self) -> str | None:
+        if self._orphan.is_one:
+            return "the master is gone"
         return self._slot_table.not_ready(self._boot.config.workers.beat_seconds)
+
+    def _master(self) -> int:
+        return 0 if self._orphan.is_one else self._boot.master
 
     async def _metrics(self) -> tuple[bytes, str]:
         now_us = monotonic_us()
@@ -256,7 +266,7 @@ class Worker:
             for row in self._slot_table.rows()
         )
         steering = "handover" if self._boot.flow_map is None else "ebpf"
-        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, os.getppid())
+        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, self._master())
         return await metrics.render(figures), metrics.CONTENT_TYPE
 
 

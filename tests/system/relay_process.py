@@ -41,12 +41,12 @@ class Relay:
         self.log_path = self.runtime.with_name(self.runtime.name + ".log")
         self.log_path.touch()
         self._stack.callback(self.log_path.unlink, missing_ok=True)
-        await self._start()
+        self._masters: list[int] = []
         try:
+            await self.start()
             await self.until_ready()
         except BaseException:
             self._kill_session()
-            await self._process.wait()
             print(self.log())
             raise
         return self
@@ -80,7 +80,7 @@ class Relay:
         return self.log_path.read_text(errors="replace")
 
     def processes(self) -> list[int]:
-        """Every process of the relay that exists, zombies included."""
+        """Every process of the relay that exists, the master's zombies included; those of orphans are the system's."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -88,8 +88,9 @@ class Relay:
                     fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 except OSError:
                     continue
-                # Field 6 of proc(5): the session, which the master leads.
-                if int(fields[3]) == self._process.pid:
+                # Fields 3, 4 and 6 of proc(5): state, parent, and the session, which a master leads.
+                is_the_systems = fields[0] == "Z" and int(fields[1]) not in self._masters
+                if int(fields[3]) in self._masters and not is_the_systems:
                     found.append(int(entry.name))
         return sorted(found)
 
@@ -132,7 +133,13 @@ class Relay:
         left = list(self.runtime.iterdir()) if self.runtime.exists() else []
         assert left == [], "socket files are left"
 
-    async def _start(self) -> None:
+    async def kill_master(self) -> None:
+        """Its workers are left alone."""
+        os.kill(self.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def start(self) -> None:
+        """A master; another one, when the last was killed."""
         settings = {
             "http.port": str(self.http_port),
             "admin.port": str(self.admin_port),
@@ -146,6 +153,7 @@ class Relay:
                 sys.executable, "-m", "master", "serve", "--workers", str(self.workers), *arguments,
                 cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        self._masters.append(self._process.pid)
 
     def _is_ready(self) -> bool:
         try:

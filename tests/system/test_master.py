@@ -237,15 +237,14 @@ def test_worker_with_a_silent_loop_is_aborted_with_a_traceback_and_replaced(
         assert master.status() == 0
 
 
-def test_workers_end_when_their_master_is_killed(tmp_path: Path) -> None:
-    with serving(tmp_path, HANGS) as master:
-        master.until_said("a worker starts", 2)
-        workers = master.workers()
-        # They ask to be told of their parent's death after the fork: wait until they are that far.
+def test_workers_that_do_not_come_up_end_when_their_master_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path, HANGS, "workers.boot_seconds=1") as master:
         master.until_said("hanging", 2)
+        workers = master.workers()
         master.send(signal.SIGKILL)
         master.until(lambda: not alive(workers), "the workers' end")
         for left in master.directory.iterdir():
+            (left / "lock").unlink()
             left.rmdir()
 
 
@@ -283,6 +282,21 @@ def test_second_server_on_the_same_ports_is_refused_and_the_first_goes_on(tmp_pa
         assert first.workers() == workers
         first.send(signal.SIGTERM)
         assert first.status() == 0
+
+
+def test_second_master_in_the_same_runtime_directory_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    setting = f"runtime.directory={tmp_path / 'run'}"
+    with serving(tmp_path, HANGS, setting) as first:
+        first.until_said("hanging", 2)
+        workers = first.workers()
+        (tmp_path / "second").mkdir()
+        with serving(tmp_path / "second", HANGS, setting) as second:
+            assert second.status() == 1
+            assert f"is held by process {first.process.pid}: Millrace runs already" in second.output()
+        assert first.workers() == workers
+        first.send(signal.SIGTERM)
+        assert first.status() == 0
+    assert not (tmp_path / "run").exists()
 
 
 def test_workers_are_pinned_to_a_core_each_when_there_are_enough(tmp_path: Path) -> None:

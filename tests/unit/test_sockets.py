@@ -33,8 +33,7 @@ def test_each_slot_has_a_socket_on_every_address(bound: Sockets) -> None:
         for group in groups:
             assert [member.getsockname()[:2] for member in group.members] == [(group.address, group.port)] * 3
     groups = (*bound.http, *bound.admin, *bound.media)
-    assert len(list(bound.of_slot(2))) == len(groups)
-    assert set(bound.of_slot(0)).isdisjoint(bound.of_slot(1))
+    assert [group for _, group in bound.named()] == list(groups)
 
 
 def test_listeners_take_connections_before_any_worker_does(bound: Sockets) -> None:
@@ -51,7 +50,7 @@ def test_ipv6_sockets_take_no_ipv4(bound: Sockets) -> None:
 
 
 def test_sockets_do_not_block(bound: Sockets) -> None:
-    assert {member.getblocking() for slot in range(3) for member in bound.of_slot(slot)} == {False}
+    assert {member.getblocking() for _, group in bound.named() for member in group.members} == {False}
 
 
 @pytest.mark.parametrize("section", ["http", "media", "admin"])

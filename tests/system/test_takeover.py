@@ -1,0 +1,78 @@
+"""The master's death: its workers go on without it, the next one takes everything over, and calls go on."""
+
+import asyncio
+import time
+
+from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.relay_process import Relay
+from tests.system.test_adoption import Watched, counter, delete, patch, told
+
+SETTINGS = {"workers.quick_death_seconds": "1"}
+
+
+async def until_said(relay: Relay, text: str, times: int = 1, seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while relay.log().count(text) < times:
+            await asyncio.sleep(0.01)
+
+
+async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> None:
+    async with (
+        Relay(workers=2, settings=SETTINGS) as relay,
+        Publisher(f"{relay.url}/whip/hall") as publisher,
+        Viewer(f"{relay.url}/whep/hall") as viewer,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(1)
+        watched = Watched(viewer)
+        await viewer.until_frames(30)
+        states = list(watched.states)
+        first, workers = relay.pid, relay.worker_pids()
+        killed_at = time.monotonic()
+        await relay.kill_master()
+        await until_said(relay, "the master is gone", 2)
+        await watched.until_packets(time.monotonic(), 60)
+        assert relay.worker_pids() == workers, "they go on without it"
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        orphaned = watched.gap(killed_at)
+
+        started_at = time.monotonic()
+        await relay.start()
+        await relay.until_ready()
+        await watched.until_packets(time.monotonic() + 0.5, 30)
+        taken_over = watched.gap(started_at)
+        print(told("master killed", [orphaned]), told("taken over", [taken_over]), sep="\n")
+        # Cores that an encoder, a decoder and a Python that starts share: by itself it is a twentieth.
+        assert orphaned < 1
+        assert taken_over < 3
+        assert relay.pid != first
+        assert len(relay.worker_pids()) == 2
+        assert not set(workers) & set(relay.worker_pids())
+        assert await counter(relay, "millrace_adoptions_total") == 2
+        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, 'millrace_drops_total{reason="srtp_replay"}') == 0
+        assert watched.states == states
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+
+
+async def test_orphans_end_when_no_other_master_comes_and_leave_the_ports_free() -> None:
+    async with (
+        Relay(workers=2, settings=SETTINGS | {"workers.orphan_seconds": "1"}) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await relay.kill_master()
+        async with asyncio.timeout(15):
+            while relay.processes():
+                await asyncio.sleep(0.01)
+        assert "the worker ends without a master: no other master has come" in relay.log()
+        publisher.session_url = ""
+        async with asyncio.timeout(5):
+            while publisher.connection.connectionState != "closed":
+                await asyncio.sleep(0.01)
+        await relay.start()
+        await relay.until_ready()
+        assert await counter(relay, "millrace_adoptions_total") == 0

@@ -1,0 +1,127 @@
+"""What a master leaves: its manifest, and what another program makes of it."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from master.heir import Estate, find, understood
+from master.prepare import make
+from master.runtime import Runtime, default_directory, runtime_directory
+from relay.config import ArenaConfig, Config
+from relay.config_parse import parse
+from relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
+
+SETTINGS = ("http.port=0", "admin.port=0", "media.port=0", "workers.count=2", "media.steering=handover")
+
+
+def config(*settings: str) -> Config:
+    parsed = parse("", [*SETTINGS, *settings])
+    assert isinstance(parsed, Config)
+    return parsed
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        slots=2,
+        groups=(SocketGroup("http", "::1", 7880), SocketGroup("media", "127.0.0.1", 7882)),
+        is_steered=True,
+        has_heirs=True,
+        directory="/run/millrace",
+        baked=baked(config()),
+        certificate_pem="certificate",
+        private_key_pem="key",
+        fingerprint="sha-256 AB",
+        started_at=1.5,
+    )
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    read = unpack(manifest().pack())
+    assert read == replace(manifest(), baked=json.loads(json.dumps(baked(config()))))
+    names = list(read.names())
+    assert names[:7] == ["manifest", "lock", "arena", "doorbell-0", "doorbell-1", "heirs", "flow-map"]
+    assert names[7:] == ["http-0-0", "http-0-1", "media-1-0", "media-1-1"]
+
+
+@pytest.mark.parametrize("contract", ["estate", "arena", "facts", "kept"])
+def test_another_version_of_a_contract_is_refused_by_name(contract: str) -> None:
+    content = json.loads(manifest().pack())
+    content["contracts"][contract] += 1
+    with pytest.raises(Unreadable, match=f"`{contract}`"):
+        unpack(json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"contracts": {}}', b"\xff"])
+def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+    with pytest.raises(Unreadable):
+        unpack(text)
+
+
+def test_a_manifest_that_lacks_a_key_is_refused() -> None:
+    content = json.loads(manifest().pack())
+    del content["baked"]["http.port"]
+    with pytest.raises(Unreadable, match=r"http\.port"):
+        unpack(json.dumps(content).encode())
+
+
+def test_what_is_inherited_holds_and_what_differs_is_named() -> None:
+    wanted = config("http.port=9000", 'http.bind=["127.0.0.1"]', "arena.log_packets=64", "log.level=debug")
+    settled, deferred = settle(wanted, unpack(manifest().pack()))
+    assert deferred == ("http.bind", "http.port", "arena.log_packets")
+    assert settled == config("log.level=debug")
+    assert settle(config(), unpack(manifest().pack())) == (config(), ())
+
+
+def test_every_key_of_the_arena_is_baked() -> None:
+    assert {f"arena.{name}" for name in ArenaConfig.__slots__} <= set(BAKED)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    with runtime_directory(config(f'runtime.directory="{tmp_path / "run"}"')) as made:
+        yield made
+
+
+def copies(estate: Estate) -> list[int]:
+    """As another process has them."""
+    return [os.dup(each) for each in estate.descriptors]
+
+
+def test_an_estate_is_understood_by_the_same_program(runtime: Runtime) -> None:
+    prepared = make(config(), runtime)
+    estate = understood(copies(prepared.estate))
+    assert estate is not None
+    by_name = estate.by_name()
+    port = prepared.sockets.media[0].port
+    number = next(at for at, group in enumerate(estate.manifest.groups) if group.section == "media")
+    with socket.socket(fileno=os.dup(by_name[f"media-{number}-1"])) as member:
+        assert member.getsockname()[:2] == ("127.0.0.1", port)
+    assert os.path.samestat(os.fstat(by_name["arena"]), os.fstat(prepared.arena.fd))
+
+
+def test_an_estate_with_another_arena_or_too_little_is_refused(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = make(config(), runtime)
+    assert understood(copies(prepared.estate)[:-1]) is None
+    assert "it lacks 1 descriptors" in caplog.text
+    os.pwrite(prepared.arena.fd, b"garbage!", 0)
+    assert understood(copies(prepared.estate)) is None
+    assert "layout" in caplog.text
+
+
+def test_nothing_is_found_where_nobody_lives(runtime: Runtime) -> None:
+    assert find(runtime) is None
+
+
+def test_the_default_directory_follows_the_listening_addresses() -> None:
+    ports = ("http.port=7880", "media.port=7882", "admin.port=6789")
+    assert default_directory(config()) is None, "nobody knows the ports"
+    first = default_directory(config(*ports))
+    assert first == default_directory(config(*ports, "log.level=debug"))
+    assert first != default_directory(config(*ports, "media.port=7883"))

@@ -1,0 +1,104 @@
+"""A worker whose master was killed: it goes on, gives what the next master needs to whoever asks for it, and ends by
+itself when nobody does. It must never give that away while its master lives. Read next: `master/heir.py`, which asks.
+
+    master gone --> serves on, answers heirs --heir--> ended by its new master, who forks a successor
+                        | nobody has a session any more, or workers.orphan_seconds are over
+                        +--> goodbye
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from relay.boot import Boot
+
+log = logging.getLogger("millrace.worker")
+
+IDLE_SECONDS = 2.0
+"""Without a session anywhere on the box: longer than workers take to hear of each other's."""
+END_SECONDS = 30
+"""What an orderly end may take, before the kernel ends the process."""
+ANSWER_SECONDS = 1.0
+MAX_DESCRIPTORS = 250
+"""Of one message; the kernel takes 253."""
+_CREDENTIALS = struct.Struct("=iII")
+
+
+class Orphan:
+    """Looks whether there is a master, and does without."""
+
+    def __init__(self, boot: Boot, sessions: Callable[[], int], end: Callable[[], None]) -> None:
+        self._boot = boot
+        self._sessions = sessions
+        """Of the whole box."""
+        self._end = end
+        self._since: float | None = None
+        self._idle_since: float | None = None
+        self._listener: socket.socket | None = None
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the master is gone."""
+        return os.getppid() != self._boot.master
+
+    def look(self) -> None:
+        """Call it with each beat."""
+        if not self.is_one:
+            return
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            self._become()
+        self._idle_since = None if self._sessions() else (self._idle_since or now)
+        if self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
+            self._stop("no session is left")
+        elif now - self._since >= self._patience():
+            self._stop("no other master has come")
+
+    def _patience(self) -> float:
+        return self._boot.config.workers.orphan_seconds if self._boot.heirs is not None else 0
+
+    def _become(self) -> None:
+        log.error("the master is gone; its workers wait for another", extra={"seconds": self._patience()})
+        # By the kernel, should our loop hang: nobody is there to notice.
+        signal.alarm(int(self._patience()) + END_SECONDS)
+        if self._boot.heirs is not None:
+            self._listener = socket.socket(fileno=self._boot.heirs)
+            asyncio.get_running_loop().add_reader(self._listener, self._answer)
+
+    def _stop(self, why: str) -> None:
+        log.error("the worker ends without a master: %s", why)
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener = None
+        self._end()
+
+    def _answer(self) -> None:
+        assert self._listener is not None, "heard only while there is one"
+        # Another orphan may have been quicker.
+        with suppress(BlockingIOError):
+            heir, _ = self._listener.accept()
+            with heir:
+                pid, uid, _ = _CREDENTIALS.unpack(
+                    heir.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+                )
+                if uid != os.geteuid():
+                    log.error("somebody else wants to be the master", extra={"pid": pid, "uid": uid})
+                    return
+                log.warning("another master takes over", extra={"pid": pid})
+                self._give(heir)
+
+    def _give(self, heir: socket.socket) -> None:
+        heir.settimeout(ANSWER_SECONDS)
+        everything = self._boot.estate
+        try:
+            for start in range(0, len(everything), MAX_DESCRIPTORS):
+                socket.send_fds(heir, [b"some"], everything[start : start + MAX_DESCRIPTORS])
+        except OSError as error:
+            log.error("the other master cannot be given everything", extra={"reason": str(error)})
