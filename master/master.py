@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
 from master.addresses import own_addresses
@@ -15,7 +15,8 @@ from master.heir import EstateRefused, end
 from master.notify import Notify
 from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
-from master.reload import compare
+from master.reload import Change, compare
+from master.rollout import Rollout
 from master.runtime import DirectoryRefused
 from master.slots import Kill, Slots
 from master.sockets import BindRefused, Group
@@ -60,9 +61,7 @@ class Master:
     """The loop around `Slots`."""
 
     def __init__(self, prepared: Prepared, read_again: ReadAgain, startup: Startup) -> None:
-        self._prepared = prepared
-        self._config = prepared.config
-        """In force now. Workers boot with the one that the arena and the sockets were made for."""
+        self._rollout = Rollout(prepared)
         self._read_again = read_again
         self._startup = startup
         self._notify = Notify()
@@ -71,6 +70,11 @@ class Master:
             self._slots.inherit(life.slot, prepared.arena.incarnation(life.slot))
         self._status = 0
         self._is_ready = False
+
+    @property
+    def _prepared(self) -> Prepared:
+        """With the configuration that is in force now."""
+        return self._rollout.target
 
     def run(self) -> int:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
@@ -88,6 +92,7 @@ class Master:
             self._reap()
             self._watch()
             self._end_drain()
+            self._roll_out()
             self._fork_due()
             if not self._is_ready and self._slots.are_running():
                 self._is_ready = True
@@ -129,6 +134,8 @@ class Master:
             level = logging.DEBUG if death.was_asked else logging.WARNING
             fields = {"slot": death.slot, "pid": pid, "incarnation": death.incarnation}
             log.log(level, "a worker %s", death.how, extra=fields)
+            if self._can_roll_out and self._rollout.failed(self._slots.lives):
+                continue
             if death.gives_up and not self._slots.is_stopping:
                 log.error("the server stops: %s", death.gives_up)
                 self._status = 1
@@ -150,6 +157,7 @@ class Master:
             now = time.monotonic()
             pid = spawn(child)
             self._slots.forked(life, pid, now)
+            self._rollout.forked(life.slot)
             self._prepared.arena.write(life)
             log.info("a worker starts", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
 
@@ -172,20 +180,61 @@ class Master:
         if self._is_ready:
             self._notify.reloading()
         read = self._read_again()
-        if isinstance(read, Config):
-            change = compare(self._config, read)
-            self._config = change.in_force
-            level = logging.getLevelNamesMapping()[self._config.log.level.upper()]
-            logs.set_level(level)
-            self._prepared.arena.set_log_level(self._prepared.slots, level)
-            log.info("the configuration was read again", extra={"applied": ", ".join(change.applied) or "nothing"})
-            if change.deferred:
-                log.warning("these keys wait for the next start: %s", ", ".join(change.deferred))
-        else:
-            for problem in read:
-                log.error("the configuration is refused and the old one stays: %s", problem)
-        if self._is_ready:
+        change = compare(self._prepared.config, read) if isinstance(read, Config) else read
+        try:
+            if isinstance(change, Change):
+                self._apply(change)
+            else:
+                _refuse(map(str, change))
+        except CertificateRefused as refusal:
+            _refuse([str(refusal)])
+        if self._is_ready and not self._rollout.is_under_way:
             self._notify.ready(self._status_line())
+
+    def _apply(self, change: Change) -> None:
+        changed = self._prepared.with_config(change.in_force)
+        applied = change.applied
+        if changed.certificate != self._prepared.certificate:
+            applied = tuple(dict.fromkeys([*applied, "dtls.certificate"]))
+        needs_workers = change.needs_workers or applied != change.applied
+        if needs_workers:
+            self._rollout.begin(changed)
+        else:
+            self._rollout.exchange(changed)
+        self._take_effect()
+        log.info("the configuration was read again", extra={"applied": ", ".join(applied) or "nothing"})
+        if needs_workers:
+            log.info("workers are replaced one after another; their sessions go on")
+        if change.deferred:
+            log.warning("these keys wait for the next start: %s", ", ".join(change.deferred))
+
+    def _take_effect(self) -> None:
+        """What is not a worker's own."""
+        config = self._prepared.config
+        self._slots.configure(config.workers)
+        level = logging.getLevelNamesMapping()[config.log.level.upper()]
+        logs.set_level(level)
+        self._prepared.arena.set_log_level(self._prepared.slots, level)
+
+    @property
+    def _can_roll_out(self) -> bool:
+        is_ending = self._slots.is_stopping or self._slots.drain_until is not None
+        return self._rollout.is_under_way and not is_ending
+
+    def _roll_out(self) -> None:
+        if not self._can_roll_out:
+            return
+        now, lives = time.monotonic(), self._slots.lives
+        if failed := self._rollout.failed(lives):
+            self._rollout.fall_back()
+            self._take_effect()
+            self._slots.pardon(failed, now)
+            log.error("worker %s does not come up with the new configuration: the old one is in force", failed.slot)
+        elif self._rollout.is_done(lives):
+            log.info("all workers have the configuration that is in force")
+            self._notify.ready(self._status_line())
+        elif life := self._rollout.next(lives):
+            self._kill([self._slots.release(life, now)])
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for life in self._slots.lives:
@@ -210,6 +259,11 @@ class Master:
                 log.error("a worker is ended: %s", kill.reason, extra=fields)
             # Not yet reaped, so the number is still that worker's.
             os.kill(kill.pid, kill.signal)
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    for problem in problems:
+        log.error("the configuration is refused and the old one stays: %s", problem)
 
 
 def greeting(prepared: Prepared) -> str:

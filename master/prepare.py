@@ -9,19 +9,20 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from master.addresses import candidates
 from master.arena import Arena
 from master.certificate import Certificate, certificate_for
-from master.heir import Estate, find
+from master.heir import Estate, EstateRefused, find
 from master.runtime import HEIRS, Runtime, remove_sockets, runtime_directory
 from master.sockets import Sockets, bind_all, inherit_all
 from master.spawn import Child
 from master.steering import steer
 from relay.boot import Boot, CandidateAddress, MediaSocket
 from relay.config import Config, is_loopback
+from relay.config_parse import contradictions
 from relay.estate import Manifest, baked, settle
 from relay.ids import MAX_SLOTS, Incarnation, Slot
 
@@ -63,6 +64,18 @@ class Prepared:
     def lock(self) -> int:
         """Of the runtime directory."""
         return self.estate.by_name()["lock"]
+
+    def with_config(self, config: Config) -> "Prepared":
+        """The same with another configuration, which asks for no other sockets and no other arena. Raises
+        CertificateRefused. Configured files are read again; a certificate of our own making stays.
+        """
+        is_own = not config.dtls.certificate and not self.config.dtls.certificate
+        return replace(
+            self,
+            config=config,
+            certificate=self.certificate if is_own else certificate_for(config.dtls),
+            candidates=told(self.sockets, config),
+        )
 
     def child(self, slot: int, incarnation: int) -> Child:
         """One worker's share. It keeps everything open, for whoever comes after a master that was killed."""
@@ -147,6 +160,9 @@ def make(config: Config, runtime: Runtime) -> Prepared:
 def inherit(config: Config, estate: Estate) -> Prepared:
     """A predecessor's, with what of the configuration needs nothing new."""
     config, deferred = settle(config, estate.manifest)
+    if problems := tuple(contradictions(config)):
+        # No keys, say, on sockets that are open to everybody.
+        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = estate.manifest
@@ -166,7 +182,7 @@ def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Cer
         cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
         certificate=certificate,
         sockets=sockets,
-        candidates=candidates([(group.address, group.port) for group in sockets.media], config.media.announced),
+        candidates=told(sockets, config),
         estate=estate,
     )
 
@@ -176,6 +192,11 @@ def _hear_heirs(directory: Path) -> int:
         listener.bind(str(directory / HEIRS))
         listener.listen()
         return listener.detach()
+
+
+def told(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
+    """Where clients are told to send."""
+    return candidates([(group.address, group.port) for group in sockets.media], config.media.announced)
 
 
 def flow_map(config: Config, sockets: Sockets, slots: int) -> int | None:

@@ -36,6 +36,8 @@ class Life:
     """When to send SIGKILL to a worker that was told to end."""
     quick_deaths: int = 0
     """In a row."""
+    serves: bool = False
+    """In this life, the present one or the last."""
     has_served: bool = False
     """In any life: only then can the slot hold sessions."""
 
@@ -93,6 +95,14 @@ class Slots:
             return []
         return [life for life in self.lives if not life.pid and life.due_at <= now]
 
+    def configure(self, config: WorkersConfig) -> None:
+        """Another policy from now on."""
+        self._config = config
+
+    def pardon(self, life: Life, now: float) -> None:
+        """What its worker died of is gone."""
+        life.quick_deaths, life.due_at = 0, now
+
     def next_incarnation(self, life: Life) -> int:
         """Begins a life: call it before the fork, so that the child is told."""
         life.incarnation += 1
@@ -101,6 +111,7 @@ class Slots:
     def forked(self, life: Life, pid: int, now: float) -> None:
         """A worker lives."""
         life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
+        life.serves = False
 
     def reaped(self, pid: int, status: int, now: float) -> Death | None:
         """A child has ended, with `status` as waitpid gives it. None when it was not a worker."""
@@ -203,7 +214,7 @@ class Slots:
         if life.state is SlotState.STARTING:
             # Beats of the life before are older than the fork.
             if min(beats.engine_at, beats.control_at) >= life.born_at:
-                life.state, life.has_served = SlotState.RUNNING, True
+                life.state, life.serves, life.has_served = SlotState.RUNNING, True, True
             elif now - life.born_at > self._config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
             return None

@@ -3,7 +3,7 @@ in the checks that concern several keys. It must never open a file. Read next: `
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from operator import attrgetter
@@ -38,12 +38,12 @@ def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Probl
     config = parser.section(Config, tree, "")
     assert isinstance(config, Config), "a section with a problem is built from its defaults"
     refused = {problem.key for problem in parser.problems}
-    parser.problems += (problem for problem in _contradictions(config, refused) if problem.key not in refused)
+    parser.problems += (problem for problem in contradictions(config, refused) if problem.key not in refused)
     return tuple(parser.problems) or config
 
 
-def _contradictions(config: Config, refused: set[str]) -> Iterator[Problem]:
-    """What no single key can tell."""
+def contradictions(config: Config, refused: Container[str] = ()) -> Iterator[Problem]:
+    """What no single key can tell; `refused` are keys that stand at their defaults in place of something wrong."""
     if config.is_open and "auth.keys" not in refused:
         binds = {"http.bind": config.http.bind, "media.bind": config.media.bind, "admin.bind": (config.admin.bind,)}
         for key, addresses in binds.items():

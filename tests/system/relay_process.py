@@ -30,6 +30,9 @@ class Relay:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of `--set`; the values are TOML."""
 
+    config: str = ""
+    """What stands in its configuration file at the start; `settings` win."""
+
     expected_status: int = 0
     """The master's exit status at the end."""
 
@@ -41,6 +44,9 @@ class Relay:
         self.log_path = self.runtime.with_name(self.runtime.name + ".log")
         self.log_path.touch()
         self._stack.callback(self.log_path.unlink, missing_ok=True)
+        self.config_path = self.runtime.with_name(self.runtime.name + ".toml")
+        self.config_path.write_text(self.config)
+        self._stack.callback(self.config_path.unlink)
         self._masters: list[int] = []
         try:
             await self.start()
@@ -103,6 +109,12 @@ class Relay:
         found = [read_process(pid) for pid in self.processes()]
         return sum(process.cpu_seconds for process in found if process is not None)
 
+    async def until_logged(self, text: str, times: int = 1, seconds: float = START_SECONDS) -> None:
+        """Waits until it has said so, in all."""
+        async with asyncio.timeout(seconds):
+            while self.log().count(text) < times:
+                await asyncio.sleep(0.01)
+
     async def until_ready(self, seconds: float = START_SECONDS) -> None:
         """Waits for `/readyz`, which speaks for all workers."""
         async with asyncio.timeout(seconds):
@@ -150,7 +162,8 @@ class Relay:
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "master", "serve", "--workers", str(self.workers), *arguments,
+                sys.executable, "-m", "master", "serve",
+                *("--config", str(self.config_path), "--workers", str(self.workers), *arguments),
                 cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._masters.append(self._process.pid)

@@ -152,9 +152,9 @@ def test_hangup_applies_the_log_level_and_names_what_waits(place: Place) -> None
     assert place.daemon().returncode == 0
     with ended(place):
         workers = place.workers()
-        place.configure(level="debug", more="[limits]\nsessions_per_worker = 7")
+        place.configure(level="debug", more="[arena]\nlog_packets = 512")
         os.kill(place.pid, signal.SIGHUP)
-        until(lambda: "these keys wait for the next start: limits.sessions_per_worker" in place.log.read_text(), "said")
+        until(lambda: "these keys wait for the next start: arena.log_packets" in place.log.read_text(), "said")
         assert "applied=log.level" in place.log.read_text()
         place.configure(level="loud")
         os.kill(place.pid, signal.SIGHUP)

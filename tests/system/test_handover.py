@@ -1,4 +1,6 @@
-"""A worker lets go and a successor takes over: no client has to do anything, and no request fails."""
+"""A worker lets go and a successor takes over, by itself or for a new configuration: no client has to do anything, and
+no request fails. `MILLRACE_POSTS=10000` reloads until there were as many POSTs.
+"""
 
 import asyncio
 import itertools
@@ -6,9 +8,15 @@ import os
 import signal
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.relay_process import ROOT, Relay
@@ -95,3 +103,106 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
         for client in (*viewers, *publishers):
             await client.close()
+
+
+async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_and_no_request_fails() -> None:
+    wanted, seconds = int(os.environ.get("MILLRACE_POSTS", "2000")), 600 if "MILLRACE_POSTS" in os.environ else 20
+    async with (
+        Relay(workers=2, config=configured("https://page-0.example")) as relay,
+        Publisher(f"{relay.url}/whip/hall") as publisher,
+        Viewer(f"{relay.url}/whep/hall") as viewer,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(1)
+        watched = Watched(viewer)
+        await viewer.until_frames(30)
+        states, pids = list(watched.states), relay.worker_pids()
+        began, reloads = time.monotonic(), 0
+        end = began + seconds
+        async with Posts(relay) as posts:
+            while reloads < 2 or (posts.statuses.total() < wanted and time.monotonic() < end):
+                reloads += 1
+                relay.config_path.write_text(configured(f"https://page-{reloads}.example"))
+                os.kill(relay.pid, signal.SIGHUP)
+                await relay.until_logged(DONE, reloads)
+        took = time.monotonic() - began
+        await watched.until_packets(time.monotonic(), 30)
+        print(told(f"{reloads} reloads in {took:.1f} s", [watched.gap(began)]))
+        print(f"{posts.statuses.total()} POSTs, the slowest {posts.slowest * 1000:.0f} ms", posts.ends)
+        assert set(posts.statuses) == {201}
+        assert set(posts.ends) <= {200, 404}
+        assert not set(relay.worker_pids()) & set(pids)
+        assert watched.states == states
+        assert watched.gap(began) < 2
+        assert {await allowed(relay, f"https://page-{reloads}.example") for _ in range(20)} == {True}
+        assert {await allowed(relay, "https://page-0.example") for _ in range(20)} == {False}
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        await viewer.until_frames(len(viewer.frames) + 10)
+
+
+DONE = "all workers have the configuration that is in force"
+
+
+def configured(origin: str) -> str:
+    return f'[http]\ncors_origins = ["{origin}"]\n[workers]\nquick_death_seconds = 1\n'
+
+
+async def allowed(relay: Relay, origin: str) -> bool:
+    """As one worker says it, on a connection of its own."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{relay.url}/whip/hall", headers={"Origin": origin}) as answer,
+    ):
+        return "Access-Control-Allow-Origin" in answer.headers
+
+
+async def test_a_certificate_that_the_engine_does_not_take_costs_one_worker_a_moment_and_nobody_a_call(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Relay(workers=2, settings={"workers.quick_death_seconds": "1"}) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+        Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(1)
+        watched = Watched(viewer)
+        await viewer.until_frames(10)
+        spared = pid_by_slot(relay)[1]
+        began = time.monotonic()
+        relay.config_path.write_text("[dtls]\n" + weak_certificate(tmp_path))
+        os.kill(relay.pid, signal.SIGHUP)
+        await relay.until_logged("worker 0 does not come up with the new configuration")
+        await relay.until_logged(DONE)
+        assert pid_by_slot(relay)[1] == spared
+        await watched.until_packets(time.monotonic(), 30)
+        print(told("a reload that fails", [watched.gap(began)]))
+        assert watched.gap(began) < 3
+        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        # What is in force serves newcomers, too.
+        async with Viewer(f"{relay.url}/whep/hall", audio=False) as late:
+            await late.open(0)
+            await late.until_frames(1)
+
+
+def weak_certificate(folder: Path) -> str:
+    """An RSA key of 1024 bits, which Python reads and OpenSSL finds too small."""
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "weak")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(pem)
+    return f'certificate = "{folder}/certificate.pem"\nkey = "{folder}/key.pem"\n'

@@ -466,3 +466,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lower_limits_cost_no_session_that_is_there() {
+    let mut world = box_of(1, 5);
+    let (first, publish) = publisher(&mut world, 0);
+    let second = connect(&mut world, 0);
+    let viewer = connect(&mut world, 0);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(700);
+    world.configs[0].max_transports = 1;
+    world.configs[0].max_streams = 1;
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 3, lost: 0 });
+    assert!(adopted(&world, second).is_some());
+    world.run_for(700);
+    finish(&mut world);
+    assert_everything_came(&world, (first, 0), viewer, ssrc);
+    assert_nothing_was_noticed(&world);
+}

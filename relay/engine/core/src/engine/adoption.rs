@@ -89,7 +89,8 @@ impl Engine {
         let Lasting { transport: mut state, publications, streams, subscriptions } = record.lasting?;
         // Without the control plane's record nobody could ever end it.
         let is_wanted = !record.kept.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
-        let is_new = self.clients.len() < self.max_transports && !self.client_by_id.contains_key(&state.transport);
+        // Whether a limit that was lowered meanwhile still lets it in is not asked: it is in.
+        let is_new = !self.client_by_id.contains_key(&state.transport);
         if !is_wanted || !is_new {
             self.close_logs(&publications);
             return None;

@@ -83,7 +83,7 @@ impl Streams {
     /// streams in header extensions after the first packets.
     pub fn restore(&mut self, known: Vec<(u32, Stream)>) {
         let is_added = |stream: &Stream| self.tracks.iter().any(|track| track.publication == stream.publication);
-        self.known = known.into_iter().filter(|(_, stream)| is_added(stream)).take(self.limit).collect();
+        self.known = known.into_iter().filter(|(_, stream)| is_added(stream)).collect();
     }
 
     /// Forgets a publication and its SSRCs.

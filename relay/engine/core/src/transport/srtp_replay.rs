@@ -131,12 +131,13 @@ impl Streams {
         self.windows.iter().map(state).collect()
     }
 
+    /// With all of `states`, even when `max` is lower than it was for the predecessor.
     pub fn import(states: &[StreamState], max: usize) -> Streams {
         let window = |state: &StreamState| Window {
             highest: state.highest,
             seen: u128::from(state.seen[0]) << 64 | u128::from(state.seen[1]) | 1,
         };
-        let windows = states.iter().take(max).map(|state| (state.ssrc, window(state))).collect();
+        let windows = states.iter().map(|state| (state.ssrc, window(state))).collect();
         Streams { windows, max, words: None }
     }
 }

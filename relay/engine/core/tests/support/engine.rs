@@ -166,7 +166,7 @@ pub struct World {
     pub recorded: Vec<Vec<u8>>,
     /// Slots whose doorbell rang.
     rung: u64,
-    configs: Vec<EngineConfig>,
+    pub configs: Vec<EngineConfig>,
     /// Slots without a living engine, one bit each; and what waits in their sockets.
     pub dead: u64,
     waiting: Vec<(usize, SocketAddr, Vec<u8>)>,
