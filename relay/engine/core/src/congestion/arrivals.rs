@@ -26,8 +26,9 @@ const WINDOW: usize = 1024;
 #[derive(Debug)]
 pub struct Arrivals {
     unwrapper: Unwrapper,
-    /// Arrival in ticks of 250 us plus one, by index modulo WINDOW; 0 when it has not arrived.
-    ticks: Box<[u64; WINDOW]>,
+    /// Arrival in ticks of 250 us plus one, by index modulo WINDOW; 0 when it has not arrived. Empty until the first
+    /// packet: a viewer never sends one.
+    ticks: Vec<u64>,
     /// The lowest index that the next report has to speak of.
     next: u64,
     /// One past the highest index that arrived.
@@ -48,7 +49,7 @@ impl Arrivals {
     pub fn new() -> Arrivals {
         Arrivals {
             unwrapper: Unwrapper::new(),
-            ticks: Box::new([0; WINDOW]),
+            ticks: Vec::new(),
             next: 0,
             end: 0,
             due: None,
@@ -60,7 +61,8 @@ impl Arrivals {
     /// A packet with this transport-wide sequence number arrived; of duplicates the first counts.
     pub fn record(&mut self, now: Time, wide_sequence: u16) {
         let index = self.unwrapper.index(wide_sequence);
-        if self.end == 0 {
+        if self.ticks.is_empty() {
+            self.ticks = vec![0; WINDOW];
             (self.next, self.end) = (index, index);
         }
         if index >= self.end {
