@@ -10,6 +10,7 @@ import time
 import aiohttp
 
 from tests.clients.aiortc_client import Client, Publisher, Viewer
+from tests.clients.raw_client import RawClient, request
 from tests.system.relay_process import Relay
 from tests.system.test_processes import pid_by_slot, until_gone
 
@@ -172,3 +173,21 @@ async def test_both_workers_may_be_killed_at_once() -> None:
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+
+
+async def test_a_client_that_leaves_after_its_worker_was_killed_is_noticed_at_once() -> None:
+    async with Relay(workers=1, settings=SETTINGS) as relay:
+        with RawClient(f"{relay.url}/whep/hall") as client:
+            client.post().connect()
+            pid = pid_by_slot(relay)[0]
+            os.kill(pid, signal.SIGKILL)
+            await until_gone(pid, 5)
+            await relay.until_ready()
+            client.say_goodbye()
+            deadline = time.monotonic() + 5
+            # Without the goodbye it would take `timeouts.consent_seconds`.
+            while (found := request("GET", f"{relay.admin}/sessions/{client.session}").body).find(
+                '"closed_by_peer"'
+            ) < 0:
+                assert time.monotonic() < deadline, found
+                await asyncio.sleep(0.02)

@@ -6,8 +6,7 @@
 //! record ─► transport (keys, addresses) ─► publications (their logs) ─► all transports' subscriptions ─► replay
 //! ```
 //! What a client sent meanwhile waits in the slot's socket, which the master holds, and what others published is in their
-//! logs; so nobody has to say anything again. The DTLS association is gone: its alerts cannot be read any more, and a
-//! client that leaves is noticed when its consent ends.
+//! logs; so nobody has to say anything again.
 
 use std::collections::VecDeque;
 

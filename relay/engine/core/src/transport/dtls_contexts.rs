@@ -1,5 +1,5 @@
 //! What all DTLS handshakes of a worker share: our certificate, and what we are willing to speak. Owns OpenSSL's
-//! contexts; must never know a transport. Read `dtls.rs` next.
+//! contexts; must never know a transport. Read `dtls_handshake.rs` next.
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
@@ -53,6 +53,8 @@ fn context(method: SslMethod, certificate: &str, private_key: &str, profiles: &s
     let mut context = SslContextBuilder::new(method)?;
     context.set_security_level(SECURITY_LEVEL);
     context.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
+    // `dtls_alerts.rs` knows the records of this version only.
+    context.set_max_proto_version(Some(SslVersion::DTLS1_2))?;
     context.set_cipher_list(CIPHERS)?;
     context.set_groups_list(GROUPS)?;
     context.set_sigalgs_list(SIGNATURES)?;

@@ -16,11 +16,12 @@ const MAX_MESSAGE: usize = 16 * 1024;
 const MAX_EARLY_RECORDS: usize = 16;
 
 /// RFC 6347 section 4.1.
-const RECORD_HEADER: usize = 13;
+pub(super) const RECORD_HEADER: usize = 13;
 /// RFC 6347 section 4.2.2.
 const MESSAGE_HEADER: usize = 12;
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
+pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
+pub(super) const ALERT: u8 = 21;
+pub(super) const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
 /// What one handshake has used up of its bounds.
@@ -56,22 +57,17 @@ impl Guard {
     }
 }
 
-/// Whether a datagram has records of a handshake in it; an error when it is not made of DTLS records.
-pub(super) fn belongs_to_handshake(datagram: &[u8]) -> Result<bool, Drop> {
-    let mut found = false;
-    for record in records(datagram) {
-        found |= matches!(record?.kind, CHANGE_CIPHER_SPEC | HANDSHAKE);
-    }
-    Ok(found)
+pub(super) struct Record<'a> {
+    pub kind: u8,
+    pub version: [u8; 2],
+    pub epoch: u16,
+    /// Epoch and sequence number.
+    pub number: u64,
+    pub body: &'a [u8],
 }
 
-struct Record<'a> {
-    kind: u8,
-    epoch: u16,
-    body: &'a [u8],
-}
-
-fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Drop>> {
+/// The records of a datagram, up to the first that is none.
+pub(super) fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Drop>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
@@ -87,8 +83,10 @@ fn split_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
     let body = bytes.get(RECORD_HEADER..RECORD_HEADER + len)?;
     let known = (CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&header[0]) && header[1] == 0xFE;
-    let epoch = u16::from_be_bytes([header[3], header[4]]);
-    known.then_some((Record { kind: header[0], epoch, body }, &bytes[RECORD_HEADER + len..]))
+    let number = header[3..11].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let record =
+        Record { kind: header[0], version: [header[1], header[2]], epoch: (number >> 48) as u16, number, body };
+    known.then_some((record, &bytes[RECORD_HEADER + len..]))
 }
 
 /// Every fragment in a plain handshake record claims a message of bearable length.
@@ -172,7 +170,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 20u8..24) {
             let _ = Guard::default().admit(&bytes);
             let _ = Guard::default().admit(&record(kind, 0, &bytes));
-            let _ = belongs_to_handshake(&bytes);
+            assert!(records(&bytes).map_while(Result::ok).count() <= bytes.len() / RECORD_HEADER);
         }
     }
 }

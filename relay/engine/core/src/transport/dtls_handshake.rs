@@ -1,6 +1,5 @@
-//! One DTLS handshake and the little that follows it, over datagrams in memory. Owns OpenSSL's connection, the check
-//! of the peer's fingerprint and retransmission; must never know ICE or read a clock. Read `dtls_guard.rs` next: it
-//! decides what OpenSSL gets to see.
+//! One DTLS handshake, over datagrams in memory. Owns OpenSSL's connection, the check of the peer's fingerprint and
+//! retransmission; must never know ICE or read a clock. Read `dtls_guard.rs` next: it decides what OpenSSL gets to see.
 //!
 //! Retransmission follows the time that we are told: a flight that brought no answer is sent again as it was, which on
 //! the wire is a duplicate that the peer's replay check absorbs. OpenSSL also has a timer of its own, on its own clock;
@@ -11,17 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
 use openssl::srtp::SrtpProfileId;
 use openssl::ssl::{ErrorCode, Ssl, SslStream, SslVerifyMode};
-use openssl::x509::X509Ref;
-use subtle::{Choice, ConstantTimeEq};
 
-use super::dtls_contexts::DtlsContexts;
-use super::dtls_guard::{Guard, belongs_to_handshake};
+use super::dtls::{Established, Fingerprints, Plan, Progress};
+use super::dtls_alerts::{AlertKeys, LastSealed};
+use super::dtls_guard::Guard;
+use super::dtls_settled::Settled;
 use super::srtp::Keying;
 use super::srtp_keys::{MasterKey, Profile};
-use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
+use crate::command::DtlsRole;
 use crate::drop::Drop;
 use crate::event::Cause;
 use crate::outbox::{Outbox, Path};
@@ -32,56 +30,6 @@ const MTU: u32 = 1200;
 /// Above most round trips, far below a person's patience; doubles with each silence.
 const FIRST_RETRANSMISSION: Span = Span::from_millis(400);
 const SLOWEST_RETRANSMISSION: Span = Span::from_millis(3_200);
-/// A lost last flight is sent again when the peer repeats its own, at most this often.
-const LAST_FLIGHT_PAUSE: Span = Span::from_millis(50);
-/// Application data records that one datagram can hold and that we bother to skip; nothing here uses them.
-const SKIPPED_READS: usize = 64;
-
-/// The digests that the peer's SDP promised.
-#[derive(Clone)]
-pub(super) struct Fingerprints {
-    hash: FingerprintHash,
-    promised: Vec<Vec<u8>>,
-}
-
-impl Fingerprints {
-    /// An error when there is none or one has another length than its hash.
-    pub fn new(command: &OpenTransport) -> Result<Fingerprints, String> {
-        let hash = command.fingerprint_hash;
-        let len = digest(hash).size();
-        if command.fingerprints.is_empty() || command.fingerprints.iter().any(|promised| promised.len() != len) {
-            return Err(format!("expected at least one fingerprint, each of {len} bytes"));
-        }
-        Ok(Fingerprints { hash, promised: command.fingerprints.iter().map(|promised| promised.to_vec()).collect() })
-    }
-
-    /// In constant time over all that were promised.
-    fn accept(&self, certificate: &X509Ref) -> bool {
-        let Ok(actual) = certificate.digest(digest(self.hash)) else { return false };
-        let found = self.promised.iter().fold(Choice::from(0), |found, promised| found | actual.ct_eq(promised));
-        found.into()
-    }
-}
-
-fn digest(hash: FingerprintHash) -> MessageDigest {
-    match hash {
-        FingerprintHash::Sha256 => MessageDigest::sha256(),
-        FingerprintHash::Sha384 => MessageDigest::sha384(),
-        FingerprintHash::Sha512 => MessageDigest::sha512(),
-    }
-}
-
-/// What a handshake came to.
-pub(super) struct Established {
-    pub keying: Keying,
-    pub version: &'static str,
-}
-
-pub(super) enum Progress {
-    Pending,
-    Established(Box<Established>),
-    Ended(Cause),
-}
 
 /// What OpenSSL reads from and writes to: one datagram in, any number out.
 #[derive(Debug, Default)]
@@ -110,7 +58,7 @@ impl Write for Datagrams {
     }
 }
 
-pub(super) struct Dtls {
+pub(super) struct Handshake {
     stream: SslStream<Datagrams>,
     role: DtlsRole,
     fingerprints: Fingerprints,
@@ -121,36 +69,36 @@ pub(super) struct Dtls {
     established: bool,
     /// What we sent last and may have to send again.
     flight: Vec<Vec<u8>>,
+    last_sealed: LastSealed,
     retransmit_at: Option<Time>,
     pause: Span,
     last_flight_at: Time,
 }
 
-impl Dtls {
-    pub fn new(contexts: &DtlsContexts, role: DtlsRole, fingerprints: Fingerprints) -> Result<Dtls, ErrorStack> {
+impl Handshake {
+    pub fn new(plan: &Plan) -> Result<Handshake, ErrorStack> {
+        let fingerprints = plan.fingerprints.clone();
         let mismatched = Arc::new(AtomicBool::new(false));
-        let mut ssl = match role {
-            DtlsRole::Server => Ssl::new(&contexts.server)?,
-            DtlsRole::Client => Ssl::new(&contexts.client)?,
-        };
+        let mut ssl = Ssl::new(&plan.context)?;
         ssl.set_mtu(MTU)?;
         ssl.set_verify_callback(
             SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
             verifier(fingerprints.clone(), mismatched.clone()),
         );
-        match role {
+        match plan.role {
             DtlsRole::Server => ssl.set_accept_state(),
             DtlsRole::Client => ssl.set_connect_state(),
         }
-        Ok(Dtls {
+        Ok(Handshake {
             stream: SslStream::new(ssl, Datagrams::default())?,
-            role,
+            role: plan.role,
             fingerprints,
             mismatched,
             guard: Guard::default(),
             received: false,
             established: false,
             flight: Vec::new(),
+            last_sealed: LastSealed::default(),
             retransmit_at: None,
             pause: FIRST_RETRANSMISSION,
             last_flight_at: Time::default(),
@@ -160,7 +108,7 @@ impl Dtls {
     /// Sends the ClientHello; for the client role, once.
     pub fn start(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
         let progress = self.advance();
-        self.send(now, path, true, outbox);
+        self.send(now, path, outbox);
         progress
     }
 
@@ -171,26 +119,18 @@ impl Dtls {
         datagram: &[u8],
         outbox: &mut Outbox,
     ) -> Result<Progress, Drop> {
-        let repeats = belongs_to_handshake(datagram)?;
-        let in_handshake = !self.established;
-        if in_handshake {
-            self.guard.admit(datagram)?;
-        }
+        self.guard.admit(datagram)?;
         self.received = true;
         self.stream.get_mut().incoming = Some(datagram.to_vec());
         let progress = self.advance();
         // What it did not want must not wait for the next datagram.
         self.stream.get_mut().incoming = None;
-        let silent = self.stream.get_ref().outgoing.is_empty();
-        self.send(now, path, in_handshake, outbox);
-        if !in_handshake && repeats && silent && now.since(self.last_flight_at) >= LAST_FLIGHT_PAUSE {
-            self.repeat_flight(now, path, outbox);
-        }
+        self.send(now, path, outbox);
         Ok(progress)
     }
 
     pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
-        if self.established || self.retransmit_at.is_none_or(|at| now < at) {
+        if self.retransmit_at.is_none_or(|at| now < at) {
             return Progress::Pending;
         }
         let progress = self.advance();
@@ -198,7 +138,7 @@ impl Dtls {
         if self.stream.get_ref().outgoing.is_empty() {
             self.repeat_flight(now, path, outbox);
         } else {
-            self.send(now, path, true, outbox);
+            self.send(now, path, outbox);
         }
         if self.retransmit_at.is_some() {
             self.pause = pause;
@@ -216,30 +156,18 @@ impl Dtls {
         self.received
     }
 
-    /// Sends close_notify.
-    pub fn close(&mut self, path: Path, outbox: &mut Outbox) {
-        if self.established {
-            // The peer's own close_notify is not waited for.
-            let _ = self.stream.shutdown();
-            self.flush(path, outbox);
-        }
+    /// What is left to keep once the keys are there; OpenSSL's part is not needed any more.
+    pub fn settle(&mut self) -> Settled {
+        let keys = AlertKeys::export(self.stream.ssl(), self.role, self.last_sealed);
+        Settled::new(&self.flight, keys, self.last_flight_at)
     }
 
     /// Lets OpenSSL take in what there is.
     fn advance(&mut self) -> Progress {
-        if !self.established {
-            return match self.stream.do_handshake() {
-                Ok(()) => self.establish(),
-                Err(error) => self.judge(&error),
-            };
+        match self.stream.do_handshake() {
+            Ok(()) => self.establish(),
+            Err(error) => self.judge(&error),
         }
-        let mut skipped = [0; 2048];
-        for _ in 0..SKIPPED_READS {
-            if let Err(error) = self.stream.ssl_read(&mut skipped) {
-                return self.judge(&error);
-            }
-        }
-        Progress::Pending
     }
 
     fn judge(&self, error: &openssl::ssl::Error) -> Progress {
@@ -289,10 +217,10 @@ impl Dtls {
         })
     }
 
-    /// Sends what OpenSSL wrote. During the handshake that is a whole flight, kept to be sent again; the last one of a
-    /// server stays, since nothing tells whether it arrived.
-    fn send(&mut self, now: Time, path: Path, in_handshake: bool, outbox: &mut Outbox) {
-        if in_handshake && !self.stream.get_ref().outgoing.is_empty() {
+    /// Sends what OpenSSL wrote: a whole flight, kept to be sent again. The last one of a server stays, since nothing tells
+    /// whether it arrived.
+    fn send(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        if !self.stream.get_ref().outgoing.is_empty() {
             self.flight.clone_from(&self.stream.get_ref().outgoing);
             self.last_flight_at = now;
             self.pause = FIRST_RETRANSMISSION;
@@ -301,20 +229,17 @@ impl Dtls {
         if self.established && self.role == DtlsRole::Client {
             self.flight.clear();
         }
-        self.flush(path, outbox);
+        // What does not fit the outbox counts as lost on the way.
+        for datagram in self.stream.get_mut().outgoing.drain(..) {
+            self.last_sealed.note(&datagram);
+            outbox.push(path, &datagram);
+        }
     }
 
     fn repeat_flight(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
         self.last_flight_at = now;
         for datagram in &self.flight {
             outbox.push(path, datagram);
-        }
-    }
-
-    /// What does not fit the outbox counts as lost on the way.
-    fn flush(&mut self, path: Path, outbox: &mut Outbox) {
-        for datagram in self.stream.get_mut().outgoing.drain(..) {
-            outbox.push(path, &datagram);
         }
     }
 }

@@ -13,8 +13,11 @@
 
 pub mod demux;
 mod dtls;
+mod dtls_alerts;
 mod dtls_contexts;
 mod dtls_guard;
+mod dtls_handshake;
+mod dtls_settled;
 mod ice;
 pub mod srtp;
 mod srtp_cipher;
@@ -40,6 +43,7 @@ use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
 pub use self::dtls_contexts::DtlsContexts;
+pub use self::dtls_settled::Settled;
 pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
 pub use self::srtp_keys::{MasterKey, Profile};
 pub use self::srtp_replay::StreamState;
@@ -112,7 +116,7 @@ pub struct Transport {
     expects_media: bool,
     phase: Phase,
     ice: Ice,
-    /// `None` when closed, or taken over from a predecessor: only the keys survive a process.
+    /// `None` when closed.
     dtls: Option<Dtls>,
     srtp: Option<Srtp>,
     /// Where DTLS last came from or went to; its timers answer there until a path is selected.
@@ -136,7 +140,7 @@ impl Transport {
             return Err("expected an ICE ufrag and password".to_owned());
         }
         let fingerprints = Fingerprints::new(command)?;
-        let dtls = Dtls::new(contexts, command.dtls_role, fingerprints).map_err(|error| error.to_string())?;
+        let dtls = Dtls::new(contexts, command.dtls_role, fingerprints);
         Ok(Transport {
             id: command.transport,
             limits: *limits,

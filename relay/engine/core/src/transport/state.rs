@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::dtls::Dtls;
 use super::ice::{Credentials, Ice};
 use super::srtp::{Srtp, SrtpState};
-use super::{Limits, Phase, Transport};
+use super::{Limits, Phase, Settled, Transport};
 use crate::command::DtlsRole;
 use crate::outbox::{Path, SocketIndex};
 use crate::time::Time;
@@ -25,6 +26,8 @@ pub struct TransportState {
     /// Socket and remote address, the selected one first.
     pub paths: Vec<(u8, SocketAddr)>,
     pub srtp: SrtpState,
+    /// For the last flight and for alerts.
+    pub dtls: Option<Settled>,
 }
 
 impl Transport {
@@ -41,11 +44,12 @@ impl Transport {
             restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
             paths: std::iter::once(selected).chain(others).map(|path| (path.socket.0, path.remote)).collect(),
             srtp,
+            dtls: self.dtls.as_ref().and_then(Dtls::settled).cloned(),
         })
     }
 
-    /// A successor of the one that was exported: connected at once, without DTLS, with consent as of now. An error
-    /// when the record is not one that `export` made.
+    /// A successor of the one that was exported: connected at once, with consent as of now. An error when the record is not
+    /// one that `export` made.
     pub fn import(now: Time, state: &TransportState, limits: &Limits) -> Result<Transport, String> {
         let srtp = Srtp::import(&state.srtp, limits.max_streams).ok_or("expected keys of the profile's length")?;
         let mut events = VecDeque::new();
@@ -65,7 +69,7 @@ impl Transport {
             expects_media: false,
             phase: Phase::Connected,
             ice,
-            dtls: None,
+            dtls: state.dtls.clone().map(Dtls::resume),
             srtp: Some(srtp),
             dtls_path: None,
             handshake_began_at: None,

@@ -1,0 +1,185 @@
+//! DTLS of one transport, from the silence before it to the little that follows it. Owns which of its three ages it is in;
+//! must never know ICE or read a clock. Read `dtls_handshake.rs` next, then `dtls_settled.rs`.
+//!
+//! ```text
+//!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► Settled (some 300 bytes)
+//! ```
+
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::ssl::SslContext;
+use openssl::x509::X509Ref;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::dtls_contexts::DtlsContexts;
+use super::dtls_handshake::Handshake;
+use super::dtls_settled::Settled;
+use super::srtp::Keying;
+use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
+use crate::drop::Drop;
+use crate::event::Cause;
+use crate::outbox::{Outbox, Path};
+use crate::time::Time;
+
+/// The digests that the peer's SDP promised.
+#[derive(Clone)]
+pub(super) struct Fingerprints {
+    hash: FingerprintHash,
+    promised: Vec<Vec<u8>>,
+}
+
+impl Fingerprints {
+    /// An error when there is none or one has another length than its hash.
+    pub fn new(command: &OpenTransport) -> Result<Fingerprints, String> {
+        let hash = command.fingerprint_hash;
+        let len = digest(hash).size();
+        if command.fingerprints.is_empty() || command.fingerprints.iter().any(|promised| promised.len() != len) {
+            return Err(format!("expected at least one fingerprint, each of {len} bytes"));
+        }
+        Ok(Fingerprints { hash, promised: command.fingerprints.iter().map(|promised| promised.to_vec()).collect() })
+    }
+
+    /// In constant time over all that were promised.
+    pub fn accept(&self, certificate: &X509Ref) -> bool {
+        let Ok(actual) = certificate.digest(digest(self.hash)) else { return false };
+        let found = self.promised.iter().fold(Choice::from(0), |found, promised| found | actual.ct_eq(promised));
+        found.into()
+    }
+}
+
+fn digest(hash: FingerprintHash) -> MessageDigest {
+    match hash {
+        FingerprintHash::Sha256 => MessageDigest::sha256(),
+        FingerprintHash::Sha384 => MessageDigest::sha384(),
+        FingerprintHash::Sha512 => MessageDigest::sha512(),
+    }
+}
+
+/// What a handshake came to.
+pub(super) struct Established {
+    pub keying: Keying,
+    pub version: &'static str,
+}
+
+pub(super) enum Progress {
+    Pending,
+    Established(Box<Established>),
+    Ended(Cause),
+}
+
+pub(super) struct Dtls {
+    age: Age,
+}
+
+enum Age {
+    /// Most who never come never cost more than this.
+    Waiting(Plan),
+    Handshake(Box<Handshake>),
+    Settled(Box<Settled>),
+}
+
+/// What a handshake needs to begin.
+pub(super) struct Plan {
+    pub context: SslContext,
+    pub role: DtlsRole,
+    pub fingerprints: Fingerprints,
+}
+
+impl Dtls {
+    pub fn new(contexts: &DtlsContexts, role: DtlsRole, fingerprints: Fingerprints) -> Dtls {
+        let context = match role {
+            DtlsRole::Server => contexts.server.clone(),
+            DtlsRole::Client => contexts.client.clone(),
+        };
+        Dtls { age: Age::Waiting(Plan { context, role, fingerprints }) }
+    }
+
+    /// Goes on with what a predecessor's handshake left.
+    pub fn resume(settled: Settled) -> Dtls {
+        Dtls { age: Age::Settled(Box::new(settled)) }
+    }
+
+    /// What a successor needs; `None` before the handshake is over.
+    pub fn settled(&self) -> Option<&Settled> {
+        match &self.age {
+            Age::Settled(settled) => Some(settled),
+            _ => None,
+        }
+    }
+
+    /// Sends the ClientHello; for the client role, once.
+    pub fn start(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
+        match self.handshake() {
+            Ok(Some(handshake)) => handshake.start(now, path, outbox),
+            Ok(None) => Progress::Pending,
+            Err(_) => Progress::Ended(Cause::DtlsAlert),
+        }
+    }
+
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        path: Path,
+        datagram: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<Progress, Drop> {
+        if let Age::Settled(settled) = &mut self.age {
+            return settled.handle_datagram(now, path, datagram, outbox);
+        }
+        let progress = match self.handshake() {
+            Ok(Some(handshake)) => handshake.handle_datagram(now, path, datagram, outbox)?,
+            Ok(None) => Progress::Pending,
+            Err(_) => Progress::Ended(Cause::DtlsAlert),
+        };
+        self.settle(&progress);
+        Ok(progress)
+    }
+
+    pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
+        let Age::Handshake(handshake) = &mut self.age else { return Progress::Pending };
+        let progress = handshake.handle_deadline(now, path, outbox);
+        self.settle(&progress);
+        progress
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        match &self.age {
+            Age::Handshake(handshake) => handshake.next_deadline(),
+            _ => None,
+        }
+    }
+
+    /// Whether any record of the peer has come.
+    pub fn has_received(&self) -> bool {
+        match &self.age {
+            Age::Waiting(_) => false,
+            Age::Handshake(handshake) => handshake.has_received(),
+            Age::Settled(_) => true,
+        }
+    }
+
+    /// Sends close_notify. The peer's own is not waited for.
+    pub fn close(&mut self, path: Path, outbox: &mut Outbox) {
+        if let Age::Settled(settled) = &mut self.age {
+            settled.close(path, outbox);
+        }
+    }
+
+    /// The handshake that is under way, begun if need be; `None` when it is over.
+    fn handshake(&mut self) -> Result<Option<&mut Handshake>, ErrorStack> {
+        if let Age::Waiting(plan) = &self.age {
+            self.age = Age::Handshake(Box::new(Handshake::new(plan)?));
+        }
+        match &mut self.age {
+            Age::Handshake(handshake) => Ok(Some(handshake)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Lets go of OpenSSL once there are keys.
+    fn settle(&mut self, progress: &Progress) {
+        if let (Age::Handshake(handshake), Progress::Established(_)) = (&mut self.age, progress) {
+            self.age = Age::Settled(Box::new(handshake.settle()));
+        }
+    }
+}
