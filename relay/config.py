@@ -53,6 +53,9 @@ class MediaConfig:
     steering: Literal["auto", "ebpf", "handover"] = "auto"
     """Works with and without the privilege to load a program. `ebpf` makes its failure an error, `handover` never
     tries."""
+    repair_delay_ms: Annotated[int, within(0, 1_000)] = 250
+    """A viewer's player on a path that loses 2 % is asked to wait so much longer than the round trip: two repairs come
+    in time, and nothing stands still. 0 never asks."""
 
 
 @dataclass(frozen=True, slots=True)

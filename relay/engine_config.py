@@ -24,6 +24,7 @@ class EngineConfig:
     handshake_timeout_ms: int
     consent_timeout_ms: int
     media_timeout_ms: int
+    repair_delay_ms: int
 
 
 def engine_config(boot: Boot) -> EngineConfig:
@@ -42,6 +43,7 @@ def engine_config(boot: Boot) -> EngineConfig:
         handshake_timeout_ms=timeouts.handshake_seconds * 1000,
         consent_timeout_ms=timeouts.consent_seconds * 1000,
         media_timeout_ms=timeouts.media_seconds * 1000,
+        repair_delay_ms=boot.config.media.repair_delay_ms,
     )
 
 

@@ -229,6 +229,7 @@ ENGINE_CONFIG = EngineConfig(
     handshake_timeout_ms=10_000,
     consent_timeout_ms=30_000,
     media_timeout_ms=10_000,
+    repair_delay_ms=200,
 )
 
 

@@ -26,4 +26,6 @@ pub struct EngineConfig {
     pub consent_timeout_ms: u64,
     /// From the keys to `no_srtp` when the client should send.
     pub media_timeout_ms: u64,
+    /// What a viewer's player is asked to wait on a lossy path, its round trip not counted; 0 for nothing.
+    pub repair_delay_ms: u64,
 }

@@ -81,6 +81,8 @@ pub struct Engine {
     arena: Arena,
     contexts: DtlsContexts,
     limits: Limits,
+    /// What a viewer's player is asked to wait on a lossy path.
+    repair_delay: Span,
     max_transports: usize,
     max_handshakes: usize,
     stats: Stats,
@@ -149,6 +151,7 @@ impl Engine {
             slots: config.slots,
             contexts,
             limits,
+            repair_delay: Span::from_millis(config.repair_delay_ms),
             max_transports: config.max_transports as usize,
             max_handshakes: config.max_handshakes as usize,
             stats,

@@ -83,6 +83,7 @@ fn engine(slot: u8, arena: &Arena) -> Engine {
         handshake_timeout_ms: 10_000,
         consent_timeout_ms: 30_000,
         media_timeout_ms: 10_000,
+        repair_delay_ms: 200,
     };
     Engine::new(config, arena.clone()).expect("a good configuration")
 }

@@ -146,7 +146,8 @@ impl Engine {
             return;
         }
         let words = self.words_of(record, place);
-        let subscription = Subscription::resume(now, &subscribe, attach.as_ref(), words);
+        let repair_delay = self.repair_delay;
+        let subscription = Subscription::resume(now, (&subscribe, repair_delay), attach.as_ref(), words);
         let id = subscribe.subscription;
         let place = Some(place);
         let key =

@@ -139,7 +139,7 @@ impl Engine {
             return Err(format!("the cname has {} bytes, more than {MAX_CNAME}", subscribe.cname.len()));
         }
         let key = self.subscriptions.insert(Subscribed {
-            subscription: Subscription::new(subscribe),
+            subscription: Subscription::new(subscribe, self.repair_delay),
             subscribe: subscribe.clone(),
             attach: None,
             place: None,

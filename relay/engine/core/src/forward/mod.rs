@@ -11,6 +11,7 @@ pub mod key_frames;
 pub mod layers;
 pub mod nack;
 pub mod numbering;
+pub mod playout;
 pub mod publication;
 pub mod repairs;
 pub mod reports;

@@ -37,9 +37,9 @@ impl Repairs {
         self.budget = (self.budget + bytes as i64).min(MAX_BUDGET);
     }
 
-    /// A viewer misses this outgoing index. Whether it will be sent again.
-    pub fn request(&mut self, now: Time, outgoing: u64, round_trip: Option<Span>) -> bool {
-        if self.pending.len() >= MAX_PENDING {
+    /// A viewer misses this outgoing index, which is to be sent `times` times. Whether it will be.
+    pub fn request(&mut self, now: Time, outgoing: u64, round_trip: Option<Span>, times: usize) -> bool {
+        if self.pending.len() + times > MAX_PENDING {
             return false;
         }
         if self.recent.is_empty() {
@@ -52,7 +52,7 @@ impl Repairs {
             return false;
         }
         *place = (outgoing, now);
-        self.pending.push_back(outgoing);
+        self.pending.extend(std::iter::repeat_n(outgoing, times));
         true
     }
 
@@ -91,7 +91,7 @@ mod tests {
     fn a_packet_is_sent_again_once_per_round_trip() {
         let mut repairs = Repairs::default();
         let round_trip = Some(Span::from_millis(100));
-        let granted: Vec<u64> = (0..150).filter(|ms| repairs.request(at(*ms), 7, round_trip)).collect();
+        let granted: Vec<u64> = (0..150).filter(|ms| repairs.request(at(*ms), 7, round_trip, 1)).collect();
         assert_eq!(granted, [0, 50, 100]);
     }
 
@@ -100,7 +100,7 @@ mod tests {
         let mut repairs = Repairs::default();
         let mut bytes = 0;
         for round in 0..10_000 {
-            repairs.request(at(round * 30), round, None);
+            repairs.request(at(round * 30), round, None, 2);
             while repairs.take().is_some() {
                 repairs.spend(1_200);
                 bytes += 1_200;
@@ -108,14 +108,14 @@ mod tests {
         }
         assert!(bytes <= MAX_BUDGET + 1_200, "{bytes} bytes for nothing sent");
         repairs.handle_sent(5_000);
-        assert!(repairs.request(at(1_000_000), 1, None));
+        assert!(repairs.request(at(1_000_000), 1, None, 1));
         assert_eq!(repairs.take(), Some(1));
     }
 
     #[test]
     fn the_queue_is_bounded() {
         let mut repairs = Repairs::default();
-        let granted = (0..10_000).filter(|index| repairs.request(at(0), *index, None)).count();
+        let granted = (0..10_000).filter(|index| repairs.request(at(0), *index, None, 1)).count();
         assert_eq!(granted, MAX_PENDING);
         repairs.clear();
         assert!(repairs.is_empty());

@@ -15,6 +15,7 @@ use crate::time::Time;
 
 use super::feed::LoggedPacket;
 use super::frame_ids::Shifts;
+use super::playout::{self, Delay};
 
 /// The longest mid that is written: RFC 8843 section 15 keeps it to 16 bytes, so that a one-byte element can hold it.
 const MAX_MID: usize = 16;
@@ -28,6 +29,10 @@ pub struct ExtensionMap {
     abs_send_time: u8,
     /// Both sides' ids of the dependency descriptor.
     descriptor: (u8, u8),
+    /// Both sides' ids of the playout delay; the subscriber's is 0 where it must not change.
+    delay: (u8, u8),
+    /// What the subscriber's player is told to wait.
+    told: Option<Delay>,
 }
 
 impl ExtensionMap {
@@ -40,13 +45,21 @@ impl ExtensionMap {
         }
         to[0] = 0;
         let kind = ExtensionKind::DependencyDescriptor;
+        let delay = ExtensionKind::PlayoutDelay;
         let mid_id = id(subscriber, ExtensionKind::Mid);
         ExtensionMap {
             to,
             mid: (mid_id != 0 && mid.len() <= MAX_MID).then(|| (mid_id, mid.as_bytes().to_vec())),
             abs_send_time: if stamps { id(subscriber, ExtensionKind::AbsSendTime) } else { 0 },
             descriptor: (id(source, kind), id(subscriber, kind)),
+            delay: (id(source, delay), if stamps { id(subscriber, delay) } else { 0 }),
+            told: None,
         }
+    }
+
+    /// From now on each packet says so, unless the publisher asks for more.
+    pub fn set_playout_delay(&mut self, told: Option<Delay>) {
+        self.told = told.filter(|_| self.delay.1 != 0);
     }
 
     /// The dependency descriptor of a packet from this source.
@@ -79,12 +92,19 @@ pub fn write(
     out: &mut [u8],
 ) -> Result<Written, Drop> {
     let sent_at = abs_send_time(now);
+    let told = map.told.map(|told| match packet.extensions().find(|(id, _)| *id == map.delay.0 && *id != 0) {
+        Some((_, publisher)) => playout::combine(publisher, told),
+        None => told,
+    });
     let mut elements = Elements::new();
     for (id, value) in packet.extensions() {
         let to = map.to[usize::from(id)];
         if to != 0 {
             elements.set(to, value);
         }
+    }
+    if let Some(told) = &told {
+        elements.set(map.delay.1, told);
     }
     if let Some((id, mid)) = &map.mid {
         elements.set(*id, mid);
@@ -179,6 +199,22 @@ mod tests {
         assert_eq!(header.payload(&out), [1, 2, 3, 4]);
         let expected = [(9, vec![0x85]), (3, b"v".to_vec()), (4, vec![0x06, 0, 0])];
         assert_eq!(elements(&header, &out), expected);
+    }
+
+    #[test]
+    fn a_playout_delay_is_told_where_it_may_change_and_the_longer_wins() {
+        let source = list(&[(5, Kind::PlayoutDelay)]);
+        let subscriber = list(&[(7, Kind::PlayoutDelay)]);
+        let told = Some([0x01, 0x43, 0xe8]);
+        let values = |stamps, bytes: &[u8]| {
+            let mut map = ExtensionMap::new(&source, &subscriber, "", stamps);
+            map.set_playout_delay(told);
+            let (header, out) = written(&map, Shifts::default(), bytes, None);
+            elements(&header, &out)
+        };
+        assert_eq!(values(true, &packet(&[])), [(7, vec![0x01, 0x43, 0xe8])]);
+        assert_eq!(values(true, &packet(&[(5, &[0x10, 0x02, 0x00])])), [(7, vec![0x10, 0x02, 0x00])]);
+        assert_eq!(values(false, &packet(&[])), []);
     }
 
     #[test]

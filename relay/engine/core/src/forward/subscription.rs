@@ -24,6 +24,7 @@ use super::attachment::{Attachment, Source, Step};
 use super::continuity::Words;
 use super::feed::{Feed, LoggedPacket, Scratch};
 use super::frame_ids::FrameIds;
+use super::playout::Playout;
 use super::repairs::Repairs;
 use super::reports::{Mapping, Reports};
 use super::rewrite::{self, ExtensionMap};
@@ -84,6 +85,7 @@ pub struct Subscription {
 
     repairs: Repairs,
     reports: Reports,
+    playout: Playout,
     counts: Counts,
     /// Where a successor finds what changes with every packet.
     words: Option<Words>,
@@ -103,7 +105,8 @@ pub struct Counts {
 }
 
 impl Subscription {
-    pub fn new(subscribe: &Subscribe) -> Subscription {
+    /// `repair_delay` is what the viewer's player is asked to wait on a lossy path.
+    pub fn new(subscribe: &Subscribe, repair_delay: Span) -> Subscription {
         let start = u64::from(subscribe.ssrc).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Subscription {
             id: subscribe.subscription,
@@ -124,6 +127,7 @@ impl Subscription {
             frame_ids: FrameIds::default(),
             repairs: Repairs::default(),
             reports: Reports::default(),
+            playout: Playout::new(repair_delay),
             counts: Counts::default(),
             words: None,
         }
@@ -137,8 +141,14 @@ impl Subscription {
 
     /// Goes on where a predecessor that died left this stream; with the same numbers if its source can be told, else after
     /// the last index that was used, from the next key frame on. `next_replay` then says what came meanwhile.
-    pub fn resume(now: Time, subscribe: &Subscribe, attach: Option<&Attach>, words: Words) -> Subscription {
-        let mut subscription = Subscription::new(subscribe);
+    pub fn resume(
+        now: Time,
+        (subscribe, repair_delay): (&Subscribe, Span),
+        attach: Option<&Attach>,
+        words: Words,
+    ) -> Subscription {
+        let mut subscription = Subscription::new(subscribe, repair_delay);
+        subscription.playout = Playout::resume(now, repair_delay);
         subscription.next_index = words.next_index();
         subscription.next_rtx_index = words.next_rtx_index();
         subscription.timeline = Timeline::resume(subscription.timeline.first(), words.newest(now));
@@ -201,7 +211,9 @@ impl Subscription {
         // Without RTX a repair is the same packet once more, under the same SRTP index: the bytes have to be the same, or
         // one key stream covers two plaintexts. So nothing that depends on the time is written then.
         let extensions = ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx);
-        self.attachment = Some(Attachment::new(attach, extensions));
+        let mut attachment = Attachment::new(attach, extensions);
+        attachment.extensions.set_playout_delay(self.playout.told());
+        self.attachment = Some(attachment);
     }
 
     /// Leaves the publication. The stream stays: the next one goes on with its numbers.
@@ -316,13 +328,16 @@ impl Subscription {
     pub fn handle_nack(&mut self, now: Time, sequences: impl Iterator<Item = u16>) -> u64 {
         let attachment = self.attachment.as_ref();
         let known = attachment.and_then(|attachment| attachment.next_index().zip(Some(attachment)));
+        // Without RTX both would be the same packet, and its player's replay check takes one.
+        let has_rtx = self.rtx_ssrc.is_some() && attachment.is_some_and(|it| it.codec.rtx_payload_type.is_some());
         let mut asked = 0;
         for sequence in sequences {
             asked += 1;
             let Some((next, attachment)) = known else { continue };
             let outgoing = sequence::nearest(next, sequence);
             if attachment.find(outgoing).is_some() {
-                self.repairs.request(now, outgoing, self.reports.round_trip());
+                let times = if has_rtx && self.playout.doubles_repairs() { 2 } else { 1 };
+                self.repairs.request(now, outgoing, self.reports.round_trip(), times);
             }
         }
         self.counts.nacks_received += asked;
@@ -450,6 +465,12 @@ impl Subscription {
     /// Takes the block about this stream of a viewer's receiver report.
     pub fn handle_receiver_report(&mut self, now: Time, block: &ReportBlock) {
         self.reports.handle_block(now, block);
+        if self.kind == MediaKind::Video {
+            self.playout.handle_report(now, block.fraction_lost, self.reports.round_trip());
+            if let Some(attachment) = &mut self.attachment {
+                attachment.extensions.set_playout_delay(self.playout.told());
+            }
+        }
     }
 
     /// From the viewer's receiver reports.

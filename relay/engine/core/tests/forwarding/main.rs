@@ -8,10 +8,10 @@ mod world;
 use millrace_core::command::{CodecName, MediaKind};
 use millrace_core::drop::Drop;
 use millrace_core::forward::publication::Publication;
-use millrace_core::rtcp::{self, Packet, SenderInfo, Writer};
+use millrace_core::rtcp::{self, Packet, ReportBlock, SenderInfo, Writer};
 use millrace_core::rtp::{Header, extensions};
 use millrace_core::time::Span;
-use world::{AUDIO, Source, VIDEO, Viewer, arena, feedback, ms, number, publish, rtx};
+use world::{AUDIO, PLAYOUT_DELAY, Source, VIDEO, Viewer, arena, feedback, ms, number, publish, rtx};
 
 /// Sends whole frames, 30 ms each, the first of them a key frame when `key`.
 fn play(publication: &mut Publication, encoding: usize, source: &mut Source, start: u64, frames: u64, key: bool) {
@@ -207,6 +207,37 @@ fn without_rtx_the_very_same_packet_is_sent_again() {
     viewer.pull(ms(300));
     let sequences: Vec<u16> = viewer.sent.iter().map(|(index, _)| *index as u16).collect();
     assert_eq!(viewer.nack(ms(310), &sequences), viewer.sent);
+}
+
+#[test]
+fn a_viewer_on_a_lossy_path_is_asked_to_wait_and_gets_its_repairs_twice() {
+    let arena = arena(256);
+    let publish = publish(1, VIDEO, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, Some(0xcafe));
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, VIDEO, 10, 0);
+    let delays = |viewer: &Viewer| -> Vec<Option<Vec<u8>>> {
+        let delay = |packet: &[u8]| {
+            extensions::find(packet, &Header::parse(packet).unwrap(), PLAYOUT_DELAY.id).map(<[u8]>::to_vec)
+        };
+        viewer.sent.iter().map(|(_, packet)| delay(packet)).collect()
+    };
+    play(&mut publication, 0, &mut source, 0, 3, true);
+    viewer.pull(ms(100));
+    assert!(delays(&viewer).iter().all(Option::is_none));
+    for second in 1..5 {
+        let block = ReportBlock { ssrc: 0xbeef, fraction_lost: 13, ..ReportBlock::default() };
+        viewer.subscription.handle_receiver_report(ms(1_000 * second), &block);
+    }
+    viewer.sent.clear();
+    play(&mut publication, 0, &mut source, 5_000, 3, false);
+    viewer.pull(ms(5_100));
+    // 200 ms at least, 10 s at most.
+    assert!(!viewer.sent.is_empty() && delays(&viewer).iter().all(|delay| delay.as_deref() == Some(&[1, 0x43, 0xe8])));
+    let answers = viewer.nack(ms(5_110), &[viewer.sent[1].0 as u16]);
+    assert_eq!(answers.len(), 2);
+    assert_ne!(answers[0].0, answers[1].0, "no index twice under one key");
 }
 
 #[test]

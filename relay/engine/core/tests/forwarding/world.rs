@@ -19,6 +19,7 @@ pub const VIDEO: Codec =
     Codec { name: CodecName::Vp8, payload_type: 96, rtx_payload_type: Some(97), clock_rate: 90_000 };
 pub const AUDIO: Codec = Codec { name: CodecName::Opus, payload_type: 111, rtx_payload_type: None, clock_rate: 48_000 };
 const MID: Extension = Extension { id: 4, kind: ExtensionKind::Mid };
+pub const PLAYOUT_DELAY: Extension = Extension { id: 6, kind: ExtensionKind::PlayoutDelay };
 
 pub fn arena(log_packets: u32) -> Arena {
     Arena::in_memory(Parameters { slots: 2, logs_per_slot: 8, log_packets, ..Parameters::SMALL })
@@ -133,7 +134,7 @@ pub struct Viewer {
 
 impl Viewer {
     pub fn new(slot: u8, kind: MediaKind, rtx_ssrc: Option<u32>) -> Viewer {
-        let subscription = Subscription::new(&Subscribe {
+        let subscribe = Subscribe {
             subscription: 5,
             transport: 2,
             kind,
@@ -141,8 +142,9 @@ impl Viewer {
             ssrc: 0xbeef,
             rtx_ssrc,
             cname: "viewer".into(),
-            extensions: vec![MID, Extension { id: 5, kind: ExtensionKind::AbsSendTime }],
-        });
+            extensions: vec![MID, Extension { id: 5, kind: ExtensionKind::AbsSendTime }, PLAYOUT_DELAY],
+        };
+        let subscription = Subscription::new(&subscribe, Span::from_millis(200));
         let (feeds, scratch) = (BTreeMap::new(), Scratch::new(16));
         Viewer { subscription, feeds, scratch, slot, sent: vec![], drops: vec![], offered: 0, overtaken: 0 }
     }

@@ -126,6 +126,7 @@ pub struct Limits {
     pub handshake_timeout_ms: u64,
     pub consent_timeout_ms: u64,
     pub media_timeout_ms: u64,
+    pub repair_delay_ms: u64,
 }
 
 impl Default for Limits {
@@ -139,6 +140,7 @@ impl Default for Limits {
             handshake_timeout_ms: 10_000,
             consent_timeout_ms: 30_000,
             media_timeout_ms: 10_000,
+            repair_delay_ms: 200,
         }
     }
 }
@@ -213,6 +215,7 @@ impl World {
             handshake_timeout_ms: limits.handshake_timeout_ms,
             consent_timeout_ms: limits.consent_timeout_ms,
             media_timeout_ms: limits.media_timeout_ms,
+            repair_delay_ms: limits.repair_delay_ms,
         };
         let configs: Vec<_> = (0..slots).map(config).collect();
         let engine = |config: &EngineConfig| Engine::new(config.clone(), arena.clone()).unwrap();
