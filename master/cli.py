@@ -108,7 +108,15 @@ def relative_paths(config: Config) -> list[tuple[str, str]]:
 
 
 def _check(file: Path) -> int:
-    if _read(file, []) is None:
+    config = _read(file, [])
+    if config is None:
+        return 1
+    from master.certificate import CertificateRefused, certificate_for
+
+    try:
+        certificate_for(config.dtls)
+    except CertificateRefused as refusal:
+        print(f"{file}: {refusal}", file=sys.stderr)
         return 1
     print(f"{file}: no problems")
     return 0

@@ -8,7 +8,20 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from relay.config_rules import ABSOLUTE_OR_EMPTY, ANNOUNCED, IP_ADDRESS, NON_EMPTY, SECRETS, Rule, power_of_two, within
+from relay.config_rules import (
+    ABSOLUTE_OR_EMPTY,
+    ANNOUNCED,
+    ICE_URL,
+    IP_ADDRESS,
+    NON_EMPTY,
+    ORIGIN,
+    SECRETS,
+    VISIBLE,
+    VISIBLE_SECRET,
+    Rule,
+    power_of_two,
+    within,
+)
 from relay.ids import MAX_SLOTS
 
 Address = Annotated[str, IP_ADDRESS]
@@ -29,7 +42,7 @@ class HttpConfig:
     """Loopback, so that a server without keys is nobody else's."""
     port: Port = 7880
     """LiveKit's default, which its clients expect."""
-    cors_origins: tuple[str, ...] = ("*",)
+    cors_origins: tuple[Annotated[str, ORIGIN], ...] = ("*",)
     """Any page may talk to us: a token is what admits, and no cookie is ever read. Without keys `*` is this machine's
     pages only; name others, such as "https://app.example"."""
 
@@ -135,9 +148,9 @@ class LimitsConfig:
 class IceServer:
     """A STUN or TURN server that clients are told of in `Link` headers (RFC 9725 section 4.6)."""
 
-    urls: Annotated[tuple[str, ...], NON_EMPTY]
-    username: str = ""
-    credential: str = field(default="", repr=False)
+    urls: Annotated[tuple[Annotated[str, ICE_URL], ...], NON_EMPTY]
+    username: Annotated[str, VISIBLE] = ""
+    credential: Annotated[str, VISIBLE_SECRET] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 knows nothing of the key it is for. Read next: `relay/config_parse.py`.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -46,10 +47,25 @@ def _is_announced(text: str) -> bool:
     return len({ip_address(part).version for part in parts}) == 1
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
+"""RFC 6454 section 6.2, as browsers write it: in lower case."""
+_ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
+"""RFC 7064 and RFC 7065, and nothing that would end its place in a `Link` header."""
+
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
 IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)
 NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))
 ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one family', _is_announced)
+ORIGIN = Rule(
+    'an origin without a path, such as "https://app.example", or "*"',
+    lambda text: text in ("*", "null") or _ORIGIN.fullmatch(text) is not None,
+)
+ICE_URL = Rule(
+    'a STUN or TURN URL, such as "turn:turn.example:3478?transport=udp"',
+    lambda text: _ICE_URL.fullmatch(text) is not None,
+)
+VISIBLE = Rule("a text of visible ASCII characters", lambda text: text.isascii() and text.isprintable())
+VISIBLE_SECRET = replace(VISIBLE, secret=True)
 SECRETS = Rule(
     "secrets of at least 32 characters (RFC 7518 section 3.2); `millrace keys` makes a pair",
     lambda keys: all(key and len(secret.encode()) >= 32 for key, secret in keys.items()),

@@ -27,6 +27,13 @@ def test_check_passes_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"{file}: no problems\n"
 
 
+def test_check_reads_the_certificate_that_a_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(f'[dtls]\ncertificate = "{tmp_path}/none.pem"\nkey = "{tmp_path}/none.key"\n')
+    assert main(["check", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(f"{file}: dtls.certificate: {tmp_path}/none.pem is no PEM certificate")
+
+
 def test_check_of_a_missing_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "none.toml")]) == 1
     assert "No such file" in capsys.readouterr().err

@@ -176,3 +176,28 @@ def test_config_is_deeply_frozen() -> None:
     with pytest.raises(TypeError):
         config("", f"auth.keys.demo={SECRET}").auth.keys["other"] = SECRET  # type: ignore[index]
     assert asdict(config().http)["port"] == 7880
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "https://app.example", "http://localhost:3000", "http://[::1]:3000"])
+def test_an_origin_is_taken_as_a_browser_writes_it(origin: str) -> None:
+    assert config(f'[http]\ncors_origins = ["{origin}"]').http.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "app.example", "https://app.example/", "https://App.example", "https://*@a", "**"]
+)
+def test_an_origin_that_no_browser_would_send_is_a_problem(origin: str) -> None:
+    assert "http.cors_origins[0]" in problems(f'[http]\ncors_origins = ["{origin}"]')
+
+
+@pytest.mark.parametrize("url", ["stun:stun.example", "turns:[2001:db8::1]:443?transport=tcp"])
+def test_an_ice_servers_url_is_a_stun_or_turn_url(url: str) -> None:
+    assert config(f'[ice]\nservers = [{{ urls = ["{url}"] }}]').ice.servers[0].urls == (url,)
+
+
+def test_an_ice_server_that_would_break_its_header_is_a_problem() -> None:
+    for url in ("stun.example", "http://stun.example", "stun:", "stun:a>b", "stun:a\\r\\nSet-Cookie: b", "turn:a b"):
+        assert "ice.servers[0].urls[0]" in problems(f'[ice]\nservers = [{{ urls = ["{url}"] }}]')
+    found = problems('[ice]\nservers = [{ urls = ["stun:a"], username = "a\\nb", credential = "se\\ncret" }]')
+    assert found.keys() == {"ice.servers[0].username", "ice.servers[0].credential"}
+    assert "cret" not in str(found)
