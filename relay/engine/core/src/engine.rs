@@ -295,6 +295,11 @@ impl Engine {
     fn handle_proven(&mut self, key: usize, path: Path) {
         self.clients[key].paths.push(path);
         self.mark_stale(key);
+        self.claim(key, path);
+    }
+
+    /// What comes from there is this client's from now on.
+    fn claim(&mut self, key: usize, path: Path) {
         self.client_by_path.insert(path, key);
         self.arena.addresses().insert(path.socket.0, path.remote, self.slot);
         self.steering.push_back(Steer { path, owner: Some(self.slot) });

@@ -287,6 +287,50 @@ fn an_address_that_two_clients_had_is_the_later_ones_whatever_their_slots() {
 }
 
 #[test]
+fn a_clients_keepalives_count_as_nothing_wherever_they_arrive() {
+    let mut world = World::new(2, 14);
+    let call = Call::begin(&mut world);
+    let mut indication = vec![0x00, 0x11, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+    indication.extend([5; 12]);
+    let address = world.peers[call.publisher].address;
+    for slot in 0..2 {
+        world.inject(slot, address, &indication);
+    }
+    world.run_for(100);
+    assert_eq!(world.failures(), Vec::<String>::new());
+    assert_eq!(world.drops(Drop::StunMalformed) + world.drops(Drop::UnknownSource), 0);
+    assert_eq!(world.stat(Counter::HandedOver), 1);
+    world.inject(0, STRANGER.parse().unwrap(), &indication);
+    assert_eq!(world.drops(Drop::UnknownSource), 1);
+}
+
+#[test]
+fn a_client_whose_address_another_one_claims_has_it_back_with_its_next_check() {
+    for thief_slot in 0..2 {
+        let mut world = World::new(2, 12);
+        let call = Call::begin(&mut world);
+        let thief = world.connect(thief_slot);
+        let address = world.peers[call.publisher].address;
+        let mut forged =
+            Check::to(&world.peers[thief].credentials.ufrag.clone(), &world.peers[thief].credentials.pwd.clone());
+        forged.nominates = false;
+        world.inject(thief_slot, address, &forged.bytes());
+        assert_eq!(world.arena.addresses().find(0, &address), Some(thief_slot as u8));
+        world.peers[call.publisher].check();
+        world.run_for(100);
+        assert_eq!(world.arena.addresses().find(0, &address), Some(0));
+        assert_eq!(world.steered.get(&address), Some(&0));
+        let regained = world.peers[call.publisher].sources[0].made;
+        world.run_for(1_000);
+        finish(&mut world, call.publisher);
+        let made = world.peers[call.publisher].sources[0].made;
+        let received = world.peers[call.viewer].got(call.ssrc).numbers();
+        assert!(made > regained + 20);
+        assert!((regained..made).all(|number| received.contains(&number)));
+    }
+}
+
+#[test]
 fn a_log_that_lives_again_for_another_publication_leaves_no_reader_behind() {
     let mut world = World::new(2, 10);
     let publisher = world.connect(0);

@@ -50,6 +50,19 @@ impl Engine {
         may_hand_over: bool,
     ) -> Result<(), (Option<usize>, Drop)> {
         let message = stun::Message::parse(datagram).map_err(|_| (None, Drop::StunMalformed))?;
+        if message.is_binding_indication() {
+            // A keepalive (RFC 8445 section 11), which names nobody: its address tells whose it is.
+            let Some(&key) = self.client_by_path.get(&path) else {
+                return match self.owner_of(path) {
+                    Some(slot) if may_hand_over && slot != self.slot => {
+                        self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+                    }
+                    _ => Err((None, Drop::UnknownSource)),
+                };
+            };
+            let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
+            return handled.map_err(|drop| (Some(key), drop));
+        }
         if !message.is_binding_request() {
             return Err((None, Drop::StunMalformed));
         }
@@ -74,9 +87,21 @@ impl Engine {
             if self.clients[key].transport.path() != selected {
                 self.mark_stale(key);
             }
+            if handled.is_ok() {
+                self.reclaim(key, path);
+            }
             self.schedule(now, key);
         }
         handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
+    }
+
+    /// An address is whoever's that proved it last. Another client may have done so in between: its NAT had given it the
+    /// same one, or it forged a check from there to cut us off.
+    fn reclaim(&mut self, key: usize, path: Path) {
+        let is_ours = self.client_by_path.get(&path) == Some(&key) && self.owner_of(path) == Some(self.slot);
+        if !is_ours && self.clients[key].transport.is_proven(path) {
+            self.claim(key, path);
+        }
     }
 
     fn handle_owned(
