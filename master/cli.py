@@ -3,6 +3,7 @@ next: `master/master.py`.
 """
 
 import argparse
+import os
 import secrets
 import sys
 import time
@@ -71,28 +72,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
-    # A daemon's working directory is another one.
-    file = chosen.config and chosen.config.absolute()
-    config = _read(file, overrides)
-    if config is None:
-        return 1
     # Kept out of the other subcommands, which answer at once.
     from master.daemon import PidFileRefused, held, launch
     from master.master import serve
-    from master.startup import QuietStartup, Startup
+    from master.program import this_program
+    from master.startup import LaterStartup, QuietStartup, Startup
+    from master.upgrade import rehearse
+
+    program = this_program()
+    overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
+    # A daemon's working directory is another one.
+    file = chosen.config and chosen.config.absolute()
+    pid_file = chosen.pid_file and chosen.pid_file.absolute()
+    config = _read(file, overrides)
+    if config is None:
+        return 1
+    if program.is_rehearsal:
+        return rehearse(config, program)
 
     def run(startup: Startup) -> int:
-        return serve(config, lambda: _load(file, overrides), startup)
+        with held(pid_file, program):
+            return serve(config, lambda: _load(file, overrides), startup, program)
 
-    pid_file = chosen.pid_file and chosen.pid_file.absolute()
     if chosen.daemon:
         for key, path in relative_paths(config):
             return _refuse(f"{key}: {path} has to be an absolute path, as a daemon runs in /")
-        return launch(pid_file, config.log.file, run)
     try:
-        with held(pid_file):
-            return run(QuietStartup() if config.log.file else Startup())
+        if program.left is not None:
+            if chosen.daemon:
+                os.chdir("/")
+            return run(LaterStartup())
+        if chosen.daemon:
+            return launch(config.log.file, run)
+        return run(QuietStartup() if config.log.file else Startup())
     except PidFileRefused as refusal:
         return _refuse(str(refusal))
 

@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from master.locks import Held, lock_file
+from master.program import Program
 from master.startup import END, DaemonStartup, Startup
 
+PID_FILE = "pid-file"
 UMASK = 0o027
 """Others have no business in a log with participants' names."""
 
@@ -24,7 +26,7 @@ class PidFileRefused(Exception):
     """Another server holds the pid file, or it cannot be written."""
 
 
-def launch(pid_file: Path | None, log_file: str, run: Callable[[Startup], int]) -> int:
+def launch(log_file: str, run: Callable[[Startup], int]) -> int:
     """Runs `run` as a daemon. Returns in the caller, when the daemon serves (0) or has failed (1)."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -32,7 +34,7 @@ def launch(pid_file: Path | None, log_file: str, run: Callable[[Startup], int]) 
     leader = os.fork()
     if leader == 0:
         os.close(reading)
-        _lead(pid_file, log_file, run, DaemonStartup(writing))
+        _lead(log_file, run, DaemonStartup(writing))
     os.close(writing)
     os.waitpid(leader, 0)
     told = _told(reading)
@@ -51,7 +53,7 @@ def _told(pipe: int) -> str:
     return told.removesuffix(END).decode()
 
 
-def _lead(pid_file: Path | None, log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) -> None:
+def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) -> None:
     status = 1
     try:
         os.setsid()
@@ -61,8 +63,7 @@ def _lead(pid_file: Path | None, log_file: str, run: Callable[[Startup], int], s
         os.chdir("/")
         os.umask(UMASK)
         _redirect(log_file)
-        with held(pid_file):
-            status = run(startup)
+        status = run(startup)
     except (PidFileRefused, OSError) as refusal:
         startup.failed(str(refusal))
     except BaseException:
@@ -87,17 +88,19 @@ def _redirect(log_file: str) -> None:
 
 
 @contextmanager
-def held(path: Path | None) -> Iterator[None]:
+def held(path: Path | None, program: Program) -> Iterator[None]:
     """Keeps the pid file, with our number in it, while the body runs. Raises PidFileRefused if another has it."""
     if path is None:
         yield
         return
     try:
-        descriptor = lock_file(path)
+        # A program before us in this process has locked it for us.
+        (descriptor,) = (program.left or {}).get(PID_FILE) or (lock_file(path),)
     except Held as held_by:
         raise PidFileRefused(f"{path} is held by process {held_by.pid or 'unknown'}: Millrace runs already") from None
     except OSError as error:
         raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
+    program.kept[PID_FILE] = (descriptor,)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -13,7 +13,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,10 @@ LOOK_SECONDS = 0.02
 MAX_DESCRIPTORS = 253
 """Of one message: SCM_MAX_FD of the kernel."""
 _CREDENTIALS = struct.Struct("=iII")
+
+
+class NotUnderstood(Exception):
+    """What was left is not for this program; the text says why."""
 
 
 class EstateRefused(Exception):
@@ -63,13 +67,15 @@ def find(runtime: Runtime) -> Estate | None:
     """
     end = time.monotonic() + ASK_SECONDS
     while orphans(runtime.lock):
-        received = _ask(runtime.directory / HEIRS)
-        if received:
-            estate = understood(received)
-            if estate is None:
+        if received := _ask(runtime.directory / HEIRS):
+            try:
+                return understood(received)
+            except NotUnderstood as error:
+                log.warning("what the last master has left cannot be taken up, and its calls end: %s", error)
+                close(received, runtime.lock)
                 # Politely: their clients come again, to us.
                 end_all(runtime.lock, signal.SIGTERM)
-            return estate
+                return None
         if time.monotonic() > end:
             log.error("workers of a dead master do not answer, and are ended")
             end_all(runtime.lock, signal.SIGKILL)
@@ -78,32 +84,41 @@ def find(runtime: Runtime) -> Estate | None:
     return None
 
 
-def understood(descriptors: list[int]) -> Estate | None:
-    """An estate of these, the manifest first; None, logged and closed, when it is not one for this program."""
+def understood(descriptors: Sequence[int]) -> Estate:
+    """An estate of these, the manifest first. Raises NotUnderstood, and leaves them open."""
     try:
         manifest = unpack(os.pread(descriptors[0], 1 << 20, 0))
-        missing = len(list(manifest.names())) - len(descriptors)
-        if missing > 0:
-            raise Unreadable(f"it lacks {missing} descriptors")
-        by_name = dict(zip(manifest.names(), descriptors, strict=True))
+        names = list(manifest.names())
+        if len(names) != len(descriptors):
+            raise Unreadable(f"it has {len(descriptors)} descriptors, not {len(names)}")
         then, _ = settle(Config(), manifest)
-        arena = Arena.inherit(by_name["arena"], manifest.slots, then.arena)
-    except (ArenaRefused, OSError, Unreadable) as error:
-        log.warning("what the last master has left cannot be taken up, and its calls end: %s", error)
-        close(descriptors)
-        return None
+        arena = Arena.inherit(descriptors[names.index("arena")], manifest.slots, then.arena)
+    except (ArenaRefused, IndexError, OSError, Unreadable) as error:
+        raise NotUnderstood(str(error)) from error
     return Estate(manifest, tuple(descriptors), arena)
 
 
-def close(descriptors: list[int]) -> None:
-    """Lets an estate go. Locks of ours on its lock file go too."""
+def close(descriptors: list[int], lock: int | None = None) -> None:
+    """Lets an estate go, but for what shares a file with `lock`: that lock would end."""
     for each in descriptors:
-        os.close(each)
+        if lock is None or not os.path.samestat(os.fstat(each), os.fstat(lock)):
+            os.close(each)
 
 
 def orphans(lock: int) -> list[int]:
     """Slots in which another process lives."""
     return [slot for slot in range(MAX_SLOTS) if holder(lock, 1 + slot) is not None]
+
+
+def children(lock: int) -> dict[int, int]:
+    """Living workers that are our own children, by slot: of the program that was this process before."""
+    found = {}
+    for slot in orphans(lock):
+        pid = holder(lock, 1 + slot)
+        with suppress(ChildProcessError):
+            if pid and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                found[slot] = pid
+    return found
 
 
 def end(lock: int, slot: int, number: signal.Signals = signal.SIGKILL) -> None:

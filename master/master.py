@@ -11,10 +11,11 @@ from ipaddress import ip_address
 
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
-from master.heir import EstateRefused, end
+from master.heir import EstateRefused, children, end
 from master.notify import Notify
 from master.preload import preload
 from master.prepare import Prepared, SteeringRefused, prepare
+from master.program import Program
 from master.reload import Change, compare
 from master.rollout import Rollout
 from master.runtime import DirectoryRefused
@@ -22,12 +23,14 @@ from master.slots import Kill, Slots
 from master.sockets import BindRefused, Group
 from master.spawn import spawn
 from master.startup import Startup
+from master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
 from relay.config import Config
 from workers import logs
 
 log = logging.getLogger("millrace.master")
 
-_AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+_ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_AWAITED = (*_ASKED, signal.SIGCHLD)
 _END_SECONDS = 10.0
 """What the end takes beyond the time that workers have for it: sockets, files, a slow machine."""
 
@@ -35,8 +38,9 @@ ReadAgain = Callable[[], Config | tuple[str, ...]]
 """The configuration as it is on disk now, or all its problems."""
 
 
-def serve(config: Config, read_again: ReadAgain, startup: Startup) -> int:
+def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Program) -> int:
     """Runs the server until it is told to stop; the exit status is 0 when it was."""
+    notify = Notify()
     try:
         logs.set_up(config.log, "master")
     except OSError as error:
@@ -48,9 +52,14 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup) -> int:
     # Whoever started us may have ignored it, and then the kernel reaps the workers itself and tells nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        with prepare(config) as prepared:
+        with prepare(config, (program.left or {}).get(ESTATE, ())) as prepared:
             preload()
-            return Master(prepared, read_again, startup).run()
+            master = Master(prepared, read_again, startup, Upgrade(program, prepared, notify))
+            status = master.run()
+        if master.upgrade.is_due:
+            master.upgrade.start_anew()
+            status = 1
+        return status
     except (BindRefused, CertificateRefused, DirectoryRefused, EstateRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)
         startup.failed(str(refusal))
@@ -60,14 +69,17 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup) -> int:
 class Master:
     """The loop around `Slots`."""
 
-    def __init__(self, prepared: Prepared, read_again: ReadAgain, startup: Startup) -> None:
+    def __init__(self, prepared: Prepared, read_again: ReadAgain, startup: Startup, upgrade: Upgrade) -> None:
         self._rollout = Rollout(prepared)
         self._read_again = read_again
         self._startup = startup
-        self._notify = Notify()
+        self.upgrade = upgrade
+        self._notify = upgrade.notify
         self._slots = Slots(prepared.slots, prepared.config.workers)
+        living = children(prepared.lock)
         for life in self._slots.lives:
-            self._slots.inherit(life.slot, prepared.arena.incarnation(life.slot))
+            self._slots.inherit(life.slot, prepared.arena.incarnation(life.slot), living.get(life.slot, 0))
+        self._rollout.inherit(living)
         self._status = 0
         self._is_ready = False
 
@@ -85,12 +97,14 @@ class Master:
             now = time.monotonic()
             self._notify.alive(now)
             wait = min(self._slots.next_deadline(now) - now, self._notify.watchdog_seconds or 60.0)
+            wait = min(wait, self.upgrade.next_deadline(now) - now)
             heard = signal.sigtimedwait(_AWAITED, max(0.0, wait))
             if heard is not None:
                 self._handle_signal(heard.si_signo)
             # After every wait, as signals of one kind merge.
             self._reap()
             self._watch()
+            self._upgrade()
             self._end_drain()
             self._roll_out()
             self._fork_due()
@@ -105,19 +119,26 @@ class Master:
     def _handle_signal(self, number: int) -> None:
         match number:
             case signal.SIGQUIT:
+                self.upgrade.is_due = False
                 self._kill(self._slots.hurry())
             case signal.SIGINT if self._slots.is_stopping:
                 self._kill(self._slots.hurry())
             case signal.SIGINT:
                 log.info("stopping", extra={"signal": signal.Signals(number).name})
+                self.upgrade.is_due = False
                 self._stop()
             case signal.SIGTERM:
+                self.upgrade.is_due = False
                 self._drain()
             case signal.SIGHUP:
                 self._reload()
             case signal.SIGUSR1:
                 logs.reopen()
                 self._signal_workers(signal.SIGUSR1)
+            case signal.SIGUSR2 if self._is_ready and not self._is_ending:
+                self.upgrade.begin(time.monotonic(), self._prepared.config.workers.boot_seconds)
+            case signal.SIGUSR2:
+                log.warning("no upgrade while the server starts or ends")
 
     def _reap(self) -> None:
         while True:
@@ -127,6 +148,8 @@ class Master:
                 return
             if pid == 0:
                 return
+            if self.upgrade.reaped(pid, status):
+                continue
             death = self._slots.reaped(pid, status, time.monotonic())
             if death is None:
                 continue
@@ -150,8 +173,13 @@ class Master:
 
     def _fork_due(self) -> None:
         for life in self._slots.due(time.monotonic()):
-            # At the last moment: until now its clients had a worker.
-            end(self._prepared.lock, life.slot)
+            try:
+                # Another master's. At the last moment: until now its clients had a worker.
+                end(self._prepared.lock, life.slot)
+            except EstateRefused as refusal:
+                log.error("%s", refusal)
+                life.due_at = time.monotonic() + _END_SECONDS
+                continue
             child = self._prepared.child(life.slot, self._slots.next_incarnation(life))
             # Taken before the fork: the child's first beat is later.
             now = time.monotonic()
@@ -161,6 +189,21 @@ class Master:
             self._prepared.arena.write(life)
             log.info("a worker starts", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
 
+    @property
+    def _is_ending(self) -> bool:
+        return self._slots.is_stopping or self._slots.drain_until is not None
+
+    def _upgrade(self) -> None:
+        self.upgrade.look(time.monotonic())
+        if self._is_ending or not self.upgrade.verdict:
+            return
+        if self.upgrade.verdict == INCOMPATIBLE:
+            self.upgrade.is_due = True
+            self._drain()
+        elif self._slots.are_running() and not self._rollout.is_under_way:
+            # Returns only when it could not.
+            self.upgrade.take_place(self._status_line())
+
     def _drain(self) -> None:
         slots = self._slots
         if slots.drain_until is None and not slots.is_stopping:
@@ -169,7 +212,7 @@ class Master:
             self._prepared.arena.set_drain(self._prepared.slots, slots.drain_until)
             seconds = self._prepared.config.workers.drain_seconds
             log.info("draining", extra={"seconds": seconds})
-            self._notify.stopping("Draining: nobody is let in", seconds + self._end_seconds())
+            self._ends("Draining: nobody is let in", seconds + self._end_seconds())
 
     def _end_drain(self) -> None:
         if self._slots.is_drained(self._prepared.arena.drained(self._prepared.slots), time.monotonic()):
@@ -218,8 +261,7 @@ class Master:
 
     @property
     def _can_roll_out(self) -> bool:
-        is_ending = self._slots.is_stopping or self._slots.drain_until is not None
-        return self._rollout.is_under_way and not is_ending
+        return self._rollout.is_under_way and not self._is_ending
 
     def _roll_out(self) -> None:
         if not self._can_roll_out:
@@ -249,8 +291,14 @@ class Master:
         return self._prepared.config.workers.stop_seconds + _END_SECONDS
 
     def _stop(self) -> None:
-        self._notify.stopping("Stopping: clients hear goodbye", self._end_seconds())
+        self._ends("Stopping: clients hear goodbye", self._end_seconds())
         self._kill(self._slots.stop(time.monotonic()))
+
+    def _ends(self, status: str, seconds: float) -> None:
+        if self.upgrade.is_due:
+            self._notify.status(f"{status}, before an upgrade")
+        else:
+            self._notify.stopping(status, seconds)
 
     def _kill(self, kills: list[Kill]) -> None:
         for kill in kills:

@@ -8,11 +8,15 @@ import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 
 class Notify:
     """The service manager's socket, or nothing. Its variables are taken out of the environment: workers have no say."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        self.environment = {name: environment[name] for name in _VARIABLES if name in environment}
+        """As it was, for a program that takes our place."""
         path = environment.pop("NOTIFY_SOCKET", "")
         # An `@` stands for the zero byte of an abstract address.
         self._address = "\0" + path[1:] if path.startswith("@") else path
@@ -25,9 +29,13 @@ class Notify:
         """The server serves; also the end of `reloading`."""
         self._send("READY=1", f"STATUS={status}")
 
-    def reloading(self) -> None:
-        """The configuration is being read again."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=Reading its configuration")
+    def reloading(self, status: str = "Reading its configuration") -> None:
+        """Until the next `ready`."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", f"STATUS={status}")
+
+    def status(self, text: str) -> None:
+        """A line for people."""
+        self._send(f"STATUS={text}")
 
     def stopping(self, status: str, seconds: float) -> None:
         """The end has begun and may take so long, whatever the unit's own limit is."""

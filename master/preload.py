@@ -7,7 +7,7 @@ import gc
 from contextlib import suppress
 from importlib import import_module
 
-_SHARED = (
+SHARED = (
     *("asyncio", "aiohttp.web", "jwt", "msgpack", "prometheus_client"),
     *("relay.control", "relay.negotiation", "relay.engine_config"),
     *("workers.main", "workers.http", "workers.public", "workers.admin", "workers.page", "workers.metrics"),
@@ -18,7 +18,7 @@ _SHARED = (
 
 def preload() -> None:
     """Imports them. What cannot be imported is a worker's failed boot, with its traceback, and not the master's end."""
-    for name in _SHARED:
+    for name in SHARED:
         with suppress(Exception):
             import_module(name)
     # A worker's collections then leave these objects' memory alone, and it stays shared.

@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from pathlib import Path
 from master.addresses import candidates
 from master.arena import Arena
 from master.certificate import Certificate, certificate_for
-from master.heir import Estate, EstateRefused, find
-from master.runtime import HEIRS, Runtime, remove_sockets, runtime_directory
+from master.heir import Estate, EstateRefused, find, understood
+from master.runtime import HEIRS, Runtime, leave, remove_sockets, runtime_directory
 from master.sockets import Sockets, bind_all, inherit_all
 from master.spawn import Child
 from master.steering import steer
@@ -110,18 +110,25 @@ class Prepared:
 
 
 @contextmanager
-def prepare(config: Config) -> Iterator[Prepared]:
-    """Makes it all, or takes up what a dead master has left. Raises BindRefused, CertificateRefused, DirectoryRefused,
-    EstateRefused or SteeringRefused.
+def prepare(config: Config, left: Sequence[int]) -> Iterator[Prepared]:
+    """Makes it all, or takes up what the program before us (`left`) or a dead master has left. Raises BindRefused,
+    CertificateRefused, DirectoryRefused, EstateRefused or SteeringRefused.
     """
     # Sockets are slots times addresses times purposes, more than the usual soft limit for a large box.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not config.is_open and not is_loopback(config.admin.bind):
         log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
+    if left:
+        estate = understood(left)
+        try:
+            yield inherit(config, estate)
+        finally:
+            leave(Path(estate.manifest.directory), is_ours=estate.manifest.is_ours)
+        return
     with runtime_directory(config) as runtime:
-        estate = find(runtime)
-        yield inherit(config, estate) if estate else make(config, runtime)
+        found = find(runtime)
+        yield inherit(config, found) if found else make(config, runtime)
 
 
 def make(config: Config, runtime: Runtime) -> Prepared:
@@ -139,6 +146,7 @@ def make(config: Config, runtime: Runtime) -> Prepared:
         is_steered=steered_by is not None,
         has_heirs=runtime.can_be_found,
         directory=str(runtime.directory),
+        is_ours=runtime.is_ours,
         baked=baked(config),
         certificate_pem=certificate.certificate_pem,
         private_key_pem=certificate.private_key_pem,
@@ -159,10 +167,7 @@ def make(config: Config, runtime: Runtime) -> Prepared:
 
 def inherit(config: Config, estate: Estate) -> Prepared:
     """A predecessor's, with what of the configuration needs nothing new."""
-    config, deferred = settle(config, estate.manifest)
-    if problems := tuple(contradictions(config)):
-        # No keys, say, on sockets that are open to everybody.
-        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
+    config, deferred = settled(config, estate)
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = estate.manifest
@@ -171,6 +176,15 @@ def inherit(config: Config, estate: Estate) -> Prepared:
     estate.arena.set_drain(manifest.slots, 0)
     estate.arena.set_log_level(manifest.slots, 0)
     return _prepared(config, estate, inherit_all(config, estate), certificate)
+
+
+def settled(config: Config, estate: Estate) -> tuple[Config, tuple[str, ...]]:
+    """The configuration with what is inherited, and the keys that wait for the next start. Raises EstateRefused."""
+    config, deferred = settle(config, estate.manifest)
+    if problems := tuple(contradictions(config)):
+        # No keys, say, on sockets that are open to everybody.
+        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
+    return config, deferred
 
 
 def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate) -> Prepared:

@@ -7,7 +7,7 @@ never end or fork a worker by itself. Read next: `master/slots.py`, which knows 
                                                                   the new already are replaced once more
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from master.slots import Life
@@ -24,7 +24,7 @@ class Rollout(Generic[T]):
         """For every fork from now on."""
         self.is_under_way = False
         self._fallback: T | None = None
-        self._booted: dict[int, T] = {}
+        self._booted: dict[int, T | None] = {}
 
     def begin(self, target: T) -> None:
         """Every worker is to have this."""
@@ -32,6 +32,11 @@ class Rollout(Generic[T]):
         if self._fallback is None:
             self._fallback = self.target
         self.target, self.is_under_way = target, True
+
+    def inherit(self, slots: Iterable[int]) -> None:
+        """Workers of another program live there. They are to be replaced, and there is nothing to fall back to."""
+        self._booted = dict.fromkeys(slots)
+        self.is_under_way = bool(self._booted)
 
     def exchange(self, target: T) -> None:
         """The same to workers: nobody is replaced for it."""

@@ -35,6 +35,8 @@ class Runtime:
     """Its file's descriptor. Byte 0 is locked."""
     can_be_found: bool
     """By a server that is started again with the same configuration."""
+    is_ours: bool
+    """To remove at the end."""
 
 
 @contextmanager
@@ -52,14 +54,19 @@ def runtime_directory(config: Config) -> Iterator[Runtime]:
     except OSError as error:
         raise DirectoryRefused(f"runtime.directory: {directory} cannot be written: {error.strerror}") from error
     try:
-        yield Runtime(directory, lock, can_be_found)
+        yield Runtime(directory, lock, can_be_found, is_ours)
     finally:
-        remove_sockets(directory)
-        # Last, while it is still locked.
-        (directory / _LOCK).unlink(missing_ok=True)
-        if is_ours:
-            with suppress(OSError):
-                directory.rmdir()
+        leave(directory, is_ours=is_ours)
+
+
+def leave(directory: Path, *, is_ours: bool) -> None:
+    """Removes what the server had there."""
+    remove_sockets(directory)
+    # Last, while it is still locked.
+    (directory / _LOCK).unlink(missing_ok=True)
+    if is_ours:
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def remove_sockets(directory: Path) -> None:

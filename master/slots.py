@@ -84,10 +84,12 @@ class Slots:
         """When the server stops whoever is still there; None while it is not drained."""
         self._watched_at: float | None = None
 
-    def inherit(self, slot: int, incarnation: int) -> None:
-        """A slot that has lived under another master: its sessions wait."""
+    def inherit(self, slot: int, incarnation: int, pid: int) -> None:
+        """A slot that has lived under another master: its sessions wait, or our child with this number serves them."""
         life = self.lives[slot]
         life.incarnation, life.has_served = incarnation, incarnation > 0
+        if pid:
+            life.pid, life.state, life.serves = pid, SlotState.RUNNING, True
 
     def due(self, now: float) -> list[Life]:
         """Slots to fork for now."""

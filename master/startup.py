@@ -54,6 +54,13 @@ class DaemonStartup(Startup):
             self._pipe = None
 
 
+class LaterStartup(Startup):
+    """In the place of a program that has greeted already."""
+
+    def greet(self, text: str) -> None:
+        """Nobody waits for it."""
+
+
 class QuietStartup(Startup):
     """In the foreground with a log file: the person at the terminal still learns why there is no server."""
 

@@ -51,6 +51,8 @@ class Manifest:
     """There is a socket at which heirs ask."""
     directory: str
     """Where workers find each other."""
+    is_ours: bool
+    """The directory is removed at the end."""
     baked: Mapping[str, Any]
     """The values of `BAKED`."""
     certificate_pem: str

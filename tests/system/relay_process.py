@@ -36,6 +36,9 @@ class Relay:
     expected_status: int = 0
     """The master's exit status at the end."""
 
+    root: Path = ROOT
+    """Where the program lies."""
+
     async def __aenter__(self) -> "Relay":
         self._stack = AsyncExitStack()
         self.runtime = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="millrace-test-")))
@@ -164,7 +167,7 @@ class Relay:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "master", "serve",
                 *("--config", str(self.config_path), "--workers", str(self.workers), *arguments),
-                cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                cwd=self.root, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._masters.append(self._process.pid)
 

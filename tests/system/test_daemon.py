@@ -199,6 +199,31 @@ def test_rotated_log_is_let_go_by_all_processes(place: Place) -> None:
         until(lambda: "was read again" in place.log.read_text(), "logged into the new one")
 
 
+def test_upgraded_daemon_keeps_its_number_its_pid_file_and_its_place(place: Place) -> None:
+    assert place.daemon().returncode == 0
+    with ended(place):
+        pid, workers = place.pid, place.workers()
+        os.kill(pid, signal.SIGUSR2)
+        until(
+            lambda: place.log.read_text().count("all workers have the configuration") == 1, "all are the new program's"
+        )
+        assert place.pid == pid
+        assert not set(workers) & set(place.workers())
+        assert place.is_ready()
+        assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+        with place.pid_file.open("r+") as file, pytest.raises(BlockingIOError):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        place.configure(level="loud")
+        os.kill(pid, signal.SIGUSR2)
+        until(lambda: "and the old one goes on" in place.log.read_text(), "said")
+        assert "log.level: found" in place.log.read_text()
+        place.configure()
+        os.kill(pid, signal.SIGUSR2)
+        until(lambda: place.log.read_text().count("all workers have the configuration") == 2, "again")
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) == descriptors
+
+
 def test_service_manager_hears_the_life_of_the_server(place: Place) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(place.folder / "notify"))
@@ -220,6 +245,11 @@ def test_service_manager_hears_the_life_of_the_server(place: Place) -> None:
                 process.send_signal(signal.SIGHUP)
                 until_heard("RELOADING=1")
                 until_heard("READY=1")
+                heard.clear()
+                process.send_signal(signal.SIGUSR2)
+                until_heard("RELOADING=1")
+                until_heard("READY=1")
+                until_heard("WATCHDOG=1")
                 process.send_signal(signal.SIGTERM)
                 until_heard("STOPPING=1")
                 assert process.wait(SECONDS) == 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from master.heir import Estate, find, understood
+from master.heir import Estate, NotUnderstood, close, find, understood
+from master.locks import holder
 from master.prepare import make
 from master.runtime import Runtime, default_directory, runtime_directory
 from relay.config import ArenaConfig, Config
@@ -32,6 +33,7 @@ def manifest() -> Manifest:
         is_steered=True,
         has_heirs=True,
         directory="/run/millrace",
+        is_ours=False,
         baked=baked(config()),
         certificate_pem="certificate",
         private_key_pem="key",
@@ -95,7 +97,6 @@ def copies(estate: Estate) -> list[int]:
 def test_an_estate_is_understood_by_the_same_program(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
     estate = understood(copies(prepared.estate))
-    assert estate is not None
     by_name = estate.by_name()
     port = prepared.sockets.media[0].port
     number = next(at for at, group in enumerate(estate.manifest.groups) if group.section == "media")
@@ -104,15 +105,28 @@ def test_an_estate_is_understood_by_the_same_program(runtime: Runtime) -> None:
     assert os.path.samestat(os.fstat(by_name["arena"]), os.fstat(prepared.arena.fd))
 
 
-def test_an_estate_with_another_arena_or_too_little_is_refused(
-    runtime: Runtime, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_estate_with_another_arena_or_too_little_is_refused(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
-    assert understood(copies(prepared.estate)[:-1]) is None
-    assert "it lacks 1 descriptors" in caplog.text
+    with pytest.raises(NotUnderstood, match="descriptors"):
+        understood(copies(prepared.estate)[:-1])
     os.pwrite(prepared.arena.fd, b"garbage!", 0)
-    assert understood(copies(prepared.estate)) is None
-    assert "layout" in caplog.text
+    with pytest.raises(NotUnderstood, match="layout"):
+        understood(copies(prepared.estate))
+    with pytest.raises(NotUnderstood):
+        understood([])
+
+
+def test_the_lock_outlives_an_estate_that_is_let_go(runtime: Runtime) -> None:
+    prepared = make(config(), runtime)
+    close(copies(prepared.estate), runtime.lock)
+    assert os.waitstatus_to_exitcode(os.waitpid(child_that_asks(runtime.lock), 0)[1]) == 0
+
+
+def child_that_asks(lock: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if holder(lock, 0) == os.getppid() else 1)
+    return pid
 
 
 def test_nothing_is_found_where_nobody_lives(runtime: Runtime) -> None:

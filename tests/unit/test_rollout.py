@@ -124,3 +124,26 @@ def test_worker_that_served_and_died_later_is_no_failure_of_what_it_was_given() 
     box.replace_next()
     box.end(box.lives[0])
     assert box.rollout.failed(box.lives) is None
+
+
+def test_workers_of_another_program_are_replaced_and_there_is_nothing_to_fall_back_to() -> None:
+    box = Box()
+    box.rollout = Rollout("new")
+    box.rollout.inherit([0, 2])
+    box.fork(box.lives[1])
+    assert box.rollout.next(box.lives) is None, "its slot was empty"
+    box.serve(box.lives[1])
+    assert box.let_go().slot == 0
+    box.end(box.lives[0])
+    box.fork(box.lives[0])
+    box.end(box.lives[0])
+    assert box.rollout.failed(box.lives) is None
+    box.fork(box.lives[0])
+    box.serve(box.lives[0])
+    assert box.let_go().slot == 2
+
+
+def test_nothing_is_under_way_where_nobody_lived() -> None:
+    rollout = Rollout("new")
+    rollout.inherit([])
+    assert not rollout.is_under_way

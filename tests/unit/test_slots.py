@@ -312,3 +312,17 @@ def test_next_deadline_is_never_later_than_the_next_thing_to_do() -> None:
         assert box.slots.next_deadline(box.now) == box.slots.lives[0].due_at
         box.now = box.slots.lives[0].due_at
         box.fork_due()
+
+
+def test_slots_of_another_master_go_on_with_their_next_life_and_living_ones_are_kept() -> None:
+    box = Box(3)
+    box.slots.inherit(0, 7, 0)
+    box.slots.inherit(1, 4, 41)
+    box.slots.inherit(2, 0, 0)
+    assert [life.slot for life in box.slots.due(box.now)] == [0, 2]
+    assert box.slots.next_incarnation(box.slots.lives[0]) == 8
+    box.slots.drain(box.now)
+    assert not drained(box, False, True, True), "its sessions wait for its next worker"
+    assert drained(box, True, True, False)
+    assert box.slots.reaped(41, KILLED, box.now) is not None
+    assert [life.slot for life in box.slots.due(box.now)] == [0, 1, 2]

@@ -1,0 +1,119 @@
+"""The hot upgrade (SIGUSR2): whether the program that is now on disk could go on in our place. Owns the rehearsal, on
+both sides; must never be what ends the old program. Read next: `master/program.py`.
+
+    SIGUSR2 -> the new program beside us: reads the configuration, looks at the estate, imports everything, ends
+        READY         -> we become it (exec): the same process, its workers still our children, then replaced
+        INCOMPATIBLE  -> drain; when the last call is over, we become it with nothing
+        anything else -> it is said in the log, and we go on
+"""
+
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from master.certificate import CertificateRefused, certificate_for
+from master.heir import EstateRefused, NotUnderstood, understood
+from master.notify import Notify
+from master.preload import SHARED
+from master.prepare import Prepared, settled
+from master.program import Program
+from master.slots import describe
+from relay.config import Config
+from workers import logs
+
+log = logging.getLogger("millrace.master")
+
+READY, INCOMPATIBLE = 90, 91
+"""Exit statuses of a rehearsal. Not 0, with which any other program ends."""
+ESTATE = "estate"
+_WORKERS_OWN = ("uvloop", "zmq", "workers.worker", "workers.media")
+"""What the master stays free of, but a rehearsal may import: it ends."""
+
+
+class Upgrade:
+    """The old program's side."""
+
+    def __init__(self, program: Program, prepared: Prepared, notify: Notify) -> None:
+        self.notify = notify
+        self.verdict = 0
+        """`READY` or `INCOMPATIBLE` once a rehearsal has said so."""
+        self.is_due = False
+        """The new program starts where the old one ends."""
+        self._program = program
+        self._estate = {ESTATE: prepared.estate.descriptors}
+        self._pid = 0
+        self._deadline = math.inf
+
+    def begin(self, now: float, seconds: float) -> None:
+        """Tries the new program, which has so long."""
+        if self._pid:
+            log.warning("an upgrade is under way")
+            return
+        self._pid = self._program.rehearse(self._estate)
+        self._deadline = now + seconds
+        log.info("an upgrade: the program on disk is tried", extra={"pid": self._pid})
+
+    def next_deadline(self, now: float) -> float:
+        """When to call `look`, at the latest."""
+        return max(now, self._deadline)
+
+    def look(self, now: float) -> None:
+        """Ends a rehearsal that takes too long."""
+        if now >= self._deadline:
+            self._deadline = math.inf
+            log.error("the new program takes too long to come up", extra={"pid": self._pid})
+            os.kill(self._pid, signal.SIGKILL)
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """True for a child that was a rehearsal; `status` as waitpid gives it."""
+        if pid != self._pid:
+            return False
+        self._pid, self._deadline = 0, math.inf
+        code = os.waitstatus_to_exitcode(status)
+        if code in (READY, INCOMPATIBLE):
+            self.verdict = code
+        else:
+            log.error("the new program does not come up, and the old one goes on: it %s", describe(code))
+        return True
+
+    def take_place(self, status: str) -> None:
+        """The new program goes on in our place. Returns when it cannot."""
+        self.verdict = 0
+        log.info("an upgrade: the new program takes over")
+        self.notify.reloading("A new program takes over")
+        self._become(self._estate)
+        self.notify.ready(status)
+
+    def start_anew(self) -> None:
+        """The new program starts in our place, with nothing of ours. Returns when it cannot."""
+        log.info("an upgrade: the new program starts")
+        self._become({})
+
+    def _become(self, descriptors: Mapping[str, Sequence[int]]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            self._program.become(descriptors, self.notify.environment)
+        except OSError as error:
+            log.error("the new program cannot be started: %s", error.strerror)
+
+
+def rehearse(config: Config, program: Program) -> int:
+    """The new program's side: everything up to the first fork, without touching anything."""
+    logs.set_up(config.log, "rehearsal")
+    try:
+        settled(config, understood((program.left or {}).get(ESTATE, ())))
+        certificate_for(config.dtls)
+        for name in (*SHARED, *_WORKERS_OWN):
+            import_module(name)
+    except NotUnderstood as error:
+        log.warning("the calls of the old program cannot go on in the new one: %s", error)
+        return INCOMPATIBLE
+    except (CertificateRefused, EstateRefused) as refusal:
+        log.error("%s", refusal)
+        return 1
+    return READY

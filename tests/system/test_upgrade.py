@@ -1,0 +1,114 @@
+"""SIGUSR2: the program that is now on disk takes the master's place, and calls go on; a bad one changes nothing."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.relay_process import ROOT, Relay
+from tests.system.test_adoption import Watched, counter, delete, patch, told
+from tests.system.test_takeover import until_said
+
+ROLLED_OUT = "all workers have the configuration that is in force"
+SETTINGS = {"workers.quick_death_seconds": "1", "workers.drain_seconds": "60"}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the program, to be changed while it runs."""
+    for package in ("relay", "workers", "master"):
+        leave = shutil.ignore_patterns("engine", "__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / "program" / package, ignore=leave)
+    return tmp_path / "program"
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """As an installation does: the new file takes the old one's name."""
+    text = file.read_text()
+    assert old in text
+    changed = file.with_suffix(".new")
+    changed.write_text(text.replace(old, new))
+    changed.rename(file)
+
+
+async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: Path) -> None:
+    async with (
+        Relay(workers=2, settings=SETTINGS, root=program) as relay,
+        Publisher(f"{relay.url}/whip/hall") as publisher,
+        Viewer(f"{relay.url}/whep/hall") as viewer,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(1)
+        watched = Watched(viewer)
+        await viewer.until_frames(30)
+        states = list(watched.states)
+        master, workers = relay.pid, relay.worker_pids()
+        change(program / "master" / "master.py", '"all workers serve"', '"all workers of the new program serve"')
+        asked_at = time.monotonic()
+        os.kill(relay.pid, signal.SIGUSR2)
+        await until_said(relay, "all workers of the new program serve")
+        await until_said(relay, ROLLED_OUT)
+        await relay.until_ready()
+        await watched.until_packets(time.monotonic() + 0.5, 30)
+        print(told("upgrade", [watched.gap(asked_at)]))
+        # Cores that an encoder, a decoder and a Python that starts share: by itself it is a twentieth.
+        assert watched.gap(asked_at) < 3
+        assert relay.pid == master
+        assert len(relay.worker_pids()) == 2
+        assert not set(workers) & set(relay.worker_pids())
+        assert await counter(relay, "millrace_adoptions_total") == 2
+        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert watched.states == states
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+
+
+BAD = (
+    ("relay/config.py", "class Config:", "class Confuse:", "ImportError"),
+    ("workers/media.py", "class Media:", "class Medium:", "ImportError"),
+    ("master/__main__.py", "import sys", "raise SystemExit(0)", "it stopped"),
+    ("master/upgrade.py", "import_module(name)", "signal.pause()", "takes too long"),
+)
+"""File, what stands there, what then stands there, and what is said about it."""
+
+
+async def test_programs_that_do_not_come_up_change_nothing(program: Path) -> None:
+    async with Relay(workers=1, settings=SETTINGS | {"workers.boot_seconds": "10"}, root=program) as relay:
+        processes = relay.processes()
+        for times, (file, old, new, reason) in enumerate(BAD, 1):
+            change(program / file, old, new)
+            os.kill(relay.pid, signal.SIGUSR2)
+            await until_said(relay, "and the old one goes on", times, seconds=30)
+            assert reason in relay.log()
+            change(program / file, new, old)
+        await relay.until_ready()
+        assert relay.processes() == processes
+
+
+async def test_a_program_with_another_contract_starts_when_the_last_call_is_over(program: Path) -> None:
+    async with (
+        Relay(workers=2, settings=SETTINGS, root=program) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        master, workers = relay.pid, relay.worker_pids()
+        change(program / "relay" / "facts.py", "VERSION = 1", "VERSION = 2")
+        os.kill(relay.pid, signal.SIGUSR2)
+        await until_said(relay, "contract `facts`")
+        await until_said(relay, "draining")
+        assert relay.worker_pids() == workers
+        assert await delete(publisher) == 200
+        await until_said(relay, "all workers serve", 2)
+        await relay.until_ready()
+        assert relay.pid == master
+        assert not set(workers) & set(relay.worker_pids())
+        async with Publisher(f"{relay.url}/whip/hall", audio=False) as another:
+            await another.open()
+            await another.connected()
