@@ -307,6 +307,9 @@ class Master:
                 log.error("a worker is ended: %s", kill.reason, extra=fields)
             # Not yet reaped, so the number is still that worker's.
             os.kill(kill.pid, kill.signal)
+            if kill.signal is signal.SIGABRT:
+                # A process that was stopped tells nothing before it goes on; the abort comes first.
+                os.kill(kill.pid, signal.SIGCONT)
 
 
 def _refuse(problems: Iterable[str]) -> None:

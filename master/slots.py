@@ -11,6 +11,7 @@ told the time and every death, and must never fork, wait or kill by itself. Read
 The server as a whole: serves --drain--> lets nobody in, replaces workers still --last session or deadline--> stops.
 """
 
+import math
 import os
 import signal
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Life:
     born_at: float = 0.0
     due_at: float = 0.0
     """When to fork, while nobody lives here."""
+    silent_at: float = math.inf
+    """When one of a serving worker's loops will have been silent for too long, by its last beat."""
     kill_at: float | None = None
     """When to send SIGKILL to a worker that was told to end."""
     quick_deaths: int = 0
@@ -113,7 +116,7 @@ class Slots:
     def forked(self, life: Life, pid: int, now: float) -> None:
         """A worker lives."""
         life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
-        life.serves = False
+        life.silent_at, life.serves = math.inf, False
 
     def reaped(self, pid: int, status: int, now: float) -> Death | None:
         """A child has ended, with `status` as waitpid gives it. None when it was not a worker."""
@@ -136,7 +139,11 @@ class Slots:
         # When the whole machine stood still, everybody's beat is old, ours too: let them catch up first.
         stood_still = self._watched_at is not None and now - self._watched_at > self._config.beat_seconds / 2
         self._watched_at = now
-        living = [life for life in self.lives if life.pid and not (stood_still and life.state is SlotState.RUNNING)]
+        living = [life for life in self.lives if life.pid]
+        if stood_still:
+            for life in living:
+                life.silent_at = math.inf
+            living = [life for life in living if life.state is not SlotState.RUNNING]
         return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
 
     def release(self, life: Life, now: float) -> Kill:
@@ -187,6 +194,7 @@ class Slots:
         if self.drain_until is not None and not self.is_stopping:
             times += [self.drain_until, now + 0.05]
         times += [life.kill_at for life in self.lives if life.pid and life.kill_at is not None]
+        times += [life.silent_at for life in self.lives if life.state is SlotState.RUNNING]
         if not self.is_stopping:
             times += [life.due_at for life in self.lives if not life.pid]
         return min(times)
@@ -221,8 +229,9 @@ class Slots:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
             return None
         for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
-            if now - at > self._config.beat_seconds:
+            if now >= at + self._config.beat_seconds:
                 return self._abort(life, now, f"its {loop} has been silent for {now - at:.1f} s")
+        life.silent_at = min(beats.engine_at, beats.control_at) + self._config.beat_seconds
         return None
 
     def _abort(self, life: Life, now: float, reason: str) -> Kill:

@@ -107,8 +107,9 @@ class WorkersConfig:
     """Quick deaths of one slot in a row after which the master stops: some 10 s of trying."""
     boot_seconds: Seconds = 30
     """Longest from the fork to the first beat; a cold disk takes seconds."""
-    beat_seconds: Seconds = 5
-    """A worker whose engine or control loop is silent for longer is aborted: far over any garbage collection."""
+    beat_seconds: Seconds = 2
+    """A worker whose engine or control loop is silent for as long is aborted: ten times any garbage collection, and a
+    third of what browsers bear before they call a connection lost."""
     abort_seconds: Seconds = 2
     """From SIGABRT to SIGKILL: time for a traceback, not for media to wait."""
     stop_seconds: Seconds = 5

@@ -33,6 +33,9 @@ class Relay:
     config: str = ""
     """What stands in its configuration file at the start; `settings` win."""
 
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to ours."""
+
     expected_status: int = 0
     """The master's exit status at the end."""
 
@@ -168,6 +171,7 @@ class Relay:
                 sys.executable, "-m", "master", "serve",
                 *("--config", str(self.config_path), "--workers", str(self.workers), *arguments),
                 cwd=self.root, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | self.environment,
             )  # fmt: skip
         self._masters.append(self._process.pid)
 

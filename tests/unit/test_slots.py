@@ -10,7 +10,12 @@ from relay.exits import Exit
 from relay.layout import SlotState
 
 CONFIG = WorkersConfig(
-    respawn_backoff_ms=100, respawn_backoff_limit_ms=1000, quick_death_seconds=10, crash_limit=8, boot_seconds=30
+    respawn_backoff_ms=100,
+    respawn_backoff_limit_ms=1000,
+    quick_death_seconds=10,
+    crash_limit=8,
+    boot_seconds=30,
+    beat_seconds=5,
 )
 KILLED = int(signal.SIGKILL)
 """A wait status: the signal stands in the low bits."""
@@ -172,9 +177,23 @@ def test_silent_loop_is_aborted_and_then_killed(silent: str) -> None:
         box.beat(0)
         box.beating[1] = Beats(1010, box.now) if silent == "engine" else Beats(box.now, 1010)
         kills += [(kill.slot, kill.signal, box.now, kill.reason) for kill in box.watch()]
-    assert [kill[:3] for kill in kills] == [(1, signal.SIGABRT, 1016), (1, signal.SIGKILL, 1018)]
+    assert [kill[:3] for kill in kills] == [(1, signal.SIGABRT, 1015), (1, signal.SIGKILL, 1017)]
     assert silent in kills[0][3]
     assert box.slots.lives[0].state is SlotState.RUNNING
+
+
+def test_silence_is_noticed_when_it_has_lasted_long_enough_and_not_at_the_next_look() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1010, 0, 1)
+    box.now = 1010.3
+    box.beat(0)
+    kills: list[Kill] = []
+    while not kills:
+        box.now = box.slots.next_deadline(box.now)
+        box.beat(0)
+        kills = box.watch()
+    assert [(kill.slot, box.now) for kill in kills] == [(1, 1015)]
 
 
 def test_worker_that_never_starts_is_aborted() -> None:

@@ -7,6 +7,7 @@ mod poll;
 mod reactor;
 mod steering;
 mod thread;
+mod trace;
 mod udp;
 
 use std::collections::BTreeMap;

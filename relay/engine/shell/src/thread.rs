@@ -12,6 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::trace::Traced;
+
 /// A round takes milliseconds; a thread that needs longer than this to end hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -28,6 +30,7 @@ impl Thread {
         let (working, done) = channel::<()>();
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
             block_signals();
+            let _traced = Traced::new();
             // The panic's text is on stderr by now. A worker without its engine is of no use: the master replaces it.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 process::abort();

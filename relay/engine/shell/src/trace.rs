@@ -1,0 +1,181 @@
+//! A stack trace of the engine's thread in the log when the process is aborted: Python tells its own threads' and knows
+//! nothing of ours. Owns the SIGABRT handler that stands before Python's; must never keep the process from ending.
+//! Read `workers/main.py` next, where Python's handler comes from.
+//!
+//! ```text
+//! SIGABRT ─► any other thread: asks the engine's by the same signal, waits ─► the handler before ours: Python's traceback
+//!        └─► the engine's thread: writes its stack ─► returns when it was asked, else the handler before ours
+//! ```
+
+use std::backtrace::Backtrace;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Reading a library's line tables takes some ten milliseconds. A thread that was interrupted while it held a lock of the
+/// allocator never answers.
+const PATIENCE: Duration = Duration::from_millis(800);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The kernel's number of the engine's thread; 0 while there is none.
+static ENGINE: AtomicI32 = AtomicI32::new(0);
+static ASKED: AtomicBool = AtomicBool::new(false);
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// The calling thread is the engine's, until this is dropped.
+pub struct Traced(());
+
+impl Traced {
+    pub fn new() -> Traced {
+        install();
+        ENGINE.store(this_thread(), SeqCst);
+        Traced(())
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // Another engine in the same process may have come since: tests have several.
+        let _ = ENGINE.compare_exchange(this_thread(), 0, SeqCst, SeqCst);
+    }
+}
+
+/// Puts our handler before the one there is, once.
+fn install() {
+    BEFORE.get_or_init(|| {
+        let handler: extern "C" fn(libc::c_int) = on_abort;
+        // SAFETY: an all-zero sigaction is a valid one; both calls get initialised memory. The old one is written by the
+        // kernel, and stays all zero, the default, should the call fail.
+        unsafe {
+            let mut ours = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+            let mut before = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+            ours.sa_sigaction = handler as usize;
+            libc::sigemptyset(&raw mut ours.sa_mask);
+            libc::sigaction(libc::SIGABRT, &raw const ours, &raw mut before);
+            before
+        }
+    });
+}
+
+extern "C" fn on_abort(_signal: libc::c_int) {
+    let engine = ENGINE.load(SeqCst);
+    if engine == this_thread() {
+        write_stack();
+        WRITTEN.store(true, SeqCst);
+        if ASKED.load(SeqCst) {
+            return;
+        }
+    } else if engine != 0 && !ASKED.swap(true, SeqCst) {
+        ask(engine);
+    }
+    go_on();
+}
+
+/// Has the engine's thread write its stack, and waits for it.
+fn ask(engine: libc::c_int) {
+    // SAFETY: plain system calls without pointers. A thread that has ended meanwhile makes the second one fail.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), engine, libc::SIGABRT) };
+    let mut waited = Duration::ZERO;
+    while !WRITTEN.load(SeqCst) && waited < PATIENCE {
+        std::thread::sleep(LOOK);
+        waited += LOOK;
+    }
+    if !WRITTEN.load(SeqCst) {
+        write("the engine's thread does not say where it is\n");
+    }
+}
+
+/// To whoever handled it before us, as soon as this handler returns: SIGABRT is blocked until then.
+fn go_on() {
+    // All zero is the default action, which ends the process.
+    let before = BEFORE.get().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: a sigaction that the kernel has written, or null, by which nothing changes.
+    unsafe {
+        libc::sigaction(libc::SIGABRT, before, ptr::null_mut());
+        libc::raise(libc::SIGABRT);
+    }
+}
+
+/// Allocates, which a signal handler should not: this thread is about to end, and the one that waits does not wait for ever.
+fn write_stack() {
+    write(&format!("Stack of the engine's thread:\n{}\n", Backtrace::force_capture()));
+}
+
+fn write(text: &str) {
+    // SAFETY: a readable range. Standard error is where panics and Python's tracebacks go; that nobody reads is no matter.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+}
+
+fn this_thread() -> libc::c_int {
+    // SAFETY: plain system call without pointers.
+    unsafe { libc::gettid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Output};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[inline(never)]
+    fn loops_for_ever() {
+        while black_box(true) {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Only run by the tests below, in a process of its own.
+    #[test]
+    #[ignore = "takes its process down"]
+    fn aborted_while_it_loops() {
+        let (ready, is_ready) = channel();
+        thread::spawn(move || {
+            let _traced = Traced::new();
+            ready.send(()).expect("somebody waits");
+            loops_for_ever();
+        });
+        is_ready.recv().expect("it runs");
+        // SAFETY: plain system call without pointers.
+        unsafe { libc::kill(libc::getpid(), libc::SIGABRT) };
+        thread::sleep(Duration::from_secs(20));
+    }
+
+    #[test]
+    #[ignore = "takes its process down"]
+    fn aborted_after_its_end() {
+        thread::spawn(|| drop(Traced::new())).join().expect("it ends");
+        std::process::abort();
+    }
+
+    fn run(test: &str) -> Output {
+        let this = std::env::current_exe().expect("a test binary");
+        let test = format!("trace::tests::{test}");
+        let arguments = [test.as_str(), "--exact", "--ignored", "--nocapture"];
+        Command::new(this).args(arguments).output().expect("it runs")
+    }
+
+    #[test]
+    fn an_aborted_process_says_where_the_engine_is_and_ends() {
+        let output = run("aborted_while_it_loops");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("Stack of the engine's thread:"), "{stderr}");
+        assert!(stderr.contains("loops_for_ever"), "{stderr}");
+    }
+
+    #[test]
+    fn without_an_engine_it_just_ends() {
+        let output = run("aborted_after_its_end");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("engine's thread"));
+    }
+}

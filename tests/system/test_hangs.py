@@ -1,0 +1,112 @@
+"""A worker that hangs, in each of the ways there are: noticed within two seconds, with a stack trace of both threads in
+the log, and replaced; its sessions go on.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.relay_process import ROOT, Relay
+from tests.system.test_adoption import Watched, counter, patch
+from tests.system.test_processes import pid_by_slot, until_gone
+
+SPINS = """
+import os, signal
+
+def goes_round_for_ever(*_):
+    while True:
+        pass
+
+os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGRTMIN, goes_round_for_ever))
+"""
+"""In each worker, so that a test can have its Python loop hang."""
+JUMP_TO_ITSELF = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
+
+
+def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+def spin_control(pid: int) -> None:
+    os.kill(pid, signal.SIGRTMIN)
+
+
+def spin_engine(pid: int) -> None:
+    """Has the engine's thread loop at the place to which its wait returns: no debugger, and no hook in the engine."""
+    process = Path(f"/proc/{pid}")
+    task = next(each for each in (process / "task").iterdir() if (each / "comm").read_text() == "engine\n")
+    ranges = [
+        range(*(int(end, 16) for end in line.split()[0].split("-")))
+        for line in (process / "maps").read_text().splitlines()
+        if "_engine" in line and "r-xp" in line
+    ]
+    while len(blocked := (task / "syscall").read_text().split()) < 9:
+        pass  # It runs just now; when it waits, its stack stands still.
+    with (process / "mem").open("r+b", buffering=0) as memory:
+        memory.seek(int(blocked[-2], 16))
+        stack = memory.read(4096)
+        words = (int.from_bytes(stack[at : at + 8], "little") for at in range(0, len(stack), 8))
+        memory.seek(next(word for word in words if any(word in code for code in ranges)))
+        memory.write(JUMP_TO_ITSELF[os.uname().machine])
+
+
+HANGS: list[tuple[Callable[[int], None], str, str]] = [
+    (stop, "engine|control loop", "engine::"),
+    (spin_control, "control loop", "goes_round_for_ever"),
+    (spin_engine, "engine", "reactor"),
+]
+"""What happens, which loop is silent, what a trace must name."""
+
+
+@pytest.mark.skipif(os.uname().machine not in JUMP_TO_ITSELF, reason="no jump is known for this machine")
+async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_costs_nobody_a_call(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SPINS)
+    async with (
+        Relay(
+            workers=2,
+            settings={"workers.quick_death_seconds": "1"},
+            environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        ) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+        Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(0)
+        watched = Watched(viewer)
+        await viewer.until_frames(10)
+        states = list(watched.states)
+        for round_, (hang, silent, named) in enumerate(HANGS, 1):
+            said = len(relay.log())
+            pid = pid_by_slot(relay)[0]
+            hung_at = time.monotonic()
+            hang(pid)
+            await relay.until_logged("a worker is ended", round_)
+            noticed_after = time.monotonic() - hung_at
+            await until_gone(pid, 10)
+            ended_at = time.monotonic()
+            await watched.until_packets(ended_at, 30)
+            log = relay.log()[said:]
+            gap = next(at for at in watched.times if at > ended_at) - ended_at
+            print(
+                f"{hang.__name__}: noticed after {noticed_after:.2f} s, gone after {ended_at - hung_at:.2f} s, "
+                f"packets again after {gap * 1000:.0f} ms"
+            )
+            # Of which the silence itself is 1.85 to 2 s.
+            assert noticed_after < 4
+            assert re.search(rf"its ({silent}) has been silent for", log)
+            assert "Fatal Python error: Aborted" in log
+            assert "Stack of the engine's thread:" in log
+            assert named in log
+            assert "was ended by SIGABRT" in log
+            assert gap < 2
+            assert await counter(relay, "millrace_adoptions_total") == 2 * round_
+            assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        assert watched.states == states
+        assert await counter(relay, 'millrace_drops_total{reason="srtp_replay"}') == 0
