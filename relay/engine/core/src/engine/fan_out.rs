@@ -99,7 +99,7 @@ impl Engine {
     fn fan_out(&mut self, now: Time, log: u32, next: usize) -> bool {
         let Some(reading) = self.readings.get_mut(&log) else { return true };
         for (place, key) in reading.subscriptions.iter().enumerate().skip(next) {
-            if !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
+            if self.outbox.is_portion() || !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
                 self.fanning = Some((log, place));
                 return false;
             }
