@@ -28,7 +28,8 @@ use crate::forward::subscription::Subscription;
 use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Stats};
 use crate::time::{Span, Time};
-use crate::transport::{DtlsContexts, Limits, TransportEvent};
+use crate::transport::sha1_lanes::Kernel;
+use crate::transport::{DtlsContexts, Limits, Macs, TransportEvent};
 
 /// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.
 const OUTBOX_DATAGRAMS: usize = 4_096;
@@ -121,6 +122,8 @@ pub struct Engine {
     /// Logs that were not open yet when a subscription was attached are tried again at this time.
     reconnect_at: Option<Time>,
     outbox: Outbox,
+    /// Tags that packets in the outbox still lack; none between two calls.
+    macs: Macs,
     events: VecDeque<Event>,
     steering: VecDeque<Steer>,
     doorbells: u64,
@@ -179,10 +182,16 @@ impl Engine {
             deadlines: Deadlines::default(),
             reconnect_at: None,
             outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
+            macs: Macs::default(),
             events: VecDeque::new(),
             steering: VecDeque::new(),
             doorbells: 0,
         })
+    }
+
+    /// Has tags made side by side from now on, by code that suits this CPU.
+    pub fn use_lanes(&mut self, kernel: Kernel) {
+        self.macs = Macs::new(Some(kernel));
     }
 
     pub fn outbox(&mut self) -> &mut Outbox {

@@ -89,6 +89,16 @@ impl Outbox {
         (&self.datagrams, &self.bytes[..self.used])
     }
 
+    /// Where the next datagram will begin.
+    pub fn next_start(&self) -> usize {
+        self.used
+    }
+
+    /// The bytes of what is queued, to be finished in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.used]
+    }
+
     /// Forgets everything queued.
     pub fn clear(&mut self) {
         self.datagrams.clear();

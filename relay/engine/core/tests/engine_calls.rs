@@ -16,8 +16,9 @@ use millrace_core::drop::Drop;
 use millrace_core::event::{Cause, Event};
 use millrace_core::stats::Counter;
 use millrace_core::time::{Span, Time};
+use millrace_core::transport::Profile;
 use peer::{Credentials, Peer, Received, Source};
-use world::{AUDIO, Link, VIDEO, VIEWED_VIDEO, World};
+use world::{AUDIO, Limits, Link, VIDEO, VIEWED_VIDEO, World};
 
 /// A connected publisher of one video on `slot`, in log `8 * slot`, not sending yet.
 fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
@@ -46,6 +47,24 @@ fn finish(world: &mut World, publishers: &[usize]) {
         world.peers[*peer].stop_media();
     }
     world.run_for(1_500);
+}
+
+#[test]
+fn viewers_of_a_profile_whose_tags_are_made_side_by_side_get_authentic_packets() {
+    let limits = Limits { profiles: &[Profile::Aes128CmSha1_80], ..Limits::default() };
+    let mut world = World::with_limits(1, 1, &limits);
+    let (publisher, publish) = publisher(&mut world, 0);
+    // More than there are lanes, and of two kinds of repair: one of them loses packets.
+    let viewers: Vec<usize> = (0..21).map(|_| world.connect(0)).collect();
+    let ssrcs: Vec<u32> = viewers.iter().map(|viewer| world.watch(*viewer, &publish)).collect();
+    world.peers[viewers[3]].down = Some(Link { loss: 0.1, ..Link::GOOD });
+    send_video(&mut world, publisher);
+    world.run_for(2_000);
+    finish(&mut world, &[publisher]);
+    for (viewer, ssrc) in viewers.into_iter().zip(ssrcs) {
+        assert_everything_came(&world, publisher, world.peers[viewer].got(ssrc));
+        assert_eq!(world.peers[viewer].refused, []);
+    }
 }
 
 #[test]

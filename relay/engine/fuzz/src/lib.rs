@@ -9,6 +9,7 @@ pub mod rtcp_compound;
 pub mod rtp_extensions;
 pub mod rtp_header;
 pub mod srtp_open;
+pub mod srtp_tags;
 pub mod stun;
 
 /// A target's name, which is its corpus directory, and its function.
@@ -17,6 +18,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const ALL: &[Target] = &[
     ("stun", stun::run),
     ("srtp_open", srtp_open::run),
+    ("srtp_tags", srtp_tags::run),
     ("dtls_in", dtls_in::run),
     ("rtp_header", rtp_header::run),
     ("rtp_extensions", rtp_extensions::run),

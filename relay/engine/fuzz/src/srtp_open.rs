@@ -29,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-fn ends(profile: Profile, local: u8, remote: u8) -> Srtp {
+pub(super) fn ends(profile: Profile, local: u8, remote: u8) -> Srtp {
     let key = |fill: u8| MasterKey::new(profile, &vec![fill; profile.key_len()], &vec![fill; profile.salt_len()]);
     let keys = key(local).zip(key(remote)).expect("the profile's own lengths");
     Srtp::new(Keying { profile, local: keys.0, remote: keys.1 }, 4).expect("the profile's own lengths")

@@ -2,6 +2,7 @@
 //! engine's work on Python's thread. Read `reactor.rs` next; `relay/_engine.pyi` is this file for the type checker.
 
 mod bell;
+mod lanes;
 mod mailbox;
 mod poll;
 mod reactor;
@@ -83,8 +84,12 @@ impl Engine {
         let stop = Arc::new(AtomicBool::new(false));
         let goodbye = Arc::new(AtomicBool::new(true));
         let (front, back) = mailbox::mailbox()?;
+        let mut engine = millrace_core::engine::Engine::new(config, arena.clone()).map_err(refused)?;
+        if let Some(kernel) = lanes::kernel() {
+            engine.use_lanes(kernel);
+        }
         let parts = Parts {
-            engine: millrace_core::engine::Engine::new(config, arena.clone()).map_err(refused)?,
+            engine,
             arena: arena.clone(),
             slot,
             sockets: sockets.into_iter().map(Socket::share).collect::<io::Result<_>>()?,

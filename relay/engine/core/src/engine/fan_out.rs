@@ -14,6 +14,7 @@ use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::stats::Stats;
 use crate::time::{Span, Time};
+use crate::transport::Macs;
 
 /// A publication is announced and opened within a few milliseconds of each other, in either order.
 const RECONNECT: Span = Span::from_millis(10);
@@ -21,6 +22,12 @@ const RECONNECT: Span = Span::from_millis(10);
 impl Engine {
     /// Fans out what became ready. True when the outbox filled up first: send it, then call again.
     pub fn flush(&mut self, now: Time) -> bool {
+        let more = self.fill_outbox(now);
+        self.macs.finish(self.outbox.bytes_mut());
+        more
+    }
+
+    fn fill_outbox(&mut self, now: Time) -> bool {
         self.keep();
         self.announce_moved();
         if !self.settle_owing(now) {
@@ -106,7 +113,8 @@ impl Engine {
             let subscribed = &mut self.subscriptions[*key];
             let client = &mut self.clients[subscribed.client];
             for packet in self.batch.packets() {
-                let sent = forward(now, &mut subscribed.subscription, client, &packet, &mut self.outbox, &self.stats);
+                let out = (&mut self.outbox, &mut self.macs);
+                let sent = forward(now, &mut subscribed.subscription, client, &packet, out, &self.stats);
                 if let Err(drop) = sent {
                     self.stats.count_drop(drop);
                 }
@@ -198,7 +206,8 @@ impl Engine {
             };
             let rest = reading.feed.replay(replay.position, &mut self.single);
             for packet in self.single.packets() {
-                if let Err(drop) = forward(now, subscription, client, &packet, &mut self.outbox, &self.stats) {
+                let out = (&mut self.outbox, &mut self.macs);
+                if let Err(drop) = forward(now, subscription, client, &packet, out, &self.stats) {
                     self.stats.count_drop(drop);
                 }
             }
@@ -267,7 +276,7 @@ fn forward(
     subscription: &mut Subscription,
     client: &mut Client,
     packet: &LoggedPacket<'_>,
-    outbox: &mut Outbox,
+    (outbox, macs): (&mut Outbox, &mut Macs),
     stats: &Stats,
 ) -> Result<(), Drop> {
     if !client.transport.is_connected() {
@@ -275,9 +284,10 @@ fn forward(
     }
     let path = client.transport.path().ok_or(Drop::NotConnected)?;
     let selected = subscription.select(packet)?;
+    let start = outbox.next_start();
     let buffer = outbox.reserve(DATAGRAM_ROOM).ok_or(Drop::OutboxFull)?;
     let outgoing = subscription.write(now, packet, selected, buffer)?;
-    let len = client.transport.seal_rtp(outgoing.index, buffer, outgoing.len)?;
+    let len = client.transport.seal_rtp_later(outgoing.index, buffer, outgoing.len, (macs, start))?;
     outbox.commit(path, len);
     client.count_sent(len);
     stats.add(Counter::PacketsForwarded, 1);

@@ -18,7 +18,10 @@ mod dtls_contexts;
 mod dtls_guard;
 mod dtls_handshake;
 mod dtls_settled;
+mod hmac;
 mod ice;
+mod macs;
+pub mod sha1_lanes;
 pub mod srtp;
 mod srtp_cipher;
 mod srtp_keys;
@@ -44,6 +47,7 @@ use crate::time::{Span, Time};
 
 pub use self::dtls_contexts::DtlsContexts;
 pub use self::dtls_settled::Settled;
+pub use self::macs::Macs;
 pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
 pub use self::srtp_keys::{MasterKey, Profile};
 pub use self::srtp_replay::StreamState;
@@ -231,6 +235,17 @@ impl Transport {
     /// See `Srtp::seal_rtp` for what `index` must be.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
         self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp(index, buffer, len)
+    }
+
+    /// As `seal_rtp`, but the packet is whole only once `macs` has finished the bytes among which it begins at `start`.
+    pub fn seal_rtp_later(
+        &self,
+        index: u64,
+        buffer: &mut [u8],
+        len: usize,
+        macs: (&mut Macs, usize),
+    ) -> Result<usize, Drop> {
+        self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp_later(index, buffer, len, macs)
     }
 
     /// Seals the RTCP packet in `buffer[..len]` in place and gives the sealed length; `SEAL_ROOM` bytes must follow.

@@ -4,6 +4,7 @@
 use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
 
+use super::macs::Macs;
 use super::srtp_cipher::{Cipher, Forged, GCM_TAG, RTCP_CLEAR, WORD};
 use super::srtp_keys::{MasterKey, Profile};
 use super::srtp_replay::{KEPT_WORDS, Refused, StreamState, Streams};
@@ -124,6 +125,17 @@ impl Srtp {
     /// sequence number that the header carries; a stream begins below 65,536, since its receiver assumes a counter of
     /// zero. One index must never seal two different packets: with GCM that gives the key away.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
+        self.seal_rtp_later(index, buffer, len, (&mut Macs::default(), 0))
+    }
+
+    /// As `seal_rtp`, but the packet is whole only once `macs` has finished the bytes among which it begins at `start`.
+    pub fn seal_rtp_later(
+        &self,
+        index: u64,
+        buffer: &mut [u8],
+        len: usize,
+        macs: (&mut Macs, usize),
+    ) -> Result<usize, Drop> {
         let total = len + self.local.rtp_overhead();
         let packet = buffer.get_mut(..total).ok_or(Drop::SrtpMalformed)?;
         let clear = rtp_header_len(&packet[..len]).ok_or(Drop::SrtpMalformed)?;
@@ -131,7 +143,7 @@ impl Srtp {
             return Err(Drop::SrtpMalformed);
         }
         let ssrc = read_u32(&packet[8..12]);
-        self.local.seal_rtp(ssrc, index, packet, clear);
+        self.local.seal_rtp_later(ssrc, index, packet, clear, macs);
         Ok(total)
     }
 

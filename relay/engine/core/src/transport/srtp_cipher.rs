@@ -11,15 +11,15 @@
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
-use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
 
+use super::hmac::{self, HmacKey};
+use super::macs::Macs;
 use super::srtp_keys::{Label, MasterKey, Profile, key_stream};
 
 /// RFC 7714 section 12.
 pub(super) const GCM_TAG: usize = 16;
-/// RFC 3711 section 4.2.1: HMAC-SHA1 cut to 80 bits.
-pub(super) const CM_TAG: usize = 10;
+pub(super) const CM_TAG: usize = hmac::TAG;
 /// The SRTCP trailer: E bit and index.
 pub(super) const WORD: usize = 4;
 /// RTCP's header and the sender's SSRC stay in the clear (RFC 3711 section 3.4).
@@ -73,8 +73,27 @@ impl Cipher {
             }
             Cipher::Cm { rtp, .. } => {
                 rtp.apply(ssrc, index, &mut whole[clear..]);
-                tag.copy_from_slice(&rtp.mac(whole, &roc(index))[..CM_TAG]);
+                tag.copy_from_slice(&rtp.hmac.tag(whole, roc(index)));
             }
+        }
+    }
+
+    /// As `seal_rtp`, for a packet that begins at `start` of the bytes that `macs` will finish: an AES-CM packet gets its tag then.
+    pub fn seal_rtp_later(
+        &self,
+        ssrc: u32,
+        index: u64,
+        packet: &mut [u8],
+        clear: usize,
+        (macs, start): (&mut Macs, usize),
+    ) {
+        match self {
+            Cipher::Cm { rtp, .. } if macs.are_put_off() => {
+                let len = packet.len() - CM_TAG;
+                rtp.apply(ssrc, index, &mut packet[clear..len]);
+                macs.push(rtp.hmac, start, len, roc(index));
+            }
+            _ => self.seal_rtp(ssrc, index, packet, clear),
         }
     }
 
@@ -87,7 +106,7 @@ impl Cipher {
             }
             Cipher::Cm { rtp, .. } => {
                 let (whole, tag) = packet.split_at_mut(packet.len() - CM_TAG);
-                rtp.verify(whole, &roc(index), tag)?;
+                rtp.verify(whole, roc(index), tag)?;
                 rtp.apply(ssrc, index, &mut whole[clear..]);
                 Ok(())
             }
@@ -109,7 +128,7 @@ impl Cipher {
                 let (first, tag) = trailer.split_at_mut(WORD);
                 rtcp.apply(ssrc, index.into(), payload);
                 first.copy_from_slice(&word);
-                tag.copy_from_slice(&rtcp.mac(whole, &word)[..CM_TAG]);
+                tag.copy_from_slice(&rtcp.hmac.tag(whole, word));
             }
         }
     }
@@ -141,7 +160,7 @@ impl Cipher {
             }
             Cipher::Cm { rtcp, .. } => {
                 let (whole, trailer) = packet.split_at_mut(len - CM_TAG - WORD);
-                rtcp.verify(whole, &word, &trailer[WORD..])?;
+                rtcp.verify(whole, word, &trailer[WORD..])?;
                 if encrypted {
                     rtcp.apply(ssrc, index.into(), &mut whole[RTCP_CLEAR..]);
                 }
@@ -226,9 +245,7 @@ impl GcmKey {
 pub(super) struct CmKey {
     cipher: Aes128Enc,
     salt: [u8; 14],
-    /// SHA-1 that has taken in the padded key already (RFC 2104 section 4), so each packet saves two blocks.
-    inner: Sha1,
-    outer: Sha1,
+    hmac: HmacKey,
 }
 
 impl CmKey {
@@ -237,14 +254,7 @@ impl CmKey {
         master.derive(encryption, &mut key);
         master.derive(authentication, &mut auth);
         master.derive(salting, &mut salt);
-        let padded = |pad: u8| {
-            let mut block = [pad; 64];
-            for (byte, key) in block.iter_mut().zip(auth) {
-                *byte ^= key;
-            }
-            Sha1::new_with_prefix(block)
-        };
-        CmKey { cipher: Aes128Enc::new(&key.into()), salt, inner: padded(0x36), outer: padded(0x5C) }
+        CmKey { cipher: Aes128Enc::new(&key.into()), salt, hmac: HmacKey::new(&auth) }
     }
 
     /// RFC 3711 section 4.1.1; SRTCP's index takes the place of the packet index.
@@ -260,13 +270,8 @@ impl CmKey {
         key_stream(&self.cipher, &counter, payload);
     }
 
-    fn mac(&self, whole: &[u8], last: &[u8; 4]) -> [u8; 20] {
-        let inner = self.inner.clone().chain_update(whole).chain_update(last).finalize();
-        self.outer.clone().chain_update(inner).finalize().into()
-    }
-
-    fn verify(&self, whole: &[u8], last: &[u8; 4], tag: &[u8]) -> Result<(), Forged> {
-        if bool::from(self.mac(whole, last)[..CM_TAG].ct_eq(tag)) { Ok(()) } else { Err(Forged) }
+    fn verify(&self, whole: &[u8], last: [u8; 4], tag: &[u8]) -> Result<(), Forged> {
+        if bool::from(self.hmac.tag(whole, last).ct_eq(tag)) { Ok(()) } else { Err(Forged) }
     }
 }
 

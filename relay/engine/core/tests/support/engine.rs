@@ -26,6 +26,7 @@ use millrace_core::outbox::{Path, SocketIndex};
 use millrace_core::rtp::Header;
 use millrace_core::stats::Counter;
 use millrace_core::time::{Span, Time};
+use millrace_core::transport::sha1_lanes::{Kernel, portable};
 use millrace_core::transport::{DtlsContexts, Profile};
 
 use crate::peer::{Credentials, Peer};
@@ -127,6 +128,12 @@ pub struct Limits {
     pub consent_timeout_ms: u64,
     pub media_timeout_ms: u64,
     pub repair_delay_ms: u64,
+    pub sessions_per_slot: u32,
+    pub logs_per_slot: u32,
+    /// What clients offer.
+    pub profiles: &'static [Profile],
+    /// As the shell finds it on a CPU that has lanes.
+    pub kernel: Option<Kernel>,
 }
 
 impl Default for Limits {
@@ -141,6 +148,10 @@ impl Default for Limits {
             consent_timeout_ms: 30_000,
             media_timeout_ms: 10_000,
             repair_delay_ms: 200,
+            sessions_per_slot: 64,
+            logs_per_slot: 8,
+            profiles: &Profile::PREFERRED,
+            kernel: Some(portable),
         }
     }
 }
@@ -169,6 +180,8 @@ pub struct World {
     /// Slots whose doorbell rang.
     rung: u64,
     pub configs: Vec<EngineConfig>,
+    profiles: &'static [Profile],
+    kernel: Option<Kernel>,
     /// Slots without a living engine, one bit each; and what waits in their sockets.
     pub dead: u64,
     waiting: Vec<(usize, SocketAddr, Vec<u8>)>,
@@ -194,10 +207,10 @@ impl World {
     pub fn with_limits(slots: u8, seed: u64, limits: &Limits) -> World {
         let arena = Arena::in_memory(Parameters {
             slots: slots.into(),
-            logs_per_slot: 8,
+            logs_per_slot: limits.logs_per_slot,
             log_packets: 1024,
             handover_packets: 64,
-            sessions_per_slot: 64,
+            sessions_per_slot: limits.sessions_per_slot,
             session_bytes: 8_192,
             ..Parameters::SMALL
         });
@@ -218,11 +231,13 @@ impl World {
             repair_delay_ms: limits.repair_delay_ms,
         };
         let configs: Vec<_> = (0..slots).map(config).collect();
-        let engine = |config: &EngineConfig| Engine::new(config.clone(), arena.clone()).unwrap();
+        let engine = |config: &EngineConfig| start(config, &arena, limits.kernel);
         World {
             now: Time(3_600_000_000),
             engines: configs.iter().map(engine).collect(),
             configs,
+            profiles: limits.profiles,
+            kernel: limits.kernel,
             peers: Vec::new(),
             events: (0..slots).map(|_| Vec::new()).collect(),
             up: Link::GOOD,
@@ -291,7 +306,7 @@ impl World {
         let theirs = DtlsContexts::with_profiles(
             &self.peer_identity.certificate_pem,
             &self.peer_identity.private_key_pem,
-            &Profile::PREFERRED,
+            self.profiles,
         );
         let address = SocketAddr::from(([10, 0, (at >> 8) as u8, at as u8], 4_000));
         self.known.insert(address);
@@ -449,7 +464,7 @@ impl World {
     /// A new engine in a dead one's place, which then reads what waits in the slot's socket.
     pub fn succeed(&mut self, slot: usize) {
         let config = self.configs[slot].clone();
-        self.engines[slot] = Engine::new(config, self.arena.clone()).unwrap();
+        self.engines[slot] = start(&config, &self.arena, self.kernel);
         self.engines[slot].adopt(self.now);
         self.dead &= !(1 << slot);
         // A reactor looks into its inbox at its start.
@@ -649,6 +664,14 @@ impl World {
         }
         count
     }
+}
+
+fn start(config: &EngineConfig, arena: &Arena, kernel: Option<Kernel>) -> Engine {
+    let mut engine = Engine::new(config.clone(), arena.clone()).unwrap();
+    if let Some(kernel) = kernel {
+        engine.use_lanes(kernel);
+    }
+    engine
 }
 
 /// The number that a payload carries (`engine_peer.rs` writes it).

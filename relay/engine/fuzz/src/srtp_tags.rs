@@ -1,0 +1,34 @@
+//! Each two bytes are one AES-CM packet: whose, and how long. All are sealed at once and also with their tags put off and made
+//! side by side, which must give the same bytes. Read `core/src/transport/macs.rs` next.
+
+use millrace_core::transport::sha1_lanes::portable;
+use millrace_core::transport::srtp::{SEAL_ROOM, Srtp};
+use millrace_core::transport::{Macs, Profile};
+
+use super::srtp_open::ends;
+
+const SENDERS: u8 = 5;
+/// More than a portion of an outbox holds.
+const MOST: usize = 150;
+
+pub fn run(bytes: &[u8]) {
+    let senders: Vec<Srtp> = (0..SENDERS).map(|fill| ends(Profile::Aes128CmSha1_80, fill, 0xee)).collect();
+    let mut macs = Macs::new(Some(portable));
+    let (mut at_once, mut put_off) = (Vec::new(), Vec::new());
+    for (sequence, [whose, len]) in bytes.as_chunks::<2>().0.iter().take(MOST).enumerate() {
+        let sender = &senders[usize::from(whose % SENDERS)];
+        // Every length below 64 bytes, then steps that meet all places within a block.
+        let len = 12 + usize::from(*len) * if whose & 0x80 == 0 { 1 } else { 5 };
+        let mut packet = vec![*whose; len + SEAL_ROOM];
+        packet[..12].copy_from_slice(&[0x80, 96, 0, sequence as u8, 0, 0, 0, 0, 0, 0, 0, 7]);
+        let start = put_off.len();
+        put_off.extend(&packet);
+        let sealed = sender.seal_rtp(sequence as u64, &mut packet, len).expect("a valid packet");
+        at_once.extend(&packet[..sealed]);
+        let later = sender.seal_rtp_later(sequence as u64, &mut put_off[start..], len, (&mut macs, start));
+        assert_eq!(later, Ok(sealed));
+        put_off.truncate(start + sealed);
+    }
+    macs.finish(&mut put_off);
+    assert_eq!(put_off, at_once);
+}
