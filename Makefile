@@ -87,6 +87,10 @@ bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFI
 	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- \
 		$(or $(SCENARIO),video) --server "$(BENCH_SERVER)" $(BENCH_ARGS)
 
+.PHONY: bench-engine
+bench-engine: ## What forwarding costs in the engine alone: CASE=video-gcm; CALLGRIND=1 counts instructions (needs Debian's `valgrind`)
+	cd $(ENGINE) && $(CARGO) bench --quiet -p millrace-core --bench forward -- $(if $(CALLGRIND),--callgrind) $(CASE)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
 	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
