@@ -13,17 +13,16 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from master.arena import Arena, ArenaRefused
-from master.locks import holder
-from master.runtime import HEIRS, Runtime
+from master.locks import Held, holder, lock
+from master.runtime import HEIRS, Runtime, living
 from relay.config import Config
 from relay.estate import Manifest, Unreadable, settle, unpack
-from relay.ids import MAX_SLOTS
 
 log = logging.getLogger("millrace.master")
 
@@ -60,13 +59,40 @@ class Estate:
         """Each descriptor."""
         return dict(zip(self.manifest.names(), self.descriptors, strict=True))
 
+    def runtime(self) -> Runtime:
+        """Its directory, as its master had it."""
+        left = self.manifest
+        return Runtime(Path(left.directory), self.by_name()["lock"], left.has_heirs, left.is_ours)
+
+
+def stored(by_name: Mapping[str, int]) -> Estate | None:
+    """What the service manager has kept of the last master; None when that is nothing, or of no use to us: then workers
+    that live on have been ended.
+    """
+    if not by_name:
+        return None
+    try:
+        # The manifest says which others there are, and in which order.
+        manifest = unpack(os.pread(by_name["manifest"], 1 << 20, 0))
+        estate = understood([by_name[name] for name in manifest.names()])
+        lock(estate.by_name()["lock"], 0)
+    except (KeyError, NotUnderstood, OSError, Unreadable) as error:
+        log.warning("what the service manager has kept cannot be taken up, and its calls end: %s", error)
+        if "lock" in by_name:
+            end_all(by_name["lock"], signal.SIGTERM)
+        close(list(by_name.values()))
+        return None
+    except Held as held:
+        raise EstateRefused(f"process {held.pid} is the master of what the service manager has kept") from None
+    return estate
+
 
 def find(runtime: Runtime) -> Estate | None:
     """What living workers of a dead master have kept; None when there are none, or what they have is of no use to us:
     then they have been ended.
     """
     end = time.monotonic() + ASK_SECONDS
-    while orphans(runtime.lock):
+    while living(runtime.lock):
         if received := _ask(runtime.directory / HEIRS):
             try:
                 return understood(received)
@@ -105,15 +131,10 @@ def close(descriptors: list[int], lock: int | None = None) -> None:
             os.close(each)
 
 
-def orphans(lock: int) -> list[int]:
-    """Slots in which another process lives."""
-    return [slot for slot in range(MAX_SLOTS) if holder(lock, 1 + slot) is not None]
-
-
 def children(lock: int) -> dict[int, int]:
     """Living workers that are our own children, by slot: of the program that was this process before."""
     found = {}
-    for slot in orphans(lock):
+    for slot in living(lock):
         pid = holder(lock, 1 + slot)
         with suppress(ChildProcessError):
             if pid and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -134,11 +155,11 @@ def end(lock: int, slot: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 def end_all(lock: int, number: signal.Signals) -> None:
     """The same for all slots at once."""
-    for slot in orphans(lock):
+    for slot in living(lock):
         with _holder(lock, slot) as process:
             if process is not None:
                 _signal(process, number)
-    for slot in orphans(lock):
+    for slot in living(lock):
         end(lock, slot, number)
 
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
+from master.activation import received
 from master.addresses import own_addresses
 from master.certificate import CertificateRefused
-from master.heir import EstateRefused, children, end
+from master.heir import EstateRefused, children, end, stored
 from master.notify import Notify
 from master.preload import preload
-from master.prepare import Prepared, SteeringRefused, prepare
+from master.prepare import Left, Prepared, SteeringRefused, prepare
 from master.program import Program
 from master.reload import Change, compare
 from master.rollout import Rollout
@@ -52,10 +53,19 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Prog
     # Whoever started us may have ignored it, and then the kernel reaps the workers itself and tells nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        with prepare(config, (program.left or {}).get(ESTATE, ())) as prepared:
-            preload()
+        handed = received()
+        estate = stored(handed.stored)
+        if estate is None:
+            # Else names would stand for two things.
+            notify.forget(handed.stored)
+        with prepare(config, Left((program.left or {}).get(ESTATE, ()), estate, handed.activated)) as prepared:
+            if not prepared.is_urgent:
+                preload()
+            descriptors = prepared.estate.by_name()
+            notify.store(descriptors)
             master = Master(prepared, read_again, startup, Upgrade(program, prepared, notify))
             status = master.run()
+            notify.forget(descriptors)
         if master.upgrade.is_due:
             master.upgrade.start_anew()
             status = 1
@@ -92,6 +102,7 @@ class Master:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
         started_at = time.monotonic()
         self._fork_due()
+        preload()
         self._startup.greet(greeting(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
             now = time.monotonic()

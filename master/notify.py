@@ -1,13 +1,20 @@
-"""Tells the service manager how the server is (sd_notify(3)): ready, reloading, stopping, alive. It must never matter
-whether anybody listens. Read next: `deploy/millrace.service`, which asks to be told.
+"""Tells the service manager how the server is (sd_notify(3)): ready, reloading, stopping, alive, and has it keep our
+descriptors. It must never matter whether anybody listens. Read next: `deploy/millrace.service`, which asks to be told.
 """
 
+import logging
 import os
+import select
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 
+log = logging.getLogger("millrace.master")
+
+STORED = "millrace-"
+"""Before the name of what is kept: a socket unit may use any other."""
+_STORE_SECONDS = 2.0
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -46,6 +53,39 @@ class Notify:
         if self.watchdog_seconds is not None and now - self._alive_at >= self.watchdog_seconds / 2:
             self._alive_at = now
             self._send("WATCHDOG=1")
+
+    def store(self, descriptors: Mapping[str, int]) -> None:
+        """Has them kept for the next start, should we die. What is kept already is kept once."""
+        # FDPOLL: a socket with an error that nobody has fetched yet would be dropped.
+        self._all_of([(f"FDSTORE=1\nFDNAME={STORED}{name}\nFDPOLL=0", [each]) for name, each in descriptors.items()])
+
+    def forget(self, names: Iterable[str]) -> None:
+        """The next start shall begin anew. Returns when what was kept is closed: sockets hold their ports."""
+        reading, writing = os.pipe()
+        removals: list[tuple[str, list[int]]] = [(f"FDSTOREREMOVE=1\nFDNAME={STORED}{name}", []) for name in names]
+        # Closed by the service manager when it has come so far (sd_notify_barrier(3)).
+        is_told = bool(removals) and self._all_of([*removals, ("BARRIER=1", [writing])])
+        os.close(writing)
+        if is_told:
+            poll = select.poll()
+            poll.register(reading, 0)
+            poll.poll(_STORE_SECONDS * 1000)
+        os.close(reading)
+
+    def _all_of(self, messages: Sequence[tuple[str, list[int]]]) -> bool:
+        if not self._address:
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+            # Its queue takes some ten messages, and none may be lost.
+            speaker.settimeout(_STORE_SECONDS)
+            try:
+                speaker.connect(self._address)
+                for text, descriptors in messages:
+                    socket.send_fds(speaker, [text.encode()], descriptors)
+            except OSError as error:
+                log.warning("the service manager does not keep our descriptors: %s", error)
+                return False
+        return True
 
     def _send(self, *lines: str) -> None:
         if self._address:

@@ -16,7 +16,7 @@ from master.addresses import candidates
 from master.arena import Arena
 from master.certificate import Certificate, certificate_for
 from master.heir import Estate, EstateRefused, find, understood
-from master.runtime import HEIRS, Runtime, leave, remove_sockets, runtime_directory
+from master.runtime import HEIRS, Runtime, claim, leave, living, remove_sockets
 from master.sockets import Sockets, bind_all, inherit_all
 from master.spawn import Child
 from master.steering import steer
@@ -59,6 +59,11 @@ class Prepared:
     def is_steered(self) -> bool:
         """By the kernel."""
         return self.estate.manifest.is_steered
+
+    @property
+    def is_urgent(self) -> bool:
+        """Clients wait, and no worker lives."""
+        return any(self.arena.incarnation(slot) for slot in range(self.slots)) and not living(self.lock)
 
     @property
     def lock(self) -> int:
@@ -109,9 +114,21 @@ class Prepared:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What may have come to us at our start."""
+
+    before: Sequence[int] = ()
+    """From the program that was this process before."""
+    stored: Estate | None = None
+    """By the last master, kept by the service manager."""
+    activated: Sequence[socket.socket] = ()
+    """Bound by the service manager."""
+
+
 @contextmanager
-def prepare(config: Config, left: Sequence[int]) -> Iterator[Prepared]:
-    """Makes it all, or takes up what the program before us (`left`) or a dead master has left. Raises BindRefused,
+def prepare(config: Config, left: Left) -> Iterator[Prepared]:
+    """Makes it all, or takes up what was left by the program before us, or by a dead master. Raises BindRefused,
     CertificateRefused, DirectoryRefused, EstateRefused or SteeringRefused.
     """
     # Sockets are slots times addresses times purposes, more than the usual soft limit for a large box.
@@ -119,24 +136,24 @@ def prepare(config: Config, left: Sequence[int]) -> Iterator[Prepared]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not config.is_open and not is_loopback(config.admin.bind):
         log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
-    if left:
-        estate = understood(left)
-        try:
-            yield inherit(config, estate)
-        finally:
-            leave(Path(estate.manifest.directory), is_ours=estate.manifest.is_ours)
-        return
-    with runtime_directory(config) as runtime:
-        found = find(runtime)
-        yield inherit(config, found) if found else make(config, runtime)
+    estate = understood(left.before) if left.before else left.stored
+    if left.before and estate is not None:
+        runtime = estate.runtime()
+    else:
+        runtime = claim(config, Path(estate.manifest.directory) if estate else None)
+    try:
+        estate = estate or find(runtime)
+        yield inherit(config, estate) if estate else make(config, runtime, left.activated)
+    finally:
+        leave(runtime)
 
 
-def make(config: Config, runtime: Runtime) -> Prepared:
-    """Everything anew."""
+def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = ()) -> Prepared:
+    """Everything anew, but for sockets that the service manager has bound."""
     usable = sorted(os.sched_getaffinity(0))
     slots = config.workers.count or min(len(usable), MAX_SLOTS)
     certificate = certificate_for(config.dtls)
-    sockets = bind_all(config, slots)
+    sockets = bind_all(config, slots, activated)
     remove_sockets(runtime.directory)
     named = list(sockets.named())
     steered_by = flow_map(config, sockets, slots)

@@ -10,13 +10,13 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from master.locks import Held, lock_file
+from master.locks import Held, holder, lock_file
 from relay.config import LONGEST_RUNTIME_DIRECTORY, Config
+from relay.ids import MAX_SLOTS
 
 HEIRS = "heirs"
 _LOCK = "lock"
@@ -39,12 +39,11 @@ class Runtime:
     """To remove at the end."""
 
 
-@contextmanager
-def runtime_directory(config: Config) -> Iterator[Runtime]:
-    """The configured directory, made when missing, or one that the listening addresses name. What we made in it is
-    removed at the end. Raises DirectoryRefused.
+def claim(config: Config, left: Path | None = None) -> Runtime:
+    """The directory `left` by the last master, else the configured one or one that the listening addresses name; made
+    when missing, and locked. Raises DirectoryRefused.
     """
-    directory, is_ours, can_be_found = _claim(config)
+    directory, is_ours, can_be_found = (left, _make(left), True) if left else _chosen(config)
     try:
         lock = lock_file(directory / _LOCK)
     except Held as held:
@@ -53,20 +52,24 @@ def runtime_directory(config: Config) -> Iterator[Runtime]:
         ) from None
     except OSError as error:
         raise DirectoryRefused(f"runtime.directory: {directory} cannot be written: {error.strerror}") from error
-    try:
-        yield Runtime(directory, lock, can_be_found, is_ours)
-    finally:
-        leave(directory, is_ours=is_ours)
+    return Runtime(directory, lock, can_be_found, is_ours)
 
 
-def leave(directory: Path, *, is_ours: bool) -> None:
-    """Removes what the server had there."""
-    remove_sockets(directory)
+def leave(runtime: Runtime) -> None:
+    """Removes what we had there, unless workers without a master live on, for whom another one may come."""
+    if living(runtime.lock):
+        return
+    remove_sockets(runtime.directory)
     # Last, while it is still locked.
-    (directory / _LOCK).unlink(missing_ok=True)
-    if is_ours:
+    (runtime.directory / _LOCK).unlink(missing_ok=True)
+    if runtime.is_ours:
         with suppress(OSError):
-            directory.rmdir()
+            runtime.directory.rmdir()
+
+
+def living(lock: int) -> list[int]:
+    """Slots in which another process lives."""
+    return [slot for slot in range(MAX_SLOTS) if holder(lock, 1 + slot) is not None]
 
 
 def remove_sockets(directory: Path) -> None:
@@ -86,7 +89,7 @@ def default_directory(config: Config) -> Path | None:
     return path if LONGEST_RUNTIME_DIRECTORY.accepts(str(path)) else None
 
 
-def _claim(config: Config) -> tuple[Path, bool, bool]:
+def _chosen(config: Config) -> tuple[Path, bool, bool]:
     """The directory, whether to remove it at the end, and whether it can be found again."""
     if config.runtime.directory:
         directory = Path(config.runtime.directory).absolute()

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from master.addresses import own_addresses
 from master.heir import Estate
@@ -59,9 +60,9 @@ class Sockets:
                 yield SocketGroup(section, group.address, group.port), group
 
 
-def bind_all(config: Config, slots: int) -> Sockets:
-    """Binds everything, or raises BindRefused and leaves nothing bound."""
-    binder = _Binder(slots, [], [])
+def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()) -> Sockets:
+    """Binds what the service manager has not bound already, or raises BindRefused and leaves nothing bound."""
+    binder = _Binder(slots, [], [], {(each.type, *each.getsockname()[:2]): each for each in activated})
     try:
         http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
         admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
@@ -70,6 +71,8 @@ def bind_all(config: Config, slots: int) -> Sockets:
             media += binder.bind_for_firefox(media[0].port)
         for group in media:
             _set_buffers(group, config, binder.warnings)
+        for kind, *address in binder.close_unused():
+            binder.warnings.append(f"the service manager's socket {address} ({kind.name}) is on none of our addresses")
     except BaseException:
         for each in binder.opened:
             each.close()
@@ -107,6 +110,8 @@ class _Binder:
     slots: int
     opened: list[socket.socket]
     warnings: list[str]
+    activated: dict[tuple[Any, ...], socket.socket]
+    """By kind, address and port; those that no group has taken yet."""
 
     def bind(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> tuple[Group, ...]:
         addresses = self._with_ipv6_only_if_there_is_any(section, addresses)
@@ -156,6 +161,8 @@ class _Binder:
             picked = port
             try:
                 for address in addresses:
+                    if (kind, address, picked) in self.activated:
+                        continue
                     with self._open(kind, address) as probe:
                         if kind is socket.SOCK_STREAM:
                             # Connections of an earlier life may linger; a listener is still noticed.
@@ -173,7 +180,9 @@ class _Binder:
         self, section: str, kind: socket.SocketKind, address: str, port: int, *, is_local: bool = False
     ) -> Group:
         members = []
-        for _ in range(self.slots):
+        if activated := self.activated.pop((kind, address, port), None):
+            members.append(self._take(section, activated))
+        for _ in range(self.slots - len(members)):
             try:
                 member = self._open(kind, address)
                 self.opened.append(member)
@@ -189,6 +198,24 @@ class _Binder:
                 raise _refused(section, address, port, error) from error
             members.append(member)
         return Group(address, port, tuple(members))
+
+    def _take(self, section: str, activated: socket.socket) -> socket.socket:
+        """A socket of the service manager's, for the first slot."""
+        self.opened.append(activated)
+        activated.setblocking(False)
+        if self.slots > 1 and not activated.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            address, port = activated.getsockname()[:2]
+            raise BindRefused(
+                f"{section}.port: the service manager's socket on {address} port {port} is not shared, which "
+                f"{self.slots} workers need; its unit lacks ReusePort=yes"
+            )
+        return activated
+
+    def close_unused(self) -> list[tuple[Any, ...]]:
+        """Sockets of the service manager's that nobody wants."""
+        for each in self.activated.values():
+            each.close()
+        return list(self.activated)
 
     @staticmethod
     def _open(kind: socket.SocketKind, address: str) -> socket.socket:

@@ -87,6 +87,14 @@ class Relay:
         """The master's."""
         return self._process.pid
 
+    def launcher(self) -> list[str]:
+        """What starts the command, for those who are no plain parent."""
+        return []
+
+    def descriptors(self) -> list[int]:
+        """Those that are passed on."""
+        return []
+
     def log(self) -> str:
         """What all processes have logged so far."""
         return self.log_path.read_text(errors="replace")
@@ -168,10 +176,10 @@ class Relay:
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "master", "serve",
+                *self.launcher(), sys.executable, "-m", "master", "serve",
                 *("--config", str(self.config_path), "--workers", str(self.workers), *arguments),
-                cwd=self.root, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | self.environment,
+                cwd=self.root, env=os.environ | self.environment, pass_fds=self.descriptors(),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._masters.append(self._process.pid)
 

@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from master.certificate import Certificate, CertificateRefused, certificate_for, make_certificate
+from master.certificate import Certificate, CertificateRefused, certificate_for
+from master.x509 import make_certificate
 from relay.config import DtlsConfig
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

@@ -66,7 +66,10 @@ def test_unit_is_one_that_the_program_answers_to() -> None:
     assert service["Type"] == "notify"
     assert "HUP" in service["ExecReload"]
     assert int(service["WatchdogSec"]) >= 5
-    assert service["KillMode"] == "mixed", "workers hear from the master alone"
+    assert service["KillMode"] == "process", "workers hear from the master alone, and outlive it"
+    assert service["RuntimeDirectoryPreserve"] == "restart", "where workers without a master are found"
+    # 64 slots: a doorbell each, and sockets on 2 + 1 + 2 addresses.
+    assert int(service["FileDescriptorStoreMax"]) > 64 * 6 + 5
     assert set(service["CapabilityBoundingSet"].split()) == {"CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"}
     assert service["NoNewPrivileges"] == "yes"
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from master.certificate import make_certificate
+from master.x509 import make_certificate
 from relay._engine import Engine
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import CloseTransport, DtlsRole, OpenTransport

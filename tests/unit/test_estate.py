@@ -12,7 +12,7 @@ import pytest
 from master.heir import Estate, NotUnderstood, close, find, understood
 from master.locks import holder
 from master.prepare import make
-from master.runtime import Runtime, default_directory, runtime_directory
+from master.runtime import Runtime, claim, default_directory, leave
 from relay.config import ArenaConfig, Config
 from relay.config_parse import parse
 from relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
@@ -85,8 +85,9 @@ def test_every_key_of_the_arena_is_baked() -> None:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    with runtime_directory(config(f'runtime.directory="{tmp_path / "run"}"')) as made:
-        yield made
+    made = claim(config(f'runtime.directory="{tmp_path / "run"}"'))
+    yield made
+    leave(made)
 
 
 def copies(estate: Estate) -> list[int]:

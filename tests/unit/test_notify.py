@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +64,33 @@ def test_nobody_has_to_listen(environment: dict[str, str]) -> None:
     assert notify.watchdog_seconds is None
     notify.alive(1.0)
     notify.ready("fine")
+
+
+def test_descriptors_are_kept_by_name_and_never_dropped_for_an_error(manager: socket.socket, tmp_path: Path) -> None:
+    with (tmp_path / "arena").open("w") as file:
+        Notify({"NOTIFY_SOCKET": manager.getsockname()}).store({"arena": file.fileno()})
+        text, (kept,), _, _ = socket.recv_fds(manager, 4096, 4)
+        assert text.decode().split("\n") == ["FDSTORE=1", "FDNAME=millrace-arena", "FDPOLL=0"]
+        assert os.path.samestat(os.fstat(kept), os.fstat(file.fileno()))
+        os.close(kept)
+
+
+def test_to_forget_ends_when_the_service_manager_has_done_so(manager: socket.socket) -> None:
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    forgetting = threading.Thread(target=notify.forget, args=(["arena", "lock"],))
+    forgetting.start()
+    assert heard(manager) == ["FDSTOREREMOVE=1", "FDNAME=millrace-arena"]
+    assert heard(manager) == ["FDSTOREREMOVE=1", "FDNAME=millrace-lock"]
+    text, (barrier,), _, _ = socket.recv_fds(manager, 4096, 4)
+    assert text == b"BARRIER=1"
+    assert forgetting.is_alive()
+    os.close(barrier)
+    forgetting.join(1)
+    assert not forgetting.is_alive()
+
+
+def test_nothing_to_forget_is_not_told(manager: socket.socket) -> None:
+    Notify({"NOTIFY_SOCKET": manager.getsockname()}).forget([])
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(1)

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -138,3 +139,39 @@ def test_media_buffers_are_as_configured_or_warned_about(bound: Sockets) -> None
     granted = bound.media[0].members[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
     warned = any("receive_buffer_bytes" in warning for warning in bound.warnings)
     assert warned == (granted < ANY_PORT.media.receive_buffer_bytes)
+
+
+def activated(*, shared: bool) -> tuple[socket.socket, Config]:
+    """One that the service manager has bound, and a configuration with its port."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    port = listener.getsockname()[1]
+    return listener, replace(ANY_PORT, http=HttpConfig(bind=("127.0.0.1",), port=port))
+
+
+def test_socket_of_the_service_manager_is_the_first_of_its_group() -> None:
+    listener, config = activated(shared=True)
+    made = bind_all(config, 2, [listener])
+    assert made.http[0].members[0] is listener
+    assert made.http[0].members[1].getsockname() == listener.getsockname()
+    assert not listener.getblocking()
+    close(made)
+
+
+def test_socket_of_the_service_manager_has_to_be_shared_when_several_workers_serve() -> None:
+    listener, config = activated(shared=False)
+    close(bind_all(config, 1, [listener]))
+    listener, config = activated(shared=False)
+    with pytest.raises(BindRefused, match="ReusePort=yes"):
+        bind_all(config, 2, [listener])
+
+
+def test_socket_of_the_service_manager_that_nobody_wants_is_closed_and_named() -> None:
+    listener, _ = activated(shared=True)
+    port = listener.getsockname()[1]
+    made = bind_all(ANY_PORT, 1, [listener])
+    assert listener.fileno() == -1
+    assert any(str(port) in warning for warning in made.warnings)
+    close(made)
