@@ -32,6 +32,20 @@ class Look:
         """One series; 0 when there is none."""
         return self.metrics.get((name, frozenset(labels.items())), 0.0)
 
+    def sum(self, name: str) -> float:
+        """All series of a name."""
+        return sum(value for (found, _), value in self.metrics.items() if found == name)
+
+    def quantile(self, share: float, name: str, before: "Look") -> float:
+        """Of a histogram between two looks: the upper bound of the bucket that holds it; 0 when nothing came."""
+        buckets = {
+            float(dict(labels)["le"]): value - before.metrics.get((found, labels), 0.0)
+            for (found, labels), value in self.metrics.items()
+            if found == f"{name}_bucket"
+        }
+        total = max(buckets.values(), default=0.0)
+        return min((bound for bound, count in buckets.items() if total > 0 and count >= share * total), default=0.0)
+
     def slots(self) -> list[str]:
         """The slots of all workers."""
         found = {dict(labels)["slot"] for name, labels in self.metrics if name == "millrace_worker_up"}
@@ -81,15 +95,29 @@ def table(before: Look, now: Look) -> str:
     def rate(name: str, **labels: str) -> float:
         return max(0.0, now.get(name, **labels) - before.get(name, **labels)) / seconds
 
-    drops = sum(rate(name, **dict(labels)) for name, labels in now.metrics if name == "millrace_drops_total")
+    def all_of(name: str) -> float:
+        return max(0.0, now.sum(name) - before.sum(name)) / seconds
+
+    def within(name: str) -> str:
+        middle, most = (now.quantile(share, name, before) for share in (0.5, 0.99))
+        return f"{middle * 1000:g} and {most * 1000:g} ms" if most else "-"
+
     deadline = max((now.get("millrace_drain_deadline_seconds", slot=slot) for slot in now.slots()), default=0.0)
     state = f"draining for {max(0.0, deadline - time.time()):.0f} s more" if deadline else "serving"
     lines = [
         f"Millrace is {state}   up {_span(time.time() - now.get('millrace_start_time_seconds'))}",
         f"  in   {_flow(rate('millrace_bytes_received_total'), rate('millrace_packets_received_total'))}",
         f"  out  {_flow(rate('millrace_bytes_sent_total'), rate('millrace_packets_forwarded_total'))}",
-        f"  drops {drops:,.1f}/s   kernel {rate('millrace_kernel_drops_total'):,.1f}/s   "
+        f"  drops {all_of('millrace_drops_total'):,.1f}/s   kernel {all_of('millrace_kernel_drops_total'):,.1f}/s   "
         f"handed over {rate('millrace_handed_over_total'):,.1f}/s",
+        f"  half and 99 % of packets forwarded within {within('millrace_forwarding_seconds')}   "
+        f"handshakes {rate('millrace_handshakes_done_total'):,.1f}/s within {within('millrace_handshake_seconds')}",
+        f"  lost and asked for again: {rate('millrace_nacks_sent_total'):,.1f}/s of publishers, "
+        f"{rate('millrace_nacks_received_total'):,.1f}/s by viewers   "
+        f"key frames asked for {rate('millrace_key_frames_asked_total'):,.1f}/s",
+        f"  arena {now.get('millrace_arena_resident_bytes') / 1e6:,.0f} MB   "
+        f"adopted {now.get('millrace_adoptions_total'):,.0f} sessions, "
+        f"lost {now.get('millrace_adoptions_lost_total'):,.0f}",
         "",
         "worker    state  sessions  tracks  streams  loops late    cpu   memory  descriptors  starts",
     ]

@@ -143,6 +143,12 @@ class LimitsConfig:
     """As many as the streams of one client."""
     request_seconds: Seconds = 10
     """A request that has not come in whole by then is cut."""
+    late_ms: Annotated[int, within(1, 60_000)] = 250
+    """A worker whose loops are so late, on average for some seconds, lets nobody in: calls suffer already."""
+    spare_memory_bytes: Annotated[int, within(0, 1 << 40)] = 128 << 20
+    """With less left on the machine, or in the control group, a POST gets 503: enough for what is open to go on."""
+    spare_descriptors: Annotated[int, within(0, 65_536)] = 64
+    """With fewer left a POST gets 503; what runs opens hardly any."""
 
 
 @dataclass(frozen=True, slots=True)

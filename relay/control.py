@@ -31,6 +31,7 @@ from relay.facts import Load, Snapshot
 from relay.ids import Incarnation, RoomName, Slot
 from relay.ledger import Ledger, Reach
 from relay.numbers import Random
+from relay.pressure import Measured, pressure_of
 from relay.refusal import Refusal
 from relay.requests import deleted, offered, patched, room_deleted, rooms_asked, rooms_listed, session_asked
 from relay.sessions import Sessions
@@ -75,6 +76,8 @@ class Control:
                 ledger.close_room(RoomName(said.room))
             case DrainBegan():
                 ledger.draining = True
+            case Measured():
+                ledger.pressure = pressure_of(said, ledger.config.limits)
             case Ticked():
                 self._ticked(now)
             case _:

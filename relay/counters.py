@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from relay.effects import Protocol
 from relay.events import Cause
+from relay.pressure import Pressure
 
 ENGINE_REFUSED = "engine_refused"
 """Control's own cause: a command that opens a session failed."""
@@ -14,7 +15,7 @@ FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_P
 
 
 class Counters:
-    """Values by name with labels. All causes and protocols stand from the start: a rate needs its zero."""
+    """Values by name with labels. All causes, protocols and pressures stand from the start: a rate needs its zero."""
 
     def __init__(self) -> None:
         self.values: defaultdict[str, int] = defaultdict(int)
@@ -23,6 +24,8 @@ class Counters:
         for protocol in Protocol:
             self.values[_opened(protocol)] = 0
             self.values[_ended(protocol)] = 0
+        for pressure in Pressure:
+            self.values[_turned_away(pressure)] = 0
 
     def opened(self, protocol: Protocol) -> None:
         """A session began."""
@@ -36,6 +39,10 @@ class Counters:
         """A session ended or stands still; counted when the cause is a failure."""
         if cause in FAILURES:
             self.values[_failed(cause)] += 1
+
+    def turned_away(self, pressure: Pressure) -> None:
+        """A client was not let in because of this."""
+        self.values[_turned_away(pressure)] += 1
 
     def refused(self, status: int) -> None:
         """A request got a problem."""
@@ -60,3 +67,7 @@ def _opened(protocol: Protocol) -> str:
 
 def _ended(protocol: Protocol) -> str:
     return f'millrace_sessions_ended_total{{protocol="{protocol}"}}'
+
+
+def _turned_away(pressure: Pressure) -> str:
+    return f'millrace_turned_away_total{{pressure="{pressure}"}}'

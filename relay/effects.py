@@ -9,6 +9,7 @@ from relay.commands import Command
 from relay.events import Event
 from relay.facts import Envelope, Snapshot
 from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
+from relay.pressure import Measured
 
 
 class Protocol(StrEnum):
@@ -149,6 +150,7 @@ Input = (
     | SlotChanged
     | RoomClosedElsewhere
     | DrainBegan
+    | Measured
     | Ticked
 )
 

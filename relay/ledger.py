@@ -26,6 +26,7 @@ from relay.kept import pack_session
 from relay.negotiation import host_candidates
 from relay.numbers import Numbers, Random
 from relay.opening import Opened, Opening, link_headers
+from relay.pressure import Pressure
 from relay.problems import json_reply, problem
 from relay.refusal import Refusal
 from relay.reports import Reports
@@ -62,6 +63,8 @@ class Ledger:
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)
         self.draining = False
+        self.pressure: Pressure | None = None
+        """While it is there, nobody is let in."""
         self.settling = Settling()
         self._incarnation = incarnation
         self._sequence = 0

@@ -22,12 +22,18 @@ from relay.ids import RequestId
 from relay.ledger import Ledger
 from relay.opening import Opened
 from relay.patch import Restart, Trickle, read_patch
+from relay.pressure import Pressure
 from relay.problems import json_reply, session_unknown
 from relay.refusal import Refusal
 from relay.sdp import parse_offer
 from relay.sessions import Session
 from relay.views import room_view, tombstone_view
 
+OVERLOADED = {
+    Pressure.DESCRIPTORS: "This worker has hardly any descriptor left.",
+    Pressure.MEMORY: "This machine has hardly any memory left.",
+    Pressure.LATE: "This worker has more to do than it can.",
+}
 ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
 
 
@@ -53,6 +59,9 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.draining:
         return Refusal(503, "draining", "This server is about to stop; sessions that are open go on for a while.")
+    if ledger.pressure is not None:
+        ledger.counters.turned_away(ledger.pressure)
+        return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
     if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
         return Refusal(503, "sessions-full", "This worker takes no further session now.")
     guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from workers.processes import ProcessFigures, read_process
@@ -25,7 +25,6 @@ HELP = {
     "datagrams_sent": "UDP datagrams that went out",
     "bytes_sent": "Bytes of UDP payload that went out",
     "sends": "System calls that sent datagrams",
-    "kernel_drops": "Datagrams that the kernel dropped from a full receive queue",
     "stun_requests": "STUN binding requests",
     "packets_received": "RTP packets from publishers",
     "packets_forwarded": "RTP packets to viewers, retransmissions included",
@@ -45,6 +44,8 @@ HELP = {
     "sessions_ended": "Sessions that are over, for whatever cause",
     "snapshots_asked": "Times that a worker asked another for all of its facts",
     "requests_passed_on": "Requests that were another worker's session's",
+    "turned_away": "Offers that got 503 because the worker was late, or memory or descriptors were short",
+    "control_late_seconds": "How late the control loop was, on average over a second",
     "http_refusals": "Requests that were answered with a problem",
     "ice_restarts": "ICE restarts that were answered",
     "commands_refused": "Commands that the engine could not carry out, each a defect",
@@ -55,8 +56,17 @@ GAUGES = {
     "transports": "Open transports",
     "publications": "Tracks that are published",
     "subscriptions": "Outgoing streams",
+    "handshakes": "DTLS handshakes under way",
+    "session_records": "Session records in use, of millrace_session_records_limit for each worker",
 }
 """The engine's figures that go up and down, by slot."""
+HISTOGRAMS = {
+    "forwarding": "From a packet's arrival at its publisher's worker to its sending to a viewer, on whichever worker",
+    "engine_late": "How long what was ready may have waited for the engine's loop",
+    "handshake": "From a client's first DTLS record to its keys",
+    "adoption_gap": "From a worker's last sign of life to its successor's first round with its sessions",
+}
+"""The engine's distributions, of all workers."""
 _WITH_LABELS = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -84,6 +94,20 @@ class SlotFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How much there is of what can run out."""
+
+    arena_bytes: int
+    """Reserved."""
+    arena_resident_bytes: int
+    """Touched, and so paid for."""
+    session_records: int
+    """For each worker."""
+    memory_available_bytes: int
+    """What this machine, or the control group, has left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """The box at one moment."""
 
@@ -92,6 +116,9 @@ class Figures:
     steering: str
     slots: tuple[SlotFigures, ...]
     master_pid: int
+    room: Room
+    sockets: tuple[str, ...]
+    """Address and port of each media socket, in the engine's order; the same for every worker."""
 
 
 async def render(figures: Figures) -> bytes:
@@ -109,10 +136,16 @@ def render_now(figures: Figures) -> bytes:
 class _Page(Collector):
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
+        self._totals: defaultdict[str, int] = defaultdict(int)
+        for slot in figures.slots:
+            for name, value in slot.engine.items():
+                self._totals[name] += value
 
     def collect(self) -> Iterator[Metric]:
         yield from self._box()
+        yield from self._room()
         yield from self._engines()
+        yield from self._distributions()
         yield from self._control()
         yield from self._processes()
 
@@ -143,24 +176,33 @@ class _Page(Collector):
                 age.add_metric([str(slot.slot), loop], seconds)
         yield from (up, lives, age, drain)
 
+    def _room(self) -> Iterator[Metric]:
+        room = self._figures.room
+        for name, documentation, value in (
+            ("arena_bytes", "Shared memory that is reserved", room.arena_bytes),
+            ("arena_resident_bytes", "Shared memory in use", room.arena_resident_bytes),
+            ("session_records_limit", "Lasting session records that each worker has", room.session_records),
+            (
+                "memory_available_bytes",
+                "Memory that the machine or the control group has left",
+                room.memory_available_bytes,
+            ),
+        ):
+            yield GaugeMetricFamily(f"millrace_{name}", documentation, value=value)
+
     def _engines(self) -> Iterator[Metric]:
-        totals: defaultdict[str, int] = defaultdict(int)
-        for slot in self._figures.slots:
-            for name, value in slot.engine.items():
-                totals[name] += value
-        drops = CounterMetricFamily("millrace_drops", "Datagrams and packets not forwarded", labels=["reason"])
+        totals = self._totals
+        drops = CounterMetricFamily(
+            "millrace_drops", "Datagrams and packets not forwarded", labels=["direction", "reason"]
+        )
         failed = CounterMetricFamily("millrace_sessions_failed", "Sessions that failed or stalled", labels=["cause"])
         for name, value in totals.items():
             kind, _, label = name.partition(".")
             if kind == "drops":
-                drops.add_metric([label], value)
+                drops.add_metric(label.split("."), value)
             elif kind == "failures":
                 failed.add_metric([label], value)
-            elif name == "handshake_microseconds":
-                yield CounterMetricFamily(
-                    "millrace_handshake_seconds", "Time that DTLS handshakes took, summed", value=value / 1e6
-                )
-            elif name not in GAUGES:
+            elif not label and name not in GAUGES:
                 yield CounterMetricFamily(f"millrace_{name}", HELP.get(name, name), value=value)
         yield from (drops, failed)
         for name, documentation in GAUGES.items():
@@ -168,6 +210,31 @@ class _Page(Collector):
             for slot in self._figures.slots:
                 gauge.add_metric([str(slot.slot)], slot.engine.get(name, 0))
             yield gauge
+        kernel = CounterMetricFamily(
+            "millrace_kernel_drops",
+            "Datagrams that the kernel dropped from a socket's full receive queue",
+            labels=["slot", "socket"],
+        )
+        for slot in self._figures.slots:
+            for number, socket in enumerate(self._figures.sockets):
+                if (dropped := slot.engine.get(f"kernel_drops.{number}")) is not None:
+                    kernel.add_metric([str(slot.slot), socket], dropped)
+        yield kernel
+
+    def _distributions(self) -> Iterator[Metric]:
+        for name, documentation in HISTOGRAMS.items():
+            prefix = f"histogram.{name}."
+            counts = {key.removeprefix(prefix): n for key, n in self._totals.items() if key.startswith(prefix)}
+            total = counts.pop("sum", 0)
+            buckets: list[tuple[str, float]] = []
+            sum_so_far = 0
+            for bound, count in counts.items():
+                sum_so_far += count
+                buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), sum_so_far))
+            if buckets:
+                yield HistogramMetricFamily(
+                    f"millrace_{name}_seconds", documentation, buckets=buckets, sum_value=total / 1e6
+                )
 
     def _control(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
@@ -191,6 +258,7 @@ class _Page(Collector):
         cpu = CounterMetricFamily("millrace_process_cpu_seconds", "Processor time", labels=["slot"])
         resident = GaugeMetricFamily("millrace_process_resident_bytes", "Memory in use", labels=["slot"])
         descriptors = GaugeMetricFamily("millrace_process_open_fds", "Open descriptors", labels=["slot"])
+        limit = GaugeMetricFamily("millrace_process_max_fds", "Descriptors that may be open", labels=["slot"])
         pids = [(str(slot.slot), slot.pid) for slot in self._figures.slots] + [("master", self._figures.master_pid)]
         for label, pid in pids:
             found: ProcessFigures | None = read_process(pid) if pid else None
@@ -198,4 +266,5 @@ class _Page(Collector):
                 cpu.add_metric([label], found.cpu_seconds)
                 resident.add_metric([label], found.resident_bytes)
                 descriptors.add_metric([label], found.descriptors)
-        yield from (cpu, resident, descriptors)
+                limit.add_metric([label], found.max_descriptors)
+        yield from (cpu, resident, descriptors, limit)

@@ -1,8 +1,12 @@
-"""What the kernel says of a process: processor time, memory, descriptors. It must never know which process is which.
-Read next: `workers/metrics.py`, which shows it.
+"""What the kernel says of a process and of memory: processor time, descriptors, how much is left. It must never know
+which process is which. Read next: `workers/metrics.py`, which shows it.
 """
 
 import os
+import re
+import resource
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ class ProcessFigures:
     resident_bytes: int
     """Shared memory counts in full for each process that touched it."""
     descriptors: int
+    max_descriptors: int
     threads: int
 
 
@@ -28,11 +33,42 @@ def read_process(pid: int) -> ProcessFigures | None:
         # Field 2 is the command in brackets and may hold anything (proc(5)); fields 14, 15, 20 and 24 are wanted.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         descriptors = len(os.listdir(folder / "fd"))
+        limits = (folder / "limits").read_text()
     except OSError:
         return None
     return ProcessFigures(
         cpu_seconds=(int(fields[11]) + int(fields[12])) * _TICK_SECONDS,
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         descriptors=descriptors,
+        max_descriptors=_max_descriptors(limits),
         threads=int(fields[17]),
     )
+
+
+def descriptors_left() -> int:
+    """How many more this process may open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # The listing opens one itself.
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - len(os.listdir("/proc/self/fd")) + 1
+
+
+def memory_available() -> int:
+    """Bytes that can still be had: on this machine, or in our control group (cgroup v2) when that is less."""
+    available = _field(Path("/proc/meminfo").read_text(), "MemAvailable:") * 1024
+    with suppress(OSError, ValueError):
+        # `0::/path`; the files are missing in the root group, and `max` is no number.
+        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        used = int((group / "memory.current").read_text())
+        reclaimable = _field((group / "memory.stat").read_text(), "inactive_file")
+        available = min(available, int((group / "memory.max").read_text()) - used + reclaimable)
+    return available
+
+
+def _field(text: str, name: str) -> int:
+    found = re.search(rf"^{name}\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _max_descriptors(limits: str) -> int:
+    """The soft limit; 0 for none."""
+    return _field(limits, "Max open files")

@@ -69,6 +69,10 @@ class SlotTable:
         """Vouches for our control loop."""
         write_word(self._view, slot_offsets(self._own).control_beat, monotonic_us())
 
+    def engine_age(self) -> float:
+        """Seconds since our engine's last beat."""
+        return (monotonic_us() - read_word(self._view, slot_offsets(self._own).engine_beat)) / 1e6
+
     def is_draining(self) -> bool:
         """Whether the master wants nobody let in any more."""
         return read_word(self._view, slot_offsets(self._own).drain_until) != 0

@@ -18,7 +18,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from relay.boot import Boot
+from relay.boot import Boot, MediaSocket
 from relay.calls import PassedOn
 from relay.config import is_loopback
 from relay.control import Control, Reach
@@ -55,6 +55,8 @@ from workers.media import Media
 from workers.origins import Cors, Guard
 from workers.orphan import Orphan
 from workers.page import Page
+from workers.pressure import Gauge
+from workers.processes import memory_available
 from workers.public import PublicRoutes
 from workers.slot_table import SlotTable, monotonic_us
 
@@ -104,6 +106,7 @@ class Worker:
         admin = AdminRoutes(self._ask, self._metrics, self._not_ready)
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
+        self._gauge = Gauge(BEAT_SECONDS)
         self._settled = asyncio.Event()
         self._told_to_end = asyncio.Event()
         self._is_letting_go = False
@@ -221,6 +224,7 @@ class Worker:
         beats = 0
         while True:
             self._slot_table.beat()
+            self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
             for slot, incarnation in self._slot_table.changes():
                 self._take(SlotChanged(slot, incarnation))
                 if incarnation is not None:
@@ -232,6 +236,8 @@ class Worker:
                 if not len(self._control.sessions):
                     self._slot_table.drained()
             if beats % BEATS_PER_TICK == 0:
+                self._control.counters.measured("control_late", self._gauge.control_late())
+                self._take(self._gauge.measure())
                 self._take(Ticked())
             self._orphan.look()
             beats += 1
@@ -266,7 +272,15 @@ class Worker:
             for row in self._slot_table.rows()
         )
         steering = "handover" if self._boot.flow_map is None else "ebpf"
-        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, self._master())
+        sockets = tuple(_shown(media) for media in self._boot.media_sockets)
+        arena = os.fstat(self._boot.arena)
+        room = metrics.Room(
+            arena.st_size,
+            arena.st_blocks * 512,
+            self._boot.config.arena.sessions_per_slot,
+            _memory_available(),
+        )
+        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, self._master(), room, sockets)
         return await metrics.render(figures), metrics.CONTENT_TYPE
 
 
@@ -275,6 +289,17 @@ def _version() -> str:
         return version("millrace")
     except PackageNotFoundError:  # Run from a tree that was never installed.
         return "unknown"
+
+
+def _memory_available() -> int:
+    try:
+        return memory_available()
+    except OSError:  # Not one descriptor is left.
+        return 0
+
+
+def _shown(media: MediaSocket) -> str:
+    return f"[{media.address}]:{media.port}" if ":" in media.address else f"{media.address}:{media.port}"
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

@@ -99,7 +99,7 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         assert [one.states for one in watched] == states
         assert relay.log().count("a worker let go of its sessions") == 4
         assert await counter(relay, "millrace_adoptions_lost_total") == pytest.approx(0, abs=8)
-        assert await counter(relay, 'millrace_drops_total{reason="srtp_replay"}') == 0
+        assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
         for client in (*viewers, *publishers):
             await client.close()

@@ -35,7 +35,7 @@ def metrics(relay: Relay) -> dict[str, float]:
 
 
 def drops(relay: Relay, reason: str) -> float:
-    return metrics(relay)[f'millrace_drops_total{{reason="{reason}"}}']
+    return metrics(relay)[f'millrace_drops_total{{direction="in",reason="{reason}"}}']
 
 
 class Call:

@@ -51,7 +51,7 @@ async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> No
         assert not set(workers) & set(relay.worker_pids())
         assert await counter(relay, "millrace_adoptions_total") == 2
         assert await counter(relay, "millrace_adoptions_lost_total") == 0
-        assert await counter(relay, 'millrace_drops_total{reason="srtp_replay"}') == 0
+        assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]

@@ -168,7 +168,7 @@ def test_a_stranger_gets_silence(box: Box) -> None:
         stranger.setblocking(False)
         with pytest.raises(BlockingIOError):
             stranger.recv(2048)
-    assert unpack_plain(engine.stats())[0]["drops.stun_unknown_ufrag"] == 1
+    assert unpack_plain(engine.stats())[0]["drops.in.stun_unknown_ufrag"] == 1
 
 
 def test_a_check_that_reaches_the_wrong_worker_is_handed_over_and_answered(box: Box) -> None:

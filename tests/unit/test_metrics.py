@@ -2,13 +2,20 @@ import os
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from workers.metrics import Figures, SlotFigures, render, render_now
+from workers.metrics import Figures, Room, SlotFigures, render, render_now
 
 ENGINE = {
     "packets_received": 10,
     "transports": 2,
-    "handshake_microseconds": 1_500_000,
-    "drops.srtp_replay": 3,
+    "drops.in.srtp_replay": 3,
+    "drops.out.outbox_full": 1,
+    "kernel_drops.0": 7,
+    "kernel_drops.1": 0,
+    "kernel_drops.2": 0,
+    "histogram.handshake.100": 1,
+    "histogram.handshake.2500": 4,
+    "histogram.handshake.inf": 1,
+    "histogram.handshake.sum": 9_000_000,
     "failures.no_stun": 1,
     "new_counter": 5,
 }
@@ -23,7 +30,8 @@ CONTROL = (
 
 def figures(slots: int = 2) -> Figures:
     rows = tuple(SlotFigures(n, n + 1, os.getpid() if n == 0 else 0, (0.1, 0.2), ENGINE, CONTROL) for n in range(slots))
-    return Figures("1.2.3", 1000.5, "handover", rows, os.getppid())
+    sockets = ("127.0.0.1:7882", "[::1]:7882")
+    return Figures("1.2.3", 1000.5, "handover", rows, os.getppid(), Room(4096, 2048, 100, 1 << 30), sockets)
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -37,10 +45,37 @@ def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
 async def test_engine_counters_are_summed_over_slots_and_gauges_are_not() -> None:
     found = samples(await render(figures()))
     assert found["millrace_packets_received_total", ()] == 20
-    assert found["millrace_handshake_seconds_total", ()] == 3
     assert found["millrace_transports", (("slot", "1"),)] == 2
-    assert found["millrace_drops_total", (("reason", "srtp_replay"),)] == 6
+    assert found["millrace_drops_total", (("direction", "in"), ("reason", "srtp_replay"))] == 6
+    assert found["millrace_drops_total", (("direction", "out"), ("reason", "outbox_full"))] == 2
     assert found["millrace_new_counter_total", ()] == 10
+
+
+def test_distributions_are_cumulative_histograms_of_all_workers() -> None:
+    page = render_now(figures())
+    found = samples(page)
+    assert b"# TYPE millrace_handshake_seconds histogram" in page
+    buckets = [found["millrace_handshake_seconds_bucket", (("le", le),)] for le in ("0.0001", "0.0025", "+Inf")]
+    assert buckets == [2, 10, 12]
+    assert found["millrace_handshake_seconds_count", ()] == 12
+    assert found["millrace_handshake_seconds_sum", ()] == 18
+
+
+def test_kernel_drops_name_the_socket() -> None:
+    found = {key: n for key, n in samples(render_now(figures())).items() if "kernel_drops" in key[0]}
+    assert found == {
+        ("millrace_kernel_drops_total", (("slot", slot), ("socket", socket))): dropped
+        for slot in ("0", "1")
+        for socket, dropped in (("127.0.0.1:7882", 7), ("[::1]:7882", 0))
+    }
+
+
+def test_what_can_run_out_is_shown_with_its_limit() -> None:
+    found = samples(render_now(figures()))
+    assert found["millrace_arena_resident_bytes", ()] == 2048
+    assert found["millrace_session_records_limit", ()] == 100
+    assert found["millrace_memory_available_bytes", ()] == 1 << 30
+    assert found["millrace_process_max_fds", (("slot", "0"),)] >= found["millrace_process_open_fds", (("slot", "0"),)]
 
 
 def test_controls_counters_carry_their_slot_and_failures_are_the_engines() -> None:

@@ -17,6 +17,11 @@ millrace_bytes_sent_total 1.0e+06
 millrace_drops_total{reason="srtp_replay"} 4.0
 millrace_drops_total{reason="no_key"} 6.0
 millrace_start_time_seconds 1.7e+09
+millrace_forwarding_seconds_bucket{le="0.001"} 100.0
+millrace_forwarding_seconds_bucket{le="0.0025"} 130.0
+millrace_forwarding_seconds_bucket{le="+Inf"} 130.0
+millrace_kernel_drops_total{slot="0",socket="127.0.0.1:7882"} 5.0
+millrace_kernel_drops_total{slot="2",socket="127.0.0.1:7882"} 1.0
 """
 
 
@@ -29,6 +34,8 @@ def looks(page: str = PAGE, rooms: int = 0) -> tuple[Look, Look]:
     later = dict(before.metrics)
     later["millrace_bytes_sent_total", frozenset()] += 250_000
     later["millrace_drops_total", frozenset({("reason", "no_key")})] += 3
+    for le, more in (("0.001", 60), ("0.0025", 100), ("+Inf", 100)):
+        later["millrace_forwarding_seconds_bucket", frozenset({("le", le)})] += more
     return before, Look(102.0, later, named)
 
 
@@ -50,6 +57,17 @@ def test_table_shows_rates_and_the_later_of_two_loops() -> None:
     assert first[5:7] == ["250", "ms"]
     assert [line.split()[1] for line in lines if line.split()[:1] == ["10"]] == ["DOWN"]
     assert lines[-1] == "no rooms"
+
+
+def test_histograms_give_the_bounds_of_their_quantiles_since_the_last_look() -> None:
+    before, now = looks()
+    assert "forwarded within 1 and 2.5 ms" in table(before, now)
+    assert "forwarded within -" in table(now, now), "nothing since"
+    assert "handshakes 0.0/s within -" in table(before, now)
+
+
+def test_series_of_a_name_are_added_up() -> None:
+    assert looks()[0].sum("millrace_kernel_drops_total") == 6
 
 
 def test_counters_of_a_restarted_server_make_no_negative_rate() -> None:

@@ -2,7 +2,7 @@
 //! Must never carry values: a reason is a counter, not a message. Read `stats.rs` next.
 
 macro_rules! drops {
-    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident => $label:literal $direction:ident,)*) => {
         /// The reason for a drop; its label is the metric's label.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(usize)]
@@ -18,67 +18,74 @@ macro_rules! drops {
                     $(Drop::$name => $label,)*
                 }
             }
+
+            /// `in` on the way from a client, `out` on the way to one.
+            pub fn direction(self) -> &'static str {
+                match self {
+                    $(Drop::$name => stringify!($direction),)*
+                }
+            }
         }
     };
 }
 
 drops! {
     /// Empty, or its first byte belongs to no protocol that we take (RFC 7983).
-    NotDemuxed => "not_demuxed",
+    NotDemuxed => "not_demuxed" in,
     /// Not STUN, and from an address that no transport here or elsewhere has proven.
-    UnknownSource => "unknown_source",
+    UnknownSource => "unknown_source" in,
     /// STUN that does not parse, or is not a binding request or response.
-    StunMalformed => "stun_malformed",
+    StunMalformed => "stun_malformed" in,
     /// A STUN request whose ufrag names no transport.
-    StunUnknownUfrag => "stun_unknown_ufrag",
+    StunUnknownUfrag => "stun_unknown_ufrag" in,
     /// MESSAGE-INTEGRITY or FINGERPRINT does not match.
-    StunIntegrity => "stun_integrity",
+    StunIntegrity => "stun_integrity" in,
     /// The transport held as many addresses as it may, so its oldest was dropped for a new one.
-    TooManyAddresses => "too_many_addresses",
+    TooManyAddresses => "too_many_addresses" in,
     /// DTLS before an authenticated ICE check, or not a DTLS record.
-    DtlsUnexpected => "dtls_unexpected",
+    DtlsUnexpected => "dtls_unexpected" in,
     /// As many handshakes are under way as the configuration allows.
-    TooManyHandshakes => "too_many_handshakes",
+    TooManyHandshakes => "too_many_handshakes" in,
     /// RTP or RTCP before the handshake gave keys.
-    SrtpNoKeys => "srtp_no_keys",
+    SrtpNoKeys => "srtp_no_keys" in,
     /// Too short for its headers and tag, or its header does not parse.
-    SrtpMalformed => "srtp_malformed",
+    SrtpMalformed => "srtp_malformed" in,
     /// The authentication tag does not match.
-    SrtpAuthentication => "srtp_authentication",
+    SrtpAuthentication => "srtp_authentication" in,
     /// Seen before, or too old to tell.
-    SrtpReplay => "srtp_replay",
+    SrtpReplay => "srtp_replay" in,
     /// The RTP inside does not parse.
-    RtpMalformed => "rtp_malformed",
+    RtpMalformed => "rtp_malformed" in,
     /// The RTCP inside does not parse.
-    RtcpMalformed => "rtcp_malformed",
+    RtcpMalformed => "rtcp_malformed" in,
     /// An SSRC, mid or rid that belongs to no publication.
-    RtpUnknownStream => "rtp_unknown_stream",
+    RtpUnknownStream => "rtp_unknown_stream" in,
     /// More SSRCs than a transport may bring.
-    TooManyStreams => "too_many_streams",
+    TooManyStreams => "too_many_streams" in,
     /// A payload type that was not negotiated for its publication.
-    RtpPayloadType => "rtp_payload_type",
+    RtpPayloadType => "rtp_payload_type" in,
     /// Already in the track log.
-    RtpDuplicate => "rtp_duplicate",
+    RtpDuplicate => "rtp_duplicate" in,
     /// Older than the track log reaches.
-    RtpTooOld => "rtp_too_old",
+    RtpTooOld => "rtp_too_old" in,
     /// Larger than a track log entry.
-    RtpTooLarge => "rtp_too_large",
+    RtpTooLarge => "rtp_too_large" in,
     /// Padding only, or retransmission of nothing: probes, not media.
-    RtpPadding => "rtp_padding",
+    RtpPadding => "rtp_padding" in,
     /// The subscriber has not reached a key frame yet.
-    AwaitsKeyFrame => "awaits_key_frame",
+    AwaitsKeyFrame => "awaits_key_frame" out,
     /// A layer that this subscription does not take.
-    LayerNotSelected => "layer_not_selected",
+    LayerNotSelected => "layer_not_selected" out,
     /// The reader was overtaken by the writer of the track log.
-    LogOvertaken => "log_overtaken",
+    LogOvertaken => "log_overtaken" out,
     /// The subscriber's transport has no selected address or no keys.
-    NotConnected => "not_connected",
+    NotConnected => "not_connected" out,
     /// The outgoing batch is full.
-    OutboxFull => "outbox_full",
+    OutboxFull => "outbox_full" out,
     /// The kernel refused the datagram.
-    SendFailed => "send_failed",
+    SendFailed => "send_failed" out,
     /// The ring to the owning worker is full.
-    HandoverFull => "handover_full",
+    HandoverFull => "handover_full" in,
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::forward::feed::{Feed, Scratch};
 use crate::forward::publication::Publication;
 use crate::forward::subscription::Subscription;
 use crate::outbox::{Outbox, Path};
-use crate::stats::{Counter, Stats};
+use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
 use crate::transport::sha1_lanes::Kernel;
 use crate::transport::{DtlsContexts, Limits, Macs, TransportEvent};
@@ -117,6 +117,8 @@ pub struct Engine {
     wanted: Vec<u32>,
     batch: Scratch,
     single: Scratch,
+    /// Packets in the outbox by when they came in, for `handle_sent`.
+    forwarded: Vec<(Time, u64)>,
 
     deadlines: Deadlines,
     /// Logs that were not open yet when a subscription was attached are tried again at this time.
@@ -146,7 +148,7 @@ impl Engine {
             media_timeout: Span::from_millis(config.media_timeout_ms),
         };
         let stats = Stats::new(arena.clone(), config.slot);
-        for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions] {
+        for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions, Counter::Handshakes] {
             stats.set(gauge, 0);
         }
         Ok(Engine {
@@ -179,6 +181,7 @@ impl Engine {
             wanted: Vec::new(),
             batch: Scratch::new(BATCH),
             single: Scratch::new(BATCH),
+            forwarded: Vec::new(),
             deadlines: Deadlines::default(),
             reconnect_at: None,
             outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
@@ -275,7 +278,7 @@ impl Engine {
                 }
                 TransportEvent::Connected { profile, dtls_version, handshake } => {
                     self.stats.add(Counter::HandshakesDone, 1);
-                    self.stats.add(Counter::HandshakeMicroseconds, handshake.0);
+                    self.stats.observe(Histogram::Handshake, handshake, 1);
                     self.clients[key].profile = Some(profile.name().to_owned());
                     self.mark_stale(key);
                     self.events.push_back(Event::TransportConnected(TransportConnected {
@@ -341,6 +344,7 @@ impl Engine {
         let client = self.clients.remove(key);
         if client.is_handshaking {
             self.handshakes -= 1;
+            self.stats.set(Counter::Handshakes, self.handshakes as u64);
         }
         self.end_keeping(client.record);
         let transport = client.transport.id();

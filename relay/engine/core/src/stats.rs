@@ -5,6 +5,8 @@ use millrace_arena::Arena;
 
 use crate::drop::Drop;
 use crate::event::Cause;
+use crate::outbox::SocketIndex;
+use crate::time::Span;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
@@ -26,8 +28,6 @@ counters! {
     BytesSent => "bytes_sent",
     /// System calls that sent something: the ratio to datagrams is what batching won.
     Sends => "sends",
-    /// Datagrams that the kernel dropped from a full receive queue (SO_RXQ_OVFL).
-    KernelDrops => "kernel_drops",
     StunRequests => "stun_requests",
     PacketsReceived => "packets_received",
     /// Packets written to subscribers, retransmissions included.
@@ -42,7 +42,6 @@ counters! {
     HandedOver => "handed_over",
     TakenOver => "taken_over",
     HandshakesDone => "handshakes_done",
-    HandshakeMicroseconds => "handshake_microseconds",
     /// Sessions of a dead predecessor that went on, and those that could not.
     Adoptions => "adoptions",
     AdoptionsLost => "adoptions_lost",
@@ -50,14 +49,45 @@ counters! {
     Transports => "transports",
     Publications => "publications",
     Subscriptions => "subscriptions",
+    Handshakes => "handshakes",
+    /// Session records in use, of those that the arena has for the slot.
+    SessionRecords => "session_records",
     /// Wake-ups of the reactor.
     Wakeups => "wakeups",
 }
 
+/// What is told as a distribution; its label is what `Engine.stats()` calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Histogram {
+    /// From a packet's arrival at its publisher's worker to its sending, on whichever worker: one count a packet sent. The
+    /// oldest of a batch speaks for all of it; replays and repairs do not count.
+    Forwarding,
+    /// How long a round of the reactor took, and how late it began when a deadline had to wake it: what was ready waited no
+    /// longer than that.
+    EngineLate,
+    /// From the first DTLS record, either way, to the keys.
+    Handshake,
+    /// From a worker's last sign of life to its successor's first round with its sessions.
+    AdoptionGap,
+}
+
+const HISTOGRAMS: &[&str] = &["forwarding", "engine_late", "handshake", "adoption_gap"];
+/// Upper bounds of the buckets, microseconds; one without a bound and the sum follow.
+const BOUNDS: [u64; 15] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000,
+];
+const HISTOGRAM_LEN: usize = BOUNDS.len() + 2;
+/// Sockets whose kernel drops are told apart; those after count as the last.
+const SOCKETS: usize = 8;
+
 const DROPS_AT: usize = COUNTERS.len();
 const FAILURES_AT: usize = DROPS_AT + Drop::ALL.len();
+const HISTOGRAMS_AT: usize = FAILURES_AT + Cause::ALL.len();
+const KERNEL_DROPS_AT: usize = HISTOGRAMS_AT + HISTOGRAMS.len() * HISTOGRAM_LEN;
 #[cfg(test)]
-const TOTAL: usize = FAILURES_AT + Cause::ALL.len();
+const TOTAL: usize = KERNEL_DROPS_AT + SOCKETS;
 
 /// Writes one slot's counters. A single thread writes; anyone may read.
 #[derive(Clone)]
@@ -99,7 +129,29 @@ impl Stats {
         self.arena.slot(self.slot).add(FAILURES_AT + cause as usize, 1);
     }
 
-    /// Every counter of this slot under its name: `packets_received`, `drops.srtp_replay`, `failures.no_stun`.
+    /// Datagrams that the kernel dropped from a socket's full receive queue (SO_RXQ_OVFL).
+    pub fn count_kernel_drops(&self, socket: SocketIndex, n: u64) {
+        self.arena.slot(self.slot).add(KERNEL_DROPS_AT + usize::from(socket.0).min(SOCKETS - 1), n);
+    }
+
+    /// Counts `n` things that took so long.
+    pub fn observe(&self, histogram: Histogram, span: Span, n: u64) {
+        let page = self.arena.slot(self.slot);
+        let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;
+        page.add(first + BOUNDS.partition_point(|bound| *bound < span.0), n);
+        page.add(first + HISTOGRAM_LEN - 1, span.0 * n);
+    }
+
+    /// How many were observed, and their sum.
+    pub fn observed(&self, histogram: Histogram) -> (u64, Span) {
+        let page = self.arena.slot(self.slot);
+        let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;
+        let last = first + HISTOGRAM_LEN - 1;
+        ((first..last).map(|place| page.get(place)).sum(), Span(page.get(last)))
+    }
+
+    /// Every counter of this slot under its name: `packets_received`, `drops.in.srtp_replay`, `failures.no_stun`,
+    /// `histogram.handshake.2500` (microseconds, not cumulative), `kernel_drops.0` (by socket).
     pub fn read(&self) -> Vec<(String, u64)> {
         let page = self.arena.slot(self.slot);
         names().enumerate().map(|(place, name)| (name, page.get(place))).collect()
@@ -108,18 +160,43 @@ impl Stats {
 
 fn names() -> impl Iterator<Item = String> {
     let counters = COUNTERS.iter().map(|name| (*name).to_owned());
-    let drops = Drop::ALL.iter().map(|drop| format!("drops.{}", drop.label()));
+    let drops = Drop::ALL.iter().map(|drop| format!("drops.{}.{}", drop.direction(), drop.label()));
     let failures = Cause::ALL.iter().map(|cause| format!("failures.{}", cause.label()));
-    counters.chain(drops).chain(failures)
+    let places = || BOUNDS.iter().map(u64::to_string).chain(["inf".to_owned(), "sum".to_owned()]);
+    let histogram = move |name: &&str| places().map(|place| format!("histogram.{name}.{place}")).collect::<Vec<_>>();
+    let histograms = HISTOGRAMS.iter().flat_map(histogram);
+    let kernel_drops = (0..SOCKETS).map(|socket| format!("kernel_drops.{socket}"));
+    counters.chain(drops).chain(failures).chain(histograms).chain(kernel_drops)
 }
 
 #[cfg(test)]
 mod tests {
+    use millrace_arena::Parameters;
+
     use super::*;
 
     #[test]
     fn every_counter_has_a_name_and_fits_the_page() {
         assert_eq!(names().count(), TOTAL);
         const { assert!(TOTAL <= 512, "the arena's stats page holds 512 counters") };
+    }
+
+    #[test]
+    fn a_span_falls_into_the_first_bucket_that_holds_it() {
+        let stats = Stats::new(Arena::in_memory(Parameters::SMALL), 0);
+        stats.observe(Histogram::Handshake, Span(2_500), 1);
+        stats.observe(Histogram::Handshake, Span(2_501), 2);
+        stats.observe(Histogram::Handshake, Span(9_000_000), 1);
+        stats.observe(Histogram::AdoptionGap, Span(0), 1);
+        let found: Vec<_> = stats.read().into_iter().filter(|(name, n)| name.starts_with("hist") && *n > 0).collect();
+        let expected = [
+            ("histogram.handshake.2500", 1),
+            ("histogram.handshake.5000", 2),
+            ("histogram.handshake.inf", 1),
+            ("histogram.handshake.sum", 2_500 + 2 * 2_501 + 9_000_000),
+            ("histogram.adoption_gap.100", 1),
+        ];
+        assert_eq!(found, expected.map(|(name, n)| (name.to_owned(), n)));
+        assert_eq!(stats.observed(Histogram::Handshake), (4, Span(9_007_502)));
     }
 }

@@ -14,7 +14,7 @@ use millrace_core::command::{
 };
 use millrace_core::drop::Drop;
 use millrace_core::event::{Cause, Event};
-use millrace_core::stats::Counter;
+use millrace_core::stats::{Counter, Histogram};
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::Profile;
 use peer::{Credentials, Peer, Received, Source};
@@ -64,6 +64,26 @@ fn viewers_of_a_profile_whose_tags_are_made_side_by_side_get_authentic_packets()
     for (viewer, ssrc) in viewers.into_iter().zip(ssrcs) {
         assert_everything_came(&world, publisher, world.peers[viewer].got(ssrc));
         assert_eq!(world.peers[viewer].refused, []);
+    }
+}
+
+#[test]
+fn the_way_of_every_packet_is_timed_by_the_worker_that_sends_it() {
+    let mut world = World::new(2, 1);
+    let (publisher, publish) = publisher(&mut world, 0);
+    for slot in [0, 1, 1] {
+        let viewer = world.connect(slot);
+        world.watch(viewer, &publish);
+    }
+    send_video(&mut world, publisher);
+    world.run_for(3_000);
+    let made = world.peers[publisher].sources[0].made;
+    for (slot, viewers) in [(0, 1), (1, 2)] {
+        let (timed, sum) = world.engines[slot].stats().observed(Histogram::Forwarding);
+        assert!(timed > 0 && timed <= made * viewers, "{timed} of {made}");
+        assert_eq!(sum, Span(0), "virtual time stands still while an engine works");
+        let connected = world.engines[slot].stats().observed(Histogram::Handshake).0;
+        assert_eq!(connected, [2, 2][slot]);
     }
 }
 

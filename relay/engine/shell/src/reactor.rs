@@ -17,7 +17,7 @@ use millrace_arena::{Arena, Beat};
 use millrace_core::drop::Drop;
 use millrace_core::engine::Engine;
 use millrace_core::outbox::{Path, SocketIndex};
-use millrace_core::stats::Counter;
+use millrace_core::stats::{Counter, Histogram};
 use millrace_core::time::{Span, Time};
 
 use crate::bell::Bell;
@@ -61,6 +61,8 @@ pub struct Reactor {
     sender: Sender,
     /// Sockets that may hold datagrams, one bit each.
     readable: u64,
+    /// When the deadline was that ended the last wait, if one did.
+    due: Option<Time>,
 }
 
 impl Parts {
@@ -80,15 +82,15 @@ impl Reactor {
     /// On the thread that will run it: the buffers are full of pointers and stay there.
     pub fn new(parts: Parts, poll: Poll) -> Reactor {
         let sender = Sender::new(&parts.sockets);
-        Reactor { parts, poll, receiver: Receiver::default(), sender, readable: 0 }
+        Reactor { parts, poll, receiver: Receiver::default(), sender, readable: 0, due: None }
     }
 
     /// Until `stop` is set. Then every client has been told goodbye, or is in the arena whole for whoever comes next.
     pub fn run(&mut self) {
         self.parts.engine.adopt(now());
         while !self.parts.stop.load(Relaxed) {
-            let busy = self.round();
-            self.wait(busy);
+            let (busy, ended) = self.round();
+            self.wait(busy, ended);
         }
         self.take_commands(now());
         if self.parts.goodbye.load(Relaxed) {
@@ -98,8 +100,8 @@ impl Reactor {
         self.tell();
     }
 
-    /// Does everything that is ready, within bounds; true when there is more.
-    fn round(&mut self) -> bool {
+    /// Does everything that is ready, within bounds; true when there is more, and when it was done.
+    fn round(&mut self) -> (bool, Time) {
         let started = now();
         self.parts.arena.slot(self.parts.slot).beat(Beat::Engine, started.0);
         self.parts.engine.stats().add(Counter::Wakeups, 1);
@@ -109,7 +111,10 @@ impl Reactor {
         self.parts.engine.handle_deadlines(now());
         self.flush();
         self.tell();
-        more_commands || more_datagrams
+        let ended = now();
+        let late = ended.since(self.due.take().unwrap_or(started).min(started));
+        self.parts.engine.stats().observe(Histogram::EngineLate, late, 1);
+        (more_commands || more_datagrams, ended)
     }
 
     fn take_commands(&mut self, now: Time) -> bool {
@@ -147,7 +152,9 @@ impl Reactor {
                     None => self.parts.engine.stats().count_drop(Drop::NotDemuxed),
                 }
             }
-            self.parts.engine.stats().add(Counter::KernelDrops, u64::from(received.kernel_drops));
+            if received.kernel_drops > 0 {
+                self.parts.engine.stats().count_kernel_drops(index, received.kernel_drops.into());
+            }
             if self.parts.engine.outbox().len() > REPLIES {
                 // The last flight of a handshake may be among them.
                 self.parts.engine.keep();
@@ -189,6 +196,7 @@ impl Reactor {
         for _ in 0..sent.failed {
             stats.count_drop(Drop::SendFailed);
         }
+        engine.handle_sent(now());
     }
 
     fn ring_doorbells(&mut self) {
@@ -218,19 +226,21 @@ impl Reactor {
     }
 
     /// Sleeps until something happens; with `busy`, only looks what has happened meanwhile.
-    fn wait(&mut self, busy: bool) {
+    fn wait(&mut self, busy: bool, ended: Time) {
         let page = self.parts.arena.slot(self.parts.slot);
         let mut span = Span(0);
         if !busy {
             page.set_sleeping(true);
             if !self.parts.engine.has_inbox() {
                 let deadline = self.parts.engine.next_deadline();
-                span = deadline.map_or(BEAT, |deadline| deadline.since(now()).min(BEAT));
+                span = deadline.map_or(BEAT, |deadline| deadline.since(ended).min(BEAT));
             }
         }
         let ready = self.poll.wait(span);
         page.set_sleeping(false);
+        self.due = Some(ended + span);
         for token in ready {
+            self.due = None;
             match token {
                 DOORBELL => self.parts.doorbells[usize::from(self.parts.slot)].silence(),
                 MAILBOX => self.parts.mailbox.silence(),

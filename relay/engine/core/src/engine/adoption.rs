@@ -17,6 +17,7 @@ use super::{Client, Counter, Engine, Publication, Published, Subscribed, Subscri
 use crate::command::Publish;
 use crate::event::{AdoptionDone, Event, TransportAdopted};
 use crate::outbox::{Path, SocketIndex};
+use crate::stats::Histogram;
 use crate::time::Time;
 use crate::transport::Transport;
 
@@ -33,6 +34,7 @@ struct Adopted {
 impl Engine {
     /// Takes up what a predecessor left. To be called once, before anything else; nothing more than `new` is needed.
     pub fn adopt(&mut self, now: Time) {
+        let last_beat = Time(self.arena.slot(self.slot).beats().engine_us);
         let capacity = self.arena.parameters().sessions_per_slot;
         let used = self.arena.slot(self.slot).sessions().min(capacity.into()) as u32;
         self.records = Records::new(self.slot, used);
@@ -63,6 +65,9 @@ impl Engine {
         let is_known = |socket, remote| paths.contains_key(&Path { socket: SocketIndex(socket), remote });
         self.arena.addresses().retain_slot(self.slot, is_known);
         self.tell_adopted(now, &adopted, lost);
+        if !adopted.is_empty() {
+            self.stats.observe(Histogram::AdoptionGap, now.since(last_beat), 1);
+        }
     }
 
     /// `None` when it is clear, or was never whole.

@@ -12,7 +12,7 @@ use crate::drop::Drop;
 use crate::forward::feed::LoggedPacket;
 use crate::message::Message;
 use crate::outbox::Outbox;
-use crate::stats::Stats;
+use crate::stats::{Histogram, Stats};
 use crate::time::{Span, Time};
 use crate::transport::Macs;
 
@@ -44,6 +44,13 @@ impl Engine {
             if !self.fan_out(now, log, next) {
                 return true;
             }
+        }
+    }
+
+    /// To be told when what `flush` put into the outbox is on its way: so long did it take.
+    pub fn handle_sent(&mut self, now: Time) {
+        for (arrived_at, packets) in self.forwarded.drain(..) {
+            self.stats.observe(Histogram::Forwarding, now.since(arrived_at), packets);
         }
     }
 
@@ -105,18 +112,21 @@ impl Engine {
     /// Gives the batch to the log's subscriptions from `next` on; false when the outbox filled up.
     fn fan_out(&mut self, now: Time, log: u32, next: usize) -> bool {
         let Some(reading) = self.readings.get_mut(&log) else { return true };
+        let arrived_at = self.batch.packets().map(|packet| packet.arrived_at()).next();
+        let mut forwarded = 0;
         for (place, key) in reading.subscriptions.iter().enumerate().skip(next) {
             if self.outbox.is_portion() || !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
                 self.fanning = Some((log, place));
+                self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
                 return false;
             }
             let subscribed = &mut self.subscriptions[*key];
             let client = &mut self.clients[subscribed.client];
             for packet in self.batch.packets() {
                 let out = (&mut self.outbox, &mut self.macs);
-                let sent = forward(now, &mut subscribed.subscription, client, &packet, out, &self.stats);
-                if let Err(drop) = sent {
-                    self.stats.count_drop(drop);
+                match forward(now, &mut subscribed.subscription, client, &packet, out, &self.stats) {
+                    Ok(()) => forwarded += 1,
+                    Err(drop) => self.stats.count_drop(drop),
                 }
             }
             if let Some(at) = subscribed.subscription.next_deadline() {
@@ -127,6 +137,7 @@ impl Engine {
                 self.wanted.extend(subscribed.subscription.key_frame_wanted());
             }
         }
+        self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
         self.pass_on_wishes(now);
         true
     }

@@ -185,6 +185,7 @@ impl Engine {
             } else {
                 self.handshakes -= 1;
             }
+            self.stats.set(Counter::Handshakes, self.handshakes as u64);
         }
     }
 

@@ -75,6 +75,10 @@ impl Records {
         arena.session(self.slot, i).clear();
         self.free.insert(i);
     }
+
+    pub fn in_use(&self) -> u64 {
+        u64::from(self.used) - self.free.len() as u64
+    }
 }
 
 impl Engine {
@@ -138,6 +142,7 @@ impl Engine {
         let client = &mut self.clients[key];
         client.record = Some(i);
         client.transport.keep_in(self.arena.session_words(self.slot, i));
+        self.stats.set(Counter::SessionRecords, self.records.in_use());
         self.mark_stale(key);
     }
 
@@ -160,10 +165,12 @@ impl Engine {
     pub(super) fn end_keeping(&mut self, record: Option<u32>) {
         if let Some(i) = record {
             self.records.give_back(&self.arena, i);
+            self.stats.set(Counter::SessionRecords, self.records.in_use());
         }
     }
 
     pub(super) fn count_adoptions(&self, adopted: usize, lost: u32) {
+        self.stats.set(Counter::SessionRecords, self.records.in_use());
         self.stats.add(Counter::Adoptions, adopted as u64);
         self.stats.add(Counter::AdoptionsLost, lost.into());
     }

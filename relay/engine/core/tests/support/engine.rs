@@ -638,6 +638,7 @@ impl World {
         let (datagrams, bytes) = self.engines[slot].outbox().queued();
         let mut sent: Vec<_> = datagrams.iter().map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
         self.engines[slot].outbox().clear();
+        self.engines[slot].handle_sent(self.now);
         let left = match self.fuse {
             Some((fused, Fuse::Sent(left))) if fused == slot => left,
             _ => u64::MAX,

@@ -1,0 +1,105 @@
+"""A worker that runs short of something turns new clients away, says so, and keeps those that it has; when its
+descriptors are all gone it neither spins nor ends.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tests.clients.raw_client import RawClient, key_frame, later_frame, request
+from tests.system.relay_process import Relay
+from tests.system.test_hostile import metrics
+from tests.system.test_processes import pid_by_slot
+from workers.processes import read_process
+
+TURNED_AWAY = 'millrace_turned_away_total{{pressure="{}",slot="0"}}'
+
+
+async def until_turned_away(relay: Relay, pressure: str) -> None:
+    """The worker looks once a second."""
+    async with asyncio.timeout(10):
+        while True:
+            answered = request("POST", f"{relay.url}/whep/hall", "no offer", {"Content-Type": "application/sdp"})
+            if answered.status == 503:
+                break
+            assert answered.status == 400
+            await asyncio.sleep(0.05)
+    assert json.loads(answered.body)["type"] == "urn:millrace:problem:overloaded"
+    assert int(answered.headers["Retry-After"]) > 0
+    async with asyncio.timeout(5):
+        while metrics(relay)[TURNED_AWAY.format(pressure)] == 0:
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def descriptors_limited(pid: int, spare: int) -> Iterator[None]:
+    """So many more than it has open."""
+    found = read_process(pid)
+    assert found is not None
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (found.descriptors + spare, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def flows(publisher: RawClient, viewer: RawClient, number: int) -> bool:
+    """Whether what one sends comes out at the other."""
+    mark = f"frame {number}".encode()
+    publisher.send(publisher.packet(later_frame(number) + mark))
+    return any(packet.endswith(mark) for packet in viewer.media(5.0))
+
+
+async def test_memory_that_runs_short_turns_clients_away() -> None:
+    async with Relay(workers=1, settings={"limits.spare_memory_bytes": str(1 << 40)}) as relay:
+        await until_turned_away(relay, "memory")
+        assert request("GET", f"{relay.admin}/healthz").status == 200
+
+
+async def test_a_worker_without_descriptors_keeps_its_calls_and_its_temper() -> None:
+    async with Relay(workers=1) as relay:
+        with (
+            RawClient(f"{relay.url}/whip/hall") as publisher,
+            RawClient(f"{relay.url}/whep/hall") as viewer,
+            ExitStack() as flood,
+        ):
+            publisher.post().connect()
+            viewer.post().connect()
+            publisher.send(publisher.packet(key_frame()))
+            assert flows(publisher, viewer, 1)
+            pid = pid_by_slot(relay)[0]
+            with descriptors_limited(pid, 24):
+                await until_turned_away(relay, "descriptors")
+                for _ in range(200):
+                    connection = flood.enter_context(socket.socket())
+                    connection.setblocking(False)
+                    connection.connect_ex(("127.0.0.1", relay.http_port))
+                before, since = relay.cpu_seconds(), time.monotonic()
+                for number in range(2, 12):
+                    assert publisher.check()
+                    assert viewer.check()
+                    assert flows(publisher, viewer, number)
+                    await asyncio.sleep(0.1)
+                spent = (relay.cpu_seconds() - before) / (time.monotonic() - since)
+                assert spent < 0.5, f"{spent:.0%} of a core"
+            flood.close()
+            async with asyncio.timeout(10):
+                while request("GET", f"{relay.admin}/healthz").status != 200:
+                    await asyncio.sleep(0.05)
+            assert pid_by_slot(relay)[0] == pid
+            os.kill(pid, 0)
+            async with asyncio.timeout(10):
+                while True:
+                    with RawClient(f"{relay.url}/whep/hall") as late:
+                        try:
+                            late.post().connect()
+                        except AssertionError:
+                            await asyncio.sleep(0.1)
+                        else:
+                            break
