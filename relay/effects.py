@@ -240,7 +240,7 @@ class EngineRefused:
     """For the log: the engine could not carry out a command, which is a defect of ours."""
 
     command: str
-    session: SessionId | None
+    session: SessionId
     reason: str
 
 

@@ -60,10 +60,10 @@ def engine_said(ledger: Ledger, event: Event) -> None:
 
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     session = ledger.sessions.of_thing(event.id)
-    if session is None and event.command == "KeepRecord":
-        # It crossed the transport's end.
+    if session is None:
+        # It crossed the end of the transport, whose event came before this one.
         return
     ledger.counters.count("commands_refused")
-    ledger.add(EngineRefused(event.command, None if session is None else session.id, event.reason))
-    if session is not None and event.command in OPENING_COMMANDS:
+    ledger.add(EngineRefused(event.command, session.id, event.reason))
+    if event.command in OPENING_COMMANDS:
         ledger.close(session, ENGINE_REFUSED)

@@ -75,8 +75,12 @@ async def test_the_page_publishes_and_watches(relay: Relay, chromium: Browser) -
 
 
 @pytest.mark.netns
-async def test_the_page_plays_in_firefox_on_the_same_machine(namespace: None, relay: Relay, firefox: Browser) -> None:
-    await firefox.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
+async def test_the_page_waits_and_plays_in_firefox_on_the_same_machine(
+    namespace: None, relay: Relay, firefox: Browser
+) -> None:
+    await firefox.goto(f"{relay.url}/?watch=demo")
+    await until(firefox, f"{WATCH_STATE} === 'waiting'", seconds=30)
+    await firefox.run("millrace.publish.form.source.value = 'test'; millrace.publish.start()")
     await until(firefox, PLAYS, seconds=30)
     await shoot(firefox, "page-firefox")
     # A hidden page's own timers tick once a second; some 30 pictures a second are drawn.
@@ -147,6 +151,23 @@ async def test_the_page_plays_on_after_its_workers_death(relay: Relay, chromium:
         print(f"{panel}: {gap:.0f} ms without a picture after its worker's death, same session: {kept}")
         assert gap < 5000
         assert await chromium.run("return document.querySelector('#watch .message').textContent") == ""
+
+
+ONLY_SOUND = """
+    const devices = navigator.mediaDevices;
+    const capture = devices.getUserMedia.bind(devices);
+    devices.getUserMedia = () => capture({ audio: true });
+    millrace.publish.start();
+"""
+
+
+async def test_the_page_plays_a_publisher_that_has_only_sound(relay: Relay, chromium: Browser) -> None:
+    await chromium.goto(f"{relay.url}/?watch=demo")
+    await chromium.run(ONLY_SOUND)
+    await until(chromium, "millrace.watch.video.currentTime > 1")
+    assert await chromium.run("return document.querySelector('#watch .idle').innerText") == "Sound only"
+    await chromium.run("millrace.publish.stop(); millrace.publish.form.source.value = 'test'; millrace.publish.start()")
+    await until(chromium, PLAYS)
 
 
 async def test_the_page_opens_a_new_session_when_the_server_lost_its_own(relay: Relay, chromium: Browser) -> None:

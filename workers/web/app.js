@@ -154,8 +154,11 @@ watch.open = async function open(fields) {
       pc.addTransceiver('audio', { direction: 'recvonly' });
     },
     ontrack: (event) => {
-      this.video.srcObject.addTrack(event.track);
       event.track.addEventListener('unmute', () => {
+        // With the first packet and not before: an element is silent while a picture of its stream is missing. And as a new
+        // stream: Chromium does not notice the first track of an empty one when it is sound.
+        const tracks = this.video.srcObject.getTracks();
+        if (!tracks.includes(event.track)) this.video.srcObject = new MediaStream([...tracks, event.track]);
         if (event.track.kind === 'video') this.stage.classList.add('live');
         this.video.play().catch(() => {
           // A browser lets a page begin with sound only after a click; the picture may start at once.

@@ -135,8 +135,9 @@ export class Session {
       const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag' };
       if (this.etag) headers['If-Match'] = this.etag;
       if (this.token) headers.Authorization = `Bearer ${this.token}`;
-      const credentials = /a=ice-ufrag:.*\r\na=ice-pwd:.*\r\n/.exec(pc.localDescription.sdp)?.[0] ?? '';
-      const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials });
+      // Browsers write them in either order.
+      const credentials = pc.localDescription.sdp.match(/^a=ice-(ufrag|pwd):.*$/gm).slice(0, 2);
+      const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials.join('\r\n') });
       if (pc !== this.pc) return false;
       if (response.status === 404) this.#retry('The server lost this session.');
       return response.ok;
