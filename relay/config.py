@@ -131,8 +131,8 @@ class LimitsConfig:
     """As many as there are track logs of one encoding each."""
     handshakes_per_worker: Annotated[int, within(1, 65_536)] = 256
     """DTLS handshakes at once: each holds some 100 kB."""
-    addresses_per_session: Annotated[int, within(1, 64)] = 8
-    """Proven by an ICE check; a client with more has gone through as many networks."""
+    addresses_per_session: Annotated[int, within(2, 64)] = 8
+    """Proven by an ICE check; a client with more has gone through as many networks. One that moves has two."""
     streams_per_session: Annotated[int, within(1, 1024)] = 32
     """SSRCs that one client may send, repairs included: camera, screen and sound, each with three encodings, is 14."""
     sdp_bytes: Annotated[int, within(1_024, 1 << 20)] = 65_536

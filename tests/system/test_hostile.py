@@ -145,6 +145,18 @@ async def test_addresses_of_one_client_are_bounded_and_it_may_still_move() -> No
                 each.close()
 
 
+@pytest.mark.parametrize("steering", ["auto", "handover"])
+async def test_clients_whose_nat_gives_them_new_addresses_are_followed(steering: str) -> None:
+    async with Relay(settings={"media.steering": f'"{steering}"'}) as relay:
+        with call(relay) as going:
+            for moved in (going.publisher, going.viewer) * 3:
+                moved.socket.close()
+                moved.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                moved.socket.bind(("127.0.0.1", 0))
+                assert moved.check()
+                going.passes(20)
+
+
 async def test_handshakes_are_bounded_and_the_next_one_finds_room() -> None:
     settings = {"limits.handshakes_per_worker": "2", "timeouts.handshake_seconds": "1"}
     async with Relay(workers=1, settings=settings) as relay:
