@@ -66,6 +66,7 @@ async def test_the_page_publishes_and_watches(relay: Relay, chromium: Browser) -
     # The second reading is the first with rates.
     await until(chromium, f"{FIGURES}.includes('bit/s')")
     await until(chromium, "document.querySelector('#rooms li')?.innerText.includes('watching')")
+    assert await chromium.run("return [millrace.watch.video.muted, millrace.watch.message.innerText]") == [False, ""]
     await shoot(chromium, "page-desktop")
     await chromium.viewport(390, 844)
     await shoot(chromium, "page-phone-top")

@@ -160,7 +160,9 @@ watch.open = async function open(fields) {
         const tracks = this.video.srcObject.getTracks();
         if (!tracks.includes(event.track)) this.video.srcObject = new MediaStream([...tracks, event.track]);
         if (event.track.kind === 'video') this.stage.classList.add('live');
-        this.video.play().catch(() => {
+        this.video.play().catch((error) => {
+          // The next track's coming ended it, and plays again.
+          if (error.name !== 'NotAllowedError') return;
           // A browser lets a page begin with sound only after a click; the picture may start at once.
           this.video.muted = true;
           this.video.play().catch(() => {});
@@ -251,7 +253,7 @@ function roomRow(room) {
 const base = new URL('.', location.href).href;
 document.getElementById('obs-url').textContent = `${base}whip/demo`;
 document.getElementById('ffmpeg-command').textContent =
-  `ffmpeg -re -i movie.mp4 -c:v libx264 -profile:v baseline -tune zerolatency -c:a libopus -f whip ${base}whip/demo`;
+  `ffmpeg -re -i movie.mp4 -c:v libx264 -profile:v baseline -pix_fmt yuv420p -tune zerolatency -g 60 -c:a libopus -ac 2 -f whip ${base}whip/demo`;
 
 listRooms();
 setInterval(() => { if (!document.hidden) listRooms(); }, 2000);
