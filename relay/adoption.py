@@ -36,4 +36,5 @@ def _rebuilt(event: TransportAdopted) -> Session | None:
         return None
     has = (event.transport, set(event.publications), set(event.subscriptions))
     said = (session.transport, set(session.publications), {one.subscription for one in session.receiving})
+    session.connected = event.connected
     return session if has == said else None

@@ -122,7 +122,7 @@ class CommandFailed:
 
 @dataclass(frozen=True, slots=True)
 class TransportAdopted:
-    """A connected transport of a worker that died in this slot lives on here, under the same ids."""
+    """A transport of a worker that died in this slot lives on here, under the same ids."""
 
     transport: TransportId
     record: bytes
@@ -130,6 +130,8 @@ class TransportAdopted:
     publications: tuple[PublicationId, ...]
     subscriptions: tuple[SubscriptionId, ...]
     """Attached as they were."""
+    connected: bool
+    """Else its handshake had not begun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def pack_session(session: Session) -> bytes:
 
 
 def unpack_session(record: bytes) -> Session:
-    """The session as it stood then, connected. Raises `codec.Unreadable`."""
+    """The session as it stood then; whether it is connected is not in it. Raises `codec.Unreadable`."""
     kept: Kept = codec.unpack_kept_part(_WHOLE, record)
     fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed))
     publications = {publication.publication: publication for publication in fixed.publications}
@@ -116,7 +116,6 @@ def unpack_session(record: bytes) -> Session:
             for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
         ],
         ssrcs=fixed.ssrcs,
-        connected=True,
         adopted=True,
         kept_fixed=kept.fixed,
     )

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from enum import IntEnum
 
 MAGIC = b"MILLRACE"
-VERSION = 3
+VERSION = 4
 COUNTERS = 512
 """64-bit counters in a slot's stats page."""
 

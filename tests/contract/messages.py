@@ -172,9 +172,9 @@ EVENTS: dict[str, Event] = {
     ),
     "command_failed": CommandFailed("Publish", PUBLICATION, "no such transport"),
     "transport_adopted": TransportAdopted(
-        TRANSPORT, bytes(range(256)), (PUBLICATION, PublicationId(2)), (SUBSCRIPTION,)
+        TRANSPORT, bytes(range(256)), (PUBLICATION, PublicationId(2)), (SUBSCRIPTION,), connected=True
     ),
-    "transport_adopted_without_a_record": TransportAdopted(TRANSPORT, b"", (), ()),
+    "transport_adopted_without_a_record": TransportAdopted(TRANSPORT, b"", (), (), connected=False),
     "adoption_done": AdoptionDone(2_000, 3),
     "adoption_done_at_a_first_start": AdoptionDone(0, 0),
 }

@@ -37,7 +37,7 @@ class FakeEngine:
     """How often anything was attached or detached."""
 
     def successor(self, lost: Iterable[int] = ()) -> tuple["FakeEngine", list[Event]]:
-        """The engine of the next life with what it adopts, and what it says first. `lost` were never connected."""
+        """The engine of the next life with what it adopts, and what it says first. `lost` were in their handshakes."""
         engine = FakeEngine(self.slot, self.logs_per_slot)
         engine.transports = set(self.transports)
         engine.publications, engine.subscriptions = dict(self.publications), dict(self.subscriptions)
@@ -56,6 +56,7 @@ class FakeEngine:
             self.records.get(transport, b""),
             tuple(PublicationId(number) for number in publications),
             tuple(SubscriptionId(number) for number in subscriptions),
+            connected=True,
         )
 
     def submit(self, commands: Sequence[Command]) -> None:

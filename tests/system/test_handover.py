@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -35,7 +34,7 @@ class Posts:
         self.statuses: Counter[int | str] = Counter()
         """Of POST."""
         self.ends: Counter[int | str] = Counter()
-        """Of DELETE: a session whose client had not connected yet is closed when its worker changes."""
+        """Of DELETE: sessions to which nobody has connected."""
         self.slowest = 0.0
 
     async def __aenter__(self) -> "Posts":
@@ -94,11 +93,11 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         print(told("let go", gaps), f"slowest POST {posts.slowest * 1000:.0f} ms", posts.statuses, posts.ends)
         print(*[line for line in relay.log().splitlines() if "after_ms" in line][-4:], sep="\n")
         assert set(posts.statuses) == {201}
-        assert set(posts.ends) <= {200, 404}
+        assert set(posts.ends) == {200}
         assert percentile(gaps, 0.5) < 2
         assert [one.states for one in watched] == states
         assert relay.log().count("a worker let go of its sessions") == 4
-        assert await counter(relay, "millrace_adoptions_lost_total") == pytest.approx(0, abs=8)
+        assert await counter(relay, "millrace_adoptions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
         for client in (*viewers, *publishers):
@@ -131,7 +130,7 @@ async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_an
         print(told(f"{reloads} reloads in {took:.1f} s", [watched.gap(began)]))
         print(f"{posts.statuses.total()} POSTs, the slowest {posts.slowest * 1000:.0f} ms", posts.ends)
         assert set(posts.statuses) == {201}
-        assert set(posts.ends) <= {200, 404}
+        assert set(posts.ends) == {200}
         assert not set(relay.worker_pids()) & set(pids)
         assert watched.states == states
         assert watched.gap(began) < 2

@@ -50,6 +50,7 @@ def adoptions(worker: Desk, recorder: Recorder) -> list[TransportAdopted]:
             recorder.records[session.transport],
             tuple(session.publications),
             tuple(one.subscription for one in session.receiving),
+            session.connected,
         )
         for session in worker.control.sessions.all()
     ]
@@ -68,7 +69,7 @@ def plain(session: Session) -> dict[str, Any]:
     """All but what a successor has by itself."""
     values = {field.name: getattr(session, field.name) for field in fields(session)}
     streams = [(one.subscription, one.receiver, one.publication) for one in values["receiving"]]
-    return values | {"receiving": streams, "adopted": None, "connected": None}
+    return values | {"receiving": streams, "adopted": None}
 
 
 @pytest.fixture

@@ -258,7 +258,7 @@ def test_an_engine_that_lets_go_tells_nobody_and_leaves_what_it_had_to_its_succe
     engine.stop(goodbye=False)
     assert unpack_events(engine.events()) == [AdoptionDone(0, 0)]
     successor = box.engine(0, media)
-    # Its client had not connected: a handshake cannot be carried over, and is counted.
+    # The control plane has kept nothing of it, so nobody could ever end it: it is counted.
     assert events(successor, lambda event: isinstance(event, AdoptionDone))[-1] == AdoptionDone(0, 1)
 
 

@@ -24,7 +24,7 @@ compile_error!("the arena's layout is little-endian and its words are used in pl
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const SLOT_STRIDE: u64 = 8192;

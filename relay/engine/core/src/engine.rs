@@ -241,6 +241,11 @@ impl Engine {
         }
     }
 
+    /// Whether a client is between its first DTLS record and its keys.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.handshakes > 0
+    }
+
     /// Ends every transport politely; the events say so, the outbox holds the farewells.
     pub fn close(&mut self, now: Time) {
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();

@@ -182,7 +182,7 @@ pub struct CommandFailed {
     pub reason: String,
 }
 
-/// A connected transport of a worker that died in this slot lives on here, under the same ids.
+/// A transport of a worker that died in this slot lives on here, under the same ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransportAdopted {
@@ -192,6 +192,8 @@ pub struct TransportAdopted {
     pub publications: Vec<u64>,
     /// Attached as they were.
     pub subscriptions: Vec<u64>,
+    /// Else its handshake had not begun.
+    pub connected: bool,
 }
 
 /// Every transport that could be adopted has been said; sent once, at every start, before any event but those.

@@ -10,10 +10,10 @@ mod world;
 
 use millrace_core::command::{CloseTransport, Command, Detach, KeepRecord, MediaKind, Publish, RestartIce, Unpublish};
 use millrace_core::drop::Drop;
-use millrace_core::event::{AdoptionDone, Event, TransportAdopted};
+use millrace_core::event::{AdoptionDone, Cause, Event, TransportAdopted};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
-use millrace_core::transport::SRTP_WORDS;
+use millrace_core::transport::{Phase, SRTP_WORDS};
 use peer::{Credentials, Peer, Source};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -55,6 +55,15 @@ fn replace(world: &mut World, slot: usize, gap_ms: u64) {
     world.kill(slot);
     world.run_for(gap_ms);
     world.succeed(slot);
+}
+
+/// Until its first DTLS record has come, and then nothing more from it.
+fn begin_handshake(world: &mut World, peer: usize) {
+    world.start(peer);
+    world.run_until(1_000, |world| world.peers[peer].transport.phase() == Phase::Handshaking);
+    world.run_for(5);
+    assert!(!world.is_connected(peer));
+    world.peers[peer].cut = true;
 }
 
 fn finish(world: &mut World) {
@@ -357,6 +366,7 @@ fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
     let without_record = world.connect(0);
     let shaking_hands = world.open(0, false);
     keep(&mut world, shaking_hands);
+    begin_handshake(&mut world, shaking_hands);
     let poisonous = connect(&mut world, 0);
     let garbled = connect(&mut world, 0);
     world.command(0, Command::CloseTransport(CloseTransport { transport: world.peers[gone].id }));
@@ -484,4 +494,69 @@ fn lower_limits_cost_no_session_that_is_there() {
     finish(&mut world);
     assert_everything_came(&world, (first, 0), viewer, ssrc);
     assert_nothing_was_noticed(&world);
+}
+
+/// Whenever its worker dies on the way from the POST to the first packet, a client either connects without a word to the
+/// control plane, or its session is given up and counted: no handshake is answered by one who does not know it.
+#[test]
+fn who_is_about_to_connect_is_adopted_until_the_handshake_begins() {
+    let mut given_up = 0;
+    for death_ms in (0..40).step_by(2) {
+        let mut world = box_of(2, 900 + death_ms);
+        let (_, publish) = publisher(&mut world, 1);
+        let viewer = world.open(0, false);
+        let ssrc = world.watch(viewer, &publish);
+        keep(&mut world, viewer);
+        world.run_for(20);
+        world.start(viewer);
+        world.run_for(death_ms);
+        // The client itself may not know of it yet: its worker's last flight is on the way, or lost with the worker.
+        let was_connected = world.events[0].iter().any(|event| matches!(event, Event::TransportConnected(_)));
+        replace(&mut world, 0, 30);
+        let done = last_done(&world, 0);
+        assert_eq!(done.adopted + done.lost, 1);
+        given_up += done.lost;
+        if done.adopted == 1 {
+            assert_eq!(adopted(&world, viewer).unwrap().connected, was_connected, "after {death_ms} ms");
+            world.run_for(3_000);
+            assert!(world.is_connected(viewer), "after {death_ms} ms");
+            assert!(world.peers[viewer].got(ssrc).packets.len() > 200, "after {death_ms} ms");
+            assert_eq!(world.peers[viewer].refused, []);
+        }
+    }
+    assert!((1..15).contains(&given_up), "{given_up} of 20 died in their handshake");
+}
+
+#[test]
+fn a_publisher_that_had_not_begun_to_connect_is_seen_when_it_does() {
+    let mut world = box_of(1, 11);
+    let peer = world.open(0, true);
+    let publish = world.publish(peer, VIDEO, 0);
+    keep(&mut world, peer);
+    let viewer = connect(&mut world, 0);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(20);
+    for _ in 0..2 {
+        replace(&mut world, 0, 30);
+        assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 2, lost: 0 });
+    }
+    assert!(!adopted(&world, peer).unwrap().connected);
+    world.start(peer);
+    world.run_until(5_000, |world| world.is_connected(peer));
+    let now = world.now;
+    world.peers[peer].add(Source::new(11, VIDEO, now));
+    world.run_for(500);
+    finish(&mut world);
+    assert_everything_came(&world, (peer, 0), viewer, ssrc);
+}
+
+#[test]
+fn a_session_that_nobody_connects_to_ends_in_the_successor_too() {
+    let mut world = box_of(1, 12);
+    let peer = world.open(0, false);
+    keep(&mut world, peer);
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 1, lost: 0 });
+    world.run_for(40_000);
+    assert_eq!(world.closed(peer), Some(Cause::NoStun));
 }

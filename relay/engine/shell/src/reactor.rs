@@ -28,6 +28,8 @@ use crate::udp::{Receiver, Sender, Socket};
 
 /// The longest wait: the engine's beat is read by the master, who expects four a second.
 const BEAT: Span = Span::from_millis(150);
+/// For handshakes to end before we let go of their clients: a few round trips. One whose client is gone takes longer.
+const HANDSHAKES: Span = Span::from_millis(500);
 /// Lists of commands in one round; media waits for no more.
 const COMMAND_LISTS_A_ROUND: usize = 64;
 /// System calls on one socket in one round, 64 datagrams each; commands and deadlines wait for no more.
@@ -88,7 +90,8 @@ impl Reactor {
     /// Until `stop` is set. Then every client has been told goodbye, or is in the arena whole for whoever comes next.
     pub fn run(&mut self) {
         self.parts.engine.adopt(now());
-        while !self.parts.stop.load(Relaxed) {
+        let mut last_round_at = None;
+        while !self.is_over(&mut last_round_at) {
             let (busy, ended) = self.round();
             self.wait(busy, ended);
         }
@@ -98,6 +101,15 @@ impl Reactor {
         }
         self.flush();
         self.tell();
+    }
+
+    /// When we are told to stop; without goodbye as soon as no handshake is under way, which no successor could finish.
+    fn is_over(&self, last_round_at: &mut Option<Time>) -> bool {
+        if !self.parts.stop.load(Relaxed) {
+            return false;
+        }
+        let until = *last_round_at.get_or_insert_with(|| now() + HANDSHAKES);
+        self.parts.goodbye.load(Relaxed) || !self.parts.engine.is_shaking_hands() || now() >= until
     }
 
     /// Does everything that is ready, within bounds; true when there is more, and when it was done.

@@ -19,7 +19,7 @@ use crate::event::{AdoptionDone, Event, TransportAdopted};
 use crate::outbox::{Path, SocketIndex};
 use crate::stats::Histogram;
 use crate::time::Time;
-use crate::transport::Transport;
+use crate::transport::{Carried, Transport};
 
 /// A session at which successors died this often is not tried again: it would take the whole slot with it.
 const MAX_ATTEMPTS: u64 = 3;
@@ -90,29 +90,36 @@ impl Engine {
 
     fn adopt_client(&mut self, now: Time, i: u32, record: Record) -> Option<Adopted> {
         let words = self.arena.session_words(self.slot, i);
-        let Lasting { transport: mut state, publications, streams, subscriptions } = record.lasting?;
+        let Lasting { transport: carried, publications, streams, subscriptions } = record.lasting?;
         // Without the control plane's record nobody could ever end it.
         let is_wanted = !record.kept.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
         // Whether a limit that was lowered meanwhile still lets it in is not asked: it is in.
-        let is_new = !self.client_by_id.contains_key(&state.transport);
+        let id = carried.transport();
+        let is_new = !self.client_by_id.contains_key(&id);
         if !is_wanted || !is_new {
             self.close_logs(&publications);
             return None;
         }
-        state.srtp.update(&words);
-        let Ok(mut transport) = Transport::import(now, &state, &self.limits) else {
+        let imported = match carried {
+            Carried::Connected(mut state) => {
+                state.srtp.update(&words);
+                Transport::import(now, &state, &self.limits)
+            }
+            Carried::Waiting(waiting) => Transport::reopen(now, &waiting, &self.contexts, &self.limits),
+        };
+        let Ok(mut transport) = imported else {
             self.close_logs(&publications);
             return None;
         };
         transport.keep_in(words);
-        let mut client = Client::new(transport, state.local_ufrag, self.limits.max_streams);
-        client.ufrags = client.transport.ufrags().map(str::to_owned).collect();
+        let ufrags: Vec<String> = transport.ufrags().map(str::to_owned).collect();
+        let mut client = Client::new(transport, String::new(), self.limits.max_streams);
+        client.ufrags.clone_from(&ufrags);
         client.profile = client.transport.profile().map(|profile| profile.name().to_owned());
         client.kept = record.kept.into_vec();
         client.record = Some(i);
-        let ufrags = client.ufrags.clone();
         let key = self.clients.insert(client);
-        self.client_by_id.insert(state.transport, key);
+        self.client_by_id.insert(id, key);
         self.client_by_ufrag.extend(ufrags.into_iter().map(|ufrag| (ufrag, key)));
         self.pump(now, key);
         let expected = publications.len();
@@ -181,6 +188,7 @@ impl Engine {
                 record: ByteBuf::from(client.kept.clone()),
                 publications: publications.collect(),
                 subscriptions: subscriptions.collect(),
+                connected: client.transport.is_connected(),
             }));
         }
         said.push_back(Event::AdoptionDone(AdoptionDone { adopted: adopted.len() as u32, lost }));

@@ -186,6 +186,7 @@ impl Engine {
                 self.handshakes -= 1;
             }
             self.stats.set(Counter::Handshakes, self.handshakes as u64);
+            self.mark_stale(key);
         }
     }
 

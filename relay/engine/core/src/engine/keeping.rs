@@ -11,7 +11,7 @@ use super::{Counter, Engine};
 use crate::command::{Attach, Publish, Subscribe};
 use crate::forward::continuity::{WORDS, Words};
 use crate::forward::streams::Stream;
-use crate::transport::{SRTP_WORDS, TransportState};
+use crate::transport::{Carried, SRTP_WORDS};
 
 /// How often successors died while they took this session up. Between the words of SRTP.
 pub(super) const ATTEMPTS_WORD: usize = 1;
@@ -24,13 +24,13 @@ pub(super) struct Record {
     pub transport: u64,
     /// The control plane's own.
     pub kept: ByteBuf,
-    /// `None` until the client is connected: a handshake does not survive its process.
+    /// `None` from the beginning of a handshake to its end: it does not survive its process.
     pub lasting: Option<Lasting>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lasting {
-    pub transport: TransportState,
+    pub transport: Carried,
     pub publications: Vec<Publish>,
     pub streams: Vec<(u32, Stream)>,
     pub subscriptions: Vec<LastingSubscription>,
@@ -127,7 +127,7 @@ impl Engine {
             })
         };
         let subscriptions: Option<Vec<_>> = client.subscriptions.iter().map(subscription).collect();
-        let lasting = client.transport.export().zip(subscriptions).map(|(transport, subscriptions)| Lasting {
+        let lasting = client.transport.carry().zip(subscriptions).map(|(transport, subscriptions)| Lasting {
             transport,
             publications: client.publications.iter().map(|key| self.publications[*key].publish.clone()).collect(),
             streams: client.streams.known().to_vec(),

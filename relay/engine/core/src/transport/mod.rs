@@ -51,7 +51,7 @@ pub use self::macs::Macs;
 pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
 pub use self::srtp_keys::{MasterKey, Profile};
 pub use self::srtp_replay::StreamState;
-pub use self::state::TransportState;
+pub use self::state::{Carried, TransportState, Waiting};
 
 /// What bounds a transport, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,8 @@ pub struct Transport {
     limits: Limits,
     dtls_role: DtlsRole,
     expects_media: bool,
+    /// What it was opened with, until the handshake begins: a successor opens it anew by that.
+    opened: Option<Box<OpenTransport>>,
     phase: Phase,
     ice: Ice,
     /// `None` when closed.
@@ -150,6 +152,7 @@ impl Transport {
             limits: *limits,
             dtls_role: command.dtls_role,
             expects_media: command.expects_media,
+            opened: Some(Box::new(command.clone())),
             phase: Phase::New,
             ice: Ice::new(command, limits.max_addresses),
             dtls: Some(dtls),
@@ -210,7 +213,7 @@ impl Transport {
         let progress = dtls.handle_datagram(now, path, datagram, outbox)?;
         self.dtls_path = Some(path);
         if self.phase == Phase::Checked {
-            self.phase = Phase::Handshaking;
+            self.begin_handshake();
         }
         self.handshake_began_at.get_or_insert(now);
         self.note_progress(now, path, progress);
@@ -326,8 +329,14 @@ impl Transport {
         let progress = dtls.start(now, path, outbox);
         self.dtls_path = Some(path);
         self.handshake_began_at = Some(now);
-        self.phase = Phase::Handshaking;
+        self.begin_handshake();
         self.note_progress(now, path, progress);
+    }
+
+    /// It can be finished here alone.
+    fn begin_handshake(&mut self) {
+        self.phase = Phase::Handshaking;
+        self.opened = None;
     }
 
     fn note_progress(&mut self, now: Time, path: Path, progress: Progress) {

@@ -1,5 +1,6 @@
-//! A connected transport as a plain record, so that a successor process can go on without the client noticing. Owns
-//! what must last: credentials, addresses, keys and counters; must never hold a library's object. Read `mod.rs` next.
+//! A transport as a plain record, so that a successor process can go on without the client noticing, in the middle of a
+//! call or before its handshake has begun. Owns what must last: credentials, addresses, keys and counters; must never hold
+//! a library's object. Read `mod.rs` next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::dtls::Dtls;
 use super::ice::{Credentials, Ice};
 use super::srtp::{Srtp, SrtpState};
-use super::{Limits, Phase, Settled, Transport};
-use crate::command::DtlsRole;
+use super::{DtlsContexts, Limits, Phase, Settled, Transport};
+use crate::command::{DtlsRole, OpenTransport};
 use crate::outbox::{Path, SocketIndex};
 use crate::time::Time;
 
@@ -30,8 +31,71 @@ pub struct TransportState {
     pub dtls: Option<Settled>,
 }
 
+/// What lasts of a transport whose handshake has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// With the ICE credentials that are in use.
+    pub open: OpenTransport,
+    pub restart: Option<(String, String)>,
+    pub paths: Vec<(u8, SocketAddr)>,
+    /// Whether the first path is selected.
+    pub is_selected: bool,
+}
+
+/// A transport that a successor goes on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Carried {
+    Connected(Box<TransportState>),
+    Waiting(Box<Waiting>),
+}
+
+impl Carried {
+    pub fn transport(&self) -> u64 {
+        match self {
+            Carried::Connected(state) => state.transport,
+            Carried::Waiting(waiting) => waiting.open.transport,
+        }
+    }
+}
+
 impl Transport {
-    /// `None` unless connected: a handshake does not survive its process.
+    /// `None` while a handshake is under way, which does not survive its process.
+    pub fn carry(&self) -> Option<Carried> {
+        let connected = self.export().map(|state| Carried::Connected(Box::new(state)));
+        connected.or_else(|| self.export_waiting().map(|waiting| Carried::Waiting(Box::new(waiting))))
+    }
+
+    fn export_waiting(&self) -> Option<Waiting> {
+        let mut open = OpenTransport::clone(self.opened.as_deref()?);
+        let (current, next) = self.ice.credentials();
+        (open.local_ufrag, open.local_pwd) = (current.ufrag.clone(), current.pwd.clone());
+        let selected = self.ice.selected();
+        let others = self.ice.paths().filter(|path| Some(*path) != selected);
+        Some(Waiting {
+            open,
+            restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
+            paths: selected.into_iter().chain(others).map(|path| (path.socket.0, path.remote)).collect(),
+            is_selected: selected.is_some(),
+        })
+    }
+
+    /// A successor of one whose handshake had not begun, with all of the time for it.
+    pub fn reopen(now: Time, waiting: &Waiting, contexts: &DtlsContexts, limits: &Limits) -> Result<Transport, String> {
+        let mut transport = Transport::new(now, &waiting.open, contexts, limits)?;
+        let current = Credentials::new(&waiting.open.local_ufrag, &waiting.open.local_pwd);
+        let next = waiting.restart.as_ref().map(|(ufrag, pwd)| Credentials::new(ufrag, pwd));
+        transport.ice = Ice::with_credentials(current, next, limits.max_addresses);
+        for (i, &(socket, remote)) in waiting.paths.iter().enumerate() {
+            let path = Path { socket: SocketIndex(socket), remote };
+            transport.ice.adopt(now, path, i == 0 && waiting.is_selected, &mut transport.events);
+        }
+        if !waiting.paths.is_empty() {
+            transport.enter(Phase::Checked, Some(now + limits.handshake_timeout));
+        }
+        Ok(transport)
+    }
+
+    /// `None` unless connected.
     pub fn export(&self) -> Option<TransportState> {
         let srtp = self.srtp.as_ref()?.export();
         let selected = self.ice.selected()?;
@@ -67,6 +131,7 @@ impl Transport {
             limits: *limits,
             dtls_role: DtlsRole::Server,
             expects_media: false,
+            opened: None,
             phase: Phase::Connected,
             ice,
             dtls: state.dtls.clone().map(Dtls::resume),
