@@ -91,6 +91,10 @@ bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFI
 bench-engine: ## What forwarding costs in the engine alone: CASE=video-gcm; CALLGRIND=1 counts instructions (needs Debian's `valgrind`)
 	cd $(ENGINE) && $(CARGO) bench --quiet -p millrace-core --bench forward -- $(if $(CALLGRIND),--callgrind) $(CASE)
 
+.PHONY: chaos
+chaos: setup ## Kill, replace and reload workers at random for SECONDS (default 180), from a SEED
+	MILLRACE_CHAOS_SECONDS=$(or $(SECONDS),180) MILLRACE_CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest -s tests/system/test_chaos.py
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
 	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

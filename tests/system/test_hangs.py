@@ -109,4 +109,4 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
             assert await counter(relay, "millrace_adoptions_total") == 2 * round_
             assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert watched.states == states
-        assert await counter(relay, 'millrace_drops_total{reason="srtp_replay"}') == 0
+        assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
