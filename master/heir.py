@@ -38,12 +38,12 @@ MAX_DESCRIPTORS = 253
 _CREDENTIALS = struct.Struct("=iII")
 
 
-class NotUnderstood(Exception):
-    """What was left is not for this program; the text says why."""
-
-
 class EstateRefused(Exception):
     """There is one, and we can neither take it up nor end it; the text says why."""
+
+
+class NotUnderstood(EstateRefused):
+    """What was left is not for this program; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,14 @@ def prepare(config: Config, left: Left) -> Iterator[Prepared]:
     else:
         runtime = claim(config, Path(estate.manifest.directory) if estate else None)
     try:
-        estate = estate or find(runtime)
-        yield inherit(config, estate) if estate else make(config, runtime, left.activated)
+        if estate := estate or find(runtime):
+            prepared = inherit(config, estate)
+            # What the last master has told its workers.
+            prepared.arena.set_drain(prepared.slots, 0)
+            prepared.arena.set_log_level(prepared.slots, 0)
+        else:
+            prepared = make(config, runtime, left.activated)
+        yield prepared
     finally:
         leave(runtime)
 
@@ -183,25 +189,17 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
 
 
 def inherit(config: Config, estate: Estate) -> Prepared:
-    """A predecessor's, with what of the configuration needs nothing new."""
-    config, deferred = settled(config, estate)
+    """A predecessor's, with what of the configuration needs nothing new. Raises CertificateRefused or EstateRefused."""
+    config, deferred = settle(config, estate.manifest)
+    if problems := tuple(contradictions(config)):
+        # No keys, say, on sockets that are open to everybody.
+        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = estate.manifest
     made = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
     certificate = certificate_for(config.dtls) if config.dtls.certificate else made
-    estate.arena.set_drain(manifest.slots, 0)
-    estate.arena.set_log_level(manifest.slots, 0)
     return _prepared(config, estate, inherit_all(config, estate), certificate)
-
-
-def settled(config: Config, estate: Estate) -> tuple[Config, tuple[str, ...]]:
-    """The configuration with what is inherited, and the keys that wait for the next start. Raises EstateRefused."""
-    config, deferred = settle(config, estate.manifest)
-    if problems := tuple(contradictions(config)):
-        # No keys, say, on sockets that are open to everybody.
-        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
-    return config, deferred
 
 
 def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate) -> Prepared:

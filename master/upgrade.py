@@ -1,7 +1,7 @@
 """The hot upgrade (SIGUSR2): whether the program that is now on disk could go on in our place. Owns the rehearsal, on
 both sides; must never be what ends the old program. Read next: `master/program.py`.
 
-    SIGUSR2 -> the new program beside us: reads the configuration, looks at the estate, imports everything, ends
+    SIGUSR2 -> the new program beside us: configuration, estate, every import, an engine of its own; then it ends
         READY         -> we become it (exec): the same process, its workers still our children, then replaced
         INCOMPATIBLE  -> drain; when the last call is over, we become it with nothing
         anything else -> it is said in the log, and we go on
@@ -13,13 +13,15 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 
-from master.certificate import CertificateRefused, certificate_for
+from master.arena import Arena
+from master.certificate import CertificateRefused
 from master.heir import EstateRefused, NotUnderstood, understood
 from master.notify import Notify
 from master.preload import SHARED
-from master.prepare import Prepared, settled
+from master.prepare import Prepared, inherit
 from master.program import Program
 from master.slots import describe
 from relay.config import Config
@@ -103,13 +105,13 @@ class Upgrade:
 
 
 def rehearse(config: Config, program: Program) -> int:
-    """The new program's side: everything up to the first fork, without touching anything."""
+    """The new program's side: everything up to the first fork, and a worker's engine, without touching anything."""
     logs.set_up(config.log, "rehearsal")
     try:
-        settled(config, understood((program.left or {}).get(ESTATE, ())))
-        certificate_for(config.dtls)
+        prepared = inherit(config, understood((program.left or {}).get(ESTATE, ())))
         for name in (*SHARED, *_WORKERS_OWN):
             import_module(name)
+        _try_engine(prepared)
     except NotUnderstood as error:
         log.warning("the calls of the old program cannot go on in the new one: %s", error)
         return INCOMPATIBLE
@@ -117,3 +119,17 @@ def rehearse(config: Config, program: Program) -> int:
         log.error("%s", refusal)
         return 1
     return READY
+
+
+def _try_engine(prepared: Prepared) -> None:
+    """Starts one in an arena of its own, so that Python and Rust are seen to be of one version."""
+    from workers.media import Media
+
+    # Its pages come when they are touched: these few.
+    arena = Arena.make(prepared.slots, prepared.config.arena)
+    # Those of the estate would wake this engine in place of a worker's.
+    bells = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(prepared.slots))
+    boot = prepared.child(0, 1).boot
+    media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None))
+    media.start()
+    media.let_go()

@@ -116,6 +116,7 @@ class Figures:
     steering: str
     slots: tuple[SlotFigures, ...]
     master_pid: int
+    """0 when there is none."""
     room: Room
     sockets: tuple[str, ...]
     """Address and port of each media socket, in the engine's order; the same for every worker."""
@@ -155,6 +156,9 @@ class _Page(Collector):
         yield info
         yield GaugeMetricFamily(
             "millrace_start_time_seconds", "Unix time of the server's start", value=self._figures.started_at
+        )
+        yield GaugeMetricFamily(
+            "millrace_master_up", "0 while workers go on without a master", value=int(self._figures.master_pid != 0)
         )
         up = GaugeMetricFamily("millrace_worker_up", "1 while the slot has a worker", labels=["slot"])
         lives = CounterMetricFamily(

@@ -10,7 +10,7 @@ from tests.system.test_adoption import Watched, counter, delete, patch, told
 SETTINGS = {"workers.quick_death_seconds": "1"}
 
 
-async def until_said(relay: Relay, text: str, times: int = 1, seconds: float = 15.0) -> None:
+async def until_said(relay: Relay, text: str, times: int = 1, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while relay.log().count(text) < times:
             await asyncio.sleep(0.01)
@@ -35,6 +35,7 @@ async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> No
         await watched.until_packets(time.monotonic(), 60)
         assert relay.worker_pids() == workers, "they go on without it"
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        assert await counter(relay, "millrace_master_up") == 0
         orphaned = watched.gap(killed_at)
 
         started_at = time.monotonic()
@@ -49,6 +50,7 @@ async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> No
         assert relay.pid != first
         assert len(relay.worker_pids()) == 2
         assert not set(workers) & set(relay.worker_pids())
+        assert await counter(relay, "millrace_master_up") == 1
         assert await counter(relay, "millrace_adoptions_total") == 2
         assert await counter(relay, "millrace_adoptions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
@@ -65,7 +67,7 @@ async def test_orphans_end_when_no_other_master_comes_and_leave_the_ports_free()
         await publisher.open(0)
         await publisher.connected()
         await relay.kill_master()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while relay.processes():
                 await asyncio.sleep(0.01)
         assert "the worker ends without a master: no other master has come" in relay.log()

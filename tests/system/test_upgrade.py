@@ -72,6 +72,7 @@ async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: 
 BAD = (
     ("relay/config.py", "class Config:", "class Confuse:", "ImportError"),
     ("workers/media.py", "class Media:", "class Medium:", "ImportError"),
+    ("workers/media.py", "self._engine.start()", "self._engine.begin()", "AttributeError"),
     ("master/__main__.py", "import sys", "raise SystemExit(0)", "it stopped"),
     ("master/upgrade.py", "import_module(name)", "signal.pause()", "takes too long"),
 )
