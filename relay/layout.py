@@ -6,6 +6,7 @@ Read that file's drawing next; `tests/contract/arena_layout.txt` holds both to t
 import struct
 from dataclasses import astuple, dataclass
 from enum import IntEnum
+from mmap import mmap
 
 MAGIC = b"MILLRACE"
 VERSION = 4
@@ -22,7 +23,6 @@ _ADDRESS_STRIDE = 32
 _SESSION_WORDS = 2048
 _SESSION_COPY_HEADER = 64
 _HEADER = struct.Struct("<8sII8IQQ")
-_WORD = struct.Struct("<Q")
 HEADER_BYTES = _HEADER.size
 """Of which the last eight are the seed."""
 
@@ -142,15 +142,16 @@ def slot_offsets(slot: int) -> SlotOffsets:
     )
 
 
-def read_word(arena: memoryview | bytearray, offset: int) -> int:
-    """One u64 of the mapped arena."""
-    value: int = _WORD.unpack_from(arena, offset)[0]
-    return value
+def read_word(arena: mmap | memoryview | bytearray, offset: int) -> int:
+    """One u64 of the mapped arena, whole: another process may write it meanwhile."""
+    return memoryview(arena)[offset : offset + 8].cast("Q")[0]
 
 
-def write_word(arena: memoryview | bytearray, offset: int, value: int) -> None:
-    """Stores one u64 into the mapped arena."""
-    _WORD.pack_into(arena, offset, value)
+def write_word(arena: mmap | memoryview | bytearray, offset: int, value: int) -> None:
+    """Stores one u64 into the mapped arena, in one piece. `struct.pack_into` would not do: it clears the place, then
+    writes byte after byte, and whoever reads a beat in between takes the worker for dead.
+    """
+    memoryview(arena)[offset : offset + 8].cast("Q")[0] = value
 
 
 def _to_page(size: int) -> int:

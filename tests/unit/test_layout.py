@@ -1,6 +1,9 @@
 """Both languages agree on the arena, and bad parameters are named."""
 
 import mmap
+import os
+import signal
+import time
 from dataclasses import astuple, fields, replace
 from pathlib import Path
 
@@ -47,6 +50,29 @@ def test_a_word_written_is_the_word_read_and_touches_no_other() -> None:
         layout.write_word(view, offsets.pid, 2**64 - 1)
         assert layout.read_word(view, offsets.pid) == 2**64 - 1
         assert (layout.read_word(view, offsets.incarnation), layout.read_word(view, offsets.state)) == (0, 0)
+
+
+def test_a_word_that_another_process_writes_is_read_whole() -> None:
+    """A beat that reads as zero while it is written has its worker killed."""
+    values = (2**64 - 1, 1 << 63 | 1)
+    with mmap.mmap(-1, mmap.PAGESIZE) as arena, memoryview(arena) as view:
+        layout.write_word(view, 8, values[0])
+        writer = os.fork()
+        if writer == 0:
+            signal.alarm(60)
+            while True:
+                for value in values:
+                    layout.write_word(view, 8, value)
+        try:
+            read, deadline = set[int](), time.monotonic() + 30
+            # On a busy machine the writer begins late.
+            while not read >= set(values) and time.monotonic() < deadline:
+                read |= {layout.read_word(view, 8) for _ in range(100_000)}
+            read |= {layout.read_word(view, 8) for _ in range(300_000)}
+        finally:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+    assert read == set(values)
 
 
 def test_every_bad_parameter_is_named_at_once() -> None:
