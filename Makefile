@@ -95,6 +95,12 @@ bench-engine: ## What forwarding costs in the engine alone: CASE=video-gcm; CALL
 chaos: setup ## Kill, replace and reload workers at random for SECONDS (default 180), from a SEED
 	MILLRACE_CHAOS_SECONDS=$(or $(SECONDS),180) MILLRACE_CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest -s tests/system/test_chaos.py
 
+.PHONY: soak
+soak: build ## Viewers come and go for SECONDS (an hour): memory, descriptors and latency must stay flat
+	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- \
+		soak --server "$(BIN)/python $(LOAD)/peers/millrace.py" --seconds $(or $(SECONDS),3600) \
+		$(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
 	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

@@ -14,7 +14,7 @@ Measures WHIP and WHEP servers with many WebRTC clients in one process.
 
 usage: millrace-load [SCENARIO] [OPTIONS]
 
-SCENARIO   video, audio, meeting, joins, spread or idle (video)
+SCENARIO   video, audio, meeting, joins, spread, idle or soak (video)
 
 which servers, in turns:
   --server COMMAND     a program under peers/ that starts one; may be given again

@@ -80,6 +80,12 @@ impl Processes {
         })
     }
 
+    /// Open descriptors of all together.
+    pub fn descriptors(&self) -> usize {
+        let count = |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.pids().into_iter().map(count).sum()
+    }
+
     pub fn memory(&self) -> Memory {
         let mut memory = Memory::default();
         for pid in self.pids() {
@@ -138,6 +144,7 @@ mod tests {
         }
         let memory = processes.memory();
         assert!(memory.resident >= memory.proportional && memory.proportional > 0);
+        assert!(processes.descriptors() >= 4, "standard input and output of both");
         drop(shell.stdin.take());
         shell.wait().unwrap();
     }

@@ -42,7 +42,8 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     Ok(row)
 }
 
-fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progress) -> Result<Row> {
+/// One stretch of time with joins. In the end all comers have left.
+pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progress) -> Result<Row> {
     call.quiet()?;
     let kinds = [VIDEO.kind];
     let url = target.whep(&call.rooms[0])?;
@@ -74,6 +75,12 @@ fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progre
     let expected =
         (call.sent()[0] - sent_before) * call.viewers.iter().filter(|(id, _)| call.is_live(*id)).count() as u64;
     let sample = call.world.viewers().filter(|(_, viewer)| viewer.is_sample()).count();
+    // Those who are under way now count neither as joined nor as failed.
+    let more = comers.figures(run.seconds);
+    while !comers.are_gone() {
+        call.world.step()?;
+        comers.look(call);
+    }
     Ok(Row {
         setting: run.setting(target),
         counts,
@@ -82,7 +89,7 @@ fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progre
         generator,
         latency: Quantiles::of(&call.world.findings.latency),
         verified: Some(Verified::of(sample, &call.world.findings)),
-        more: comers.figures(run.seconds),
+        more,
         troubles: call.world.troubles.clone(),
         failed: call.world.failed,
         ..Row::default()
@@ -147,6 +154,10 @@ impl Comers {
                 call.world.remove(id);
             }
         }
+    }
+
+    fn are_gone(&self) -> bool {
+        self.under_way.is_empty() && self.leaving.is_empty()
     }
 
     fn figures(&self, seconds: f64) -> Vec<(&'static str, f64, &'static str)> {

@@ -4,6 +4,7 @@
 pub mod idle;
 pub mod joins;
 pub mod media;
+pub mod soak;
 pub mod spread;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -40,16 +41,18 @@ pub enum Scenario {
     Joins,
     Spread,
     Idle,
+    Soak,
 }
 
 impl Scenario {
-    pub const ALL: [(Scenario, &str); 6] = [
+    pub const ALL: [(Scenario, &str); 7] = [
         (Scenario::Video, "video"),
         (Scenario::Audio, "audio"),
         (Scenario::Meeting, "meeting"),
         (Scenario::Joins, "joins"),
         (Scenario::Spread, "spread"),
         (Scenario::Idle, "idle"),
+        (Scenario::Soak, "soak"),
     ];
 
     pub fn named(name: &str) -> Option<Scenario> {
@@ -69,6 +72,7 @@ impl Scenario {
             Scenario::Joins => vec![50],
             Scenario::Spread => vec![100],
             Scenario::Idle => vec![500],
+            Scenario::Soak => vec![20],
         }
     }
 }
@@ -139,6 +143,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Ro
         Scenario::Joins => joins::run(run, target, progress).map(|row| vec![row]),
         Scenario::Spread => spread::run(run, target, progress),
         Scenario::Idle => idle::run(run, target, progress).map(|row| vec![row]),
+        Scenario::Soak => soak::run(run, target, progress).map(|row| vec![row]),
     };
     progress.clear();
     rows
