@@ -121,6 +121,16 @@ fn any_two_losses_delay_the_handshake_and_do_not_break_it() {
     }
 }
 
+#[test]
+fn a_hello_that_came_before_its_listener_is_soon_repeated() {
+    let mut wire = Wire::between(&Identity::ecdsa(), &Identity::ecdsa(), &Profile::PREFERRED);
+    wire.lost = vec![0];
+    wire.check();
+    wire.run();
+    assert!(wire.server.is_connected() && wire.client.is_connected());
+    assert!(wire.now.since(Time(1_000_000)) <= Span::from_millis(50), "{:?}", wire.now);
+}
+
 /// Firefox sends its ClientHello in fragments, which may come in any order.
 #[test]
 fn a_fragmented_client_hello_is_put_together() {

@@ -29,6 +29,8 @@ use crate::time::{Span, Time};
 const MTU: u32 = 1200;
 /// Above most round trips, far below a person's patience; doubles with each silence.
 const FIRST_RETRANSMISSION: Span = Span::from_millis(400);
+/// After a ClientHello of ours, which is small: ffmpeg answers a check some milliseconds before it listens for DTLS.
+const FIRST_HELLO: Span = Span::from_millis(50);
 const SLOWEST_RETRANSMISSION: Span = Span::from_millis(3_200);
 
 /// What OpenSSL reads from and writes to: one datagram in, any number out.
@@ -109,6 +111,8 @@ impl Handshake {
     pub fn start(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
         let progress = self.advance();
         self.send(now, path, outbox);
+        self.pause = FIRST_HELLO;
+        self.retransmit_at = self.retransmit_at.map(|_| now + self.pause);
         progress
     }
 
