@@ -5,9 +5,10 @@ the administration side. It must never know a route. Read next: `workers/public.
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from workers.origins import Guard
 log = logging.getLogger("millrace.http")
 
 Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_REQUESTS = 256
 """In progress at once. Control answers in well under a millisecond, so these are slow bodies and passed-on requests."""
@@ -50,7 +52,8 @@ class HttpServer:
         self._deadlines = deadlines
         self._guard = guard
         self._max_requests = max_requests
-        self._requests = 0
+        self._busy: set[web.RequestHandler] = set()
+        """Connections with a request under way."""
         self._is_letting_go = False
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
@@ -59,6 +62,7 @@ class HttpServer:
         """Takes over the descriptors of listening sockets."""
         self._web = _BoundedServer(
             self._handle,
+            self._busy,
             access_log=None,
             # Starts with the connection and again after each answer: cuts headers that never end (slowloris) too.
             keepalive_timeout=self._deadlines.request_seconds,
@@ -105,14 +109,14 @@ class HttpServer:
                     await asyncio.sleep(LOOK_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._requests >= self._max_requests:
+        if len(self._busy) >= self._max_requests:
             response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
         else:
-            self._requests += 1
+            self._busy.add(request.protocol)
             try:
                 response = await self._respond(request)
             finally:
-                self._requests -= 1
+                self._busy.discard(request.protocol)
         response.headers["Server"] = SERVER
         if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
@@ -167,7 +171,13 @@ class _Connection(web.RequestHandler):
 
 
 class _BoundedServer(web.Server):
-    """Turns connections away at a fixed number."""
+    """Holds a fixed number of connections. Whoever comes then takes the place of the oldest that has nothing under way:
+    connections held open keep nobody out.
+    """
+
+    def __init__(self, handle: Handle, busy: Collection[web.RequestHandler], **options: Any) -> None:
+        super().__init__(handle, **options)
+        self._busy = busy
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
@@ -175,7 +185,9 @@ class _BoundedServer(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+            idle = next((each for each in self.connections if each not in self._busy and each is not handler), handler)
+            if idle.transport is not None:
+                idle.transport.abort()
 
 
 def path_segments(request: web.BaseRequest) -> tuple[str, ...]:

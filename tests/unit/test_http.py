@@ -3,6 +3,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,6 +158,26 @@ async def test_bytes_that_are_no_text_reach_control_as_text(site: Site) -> None:
     fields = b'\r\nIf-Match: "\xff"\r\nAuthorization: Bearer a\xe9b\r\nContent-Length: 1\r\n\r\nx'
     await site.raw(head + fields)
     assert site.control.asked == [Patched(RequestId(0), "01.abc", "a?b", '"?"', "x")]
+
+
+async def test_connections_held_open_keep_nobody_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    site.control.hold = asyncio.Event()
+    under_way = asyncio.create_task(
+        site.raw(b"DELETE /whip/hall/00.x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    )
+    while not site.control.asked:
+        await asyncio.sleep(0)
+    held = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+    async with site.client.options(f"{site.url}/whip/hall") as answer:
+        assert answer.status == 204
+    oldest, _ = held[0]
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(oldest.read(), 5) == b""
+    for _, writer in held:
+        writer.close()
+    site.control.hold.set()
+    assert (await under_way).startswith(b"HTTP/1.1 201 ")
 
 
 async def test_options_say_what_is_accepted(site: Site) -> None:
