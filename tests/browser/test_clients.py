@@ -14,7 +14,7 @@ from tests.clients.aiortc_client import Viewer
 from tests.clients.ffmpeg_publish import publish_with_ffmpeg
 from tests.system.relay_process import Relay
 
-GST = Path(__file__).parents[1] / "clients" / "gst_publish.py"
+CLIENTS = Path(__file__).parents[1] / "clients"
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
@@ -22,7 +22,7 @@ DEBIAN_PYTHON = "/usr/bin/python3"
 async def publish_with_gstreamer(relay: Relay, codec: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         DEBIAN_PYTHON,
-        str(GST),
+        str(CLIENTS / "gst_publish.py"),
         f"{relay.url}/whip/hall",
         "300",
         codec,
@@ -82,3 +82,17 @@ async def test_chromium_and_aiortc_see_and_hear_gstreamer(lan_relay: Relay, chro
         slot = 1 - await published_slot(lan_relay)
         await see(await watch(chromium, lan_relay, slot=slot), "VP8")
         await hear_and_see_with_aiortc(lan_relay, slot)
+
+
+@pytest.mark.netns
+async def test_gstreamer_sees_and_hears_gstreamer(lan_relay: Relay) -> None:
+    async with publish_with_gstreamer(lan_relay, "vp8"):
+        viewer = await asyncio.create_subprocess_exec(
+            DEBIAN_PYTHON, str(CLIENTS / "gst_watch.py"), f"{lan_relay.url}/whep/hall", "90", relay_token(lan_relay)
+        )
+        try:
+            assert await asyncio.wait_for(viewer.wait(), 30) == 0
+        finally:
+            if viewer.returncode is None:
+                viewer.kill()
+                await viewer.wait()
