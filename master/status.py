@@ -117,7 +117,8 @@ def table(before: Look, now: Look) -> str:
         f"key frames asked for {rate('millrace_key_frames_asked_total'):,.1f}/s",
         f"  arena {now.get('millrace_arena_resident_bytes') / 1e6:,.0f} MB   "
         f"adopted {now.get('millrace_adoptions_total'):,.0f} sessions, "
-        f"lost {now.get('millrace_adoptions_lost_total'):,.0f}",
+        f"lost {now.get('millrace_adoptions_lost_total'):,.0f}   "
+        f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
         "",
         "worker    state  sessions  tracks  streams  loops late    cpu   memory  descriptors  starts",
     ]
