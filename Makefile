@@ -101,6 +101,10 @@ soak: build ## Viewers come and go for SECONDS (an hour): memory, descriptors an
 		soak --server "$(BIN)/python $(LOAD)/peers/millrace.py" --seconds $(or $(SECONDS),3600) \
 		$(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
+.PHONY: kills
+kills: setup ## Measure the gap of 50 sessions while their workers are killed KILLS times (default 20); needs a quiet machine
+	MILLRACE_KILLS=$(or $(KILLS),20) $(BIN)/pytest -s tests/system/test_kills.py
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
 	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

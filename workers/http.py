@@ -81,10 +81,11 @@ class HttpServer:
         """
         self._is_letting_go = True
         # New connections are still taken meanwhile: they would wait for the successor otherwise.
-        await self._until_closed(IDLE_SECONDS)
+        before = self._connections()
+        await self._until_closed(before)
         self._close_listeners()
         # Those that came last have a request on its way.
-        await self._until_closed(IDLE_SECONDS)
+        await self._until_closed(self._connections() - before)
         await self.stop(seconds)
 
     async def stop(self, seconds: float) -> None:
@@ -98,14 +99,13 @@ class HttpServer:
         for server in self._servers:
             server.close()
 
-    async def _until_closed(self, seconds: float) -> None:
-        """Until the connections that are open now are closed."""
-        if self._web is None:
-            return
-        known = set(self._web.connections)
+    def _connections(self) -> set[web.RequestHandler]:
+        return set(self._web.connections) if self._web is not None else set()
+
+    async def _until_closed(self, connections: set[web.RequestHandler]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while known.intersection(self._web.connections):
+            async with asyncio.timeout(IDLE_SECONDS):
+                while connections & self._connections():
                     await asyncio.sleep(LOOK_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

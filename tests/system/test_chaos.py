@@ -132,6 +132,8 @@ class Chaos:
             (2, self.let_go),
             (2, self.reload),
             (1, self.kill_all),
+            (1, self.hang),
+            (1, self.upgrade),
             (5, self.join),
             (3, self.leave),
         ]
@@ -151,6 +153,12 @@ class Chaos:
 
     async def let_go(self) -> None:
         self._send(self._random.choice(self._workers()), signal.SIGUSR2)
+
+    async def hang(self) -> None:
+        self._send(self._random.choice(self._workers()), signal.SIGSTOP)
+
+    async def upgrade(self) -> None:
+        self._send(self._relay.pid, signal.SIGUSR2)
 
     async def reload(self) -> None:
         self._reloads += 1

@@ -70,7 +70,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
     async with (
         Relay(
             workers=2,
-            settings={"workers.quick_death_seconds": "1"},
+            settings={"workers.quick_death_seconds": "1", "workers.abort_seconds": "10"},
             environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         ) as relay,
         Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Reading a library's line tables takes some ten milliseconds. A thread that was interrupted while it held a lock of the
 /// allocator never answers.
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// The kernel's number of the engine's thread; 0 while there is none.
