@@ -12,6 +12,9 @@ from relay.media_section import FEEDBACK, Format, MediaOffer
 from relay.sdp import Offer
 from relay.sdp_lines import Direction
 
+DATA_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
+"""Of data channels (RFC 8841), which never open here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -98,7 +101,7 @@ def completed(offer: Offer, sections: Sequence[Section]) -> tuple[Section, ...]:
         return tuple(sections)
     section_by_mid = {section.media.mid: section for section in sections}
     tagged = next(media for media in offer.media if media.mid == offer.bundle[0])
-    if tagged.alive and tagged.formats:
+    if tagged.alive and (tagged.formats or tagged.protocol in DATA_PROFILES):
         placeholder = Section(tagged, Direction.INACTIVE, tagged.formats[:1], frozenset(), ())
         section_by_mid.setdefault(tagged.mid, placeholder)
     return tuple(section_by_mid[mid] for mid in offer.bundle if mid in section_by_mid)
@@ -119,7 +122,7 @@ def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
     default = local.candidates[0]
     numbers = " ".join(str(line.payload_type) for line in formats)
     lines = [
-        f"m={media.token} {default.port} {media.protocol} {numbers}",
+        f"m={media.token} {default.port} {media.protocol} {numbers or media.formats_text}",
         f"c=IN {_family(default.address)} {default.address}",
         f"a=ice-ufrag:{local.ufrag}",
         f"a=ice-pwd:{local.pwd}",
@@ -128,6 +131,8 @@ def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
     ]
     if media.mid is not None:
         lines.append(f"a=mid:{media.mid}")
+    if media.protocol in DATA_PROFILES:
+        return [*lines, "a=sctp-port:5000"]
     lines += [f"a={section.direction}", "a=rtcp-mux"]
     if media.rtcp_rsize:
         lines.append("a=rtcp-rsize")

@@ -297,6 +297,19 @@ def test_the_groups_first_m_line_stays_alive_without_media() -> None:
     assert [track.kind for track in answer.tracks] == [MediaKind.VIDEO]
 
 
+def test_a_data_channel_that_leads_the_group_stays_alive_and_carries_the_transport() -> None:
+    channel = ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0", *TRANSPORT, "a=mid:2")
+    body = text((*SESSION[:-1], "a=group:BUNDLE 2 1"), channel, VIDEO, VIDEO_CODECS)
+    head, data, video = sections(publish(body).sdp)
+    assert "a=group:BUNDLE 2 1" in head
+    assert data[0] == "m=application 7882 UDP/DTLS/SCTP webrtc-datachannel"
+    assert {"a=mid:2", "a=sctp-port:5000", "a=ice-ufrag:00abcdEFGH", "a=end-of-candidates"} <= set(data)
+    assert not {"a=rtcp-mux", "a=inactive"} & set(data)
+    assert "a=recvonly" in video
+    unknown = text((*SESSION[:-1], "a=group:BUNDLE 2 1"), ("m=text 9 TCP/MSRP *", *channel[1:]), VIDEO, VIDEO_CODECS)
+    assert sections(publish(unknown).sdp)[1][0] == "m=text 0 TCP/MSRP *"
+
+
 def test_candidates_fall_in_priority_in_their_order() -> None:
     first, second = host_candidates([("127.0.0.1", 1), ("::1", 1)])
     assert first.priority > second.priority
