@@ -16,8 +16,6 @@ ROOM = {
     "arena.sessions_per_slot": "32_768",
     # Nobody of them ever comes.
     "timeouts.ice_seconds": "3_600",
-    # A flood of offers on a busy machine may make a worker late.
-    "limits.late_ms": "60_000",
 }
 
 
