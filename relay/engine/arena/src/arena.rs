@@ -20,10 +20,12 @@ use crate::words::put_bytes;
 
 const HEADER_WORDS: usize = 8;
 
-/// A handle on the shared memory; clones share one mapping.
+/// A handle on the shared memory; clones share one mapping, and are one word each because every session has several.
 #[derive(Clone)]
-pub struct Arena {
-    mapping: Arc<Mapping>,
+pub struct Arena(Arc<Inner>);
+
+struct Inner {
+    mapping: Mapping,
     parameters: Parameters,
     layout: Layout,
     seed: u64,
@@ -58,7 +60,7 @@ impl Arena {
     fn fresh(mapping: Mapping, parameters: Parameters) -> Arena {
         let seed = RandomState::new().hash_one(parameters.slots);
         put_bytes(mapping.words(0, HEADER_WORDS), &parameters.header(seed));
-        Arena { mapping: Arc::new(mapping), parameters, layout: Layout::new(&parameters), seed }
+        Arena(Arc::new(Inner { mapping, parameters, layout: Layout::new(&parameters), seed }))
     }
 
     /// Maps the arena behind `fd`, which stays the caller's.
@@ -83,54 +85,54 @@ impl Arena {
         if header[6] != layout.size || found < layout.size {
             return Err(AttachError::TooSmall(found.min(header[6]), layout.size));
         }
-        Ok(Arena { mapping: Arc::new(mapping), parameters, layout, seed: header[7] })
+        Ok(Arena(Arc::new(Inner { mapping, parameters, layout, seed: header[7] })))
     }
 
     /// The file descriptor of this mapping; `None` for an arena in memory.
     pub fn fd(&self) -> Option<RawFd> {
-        self.mapping.fd()
+        self.0.mapping.fd()
     }
 
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.0.parameters
     }
 
     /// A worker's page: life, beats, counters. Panics when there is no such slot, as everything here does: slots come
     /// from the master, not from the network.
     pub fn slot(&self, slot: u8) -> SlotPage<'_> {
         self.check_slot(slot);
-        let start = self.layout.slots + u64::from(slot) * layout::SLOT_STRIDE;
+        let start = self.0.layout.slots + u64::from(slot) * layout::SLOT_STRIDE;
         SlotPage::new(self.section(start, layout::SLOT_STRIDE))
     }
 
     /// The ring of short messages from one worker to another.
     pub fn messages(&self, from: u8, to: u8) -> Messages<'_> {
-        let start = self.layout.messages + self.pair(from, to) * self.layout.message_stride;
-        Messages::new(self.section(start, self.layout.message_stride), self.parameters.messages)
+        let start = self.0.layout.messages + self.pair(from, to) * self.0.layout.message_stride;
+        Messages::new(self.section(start, self.0.layout.message_stride), self.0.parameters.messages)
     }
 
     /// The ring of datagrams that reached `from` and belong to `to`.
     pub fn handover(&self, from: u8, to: u8) -> Handover<'_> {
-        let start = self.layout.handovers + self.pair(from, to) * self.layout.handover_stride;
-        Handover::new(self.section(start, self.layout.handover_stride), self.parameters.handover_packets)
+        let start = self.0.layout.handovers + self.pair(from, to) * self.0.layout.handover_stride;
+        Handover::new(self.section(start, self.0.layout.handover_stride), self.0.parameters.handover_packets)
     }
 
     /// Whether neither a message nor a datagram waits for `slot`: to be asked between `set_sleeping(true)` and waiting.
     pub fn inbox_is_empty(&self, slot: u8) -> bool {
-        (0..self.parameters.slots as u8)
+        (0..self.0.parameters.slots as u8)
             .filter(|&from| from != slot)
             .all(|from| self.messages(from, slot).is_empty() && self.handover(from, slot).is_empty())
     }
 
     /// Which slot owns which client address.
     pub fn addresses(&self) -> Addresses<'_> {
-        let bytes = u64::from(self.parameters.addresses) * layout::ADDRESS_STRIDE;
-        Addresses::new(self.section(self.layout.addresses, bytes), self.seed)
+        let bytes = u64::from(self.0.parameters.addresses) * layout::ADDRESS_STRIDE;
+        Addresses::new(self.section(self.0.layout.addresses, bytes), self.0.seed)
     }
 
     /// The lasting record of a slot's `i`-th session.
     pub fn session(&self, slot: u8, i: u32) -> SessionRecord<'_> {
-        let words = self.section(self.session_start(slot, i), self.layout.session_stride);
+        let words = self.section(self.session_start(slot, i), self.0.layout.session_stride);
         SessionRecord::new(&words[layout::SESSION_WORDS..])
     }
 
@@ -141,42 +143,42 @@ impl Arena {
 
     fn session_start(&self, slot: u8, i: u32) -> u64 {
         self.check_slot(slot);
-        assert!(i < self.parameters.sessions_per_slot, "session record {i} is beyond the arena's");
-        let place = u64::from(slot) * u64::from(self.parameters.sessions_per_slot) + u64::from(i);
-        self.layout.sessions + place * self.layout.session_stride
+        assert!(i < self.0.parameters.sessions_per_slot, "session record {i} is beyond the arena's");
+        let place = u64::from(slot) * u64::from(self.0.parameters.sessions_per_slot) + u64::from(i);
+        self.0.layout.sessions + place * self.0.layout.session_stride
     }
 
     /// How many track logs there are in all.
     pub fn logs(&self) -> u32 {
-        self.parameters.slots * self.parameters.logs_per_slot
+        self.0.parameters.slots * self.0.parameters.logs_per_slot
     }
 
     /// The words of one track log; `None` when there is no such log.
     pub(crate) fn log(&self, log: u32) -> Option<&[AtomicU64]> {
         (log < self.logs()).then(|| {
-            let start = self.layout.logs + u64::from(log) * self.layout.log_stride;
-            self.section(start, self.layout.log_stride)
+            let start = self.0.layout.logs + u64::from(log) * self.0.layout.log_stride;
+            self.section(start, self.0.layout.log_stride)
         })
     }
 
     pub(crate) fn section(&self, start: u64, bytes: u64) -> &[AtomicU64] {
-        self.mapping.words((start / 8) as usize, (bytes / 8) as usize)
+        self.0.mapping.words((start / 8) as usize, (bytes / 8) as usize)
     }
 
     fn pair(&self, from: u8, to: u8) -> u64 {
         self.check_slot(from);
         self.check_slot(to);
-        u64::from(from) * u64::from(self.parameters.slots) + u64::from(to)
+        u64::from(from) * u64::from(self.0.parameters.slots) + u64::from(to)
     }
 
     fn check_slot(&self, slot: u8) {
-        assert!(u32::from(slot) < self.parameters.slots, "slot {slot} is beyond the arena's");
+        assert!(u32::from(slot) < self.0.parameters.slots, "slot {slot} is beyond the arena's");
     }
 }
 
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arena").field("parameters", &self.parameters).finish_non_exhaustive()
+        f.debug_struct("Arena").field("parameters", &self.0.parameters).finish_non_exhaustive()
     }
 }
 

@@ -10,6 +10,7 @@ mod log_reader;
 mod log_writer;
 mod mapping;
 mod messages;
+mod prefetch;
 mod sessions;
 mod slots;
 mod track_log;
@@ -22,6 +23,7 @@ pub use layout::{COUNTERS, Layout, MAGIC, MAX_DATAGRAM, MAX_PACKET, Parameters, 
 pub use log_reader::{LogReader, Missing};
 pub use log_writer::{AppendError, LogWriter, OpenError};
 pub use messages::Messages;
+pub use prefetch::{prefetch, prefetch_front};
 pub use sessions::{SessionRecord, SessionWords};
 pub use slots::{Beat, Beats, SlotPage};
 pub use track_log::{DISCARDABLE, EntryMeta, KEY_FRAME_START, KeyFrame, MARKER, RECOVERED, SenderReport};

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::Arena;
 use crate::layout::{SESSION_COPY_HEADER, SESSION_WORDS};
+use crate::prefetch::prefetch;
 use crate::words::{get_bytes, lock, put, put_bytes, stable, unchanged, unlock};
 
 const LOCK: usize = 0;
@@ -110,6 +111,11 @@ impl SessionWords {
     #[inline]
     pub fn get(&self, at: usize) -> u64 {
         self.words()[at].load(Acquire)
+    }
+
+    /// These words will be put soon.
+    pub fn prefetch(&self, at: usize, count: usize) {
+        prefetch(&self.words()[at..at + count]);
     }
 
     fn words(&self) -> &[AtomicU64] {

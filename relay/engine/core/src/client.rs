@@ -1,6 +1,8 @@
 //! One client as the engine sees it: its transport, and the keys of what it publishes and subscribes. Owns no table;
 //! must never touch another client. `engine.rs` holds the table and moves packets between clients.
 
+use millrace_arena::prefetch;
+
 use crate::command::{ExtensionKind, Publish};
 use crate::congestion::arrivals::Arrivals;
 use crate::drop::Drop;
@@ -89,6 +91,12 @@ impl Client {
     pub fn handle_published(&mut self, publish: &Publish) {
         let transport_cc = publish.extensions.iter().find(|extension| extension.kind == ExtensionKind::TransportCc);
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
+    }
+
+    /// Something will be sent to it soon.
+    pub fn prefetch(&self) {
+        self.transport.prefetch();
+        prefetch(&self.traffic);
     }
 
     pub fn count_sent(&mut self, bytes: usize) {

@@ -25,6 +25,7 @@ use crate::event::{Cause, Event, TransportClosed, TransportConnected, TransportS
 use crate::forward::feed::{Feed, Scratch};
 use crate::forward::publication::Publication;
 use crate::forward::subscription::Subscription;
+use crate::id_map::IdMap;
 use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
@@ -89,7 +90,7 @@ pub struct Engine {
     stats: Stats,
 
     clients: Slab<Client>,
-    client_by_id: HashMap<u64, usize>,
+    client_by_id: IdMap<u64, usize>,
     client_by_ufrag: HashMap<String, usize>,
     client_by_path: HashMap<Path, usize>,
     handshakes: usize,
@@ -98,12 +99,12 @@ pub struct Engine {
     stale: Vec<usize>,
 
     publications: Slab<Published>,
-    publication_by_id: HashMap<u64, usize>,
-    publication_by_log: HashMap<u32, usize>,
+    publication_by_id: IdMap<u64, usize>,
+    publication_by_log: IdMap<u32, usize>,
 
     subscriptions: Slab<Subscribed>,
-    subscription_by_id: HashMap<u64, usize>,
-    readings: HashMap<u32, Reading>,
+    subscription_by_id: IdMap<u64, usize>,
+    readings: IdMap<u32, Reading>,
 
     /// Publications with packets that nobody was told of yet.
     moved: Vec<usize>,
@@ -162,18 +163,18 @@ impl Engine {
             stats,
             arena,
             clients: Slab::new(),
-            client_by_id: HashMap::new(),
+            client_by_id: IdMap::default(),
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
             handshakes: 0,
             records: Records::new(config.slot, 0),
             stale: Vec::new(),
             publications: Slab::new(),
-            publication_by_id: HashMap::new(),
-            publication_by_log: HashMap::new(),
+            publication_by_id: IdMap::default(),
+            publication_by_log: IdMap::default(),
             subscriptions: Slab::new(),
-            subscription_by_id: HashMap::new(),
-            readings: HashMap::new(),
+            subscription_by_id: IdMap::default(),
+            readings: IdMap::default(),
             moved: Vec::new(),
             dirty: VecDeque::new(),
             fanning: None,

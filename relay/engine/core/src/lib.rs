@@ -12,6 +12,7 @@ pub mod drop;
 pub mod engine;
 pub mod event;
 pub mod forward;
+mod id_map;
 pub mod message;
 pub mod outbox;
 pub mod rtcp;

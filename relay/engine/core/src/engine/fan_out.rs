@@ -7,7 +7,10 @@
 //!                    └► dirty logs ─► batch ─► for each subscription: select, write, seal ─► outbox
 //! ```
 
-use super::{BATCH, Client, Counter, DATAGRAM_ROOM, Engine, Subscription};
+use millrace_arena::prefetch;
+use slab::Slab;
+
+use super::{BATCH, Client, Counter, DATAGRAM_ROOM, Engine, Subscribed, Subscription};
 use crate::drop::Drop;
 use crate::forward::feed::LoggedPacket;
 use crate::message::Message;
@@ -120,6 +123,7 @@ impl Engine {
                 self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
                 return false;
             }
+            prefetch_ahead(&self.subscriptions, &self.clients, &reading.subscriptions[place + 1..]);
             let subscribed = &mut self.subscriptions[*key];
             let client = &mut self.clients[subscribed.client];
             for packet in self.batch.packets() {
@@ -278,6 +282,23 @@ impl Engine {
 
     pub(super) fn reconnect_soon(&mut self, now: Time) {
         self.reconnect_at.get_or_insert(now + RECONNECT);
+    }
+}
+
+/// Has what the next subscriptions need on its way from memory while the present one is served: each step follows the pointers that
+/// the step before brought.
+fn prefetch_ahead(subscriptions: &Slab<Subscribed>, clients: &Slab<Client>, next: &[usize]) {
+    let subscribed = |ahead: usize| subscriptions.get(*next.get(ahead)?);
+    let client = |ahead: usize| clients.get(subscribed(ahead)?.client);
+    if let Some(subscribed) = subscribed(2) {
+        prefetch(subscribed);
+    }
+    if let Some((subscribed, client)) = subscribed(1).zip(client(1)) {
+        subscribed.subscription.prefetch();
+        client.prefetch();
+    }
+    if let Some(client) = client(0) {
+        client.transport.prefetch_keys();
     }
 }
 

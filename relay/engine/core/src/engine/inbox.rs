@@ -15,6 +15,9 @@ const DATAGRAMS_A_ROUND: usize = 256;
 impl Engine {
     /// Takes what the other slots left.
     pub fn handle_inbox(&mut self, now: Time) {
+        if !self.has_inbox() {
+            return;
+        }
         let mut datagram = [0; MAX_DATAGRAM];
         for from in 0..self.slots {
             if from == self.slot {

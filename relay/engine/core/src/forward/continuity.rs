@@ -50,6 +50,11 @@ impl Words {
         Words { words, at }
     }
 
+    /// They will be put soon.
+    pub fn prefetch(&self) {
+        self.words.prefetch(self.at, WORDS);
+    }
+
     /// Begins with a stream that has no source.
     pub fn begin(&self, next_index: u64, next_rtx_index: u64) {
         self.put_has_source(false);

@@ -31,6 +31,7 @@ pub struct LoggedPacket<'a> {
     pub header: Header,
     pub bytes: &'a [u8],
     elements: &'a [(u8, u16, u8)],
+    is_short: bool,
 }
 
 impl<'a> LoggedPacket<'a> {
@@ -45,6 +46,11 @@ impl<'a> LoggedPacket<'a> {
         self.elements
             .iter()
             .map(move |(id, at, len)| (*id, &bytes[usize::from(*at)..usize::from(*at) + usize::from(*len)]))
+    }
+
+    /// Whether each header extension element has an id of its own and fits the one-byte form (RFC 8285 section 4.2).
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     pub fn has(&self, flag: u16) -> bool {
@@ -63,6 +69,7 @@ struct Slot {
     header: Header,
     elements: [(u8, u16, u8); MAX_ELEMENTS],
     elements_count: usize,
+    is_short: bool,
 }
 
 /// Where a worker copies packets to. One per worker, allocated once.
@@ -100,6 +107,7 @@ impl Scratch {
             header: slot.header,
             bytes,
             elements,
+            is_short: slot.is_short,
         })
     }
 
@@ -137,11 +145,16 @@ impl Scratch {
 
 fn parse(position: u64, meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
     let header = Header::parse(packet).ok()?;
-    let mut slot = Slot { position, meta, header, elements: [(0, 0, 0); MAX_ELEMENTS], elements_count: 0 };
+    let elements = [(0, 0, 0); MAX_ELEMENTS];
+    let mut slot = Slot { position, meta, header, elements, elements_count: 0, is_short: true };
+    let mut seen = 0u16;
     for (id, range) in extensions::iterate(packet, header.extension).take(MAX_ELEMENTS) {
         // A packet of MAX_PACKET bytes: offsets fit 16 bits; RFC 8285: a value has at most 255 bytes.
         slot.elements[slot.elements_count] = (id, range.start as u16, range.len() as u8);
         slot.elements_count += 1;
+        let bit = 1u16.checked_shl(id.into()).unwrap_or(0);
+        slot.is_short &= bit & !seen != 0 && (1..=16).contains(&range.len());
+        seen |= bit;
     }
     Some(slot)
 }

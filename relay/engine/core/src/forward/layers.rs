@@ -15,22 +15,26 @@ const SILENCE: Span = Span::from_millis(700);
 
 #[derive(Clone, Debug)]
 pub struct Layers {
-    /// Lowest quality first.
-    logs: Vec<u32>,
+    /// Lowest quality first; the first `count` are in use.
+    logs: [u32; MAX_LAYERS],
+    count: usize,
     seen_at: [Option<Time>; MAX_LAYERS],
 }
 
 impl Layers {
     pub fn new(logs: &[u32]) -> Layers {
-        Layers { logs: logs.iter().copied().take(MAX_LAYERS).collect(), seen_at: [None; MAX_LAYERS] }
+        let count = logs.len().min(MAX_LAYERS);
+        let mut known = [0; MAX_LAYERS];
+        known[..count].copy_from_slice(&logs[..count]);
+        Layers { logs: known, count, seen_at: [None; MAX_LAYERS] }
     }
 
     pub fn logs(&self) -> &[u32] {
-        &self.logs
+        &self.logs[..self.count]
     }
 
     pub fn rank(&self, log: u32) -> Option<usize> {
-        self.logs.iter().position(|known| *known == log)
+        self.logs().iter().position(|known| *known == log)
     }
 
     /// Takes note of a packet; its rank, `None` when its log is not one of these.
@@ -51,13 +55,13 @@ impl Layers {
 
     /// The highest that is alive, the lowest when none has been seen.
     pub fn best(&self) -> usize {
-        (0..self.logs.len()).rev().find(|rank| self.is_alive(*rank)).unwrap_or(0)
+        (0..self.count).rev().find(|rank| self.is_alive(*rank)).unwrap_or(0)
     }
 
     /// The log whose next key frame is awaited by who now takes `current`.
     pub fn awaited(&self, current: Option<usize>) -> Option<u32> {
         let best = self.best();
-        if current == Some(best) { None } else { self.logs.get(best).copied() }
+        if current == Some(best) { None } else { self.logs().get(best).copied() }
     }
 
     /// Whether to change from `current` to `rank` at its key frame.

@@ -25,31 +25,31 @@ struct Piece {
 /// The numbers of one source, from the packet with which it was taken up.
 #[derive(Clone, Debug)]
 pub struct Numbering {
-    pieces: VecDeque<Piece>,
+    newest: Piece,
+    /// Those before it, the oldest first. Most streams never have one.
+    older: VecDeque<Piece>,
     highest: u64,
 }
 
 impl Numbering {
     /// Gives the source's `first` the outgoing index `outgoing`.
     pub fn new(first: u64, outgoing: u64) -> Numbering {
-        let mut pieces = VecDeque::with_capacity(MAX_PIECES);
-        pieces.push_back(Piece { from: first, shift: outgoing.wrapping_sub(first) });
-        Numbering { pieces, highest: first }
+        let newest = Piece { from: first, shift: outgoing.wrapping_sub(first) };
+        Numbering { newest, older: VecDeque::new(), highest: first }
     }
 
     /// Goes on with the last piece of a predecessor's, which would have given out `next`. `None` when these do not belong
     /// together. Packets from before that piece have no number any more.
     pub fn resume(from: u64, shift: u64, next: u64) -> Option<Numbering> {
         let highest = next.wrapping_sub(1).wrapping_sub(shift);
-        let mut pieces = VecDeque::with_capacity(MAX_PIECES);
-        pieces.push_back(Piece { from, shift });
+        let newest = Piece { from, shift };
         // A packet that is left out ends its piece: then the highest lies just before the next one.
-        (highest < u64::MAX && from <= highest + 1).then_some(Numbering { pieces, highest })
+        (highest < u64::MAX && from <= highest + 1).then_some(Numbering { newest, older: VecDeque::new(), highest })
     }
 
     /// The first source index of the newest piece, and what is added to it.
     pub fn last_piece(&self) -> (u64, u64) {
-        self.pieces.back().map_or((0, 0), |piece| (piece.from, piece.shift))
+        (self.newest.from, self.newest.shift)
     }
 
     /// The highest source index seen.
@@ -59,14 +59,13 @@ impl Numbering {
 
     /// The outgoing index of `highest`.
     pub fn highest_outgoing(&self) -> u64 {
-        let shift = self.pieces.back().map_or(0, |piece| piece.shift);
-        self.highest.wrapping_add(shift)
+        self.highest.wrapping_add(self.newest.shift)
     }
 
     /// The number of a packet that is forwarded; `None` when it is too old to have one.
     pub fn place(&mut self, index: u64) -> Option<u64> {
         self.highest = self.highest.max(index);
-        let piece = self.pieces.iter().rev().find(|piece| piece.from <= index)?;
+        let piece = self.pieces().find(|piece| piece.from <= index)?;
         Some(index.wrapping_add(piece.shift))
     }
 
@@ -76,26 +75,29 @@ impl Numbering {
         if index <= self.highest {
             return false;
         }
-        let Some(last) = self.pieces.back_mut() else { return false };
-        let piece = Piece { from: index + 1, shift: last.shift.wrapping_sub(1) };
+        let piece = Piece { from: index + 1, shift: self.newest.shift.wrapping_sub(1) };
         self.highest = index;
-        if last.from == index {
-            *last = piece;
+        let before = std::mem::replace(&mut self.newest, piece);
+        if before.from == index {
             return true;
         }
-        if self.pieces.len() == MAX_PIECES {
-            self.pieces.pop_front();
+        if self.older.len() == MAX_PIECES - 1 {
+            self.older.pop_front();
         }
-        self.pieces.push_back(piece);
+        self.older.push_back(before);
         true
     }
 
     /// The source index that has this outgoing index; `None` when it is from before this source, or not given yet.
     pub fn source(&self, outgoing: u64) -> Option<u64> {
         let at = |piece: &Piece| outgoing.wrapping_sub(piece.shift);
-        let (_, index) =
-            self.pieces.iter().rev().map(|piece| (piece.from, at(piece))).find(|(from, index)| index >= from)?;
+        let (_, index) = self.pieces().map(|piece| (piece.from, at(piece))).find(|(from, index)| index >= from)?;
         (index <= self.highest).then_some(index)
+    }
+
+    /// The newest first.
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        std::iter::once(&self.newest).chain(self.older.iter().rev())
     }
 }
 
@@ -122,7 +124,7 @@ mod tests {
     fn a_run_of_left_out_packets_is_one_piece() {
         let mut numbering = Numbering::new(100, 7);
         (101..2_000).for_each(|index| assert!(numbering.skip(index)));
-        assert_eq!(numbering.pieces.len(), 2);
+        assert_eq!(numbering.pieces().count(), 2);
         assert_eq!(numbering.place(2_000), Some(8));
         assert_eq!(numbering.place(100), Some(7));
     }
@@ -145,7 +147,7 @@ mod tests {
                 assert!(numbering.skip(index));
             }
         }
-        assert_eq!(numbering.pieces.len(), MAX_PIECES);
+        assert_eq!(numbering.pieces().count(), MAX_PIECES);
         assert_eq!(numbering.place(99), None);
         assert_eq!(numbering.place(101), None);
     }

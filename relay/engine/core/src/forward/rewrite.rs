@@ -10,6 +10,7 @@
 use crate::command::{Extension, ExtensionKind};
 use crate::drop::Drop;
 use crate::rtp::extensions::{self, Elements};
+use crate::rtp::header::FIXED_LEN;
 use crate::rtp::{Fields, Header};
 use crate::time::Time;
 
@@ -19,14 +20,40 @@ use super::playout::{self, Delay};
 
 /// The longest mid that is written: RFC 8843 section 15 keeps it to 16 bytes, so that a one-byte element can hold it.
 const MAX_MID: usize = 16;
+/// RFC 8285 section 4.2: ids and lengths of the one-byte form.
+const MAX_SHORT_ID: u8 = 14;
+const MAX_SHORT_LEN: usize = 16;
+/// The longest block of that form: every id once.
+const SHORT_ROOM: usize = extensions::HEAD + MAX_SHORT_ID as usize * (1 + MAX_SHORT_LEN) + 2;
+
+/// Beside the rest, not behind a pointer: it is read for every packet.
+#[derive(Clone, Copy, Debug)]
+struct Mid {
+    bytes: [u8; MAX_MID],
+    len: usize,
+}
+
+impl Mid {
+    fn new(mid: &str) -> Option<Mid> {
+        let mut bytes = [0; MAX_MID];
+        bytes.get_mut(..mid.len())?.copy_from_slice(mid.as_bytes());
+        Some(Mid { bytes, len: mid.len() })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
 
 /// How the header extensions of a source become a subscriber's.
 #[derive(Clone, Debug)]
 pub struct ExtensionMap {
     /// The subscriber's id by the publisher's; 0 leaves the element out.
     to: [u8; 256],
-    mid: Option<(u8, Vec<u8>)>,
+    mid: Option<(u8, Mid)>,
     abs_send_time: u8,
+    /// Whether each element that is written has an id of its own and one that fits the one-byte form.
+    is_short: bool,
     /// Both sides' ids of the dependency descriptor.
     descriptor: (u8, u8),
     /// Both sides' ids of the playout delay; the subscriber's is 0 where it must not change.
@@ -45,12 +72,24 @@ impl ExtensionMap {
         }
         to[0] = 0;
         let kind = ExtensionKind::DependencyDescriptor;
-        let delay = ExtensionKind::PlayoutDelay;
         let mid_id = id(subscriber, ExtensionKind::Mid);
+        let mid = Mid::new(mid).filter(|_| mid_id != 0).map(|mid| (mid_id, mid));
+        let abs_send_time = if stamps { id(subscriber, ExtensionKind::AbsSendTime) } else { 0 };
+        let ids = to.iter().copied().chain(mid.map(|(id, _)| id)).chain([abs_send_time]).filter(|id| *id != 0);
+        let mut seen = 0u16;
+        let is_new = |id: u8| {
+            let bit = 1u16.checked_shl(id.into()).filter(|_| id <= MAX_SHORT_ID).unwrap_or(0);
+            let is_new = bit & !seen != 0;
+            seen |= bit;
+            is_new
+        };
+        let is_short = ids.map(is_new).fold(true, |all, is_new| all & is_new) && mid.is_none_or(|(_, mid)| mid.len > 0);
+        let delay = ExtensionKind::PlayoutDelay;
         ExtensionMap {
             to,
-            mid: (mid_id != 0 && mid.len() <= MAX_MID).then(|| (mid_id, mid.as_bytes().to_vec())),
-            abs_send_time: if stamps { id(subscriber, ExtensionKind::AbsSendTime) } else { 0 },
+            mid,
+            abs_send_time,
+            is_short,
             descriptor: (id(source, kind), id(subscriber, kind)),
             delay: (id(source, delay), if stamps { id(subscriber, delay) } else { 0 }),
             told: None,
@@ -92,6 +131,55 @@ pub fn write(
     out: &mut [u8],
 ) -> Result<Written, Drop> {
     let sent_at = abs_send_time(now);
+    let (fixed, rest) = out.split_at_mut_checked(FIXED_LEN).ok_or(Drop::RtpTooLarge)?;
+    let block = match rest.first_chunk_mut() {
+        Some(room) if map.is_short && map.told.is_none() && packet.is_short() => {
+            write_short(packet, map, sent_at, room)
+        }
+        _ => write_any(packet, map, sent_at, rest)?,
+    };
+    fields.write(block > 0, fixed).ok_or(Drop::RtpTooLarge)?;
+    let mut payload_offset = FIXED_LEN + block;
+    if shifts.frame != 0 {
+        shift_descriptor(map.descriptor.1, shifts, &mut out[..payload_offset]);
+    }
+    if let Some(sequence) = original {
+        // RFC 4588 section 4: the original sequence number precedes the original payload.
+        let room = out.get_mut(payload_offset..payload_offset + 2).ok_or(Drop::RtpTooLarge)?;
+        room.copy_from_slice(&sequence.to_be_bytes());
+        payload_offset += 2;
+    }
+    let payload = packet.payload();
+    let room = out.get_mut(payload_offset..payload_offset + payload.len()).ok_or(Drop::RtpTooLarge)?;
+    room.copy_from_slice(payload);
+    Ok(Written { len: payload_offset + payload.len(), payload_offset })
+}
+
+/// The usual extension block, straight into the packet; returns its length.
+fn write_short(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], out: &mut [u8; SHORT_ROOM]) -> usize {
+    let mut at = extensions::HEAD;
+    let mut put = |id: u8, value: &[u8]| {
+        out[at] = id << 4 | (value.len() - 1) as u8;
+        out[at + 1..at + 1 + value.len()].copy_from_slice(value);
+        at += 1 + value.len();
+    };
+    for (id, value) in packet.extensions() {
+        let to = map.to[usize::from(id)];
+        if to != 0 {
+            put(to, value);
+        }
+    }
+    if let Some((id, mid)) = &map.mid {
+        put(*id, mid.bytes());
+    }
+    if map.abs_send_time != 0 {
+        put(map.abs_send_time, &sent_at);
+    }
+    extensions::finish_short(out, at)
+}
+
+/// An extension block of any form; returns its length.
+fn write_any(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], out: &mut [u8]) -> Result<usize, Drop> {
     let told = map.told.map(|told| match packet.extensions().find(|(id, _)| *id == map.delay.0 && *id != 0) {
         Some((_, publisher)) => playout::combine(publisher, told),
         None => told,
@@ -107,26 +195,12 @@ pub fn write(
         elements.set(map.delay.1, told);
     }
     if let Some((id, mid)) = &map.mid {
-        elements.set(*id, mid);
+        elements.set(*id, mid.bytes());
     }
     if map.abs_send_time != 0 {
         elements.set(map.abs_send_time, &sent_at);
     }
-    let head = fields.write(!elements.is_empty(), out).ok_or(Drop::RtpTooLarge)?;
-    let mut payload_offset = head + elements.write(&mut out[head..]).ok_or(Drop::RtpTooLarge)?;
-    if shifts.frame != 0 {
-        shift_descriptor(map.descriptor.1, shifts, &mut out[..payload_offset]);
-    }
-    if let Some(sequence) = original {
-        // RFC 4588 section 4: the original sequence number precedes the original payload.
-        let room = out.get_mut(payload_offset..payload_offset + 2).ok_or(Drop::RtpTooLarge)?;
-        room.copy_from_slice(&sequence.to_be_bytes());
-        payload_offset += 2;
-    }
-    let payload = packet.payload();
-    let room = out.get_mut(payload_offset..payload_offset + payload.len()).ok_or(Drop::RtpTooLarge)?;
-    room.copy_from_slice(payload);
-    Ok(Written { len: payload_offset + payload.len(), payload_offset })
+    elements.write(out).ok_or(Drop::RtpTooLarge)
 }
 
 /// Moves the frame number in a head that was just written. Rare: only after a switch of source.
@@ -149,6 +223,7 @@ mod tests {
     use super::*;
     use crate::forward::feed::Scratch;
     use ExtensionKind as Kind;
+    use proptest::prelude::*;
 
     const FIELDS: Fields = Fields { marker: true, payload_type: 101, sequence: 7, timestamp: 9, ssrc: 0xabcd };
 
@@ -215,6 +290,31 @@ mod tests {
         assert_eq!(values(true, &packet(&[])), [(7, vec![0x01, 0x43, 0xe8])]);
         assert_eq!(values(true, &packet(&[(5, &[0x10, 0x02, 0x00])])), [(7, vec![0x10, 0x02, 0x00])]);
         assert_eq!(values(false, &packet(&[])), []);
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_writes_what_the_general_one_does(
+            ids in prop::sample::subsequence((1..=14u8).collect::<Vec<_>>(), 4),
+            values in prop::collection::vec((1..=7u8, prop::collection::vec(any::<u8>(), 0..20)), 0..6),
+            mid in "[a-z]{0,17}", stamps: bool,
+        ) {
+            let kinds = [Kind::AudioLevel, Kind::PlayoutDelay, Kind::AbsSendTime, Kind::Mid];
+            let subscriber: Vec<_> = ids.iter().zip(kinds).map(|(id, kind)| Extension { id: *id, kind }).collect();
+            let source = list(&[(2, Kind::AudioLevel), (3, Kind::PlayoutDelay), (5, Kind::Mid)]);
+            let map = ExtensionMap::new(&source, &subscriber, &mid, stamps);
+            let mut bytes = vec![0x90, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
+            let mut elements = Elements::new();
+            values.iter().for_each(|(id, value)| assert!(elements.set(*id, value)));
+            let mut block = [0; 512];
+            let len = elements.write(&mut block).unwrap();
+            bytes[0] = 0x80 | u8::from(len > 0) << 4;
+            bytes.extend(&block[..len]);
+            bytes.extend([1, 2, 3]);
+            let (_, written) = written(&map, Shifts::default(), &bytes, None);
+            let general = ExtensionMap { is_short: false, ..map };
+            prop_assert_eq!(written, super::tests::written(&general, Shifts::default(), &bytes, None).1);
+        }
     }
 
     #[test]

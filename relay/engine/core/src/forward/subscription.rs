@@ -171,6 +171,13 @@ impl Subscription {
         subscription
     }
 
+    /// It will be given a packet soon, and is close itself: brings what it points at.
+    pub fn prefetch(&self) {
+        if let Some(words) = &self.words {
+            words.prefetch();
+        }
+    }
+
     pub fn id(&self) -> u64 {
         self.id
     }

@@ -16,6 +16,21 @@ pub const ONE_BYTE: u16 = 0xbede;
 /// RFC 8285 section 4.3; the low four bits are "appbits", which we write as zero and ignore.
 pub const TWO_BYTE: u16 = 0x1000;
 
+/// The profile and length before the elements.
+pub const HEAD: usize = 4;
+
+/// Completes a block of the one-byte form whose elements lie in `out[HEAD..end]`; returns its length, 0 when there are none.
+pub fn finish_short(out: &mut [u8], end: usize) -> usize {
+    if end == HEAD {
+        return 0;
+    }
+    let len = end.next_multiple_of(4);
+    out[end..len].fill(0);
+    out[..2].copy_from_slice(&ONE_BYTE.to_be_bytes());
+    out[2..HEAD].copy_from_slice(&((len / 4 - 1) as u16).to_be_bytes());
+    len
+}
+
 /// The elements that one packet may carry out: more than the extensions that we know.
 pub const MAX_ELEMENTS: usize = 16;
 

@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 
+use millrace_arena::prefetch;
+
 use super::TransportEvent;
 use super::stun::{self, Integrity, Message};
 use super::stun_writer::Writer;
@@ -243,6 +245,11 @@ impl Ice {
 
     pub fn is_proven(&self, path: Path) -> bool {
         self.selected == Some(path) || self.find(path).is_some()
+    }
+
+    /// The selected pair will be asked for soon.
+    pub fn prefetch(&self) {
+        prefetch(&self.selected);
     }
 
     pub fn selected(&self) -> Option<Path> {

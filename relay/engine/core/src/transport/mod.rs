@@ -34,7 +34,7 @@ mod vectors;
 
 use std::collections::VecDeque;
 
-use millrace_arena::SessionWords;
+use millrace_arena::{SessionWords, prefetch};
 
 use self::dtls::{Dtls, Fingerprints, Progress};
 use self::ice::Ice;
@@ -232,6 +232,20 @@ impl Transport {
         let len = self.opener(path)?.open_rtcp(packet)?;
         self.note_media();
         Ok(len)
+    }
+
+    /// It will seal packets soon: brings what that reads close.
+    pub fn prefetch(&self) {
+        prefetch(&self.phase);
+        self.ice.prefetch();
+        prefetch(&self.srtp);
+    }
+
+    /// It is close and will seal packets soon: brings the keys.
+    pub fn prefetch_keys(&self) {
+        if let Some(srtp) = &self.srtp {
+            srtp.prefetch_keys();
+        }
     }
 
     /// Seals the RTP packet in `buffer[..len]` in place and gives the sealed length; `SEAL_ROOM` bytes must follow.

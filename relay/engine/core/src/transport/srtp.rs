@@ -88,6 +88,11 @@ impl Srtp {
         self.words = Some(words.clone());
     }
 
+    /// Packets will be sealed soon.
+    pub fn prefetch_keys(&self) {
+        self.local.prefetch_rtp();
+    }
+
     pub fn profile(&self) -> Profile {
         self.keying.profile
     }

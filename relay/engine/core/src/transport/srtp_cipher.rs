@@ -10,6 +10,7 @@
 
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
+use millrace_arena::{prefetch, prefetch_front};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use subtle::ConstantTimeEq;
 
@@ -25,6 +26,8 @@ pub(super) const WORD: usize = 4;
 /// RTCP's header and the sender's SSRC stay in the clear (RFC 3711 section 3.4).
 pub(super) const RTCP_CLEAR: usize = 8;
 const ENCRYPTED: u32 = 1 << 31;
+/// AES-128: eleven of 16 bytes.
+const AES_ROUND_KEYS: usize = 176;
 
 /// The tag does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,19 @@ impl Cipher {
             },
             Profile::Aes128CmSha1_80 => {
                 Cipher::Cm { rtp: Box::new(CmKey::new(master, rtp)), rtcp: Box::new(CmKey::new(master, rtcp)) }
+            }
+        }
+    }
+
+    /// RTP packets will be sealed soon.
+    pub fn prefetch_rtp(&self) {
+        match self {
+            Cipher::Gcm { rtp, .. } => prefetch(&**rtp),
+            Cipher::Cm { rtp, .. } => {
+                // The key's other form, for CPUs without AES instructions, is longer and stays empty.
+                prefetch_front(&rtp.cipher, AES_ROUND_KEYS);
+                prefetch(&rtp.salt);
+                prefetch(&rtp.hmac);
             }
         }
     }

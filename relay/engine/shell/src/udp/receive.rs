@@ -24,6 +24,8 @@ pub struct Receiver {
     controls: Box<[Control]>,
     vectors: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
+    /// Headers that the kernel may have filled since they were prepared, from the first on.
+    used: usize,
 }
 
 /// What one call brought.
@@ -47,6 +49,7 @@ impl Default for Receiver {
             controls: vec![Control([0; 32]); BATCH].into_boxed_slice(),
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH].into_boxed_slice(),
             headers: vec![header; BATCH].into_boxed_slice(),
+            used: BATCH,
         }
     }
 }
@@ -56,7 +59,7 @@ impl Receiver {
     /// consent tells when a client is gone.
     pub fn receive(&mut self, socket: &mut Socket) -> io::Result<Received> {
         self.prepare();
-        // SAFETY: `prepare` has just pointed every header at buffers of `self`, which stay where they are during the call.
+        // SAFETY: `prepare` has pointed every header at buffers of `self`, which are boxed and stay where they are.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -66,6 +69,7 @@ impl Receiver {
                 ptr::null_mut(),
             )
         };
+        self.used = usize::try_from(count).unwrap_or(0);
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
@@ -92,9 +96,10 @@ impl Receiver {
         Some((remote, &mut self.buffers[i * ROOM..i * ROOM + len]))
     }
 
-    /// Points every header at its buffers anew: the kernel overwrites the lengths, and `self` may have moved.
+    /// Points headers at their buffers, those that the last call filled anew: the kernel overwrote their lengths. A call that
+    /// fails fills none (recvmmsg writes a header when its datagram is whole).
     fn prepare(&mut self) {
-        for (i, buffer) in self.buffers.chunks_exact_mut(ROOM).enumerate() {
+        for (i, buffer) in self.buffers.chunks_exact_mut(ROOM).enumerate().take(self.used) {
             self.vectors[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: ROOM };
             let header = &mut self.headers[i].msg_hdr;
             header.msg_name = (&raw mut self.addresses[i]).cast();
