@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _status(chosen)
         case "doctor":
             return _doctor(chosen)
+        case "bench":
+            return _bench(chosen)
         case _:
             print(keys(), end="")
             return 0
@@ -65,9 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
     doctor.add_argument("--url", help="of a running server, for a real call through it (needs aiortc)")
-    for each in (serve, token, status, doctor):
+
+    bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
+    for each in (serve, token, status, doctor, bench):
         each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
         each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
+    bench.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="SCENARIO ...", help="of the load generator; --help lists them"
+    )
     return parser
 
 
@@ -195,6 +202,19 @@ def _doctor(chosen: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{finding.verdict:<5} {finding.what}: {finding.detail}")
     return 1 if any(finding.verdict is Verdict.BAD for finding in findings) else 0
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from master.bench import Refused, run
+
+    try:
+        run(config, chosen.arguments)
+    except Refused as refused:
+        return _refuse(str(refused))
+    return 0
 
 
 def keys() -> str:

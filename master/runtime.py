@@ -55,6 +55,21 @@ def claim(config: Config, left: Path | None = None) -> Runtime:
     return Runtime(directory, lock, can_be_found, is_ours)
 
 
+def find(config: Config) -> int | None:
+    """The process of the master that runs with this configuration on this machine, if one does."""
+    directory = Path(config.runtime.directory) if config.runtime.directory else default_directory(config)
+    if directory is None:
+        return None
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return holder(lock, 0)
+    finally:
+        os.close(lock)
+
+
 def leave(runtime: Runtime) -> None:
     """Removes what we had there, unless workers without a master live on, for whom another one may come."""
     if living(runtime.lock):
