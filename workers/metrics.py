@@ -232,7 +232,8 @@ class _Page(Collector):
             total = counts.pop("sum", 0)
             buckets: list[tuple[str, float]] = []
             sum_so_far = 0
-            for bound, count in counts.items():
+            # The engine's names come in the order of the alphabet.
+            for bound, count in sorted(counts.items(), key=lambda item: float(item[0])):
                 sum_so_far += count
                 buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), sum_so_far))
             if buckets:

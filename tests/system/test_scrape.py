@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import statistics
 import time
 
 import aiohttp
 
+from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient
 from tests.system.relay_process import Relay
 
@@ -40,6 +42,21 @@ async def scrape(http: aiohttp.ClientSession, relay: Relay) -> tuple[float, str]
     async with http.get(f"{relay.admin}/metrics") as answer:
         page = await answer.text()
     return time.monotonic() - began, page
+
+
+async def test_histograms_of_a_real_call_rise_from_bound_to_bound(relay: Relay) -> None:
+    async with Publisher(f"{relay.url}/whip/hall") as publisher, Viewer(f"{relay.url}/whep/hall") as viewer:
+        await publisher.open(0)
+        await viewer.open(1)
+        await viewer.until_frames(10)
+        async with aiohttp.ClientSession() as http:
+            _, page = await scrape(http, relay)
+    for name in ("forwarding", "handshake", "engine_late"):
+        bounds = re.findall(rf'^millrace_{name}_seconds_bucket{{le="(.*)"}} (.*)$', page, re.MULTILINE)
+        assert [float(le) for le, _ in bounds] == sorted(float(le) for le, _ in bounds)
+        counts = [float(count) for _, count in bounds]
+        assert counts == sorted(counts)
+        assert counts[-1] == float(re.findall(rf"^millrace_{name}_seconds_count (.*)$", page, re.MULTILINE)[0]) > 0
 
 
 async def test_a_scrape_takes_less_than_50_ms() -> None:
