@@ -32,7 +32,7 @@ from relay.refusal import Refusal
 from relay.reports import Reports
 from relay.room import feed, is_newer, publications_for
 from relay.sdp_lines import SdpLimits
-from relay.sessions import Session, Sessions
+from relay.sessions import REPLACED, Session, Sessions
 from relay.settling import Settling
 from relay.views import tombstone_view
 
@@ -222,7 +222,7 @@ class Ledger:
             if session.protocol is not Protocol.WHIP or session.participant != newer.participant:
                 continue
             if is_newer(newer, ParticipantHere(session.room, session.participant, session.id, True, session.opened_at)):
-                self.close(session, "replaced")
+                self.close(session, REPLACED)
 
     def _is_fed(self, session: Session) -> bool:
         # One that was adopted is fed already, from what we may not have heard of yet.

@@ -35,6 +35,11 @@ def json_reply(request: RequestId, value: Mapping[str, Any] | Sequence[Any]) -> 
     return Reply(request, 200, (("Content-Type", "application/json"),), json.dumps(value).encode())
 
 
+def session_replaced(request: RequestId) -> Reply:
+    """Its client must not come again by itself, or it would end the newer one, and so for ever."""
+    return problem(request, 404, "session-replaced", "A newer session of the same participant publishes here now.")
+
+
 def session_unknown(request: RequestId) -> Reply:
     """The same words for a session that never was, that ended, or that only its id's owner may know of."""
     return problem(request, 404, "session-unknown", "No such session here: it has ended, or never was.")

@@ -23,10 +23,10 @@ from relay.ledger import Ledger
 from relay.opening import Opened
 from relay.patch import Restart, Trickle, read_patch
 from relay.pressure import Pressure
-from relay.problems import json_reply, session_unknown
+from relay.problems import json_reply, session_replaced, session_unknown
 from relay.refusal import Refusal
 from relay.sdp import parse_offer
-from relay.sessions import Session
+from relay.sessions import REPLACED, Session
 from relay.views import room_view, tombstone_view
 
 OVERLOADED = {
@@ -182,5 +182,7 @@ def _find(ledger: Ledger, request: RequestId, text: str) -> Session | None:
             ledger.add(PassOn(request, slot))
             return None
     ledger.counters.refused(404)
-    ledger.add(session_unknown(request))
+    ended = None if named is None else ledger.sessions.tombstone(named[0])
+    is_replaced = ended is not None and ended.cause == REPLACED
+    ledger.add(session_replaced(request) if is_replaced else session_unknown(request))
     return None

@@ -12,6 +12,8 @@ from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Subscri
 from relay.negotiation import Receiver
 
 MAX_TOMBSTONES = 1000
+REPLACED = "replaced"
+"""The cause of the older session's end when a participant publishes again."""
 TOMBSTONE_SECONDS = 300.0
 """Long enough for an operator to look up why a client's session failed."""
 

@@ -251,6 +251,20 @@ async def test_the_page_says_which_codec_its_browser_lacks_of_a_publisher_that_c
         await until(chromium, f"millrace.watch.video.videoWidth && {message} === ''", "viewer")
 
 
+async def test_a_page_whose_participant_publishes_elsewhere_ends_and_says_so(chromium: Browser) -> None:
+    token = make_token("devkey", SECRET, identity="ann", room="demo", expires_at=time.time() + 600)
+    async with Relay(settings={"auth.keys": f'{{ devkey = "{SECRET}" }}'}) as relay:
+        for page in ("first", "second"):
+            await chromium.goto(relay.url, page)
+            script = f"document.getElementById('token').value = '{token}'; millrace.publish.form.source.value = 'test';"
+            await chromium.run(script + "millrace.publish.start()", page)
+            await until(chromium, "millrace.publish.root.dataset.state === 'connected'", page)
+        await until(chromium, "millrace.publish.root.dataset.state === 'failed'", "first")
+        message = await chromium.run("return document.querySelector('#publish .message.error').innerText", "first")
+        assert message == "A newer session of the same participant publishes here now."
+        assert await chromium.run("return millrace.publish.root.dataset.state", "second") == "connected"
+
+
 async def test_the_page_says_what_a_server_with_keys_wants(chromium: Browser) -> None:
     async with Relay(settings={"auth.keys": f'{{ devkey = "{SECRET}" }}'}) as relay:
         await chromium.goto(f"{relay.url}/?watch=demo")

@@ -157,6 +157,11 @@ def test_publishing_again_replaces_the_older_session() -> None:
     new = session_of(worker.publish(token=token()))
     assert [(ended.session, ended.cause) for ended in worker.all(SessionEnded)] == [(old, "replaced")]
     assert {fact.session for fact in worker.control.directory.view()} == {new}
+    worker.handle(Deleted(worker.number(), old, token()))
+    assert (worker.reply().status, body(worker.reply())["type"]) == (404, "urn:millrace:problem:session-replaced")
+    worker.handle(Deleted(worker.number(), new, token()))
+    worker.handle(Deleted(worker.number(), new, token()))
+    assert (worker.reply().status, body(worker.reply())["type"]) == (404, "urn:millrace:problem:session-unknown")
 
 
 def test_publishing_again_on_another_worker_replaces_the_older_session() -> None:

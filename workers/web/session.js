@@ -11,9 +11,15 @@ const STALL_LIMIT_MS = 15000;
 const DISCONNECTED_MS = 3000;
 
 export class Refused extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, type = '') {
     super(detail);
     this.status = status;
+    this.type = type;
+  }
+
+  // Somebody else publishes under our name: to come again would end that session, which would come again, and so on.
+  get replaced() {
+    return this.type.endsWith(':session-replaced');
   }
 
   // A refusal that another try may not meet again.
@@ -23,12 +29,12 @@ export class Refused extends Error {
 }
 
 async function refusalOf(response) {
-  let detail = `${response.status} ${response.statusText}`;
+  let problem = {};
   try {
-    const problem = await response.json();
-    detail = problem.detail || problem.title || detail;
+    problem = await response.json();
   } catch { /* not a problem document: the status line says it */ }
-  return new Refused(response.status, detail);
+  const detail = problem.detail || problem.title || `${response.status} ${response.statusText}`;
+  return new Refused(response.status, detail, problem.type);
 }
 
 export class Session {
@@ -50,11 +56,8 @@ export class Session {
     } catch (error) {
       this.#dropConnection();
       if (this.closed) return;
-      if (error instanceof Refused && !error.passing) {
-        this.#say('failed', error.message, error.status);
-        return;
-      }
-      this.#retry(error.message);
+      if (error instanceof Refused && !error.passing) this.#fail(error);
+      else this.#retry(error.message);
     }
   }
 
@@ -89,7 +92,8 @@ export class Session {
       this.everConnected = true;
       if (!this.looking) this.#lookAfter(pc);
     } else if (pc.connectionState === 'failed') {
-      this.#retry(this.everConnected ? 'The connection was lost.' : noPath());
+      const reason = this.everConnected ? 'The connection was lost.' : noPath();
+      this.#probe().then(() => { if (pc === this.pc) this.#retry(reason); });
     } else if (pc.connectionState === 'disconnected') {
       this.#probe();
       this.waiting = setTimeout(() => this.#retry('The connection was lost.'), DISCONNECTED_MS);
@@ -139,11 +143,21 @@ export class Session {
       const credentials = pc.localDescription.sdp.match(/^a=ice-(ufrag|pwd):.*$/gm).slice(0, 2);
       const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials.join('\r\n') });
       if (pc !== this.pc) return false;
-      if (response.status === 404) this.#retry('The server lost this session.');
+      if (response.status === 404) {
+        const refusal = await refusalOf(response);
+        if (pc !== this.pc) return false;
+        if (refusal.replaced) this.#fail(refusal);
+        else this.#retry('The server lost this session.');
+      }
       return response.ok;
     } catch {
       return false; // The server is away: the connection state will tell.
     }
+  }
+
+  #fail(refusal) {
+    this.#dropConnection();
+    this.#say('failed', refusal.message, refusal.status);
   }
 
   #retry(reason) {
