@@ -83,6 +83,9 @@ class _Reader:
             self._handle_group(value or "")
         elif name == "extmap-allow-mixed":
             self.extmap_allow_mixed = True
+        elif name == "ice-lite":
+            # Two lite sides send no checks (RFC 8445 section 2.5), and an address is nothing here until one proves it.
+            raise unacceptable("ice-lite", "The offer is ICE-lite, as this server is: nobody would send a check.")
         else:
             self.session.handle(name, value)
 

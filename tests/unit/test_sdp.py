@@ -141,6 +141,7 @@ REFUSALS = {
     "SDES profile": (both().replace("UDP/TLS/RTP/SAVPF 96", "RTP/SAVPF 96"), 422, "no-dtls"),
     "crypto": (both() + f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{'x' * 40}\r\n", 422, "sdes"),
     "crypto above": (both().replace("t=0 0", "t=0 0\r\na=crypto:1 x y"), 422, "sdes"),
+    "lite on both sides": (both().replace("t=0 0", "t=0 0\r\na=ice-lite"), 422, "ice-lite"),
     "holdconn": (both().replace("actpass", "holdconn"), 422, "setup-holdconn"),
     "no setup": (both().replace("a=setup:actpass\r\n", ""), 400, "no-setup"),
     "odd setup": (both().replace("actpass", "pass"), 400, "bad-setup"),
