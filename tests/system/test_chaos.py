@@ -1,5 +1,5 @@
-"""Workers are killed, replaced and given new configurations at random moments, while clients come and go: whoever is
-connected notices nothing but a gap.
+"""Workers and their master are killed, replaced and given new configurations at random moments, while clients come and
+go: whoever is connected notices nothing but a gap.
 
 `MILLRACE_CHAOS_SECONDS` says how long, `MILLRACE_CHAOS_SEED` which moments; `make chaos SECONDS=3600 SEED=7` runs it by
 hand.
@@ -132,6 +132,7 @@ class Chaos:
             (2, self.let_go),
             (2, self.reload),
             (1, self.kill_all),
+            (1, self.replace_master),
             (1, self.hang),
             (1, self.upgrade),
             (5, self.join),
@@ -150,6 +151,15 @@ class Chaos:
     async def kill_all(self) -> None:
         for pid in self._workers():
             self._send(pid, signal.SIGKILL)
+
+    async def replace_master(self) -> None:
+        # What all need has to be in some worker's hands, and stays there until the next master is there.
+        await self._relay.until_ready()
+        await self._relay.kill_master()
+        await asyncio.sleep(self._random.uniform(0, 1))
+        await self._relay.start()
+        await self._relay.until_ready()
+        self._disturbed_at = time.monotonic()
 
     async def let_go(self) -> None:
         self._send(self._random.choice(self._workers()), signal.SIGUSR2)
