@@ -20,6 +20,9 @@ from relay.config import WorkersConfig
 from relay.exits import Exit
 from relay.layout import SlotState
 
+RELEASE_SECONDS = 10.0
+"""For a worker to let go: twice what its slowest clients can make of it. Media flows meanwhile."""
+
 
 @dataclass(slots=True)
 class Life:
@@ -148,7 +151,7 @@ class Slots:
 
     def release(self, life: Life, now: float) -> Kill:
         """Asks a worker to leave its sessions to a successor, who is due when it has."""
-        kill = self._end(life, signal.SIGUSR2, now + self._config.stop_seconds, "it lets go of its sessions")
+        kill = self._end(life, signal.SIGUSR2, now + RELEASE_SECONDS, "it lets go of its sessions")
         life.state = SlotState.RELEASING
         return kill
 

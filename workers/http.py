@@ -25,8 +25,11 @@ MAX_REQUESTS = 256
 """In progress at once. Control answers in well under a millisecond, so these are slow bodies and passed-on requests."""
 MAX_CONNECTIONS = 1024
 """Per listener group; each costs some 20 kB and a descriptor."""
-IDLE_SECONDS = 0.5
-"""For a kept-alive connection to be used once more before a worker that lets go closes it."""
+IDLE_SECONDS = 2.0
+"""For a kept-alive connection to be used once more before a worker that lets go closes it: a client that stood still
+for a moment would take a request that crosses our closing for failed. Nobody waits meanwhile."""
+ARRIVAL_SECONDS = 0.5
+"""For the request on a connection that was the last to be taken. New ones wait for the successor meanwhile."""
 LOOK_SECONDS = 0.01
 """Between looks whether connections are closed: a fraction of what a successor takes to start."""
 LINGER_SECONDS = 1.0
@@ -82,10 +85,10 @@ class HttpServer:
         self._is_letting_go = True
         # New connections are still taken meanwhile: they would wait for the successor otherwise.
         before = self._connections()
-        await self._until_closed(before)
+        await self._until_closed(before, IDLE_SECONDS)
         self._close_listeners()
         # Those that came last have a request on its way.
-        await self._until_closed(self._connections() - before)
+        await self._until_closed(self._connections() - before, ARRIVAL_SECONDS)
         await self.stop(seconds)
 
     async def stop(self, seconds: float) -> None:
@@ -102,9 +105,9 @@ class HttpServer:
     def _connections(self) -> set[web.RequestHandler]:
         return set(self._web.connections) if self._web is not None else set()
 
-    async def _until_closed(self, connections: set[web.RequestHandler]) -> None:
+    async def _until_closed(self, connections: set[web.RequestHandler], seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with asyncio.timeout(seconds):
                 while connections & self._connections():
                     await asyncio.sleep(LOOK_SECONDS)
 

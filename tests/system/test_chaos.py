@@ -24,6 +24,7 @@ from aiortc import RTCRtpReceiver
 from tests.clients.aiortc_client import Client, Publisher, Tone, Viewer
 from tests.system.relay_process import Relay
 from tests.system.test_adoption import counter, delete, patch, told
+from tests.system.test_processes import until_gone
 
 SECONDS = float(os.environ.get("MILLRACE_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("MILLRACE_CHAOS_SEED", "1"))
@@ -34,6 +35,8 @@ PAUSE = (0.3, 1.2)
 """Seconds between two events: a worker may be hit while it still starts."""
 
 
+LONG_SECONDS = 60
+"""From then on workers are stopped, and the program and the master exchanged, too: each takes seconds."""
 DISTURBED_SECONDS = 10
 """How long a reload may be under way on a busy machine."""
 
@@ -125,6 +128,7 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self._disturbed_at = 0.0
         self._reloads = 0
+        self._hung: list[int] = []
 
     async def run(self, seconds: float) -> None:
         acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
@@ -132,18 +136,20 @@ class Chaos:
             (2, self.let_go),
             (2, self.reload),
             (1, self.kill_all),
-            (1, self.replace_master),
-            (1, self.hang),
-            (1, self.upgrade),
             (5, self.join),
             (3, self.leave),
         ]
+        if seconds >= LONG_SECONDS:
+            acts += [(1, self.hang), (1, self.upgrade), (1, self.replace_master)]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             (act,) = self._random.choices([act for _, act in acts], [weight for weight, _ in acts])
             await act()
             self.done[act.__name__] += 1
             await asyncio.sleep(self._random.uniform(*PAUSE))
+        for pid in self._hung:
+            await until_gone(pid, 30)
+        await self._relay.until_ready()
 
     async def kill(self) -> None:
         self._send(self._random.choice(self._workers()), signal.SIGKILL)
@@ -165,7 +171,8 @@ class Chaos:
         self._send(self._random.choice(self._workers()), signal.SIGUSR2)
 
     async def hang(self) -> None:
-        self._send(self._random.choice(self._workers()), signal.SIGSTOP)
+        self._hung.append(pid := self._random.choice(self._workers()))
+        self._send(pid, signal.SIGSTOP)
 
     async def upgrade(self) -> None:
         self._send(self._relay.pid, signal.SIGUSR2)
@@ -204,6 +211,7 @@ class Chaos:
     async def part(self, one: Watched) -> None:
         """Ends a session by its URL, which may take a second try: a worker that was killed takes requests with it."""
         self.here.remove(one)
+        began = time.monotonic()
         statuses = []
         while not statuses or statuses[-1] not in (200, 404):
             url = one.client.session_url
@@ -216,7 +224,8 @@ class Chaos:
                 continue
             one.client.session_url = "" if statuses[-1] in (200, 404) else url
             assert len(statuses) < 20, statuses
-        assert statuses[-1] == 200 or 0 in statuses or 504 in statuses, statuses
+        # A worker that carries a DELETE out and dies leaves its successor to say 404.
+        assert statuses[-1] == 200 or self._disturbed_at > began - DISTURBED_SECONDS, statuses
         await one.client.close()
 
     def noticed(self) -> list[str]:
@@ -255,7 +264,6 @@ async def test_nobody_who_is_connected_notices_what_happens_to_workers() -> None
         await chaos.run(SECONDS)
         print(f"seed {SEED}, {SECONDS:.0f} s:", dict(chaos.done))
         assert chaos.noticed() == []
-        await relay.until_ready()
         for one in chaos.here:
             assert await patch(one.client) == 204
         for one in chaos.here:

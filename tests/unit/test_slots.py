@@ -237,7 +237,8 @@ def test_worker_that_does_not_let_go_is_killed_and_replaced_at_once() -> None:
     box.fork_due()
     box.run_until(1002, 0)
     box.slots.release(box.slots.lives[0], box.now)
-    kills = box.run_until(1007, 0)
+    assert box.run_until(1011, 0) == []
+    kills = box.run_until(1012, 0)
     assert [kill.signal for kill in kills] == [signal.SIGKILL]
     death = box.slots.reaped(1, KILLED, box.now)
     assert death is not None
