@@ -23,7 +23,7 @@ which servers, in turns:
 
 how much:
   --viewers N[,N...]   viewers, or participants of a meeting
-  --publishers N       publishers of the audio scenario (1)
+  --publishers N       publishers of the video and audio scenarios, over which their viewers are spread (1)
   --seconds S          length of each measurement (10)
   --rate R             joins a second (50)
   --rounds N           repetitions, the servers in turns (1)

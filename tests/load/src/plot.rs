@@ -130,6 +130,7 @@ mod tests {
             calibrated: None,
             ratio: None,
             single_ratio: None,
+            paced_ratio: None,
             p50: None,
             p99: Some(0.4),
             delivered: Some(1.0),

@@ -100,6 +100,11 @@ impl Row {
         Some((raw.single_ns / cost, raw.segmented_ns / cost))
     }
 
+    /// The same for GSO sends in the call's own rhythm.
+    pub fn paced_ratio(&self) -> Option<f64> {
+        Some(self.raw?.paced_ns / self.ns_per_packet()?)
+    }
+
     pub fn generator_share(&self) -> f64 {
         self.generator.total_ns as f64 / 1e9 / self.setting.seconds.max(1e-9)
     }
@@ -122,10 +127,12 @@ impl Row {
                 "resident_bytes": memory.resident, "proportional_bytes": memory.proportional,
             })),
             "raw": self.raw.map(|raw| json!({
-                "sendmmsg_ns": raw.single_ns, "gso_ns": raw.segmented_ns, "arrived": raw.arrived,
+                "sendmmsg_ns": raw.single_ns, "gso_ns": raw.segmented_ns, "gso_paced_ns": raw.paced_ns,
+                "arrived": raw.arrived,
             })),
             "ratio_to_sendmmsg": self.ratios().map(|(single, _)| single),
             "ratio_to_gso": self.ratios().map(|(_, segmented)| segmented),
+            "ratio_to_gso_paced": self.paced_ratio(),
             "latency_ms": self.latency.map(|latency| json!({
                 "p50": latency.p50, "p99": latency.p99, "p99.9": latency.p999, "max": latency.most,
             })),
@@ -184,7 +191,10 @@ impl Row {
             add(
                 "raw limit",
                 format!(
-                    "sendmmsg {of_single:.0} ns (ratio {single:.2}), GSO {of_segmented:.0} ns (ratio {segmented:.2})",
+                    "sendmmsg {of_single:.0} ns (ratio {single:.2}), GSO {of_segmented:.0} ns (ratio {segmented:.2}), \
+                     GSO in the call's rhythm {:.0} ns (ratio {:.2})",
+                    raw.paced_ns,
+                    self.paced_ratio().unwrap_or_default(),
                 ),
             );
             if raw.arrived < 0.999 {
@@ -242,13 +252,14 @@ mod tests {
             counts: Counts { packets: 1_000, repairs: 5, ..Counts::default() },
             expected: 1_010,
             server: Some((Cpu { total_ns: 2_000_000, user_ticks: 1, system_ticks: 3 }, Memory::default())),
-            raw: Some(Raw { single_ns: 3_000.0, segmented_ns: 1_000.0, arrived: 1.0 }),
-            burst: Some(Burst { packets: 8, size: 1_128 }),
+            raw: Some(Raw { single_ns: 3_000.0, segmented_ns: 1_000.0, paced_ns: 1_200.0, arrived: 1.0 }),
+            burst: Some(Burst { packets: 8, size: 1_128, rooms: 1, per_second: 30 }),
             setting: Setting { seconds: 1.0, ..Setting::default() },
             ..Row::default()
         };
         assert_eq!(row.ns_per_packet(), Some(2_000.0));
         assert_eq!(row.ratios(), Some((1.5, 0.5)));
+        assert_eq!(row.paced_ratio(), Some(0.6));
         assert!((row.delivered() - 1_005.0 / 1_010.0).abs() < 1e-12);
         let json = row.to_json();
         assert_eq!(json["packets_per_cpu_second"], 500_000.0);

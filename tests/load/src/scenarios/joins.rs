@@ -23,7 +23,7 @@ const STAY: Span = Span::from_millis(500);
 const PATIENCE: Span = Span::from_secs(10);
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
-    let plan = Plan::video(run.viewers);
+    let plan = Plan::video(run.viewers, 1);
     let mut call = Call::open(run, target, &plan, progress)?;
     // The call alone first: what it costs is taken off.
     let alone = call.measure(run, target, progress)?;

@@ -26,13 +26,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn video(viewers: usize) -> Plan {
-        Plan { shapes: vec![VIDEO], rooms: 1, watches: vec![0; viewers] }
+    pub fn video(viewers: usize, publishers: usize) -> Plan {
+        Plan::spread_over(publishers, viewers, VIDEO)
     }
 
     pub fn audio(viewers: usize, publishers: usize) -> Plan {
+        Plan::spread_over(publishers, viewers, AUDIO)
+    }
+
+    fn spread_over(publishers: usize, viewers: usize, shape: Shape) -> Plan {
         let watches = (0..viewers).map(|viewer| viewer % publishers.max(1)).collect();
-        Plan { shapes: vec![AUDIO], rooms: publishers.max(1), watches }
+        Plan { shapes: vec![shape], rooms: publishers.max(1), watches }
     }
 
     /// WHEP has one publisher a session, so each participant watches all others with a session each.
@@ -45,9 +49,10 @@ impl Plan {
         }
     }
 
-    /// The largest burst that one viewer gets.
-    pub fn burst(&self) -> usize {
-        self.shapes.iter().map(|shape| shape.packets as usize).max().unwrap_or(1)
+    /// The largest burst that one viewer gets, of datagrams of this size.
+    pub fn burst(&self, size: usize) -> Burst {
+        let shape = self.shapes.iter().max_by_key(|shape| shape.packets).unwrap_or(&VIDEO);
+        Burst { packets: shape.packets as usize, size, rooms: self.rooms, per_second: shape.per_second }
     }
 }
 
@@ -152,7 +157,7 @@ impl Call {
     pub fn finish(&mut self, run: &Run, plan: &Plan, row: &mut Row, progress: &mut Progress) -> Result<()> {
         progress.show(1.0, "the kernel's own limit");
         let size = self.world.viewers().map(|(_, viewer)| viewer.datagram_len()).max().unwrap_or(0);
-        let burst = Burst { packets: plan.burst(), size };
+        let burst = plan.burst(size);
         row.burst = Some(burst);
         if row.server.is_some() && size > 0 {
             row.raw = Some(raw::measure(&mut self.world, run.server_cpu, burst)?);
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn in_a_meeting_everyone_watches_everyone_else() {
         let plan = Plan::meeting(4);
-        assert_eq!((plan.rooms, plan.watches.len(), plan.burst()), (4, 12, 2));
+        assert_eq!((plan.rooms, plan.watches.len(), plan.burst(9).packets), (4, 12, 2));
         assert!((0..4).all(|room| plan.watches.iter().filter(|watched| **watched == room).count() == 3));
     }
 

@@ -131,7 +131,10 @@ fn way_to(server: SocketAddr) -> Result<IpAddr> {
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Row>> {
     progress.begin(format!("{} {} {} viewers", run.scenario.name(), target.name, run.viewers));
     let rows = match run.scenario {
-        Scenario::Video => media::run(run, target, &media::Plan::video(run.viewers), progress).map(|row| vec![row]),
+        Scenario::Video => {
+            let plan = media::Plan::video(run.viewers, run.publishers);
+            media::run(run, target, &plan, progress).map(|row| vec![row])
+        }
         Scenario::Audio => {
             let plan = media::Plan::audio(run.viewers, run.publishers);
             media::run(run, target, &plan, progress).map(|row| vec![row])

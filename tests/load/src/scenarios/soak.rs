@@ -41,7 +41,7 @@ struct Sample {
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     let processes = target.processes.context("memory needs to know the server's process (--pid)")?;
     let part = Run { seconds: (run.seconds / PARTS as f64).max(1.0), ..*run };
-    let plan = Plan::video(run.viewers);
+    let plan = Plan::video(run.viewers, 1);
     let mut call = Call::open(run, target, &plan, progress)?;
     let mut samples = Vec::new();
     let mut row = Row::default();
