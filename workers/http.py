@@ -4,6 +4,7 @@ the administration side. It must never know a route. Read next: `workers/public.
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -75,7 +76,8 @@ class HttpServer:
         )
         loop = asyncio.get_running_loop()
         for descriptor in sockets:
-            listener = socket.socket(fileno=descriptor)
+            # A copy, which is closed at the end: the descriptor itself is kept for another master.
+            listener = socket.socket(fileno=os.dup(descriptor))
             self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
 
     async def let_go(self, seconds: float) -> None:

@@ -133,6 +133,9 @@ class Worker:
         if self._is_letting_go:
             await asyncio.gather(self._public.let_go(STOP_SECONDS), self._admin.let_go(STOP_SECONDS))
             await self._media.all_sent(STOP_SECONDS)
+            # Whoever forks a successor. The next master does, too, but needs us until then.
+            while self._is_letting_go and self._orphan.is_one:
+                await asyncio.sleep(BEAT_SECONDS)
         # Asked again: SIGTERM may have come meanwhile, and then nobody will go on with the sessions.
         if not self._is_letting_go:
             await self._say_goodbye()

@@ -133,7 +133,7 @@ async def test_calls_outlive_everything_when_the_service_manager_keeps_their_mem
         await watched.until_packets(time.monotonic() + 0.5, 30)
         print(told("everything killed", [everything]), told("master", [watched.gap(killed_at)]), sep="\n")
         # Cores that an encoder, a decoder and a Python that starts share.
-        assert everything < 5
+        assert everything < 10
         assert watched.gap(killed_at) < 3
         assert not set(workers) & set(relay.worker_pids())
         assert sorted(name for name, _ in relay.kept) == names

@@ -1,6 +1,8 @@
 """The master's death: its workers go on without it, the next one takes everything over, and calls go on."""
 
 import asyncio
+import os
+import signal
 import time
 
 from tests.clients.aiortc_client import Publisher, Viewer
@@ -78,3 +80,21 @@ async def test_orphans_end_when_no_other_master_comes_and_leave_the_ports_free()
         await relay.start()
         await relay.until_ready()
         assert await counter(relay, "millrace_adoptions_total") == 0
+
+
+async def test_a_worker_that_is_asked_to_let_go_stays_while_there_is_no_master() -> None:
+    async with (
+        Relay(workers=1, settings=SETTINGS) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+    ):
+        await publisher.open()
+        await publisher.connected()
+        (worker,) = relay.worker_pids()
+        await relay.kill_master()
+        await until_said(relay, "the master is gone")
+        os.kill(worker, signal.SIGUSR2)
+        await relay.start()
+        await relay.until_ready()
+        assert worker not in relay.worker_pids()
+        assert await counter(relay, "millrace_adoptions_total") == 1
+        assert await patch(publisher) == 204

@@ -2,17 +2,19 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_locks import child_that_locks
 
-from master.heir import Estate, NotUnderstood, close, find, understood
+from master.heir import Estate, EstateRefused, NotUnderstood, close, find, understood
 from master.locks import holder
-from master.prepare import make
-from master.runtime import Runtime, claim, default_directory, leave
+from master.prepare import Left, make, prepare
+from master.runtime import Runtime, claim, default_directory, leave, living
 from relay.config import ArenaConfig, Config
 from relay.config_parse import parse
 from relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
@@ -128,6 +130,26 @@ def child_that_asks(lock: int) -> int:
     if pid == 0:
         os._exit(0 if holder(lock, 0) == os.getppid() else 1)
     return pid
+
+
+def test_a_configuration_that_contradicts_what_is_left_is_refused_and_leaves_the_workers_alone(tmp_path: Path) -> None:
+    setting = f'runtime.directory="{tmp_path / "run"}"'
+    small = config(setting, "arena.sessions_per_slot=64", "limits.sessions_per_worker=64")
+    runtime = claim(small)
+    estate = understood(copies(make(small, runtime).estate))
+    worker = child_that_locks(runtime.lock, 1)
+    try:
+        with (
+            pytest.raises(EstateRefused, match=r"limits\.sessions_per_worker"),
+            prepare(config(setting), Left((), estate)),
+        ):
+            pass
+        assert living(runtime.lock) == [0]
+        assert {path.name for path in runtime.directory.iterdir()} == {"heirs", "lock"}, "another try may find them"
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+    leave(runtime)
 
 
 def test_nothing_is_found_where_nobody_lives(runtime: Runtime) -> None:

@@ -87,6 +87,8 @@ async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests
     async with aiohttp.ClientSession() as client:
         yield Site(f"http://127.0.0.1:{port}", port, control, client)
     await server.stop(1)
+    # Still open, as it was given; its copy is not.
+    os.close(descriptor)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
 
