@@ -2,7 +2,8 @@
 told the time and every death, and must never fork, wait or kill by itself. Read next: `master/master.py`.
 
     EMPTY --forked--> STARTING --both loops beat--> RUNNING
-                         |  no beat in time            |  a beat is too old
+                         |  no beat in time, or        |  a beat is too old
+                         |  the engine's is too old    |
                          +----------> STOPPING <-------+      SIGABRT, later SIGKILL
                                                        |  asked to let go
                                          RELEASING <---+      SIGUSR2, later SIGKILL
@@ -146,7 +147,7 @@ class Slots:
         if stood_still:
             for life in living:
                 life.silent_at = math.inf
-            living = [life for life in living if life.state is not SlotState.RUNNING]
+            living = [life for life in living if life.state is SlotState.STOPPING]
         return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
 
     def release(self, life: Life, now: float) -> Kill:
@@ -222,6 +223,9 @@ class Slots:
         return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
 
     def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
+        if life.state is SlotState.RELEASING and self._is_silent(beats.engine_at, now):
+            # It beats to the last moment: its clients still have it, and nobody else.
+            return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
         if life.state in (SlotState.STOPPING, SlotState.RELEASING):
             return self._overdue(life, now)
         if life.state is SlotState.STARTING:
@@ -230,12 +234,18 @@ class Slots:
                 life.state, life.serves, life.has_served = SlotState.RUNNING, True, True
             elif now - life.born_at > self._config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
+            elif beats.engine_at >= life.born_at and self._is_silent(beats.engine_at, now):
+                # It beats from the first moment on, and adopted clients have nobody else.
+                return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
             return None
         for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
-            if now >= at + self._config.beat_seconds:
+            if self._is_silent(at, now):
                 return self._abort(life, now, f"its {loop} has been silent for {now - at:.1f} s")
         life.silent_at = min(beats.engine_at, beats.control_at) + self._config.beat_seconds
         return None
+
+    def _is_silent(self, beat_at: float, now: float) -> bool:
+        return now >= beat_at + self._config.beat_seconds
 
     def _abort(self, life: Life, now: float, reason: str) -> Kill:
         return self._end(life, signal.SIGABRT, now + self._config.abort_seconds, reason)

@@ -204,6 +204,15 @@ def test_worker_that_never_starts_is_aborted() -> None:
     assert "not started within 30 s" in kills[0].reason
 
 
+def test_worker_whose_engine_falls_silent_while_it_starts_is_aborted_at_once() -> None:
+    box = Box()
+    box.fork_due()
+    box.now += 1
+    box.beating[0] = Beats(box.now, 0)
+    assert box.run_until(1005) == []
+    assert [(kill.signal, box.now) for kill in box.run_until(1006)] == [(signal.SIGABRT, 1006)]
+
+
 def test_machine_that_stood_still_aborts_nobody() -> None:
     box = Box(2)
     box.fork_due()
@@ -245,6 +254,15 @@ def test_worker_that_does_not_let_go_is_killed_and_replaced_at_once() -> None:
     assert not death.was_asked
     assert box.slots.lives[0].quick_deaths == 0
     assert box.fork_due() == [0]
+
+
+def test_worker_whose_engine_falls_silent_while_it_lets_go_is_aborted_at_once() -> None:
+    box = Box()
+    box.fork_due()
+    box.run_until(1002, 0)
+    box.slots.release(box.slots.lives[0], box.now)
+    assert box.run_until(1006) == []
+    assert [(kill.signal, box.now) for kill in box.run_until(1007)] == [(signal.SIGABRT, 1007)]
 
 
 def test_stop_asks_then_kills_and_forks_no_more() -> None:
