@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from master import notify as notify_module
 from master.notify import Notify
 
 
@@ -75,7 +76,10 @@ def test_descriptors_are_kept_by_name_and_never_dropped_for_an_error(manager: so
         os.close(kept)
 
 
-def test_to_forget_ends_when_the_service_manager_has_done_so(manager: socket.socket) -> None:
+def test_to_forget_ends_when_the_service_manager_has_done_so(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify_module, "_STORE_SECONDS", 60.0)
     notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
     forgetting = threading.Thread(target=notify.forget, args=(["arena", "lock"],))
     forgetting.start()
@@ -85,7 +89,7 @@ def test_to_forget_ends_when_the_service_manager_has_done_so(manager: socket.soc
     assert text == b"BARRIER=1"
     assert forgetting.is_alive()
     os.close(barrier)
-    forgetting.join(1)
+    forgetting.join(10)
     assert not forgetting.is_alive()
 
 
