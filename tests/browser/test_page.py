@@ -154,6 +154,42 @@ async def test_the_page_plays_on_after_its_workers_death(relay: Relay, chromium:
         assert await chromium.run("return document.querySelector('#watch .message').textContent") == ""
 
 
+RESTART_ICE = """
+    const {{ pc, resource }} = millrace.{panel}.session;
+    await pc.setLocalDescription(await pc.createOffer({{ iceRestart: true }}));
+    const ours = (name) => pc.localDescription.sdp.match(new RegExp(`^${{name}}.*$`, 'm'))[0];
+    const body = ['a=ice-ufrag:', 'a=ice-pwd:', 'm=', 'a=mid:'].map(ours).join('\\r\\n');
+    const headers = {{ 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': '*' }};
+    const response = await fetch(resource, {{ method: 'PATCH', headers, body }});
+    const fragment = await response.text();
+    const theirs = (name) => fragment.match(new RegExp(`^a=${{name}}:.*$`, 'm'))[0];
+    let {{ sdp }} = pc.currentRemoteDescription;
+    for (const name of ['ice-ufrag', 'ice-pwd']) sdp = sdp.replace(new RegExp(`^a=${{name}}:.*$`, 'gm'), theirs(name));
+    await pc.setRemoteDescription({{ type: 'answer', sdp }});
+    millrace.{panel}.session.etag = response.headers.get('ETag');
+    return theirs('ice-ufrag').slice('a=ice-ufrag:'.length);
+"""
+
+USES_UFRAG = """await (async () => {{
+    const stats = await millrace.{panel}.session.pc.getStats();
+    const transport = [...stats.values()].find(({{ type }}) => type === 'transport');
+    const pair = stats.get(transport.selectedCandidatePairId);
+    return pair.state === 'succeeded' && stats.get(pair.remoteCandidateId).usernameFragment === '{ufrag}';
+}})()"""
+
+
+async def test_a_call_goes_on_through_ice_restarts_at_both_ends(relay: Relay, chromium: Browser) -> None:
+    await chromium.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
+    await until(chromium, PLAYS)
+    for panel in ("publish", "watch"):
+        resource = await chromium.run(f"return millrace.{panel}.session.resource")
+        ufrag = await chromium.run(RESTART_ICE.format(panel=panel))
+        await until(chromium, USES_UFRAG.format(panel=panel, ufrag=ufrag))
+        shown = await chromium.run("return millrace.watch.video.currentTime")
+        await until(chromium, f"millrace.watch.video.currentTime > {shown + 1}")
+        assert await chromium.run(f"return millrace.{panel}.session.resource") == resource
+
+
 ONLY_SOUND = """
     const devices = navigator.mediaDevices;
     const capture = devices.getUserMedia.bind(devices);
