@@ -3,9 +3,11 @@ death.
 """
 
 import asyncio
+import json
 import os
 import signal
 import time
+import urllib.request
 
 import pytest
 
@@ -96,3 +98,38 @@ async def test_a_call_does_not_notice_the_death_of_another_worker(relay: Relay, 
     # The best of three. On a busy machine the publisher's own browser is kept waiting for longer than this.
     assert min(viewers - max(0, publishers - 25) for publishers, viewers, _, _ in gaps) < 50
     assert min(stay for _, _, stay, _ in gaps) < 50
+
+
+async def test_chromium_that_closes_its_connection_is_noticed_at_once(chromium: Browser) -> None:
+    await closes(chromium)
+
+
+async def test_firefox_that_closes_its_connection_is_noticed_at_once(firefox: Browser) -> None:
+    await closes(firefox)
+
+
+async def closes(browser: Browser) -> None:
+    """A viewer says close_notify, once to the worker that it connected to and once to a successor."""
+    async with Relay(workers=1, settings={"workers.quick_death_seconds": "1"}) as relay:
+        await open_page(browser, relay)
+        await publish(browser, relay)
+        for kill in (False, True):
+            viewer = await watch(browser, relay)
+            await viewer.first_frame()
+            if kill:
+                pid = pid_by_slot(relay)[0]
+                os.kill(pid, signal.SIGKILL)
+                await until_gone(pid, 5)
+                await relay.until_ready()
+            assert viewers(relay) == 1
+            # Without a DELETE; consent would end after half a minute.
+            await browser.run("peers.all.get('in').pc.close()")
+            async with asyncio.timeout(10):
+                while viewers(relay) > 0:
+                    await asyncio.sleep(0.05)
+
+
+def viewers(relay: Relay) -> int:
+    """As the administration says."""
+    with urllib.request.urlopen(f"{relay.admin}/rooms") as answer:
+        return sum(room["viewers"] for room in json.load(answer))
