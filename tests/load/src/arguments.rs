@@ -30,6 +30,7 @@ how much:
   --profile gcm|cm|both
                        the only SRTP profile that clients offer: AEAD_AES_128_GCM, AES128_CM_SHA1_80 (gcm)
   --sample N           one of N viewers authenticates every packet and measures latency (10)
+  --uneven             the second half of a frame's packets are one byte longer, as libwebrtc often splits it
   --gro                viewers take runs of datagrams as one, as behind a card that segments by itself
 
 where:
@@ -51,6 +52,7 @@ pub struct Arguments {
     pub profiles: Vec<Profile>,
     pub sample: usize,
     pub gro: bool,
+    pub uneven: bool,
     pub server_cpu: usize,
     pub cpu: usize,
     pub json: Option<PathBuf>,
@@ -84,6 +86,7 @@ impl Arguments {
             profiles: vec![Profile::Aes128Gcm],
             sample: 10,
             gro: false,
+            uneven: false,
             server_cpu: first,
             cpu: cores.get(1).copied().unwrap_or(first),
             json: None,
@@ -112,6 +115,7 @@ impl Arguments {
                 Long("profile") => found.profiles = profiles(&parser.value()?.string()?)?,
                 Long("sample") => found.sample = parser.value()?.parse()?,
                 Long("gro") => found.gro = true,
+                Long("uneven") => found.uneven = true,
                 Long("server-cpu") => found.server_cpu = parser.value()?.parse()?,
                 Long("cpu") => found.cpu = parser.value()?.parse()?,
                 Long("json") => found.json = Some(parser.value()?.into()),

@@ -119,7 +119,7 @@ fn runs(arguments: &Arguments) -> Vec<Run> {
                     publishers: arguments.publishers,
                     seconds: arguments.seconds,
                     rate: arguments.rate,
-                    options: Options { gro: arguments.gro, sample: arguments.sample },
+                    options: Options { gro: arguments.gro, uneven: arguments.uneven, sample: arguments.sample },
                     server_cpu: arguments.server_cpu,
                 });
             }

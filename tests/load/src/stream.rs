@@ -26,6 +26,8 @@ pub struct Shape {
     pub packets: u32,
     /// Bytes of RTP payload of each packet.
     pub payload: usize,
+    /// The second half of a frame's packets are one byte longer, as libwebrtc splits a frame that does not divide evenly.
+    pub uneven: bool,
 }
 
 impl Shape {
@@ -165,15 +167,16 @@ impl Stream {
         }
         let mut len = fields.write(!elements.is_empty(), out)?;
         len += elements.write(&mut out[len..])?;
-        let payload = out.get_mut(len..len + self.shape.payload)?;
+        let size = self.shape.payload + usize::from(self.shape.uneven && 2 * place >= self.shape.packets);
+        let payload = out.get_mut(len..len + size)?;
         self.write_payload(place, payload);
         let trailer = Trailer { stream: self.ssrc, number: self.packets, sent_ns: now_ns };
         let at = payload.len().checked_sub(TRAILER)?;
         trailer.write(&mut payload[at..]);
         self.next_index += 1;
         self.packets += 1;
-        self.octets += self.shape.payload as u64;
-        Some((index, len + self.shape.payload))
+        self.octets += size as u64;
+        Some((index, len + size))
     }
 
     fn write_payload(&self, place: u32, payload: &mut [u8]) {
@@ -207,7 +210,7 @@ mod tests {
     use super::*;
 
     fn video() -> Stream {
-        Stream::new(Shape { kind: Kind::Video, per_second: 30, packets: 3, payload: 100 }, 70_000)
+        Stream::new(Shape { kind: Kind::Video, per_second: 30, packets: 3, payload: 100, uneven: false }, 70_000)
     }
 
     #[test]

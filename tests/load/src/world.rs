@@ -33,6 +33,8 @@ const OPENING: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub gro: bool,
+    /// Publishers' frames do not divide evenly.
+    pub uneven: bool,
     /// Of so many viewers, one is of the sample.
     pub sample: usize,
 }
@@ -89,7 +91,7 @@ impl World {
         let mut streams = Vec::new();
         for shape in shapes {
             let media = Media { kind: shape.kind, ssrc: random_u32()?, rtx_ssrc: random_u32()? };
-            streams.push((*shape, media));
+            streams.push((Shape { uneven: self.options.uneven, ..*shape }, media));
         }
         let media: Vec<_> = streams.iter().map(|(_, media)| *media).collect();
         let id = self.add(Side::Publisher(Publisher::new(&streams)), url, &media, net::Options::default())?;

@@ -27,11 +27,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const QUIET: Duration = Duration::from_millis(300);
 
 /// A browser's 2 Mbit/s: 30 frames a second, each a burst of 8 packets.
-pub const VIDEO: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 8, payload: 1_100 };
+pub const VIDEO: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 8, payload: 1_100, uneven: false };
 /// Opus at 64 kbit/s.
-pub const AUDIO: Shape = Shape { kind: Kind::Audio, per_second: 50, packets: 1, payload: 160 };
+pub const AUDIO: Shape = Shape { kind: Kind::Audio, per_second: 50, packets: 1, payload: 160, uneven: false };
 /// A small picture of a gallery: 0.5 Mbit/s.
-pub const GALLERY: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 2, payload: 1_000 };
+pub const GALLERY: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 2, payload: 1_000, uneven: false };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {

@@ -16,6 +16,9 @@ use super::key_frames::Wishes;
 
 /// Elements of one packet that are looked at.
 const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
+/// The most that a packet is lengthened by: libwebrtc's parts of a frame differ by one byte, and by a few more where the first or last
+/// carries another header extension.
+const MAX_FILLING: usize = 4;
 /// A key frame older than this is not worth joining at: what follows it would have to be played late or in haste.
 const JOIN_AGE: Span = Span::from_millis(500);
 /// Packets of one key frame that are looked for before joining at it.
@@ -32,6 +35,8 @@ pub struct LoggedPacket<'a> {
     pub bytes: &'a [u8],
     elements: &'a [(u8, u16, u8)],
     is_short: bool,
+    /// Bytes of padding with which it is as long as those that follow it in its frame (`Scratch::level`).
+    pub filling: u8,
 }
 
 impl<'a> LoggedPacket<'a> {
@@ -70,6 +75,7 @@ struct Slot {
     elements: [(u8, u16, u8); MAX_ELEMENTS],
     elements_count: usize,
     is_short: bool,
+    filling: u8,
 }
 
 /// Where a worker copies packets to. One per worker, allocated once.
@@ -108,6 +114,7 @@ impl Scratch {
             bytes,
             elements,
             is_short: slot.is_short,
+            filling: slot.filling,
         })
     }
 
@@ -134,19 +141,43 @@ impl Scratch {
         Ok(())
     }
 
+    /// Finds what would make runs of packets equally long, so that the kernel takes each run as one: libwebrtc splits a frame into
+    /// parts that differ by one byte, the longer ones last, and a run ends where its packets become longer.
+    fn level(&mut self) {
+        let (mut timestamp, mut longest) = (0, 0);
+        for slot in self.slots.iter_mut().rev() {
+            let len = slot.header.payload_range().len();
+            let is_like =
+                slot.header.timestamp == timestamp && len > 0 && longest > len && longest - len <= MAX_FILLING;
+            if is_like {
+                slot.filling = (longest - len) as u8;
+            } else {
+                (timestamp, longest) = (slot.header.timestamp, len);
+            }
+        }
+    }
+
     #[cfg(test)]
     pub fn load(&mut self, packet: &[u8]) {
+        self.load_frame(&[packet]);
+    }
+
+    #[cfg(test)]
+    pub fn load_frame(&mut self, packets: &[&[u8]]) {
         self.clear(0);
-        self.bytes[..packet.len()].copy_from_slice(packet);
-        let meta = EntryMeta { len: packet.len() as u16, ..EntryMeta::default() };
-        self.slots.push(parse(0, meta, packet).expect("a test's packet parses"));
+        for (at, packet) in packets.iter().enumerate() {
+            self.bytes[at * MAX_PACKET..][..packet.len()].copy_from_slice(packet);
+            let meta = EntryMeta { len: packet.len() as u16, ..EntryMeta::default() };
+            self.slots.push(parse(at as u64, meta, packet).expect("a test's packet parses"));
+        }
+        self.level();
     }
 }
 
 fn parse(position: u64, meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
     let header = Header::parse(packet).ok()?;
     let elements = [(0, 0, 0); MAX_ELEMENTS];
-    let mut slot = Slot { position, meta, header, elements, elements_count: 0, is_short: true };
+    let mut slot = Slot { position, meta, header, elements, elements_count: 0, is_short: true, filling: 0 };
     let mut seen = 0u16;
     for (id, range) in extensions::iterate(packet, header.extension).take(MAX_ELEMENTS) {
         // A packet of MAX_PACKET bytes: offsets fit 16 bits; RFC 8285: a value has at most 255 bytes.
@@ -253,6 +284,7 @@ impl Feed {
             overtaken += oldest - position;
             position = oldest;
         }
+        scratch.level();
         (position, overtaken)
     }
 
@@ -309,5 +341,31 @@ impl Feed {
         if let Some(reader) = self.reader {
             reader.set_interest(self.slot, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_frame_are_made_equally_long_where_little_is_missing() {
+        let filled = |parts: &[(u32, usize)]| {
+            let packet = |(timestamp, len): &(u32, usize)| {
+                let mut packet = vec![0x80, 96, 0, 1];
+                packet.extend(timestamp.to_be_bytes());
+                packet.extend([0, 0, 0, 3]);
+                packet.resize(12 + len, 7);
+                packet
+            };
+            let packets: Vec<_> = parts.iter().map(packet).collect();
+            let mut scratch = Scratch::new(parts.len());
+            scratch.load_frame(&packets.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            scratch.packets().map(|packet| packet.filling).collect::<Vec<_>>()
+        };
+        assert_eq!(filled(&[(9, 1_000), (9, 1_000), (9, 1_001), (9, 1_001)]), [1, 1, 0, 0]);
+        assert_eq!(filled(&[(9, 998), (9, 1_002), (9, 1_001), (9, 400)]), [4, 0, 0, 0], "the last may be shorter");
+        assert_eq!(filled(&[(9, 990), (9, 1_000), (8, 1_001)]), [0, 0, 0], "too short; another frame's");
+        assert_eq!(filled(&[(9, 0), (9, 2)]), [0, 0], "padding only is left out");
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! log         | V X M PT seq | timestamp | SSRC | CSRC.. | extensions        | payload | padding |
-//! outgoing    | V X M pt seq'| timestamp'| ssrc | mapped, mid, send time     | payload'|
+//! outgoing    | V X M pt seq'| timestamp'| ssrc | mapped, mid, send time     | payload'| filling |
 //! RTX         | V X M rtx rs | timestamp'| rtx  | mapped, mid, send time | seq' | payload'|
 //! ```
+
+use std::ops::Range;
 
 use crate::command::{Extension, ExtensionKind};
 use crate::drop::Drop;
@@ -45,6 +47,9 @@ impl Mid {
     }
 }
 
+/// The P bit of the first byte.
+const PADDED: u8 = 0x20;
+
 /// How the header extensions of a source become a subscriber's.
 #[derive(Clone, Debug)]
 pub struct ExtensionMap {
@@ -54,6 +59,8 @@ pub struct ExtensionMap {
     abs_send_time: u8,
     /// Whether each element that is written has an id of its own and one that fits the one-byte form.
     is_short: bool,
+    /// Whether a packet's bytes may depend on when and beside which others it is sent.
+    may_differ: bool,
     /// Both sides' ids of the dependency descriptor.
     descriptor: (u8, u8),
     /// Both sides' ids of the playout delay; the subscriber's is 0 where it must not change.
@@ -90,6 +97,7 @@ impl ExtensionMap {
             mid,
             abs_send_time,
             is_short,
+            may_differ: stamps,
             descriptor: (id(source, kind), id(subscriber, kind)),
             delay: (id(source, delay), if stamps { id(subscriber, delay) } else { 0 }),
             told: None,
@@ -117,8 +125,16 @@ fn passes_through(kind: ExtensionKind) -> bool {
 /// The head and payload of one outgoing packet, as `write` laid them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
+    /// Padding included.
     pub len: usize,
     pub payload_offset: usize,
+    pub padding: usize,
+}
+
+impl Written {
+    pub fn payload(&self) -> Range<usize> {
+        self.payload_offset..self.len - self.padding
+    }
 }
 
 /// Writes the packet for a subscriber to the front of `out`. With `original` it becomes the RTX packet for that sequence.
@@ -152,7 +168,16 @@ pub fn write(
     let payload = packet.payload();
     let room = out.get_mut(payload_offset..payload_offset + payload.len()).ok_or(Drop::RtpTooLarge)?;
     room.copy_from_slice(payload);
-    Ok(Written { len: payload_offset + payload.len(), payload_offset })
+    let end = payload_offset + payload.len();
+    let padding = if map.may_differ && original.is_none() { packet.filling } else { 0 };
+    if let Some(room) = out.get_mut(end..end + usize::from(padding)).filter(|room| !room.is_empty()) {
+        // RFC 3550 section 5.1: the last byte counts the padding, itself included.
+        room.fill(0);
+        room[usize::from(padding) - 1] = padding;
+        out[0] |= PADDED;
+        return Ok(Written { len: end + usize::from(padding), payload_offset, padding: padding.into() });
+    }
+    Ok(Written { len: end, payload_offset, padding: 0 })
 }
 
 /// The usual extension block, straight into the packet; returns its length.
@@ -351,6 +376,23 @@ mod tests {
         let map = ExtensionMap::new(&[], &subscriber, "1", false);
         let (header, out) = written(&map, Shifts::default(), &packet(&[]), None);
         assert_eq!(elements(&header, &out), [(3, b"1".to_vec())]);
+    }
+
+    #[test]
+    fn filling_is_padding_and_only_where_bytes_may_differ() {
+        let mut scratch = Scratch::new(2);
+        scratch.load_frame(&[&packet(&[]), &[&packet(&[])[..], &[9, 3]].concat()]);
+        for (stamps, expected) in [(true, 2), (false, 0)] {
+            let map = ExtensionMap::new(&[], &list(&[(3, Kind::Mid)]), "1", stamps);
+            let mut out = [0; 100];
+            let short = scratch.packets().next().unwrap();
+            let written = write(Time(0), &short, (&map, Shifts::default()), FIELDS, None, &mut out).unwrap();
+            let header = Header::parse(&out[..written.len]).unwrap();
+            assert_eq!((usize::from(header.padding), written.padding), (expected, expected));
+            assert_eq!((header.payload(&out), &out[written.payload()]), (&[1, 2, 3, 4][..], &[1, 2, 3, 4][..]));
+            let repair = write(Time(0), &short, (&map, Shifts::default()), FIELDS, Some(1), &mut out).unwrap();
+            assert_eq!(repair.padding, 0);
+        }
     }
 
     #[test]

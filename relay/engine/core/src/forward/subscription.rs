@@ -316,7 +316,7 @@ impl Subscription {
         };
         let written = rewrite::write(now, packet, (&attachment.extensions, shifts), fields, None, out)?;
         if attachment.codec.name == CodecName::Vp8 {
-            self.frame_ids.rewrite_vp8(&mut out[written.payload_offset..written.len]);
+            self.frame_ids.rewrite_vp8(&mut out[written.payload()]);
         }
         if let Some(descriptor) = attachment.extensions.descriptor(packet) {
             self.frame_ids.handle_descriptor(descriptor, shifts);
@@ -325,7 +325,7 @@ impl Subscription {
             words.put_frame_ids(self.frame_ids);
         }
         self.counts.packets += 1;
-        self.counts.octets += (written.len - written.payload_offset) as u64;
+        self.counts.octets += written.payload().len() as u64;
         self.counts.bytes += written.len as u64;
         self.repairs.handle_sent(written.len);
         Ok(Outgoing { len: written.len, index: selected.index })
@@ -396,7 +396,7 @@ impl Subscription {
         let tables = (&attachment.extensions, source.shifts);
         let written = rewrite::write(now, packet, tables, fields, rtx.map(|_| sequence), out)?;
         if attachment.codec.name == CodecName::Vp8 {
-            source.shifts.vp8.apply(&mut out[written.payload_offset..written.len]);
+            source.shifts.vp8.apply(&mut out[written.payload()]);
         }
         self.next_rtx_index += u64::from(rtx.is_some());
         if let Some(words) = &self.words {
