@@ -6,7 +6,7 @@ import signal
 from tests.browser.browser import Browser
 from tests.browser.peers import open_page, publish, watch
 from tests.system.relay_process import Relay
-from tests.system.test_processes import pid_by_slot, until_gone
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 NOTE_STATES = """
     globalThis.states = [];

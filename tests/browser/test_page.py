@@ -13,7 +13,7 @@ from relay.grants import make_token
 from tests.browser.browser import Browser
 from tests.browser.conftest import ARTIFACTS
 from tests.system.relay_process import Relay
-from tests.system.test_processes import pid_by_slot
+from tests.system.worker_pids import pid_by_slot
 
 
 async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 15) -> Any:

@@ -14,8 +14,8 @@ import pytest
 from tests.browser.browser import Browser
 from tests.browser.peers import MAX_GAP_MS, assert_seen_and_heard, hold, open_page, publish, watch
 from tests.system.relay_process import Relay
-from tests.system.test_processes import pid_by_slot, until_gone
 from tests.system.wire import Wire
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 
 async def test_the_first_frame_comes_within_half_a_second_of_the_post(relay: Relay, chromium: Browser) -> None:

@@ -9,85 +9,16 @@ import time
 
 import aiohttp
 
-from tests.clients.aiortc_client import Client, Publisher, Viewer
+from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient, request
+from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_processes import pid_by_slot, until_gone
+from tests.system.watched import Watched, percentile, told, watched_call
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 ROUNDS = 3
 SETTINGS = {"workers.quick_death_seconds": "1", "log.level": '"debug"'}
 """So that no kill of this test counts as part of a crash loop."""
-
-
-class Watched:
-    """A viewer's packets as they come out of SRTP, and what its connection says of itself."""
-
-    def __init__(self, viewer: Viewer) -> None:
-        self.viewer = viewer
-        self.times: list[float] = []
-        self.states: list[str] = []
-        for transceiver in viewer.connection.getTransceivers():
-            receiver = transceiver.receiver
-            receiver._handle_rtp_packet = self._noting(receiver._handle_rtp_packet)
-        viewer.connection.on("connectionstatechange", self._note_state)
-        viewer.connection.on("iceconnectionstatechange", self._note_state)
-
-    def gap(self, since: float) -> float:
-        """The longest time without a packet, seconds, from just before `since` on."""
-        earlier = [at for at in self.times if at <= since]
-        later = [at for at in self.times if at > since]
-        return max(after - before for before, after in itertools.pairwise([*earlier[-1:], *later]))
-
-    async def until_packets(self, since: float, count: int, seconds: float = 15.0) -> None:
-        async with asyncio.timeout(seconds):
-            while sum(at > since for at in reversed(self.times[-count:])) < count:
-                await asyncio.sleep(0.01)
-
-    def _noting(self, take):  # type: ignore[no-untyped-def]
-        async def noting(packet, arrival_time_ms):  # type: ignore[no-untyped-def]
-            self.times.append(time.monotonic())
-            await take(packet, arrival_time_ms)
-
-        return noting
-
-    def _note_state(self) -> None:
-        connection = self.viewer.connection
-        self.states.append(f"{connection.connectionState}/{connection.iceConnectionState}")
-
-
-async def counter(relay: Relay, name: str) -> int:
-    async with aiohttp.ClientSession() as http, http.get(f"{relay.admin}/metrics") as answer:
-        found = re.search(rf"^{name} (\S+)$", await answer.text(), re.MULTILINE)
-        return int(float(found[1])) if found else 0
-
-
-async def patch(client: Client) -> int:
-    """A trickled end of candidates, by a connection of its own: any worker may get it."""
-    sdp = client.connection.localDescription.sdp
-    credentials = [line for line in sdp.splitlines() if line.startswith(("a=ice-ufrag:", "a=ice-pwd:"))][:2]
-    mid = next(line for line in sdp.splitlines() if line.startswith("a=mid:"))
-    lines = [*credentials, "m=audio 9 UDP/TLS/RTP/SAVPF 0", mid, "a=end-of-candidates", ""]
-    headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": client.etag}
-    async with (
-        aiohttp.ClientSession() as http,
-        http.patch(client.session_url, data="\r\n".join(lines), headers=headers) as answer,
-    ):
-        return answer.status
-
-
-async def delete(client: Client) -> int:
-    async with aiohttp.ClientSession() as http, http.delete(client.session_url) as answer:
-        client.session_url = ""
-        return answer.status
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
-def told(name: str, gaps: list[float]) -> str:
-    middle, high, most = percentile(gaps, 0.5), percentile(gaps, 0.95), max(gaps)
-    return f"{name}: {len(gaps)} gaps, p50 {middle * 1000:.0f} ms, p95 {high * 1000:.0f} ms, max {most * 1000:.0f} ms"
 
 
 async def test_calls_go_on_while_their_workers_are_killed_one_after_the_other() -> None:
@@ -152,14 +83,8 @@ async def test_calls_go_on_while_their_workers_are_killed_one_after_the_other() 
 async def test_both_workers_may_be_killed_at_once() -> None:
     async with (
         Relay(workers=2, settings=SETTINGS) as relay,
-        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
-        Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
+        watched_call(relay, audio=False) as (publisher, viewer, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(30)
         states = list(watched.states)
         await asyncio.sleep(1.0)  # No crash loop: each worker has lived for a second.
         killed_at = time.monotonic()

@@ -22,9 +22,10 @@ import pytest
 from aiortc import RTCRtpReceiver
 
 from tests.clients.aiortc_client import Client, Publisher, Tone, Viewer
+from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_adoption import counter, delete, patch, told
-from tests.system.test_processes import until_gone
+from tests.system.watched import told
+from tests.system.worker_pids import until_gone
 
 SECONDS = float(os.environ.get("MILLRACE_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("MILLRACE_CHAOS_SEED", "1"))

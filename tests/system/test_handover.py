@@ -2,12 +2,10 @@
 no request fails. `MILLRACE_POSTS=10000` reloads until there were as many POSTs.
 """
 
-import asyncio
 import itertools
 import os
 import signal
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,50 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.clients.aiortc_client import Publisher, Viewer
-from tests.system.relay_process import ROOT, Relay
-from tests.system.test_adoption import Watched, counter, delete, patch, percentile, told
-from tests.system.test_processes import pid_by_slot, until_gone
-
-OFFER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_text()
-
-
-class Posts:
-    """Clients that come and go without a pause, on connections that they keep; `async with` runs them."""
-
-    def __init__(self, relay: Relay, clients: int = 4) -> None:
-        self._relay = relay
-        self._clients = clients
-        self.statuses: Counter[int | str] = Counter()
-        """Of POST."""
-        self.ends: Counter[int | str] = Counter()
-        """Of DELETE: sessions to which nobody has connected."""
-        self.slowest = 0.0
-
-    async def __aenter__(self) -> "Posts":
-        self._goes_on = True
-        self._http = aiohttp.ClientSession()
-        self._tasks = [asyncio.create_task(self._run(number)) for number in range(self._clients)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._goes_on = False
-        await asyncio.gather(*self._tasks)
-        await self._http.close()
-
-    async def _run(self, number: int) -> None:
-        headers = {"Content-Type": "application/sdp"}
-        while self._goes_on:
-            began = time.monotonic()
-            try:
-                url = f"{self._relay.url}/whep/posts-{number}"
-                async with self._http.post(url, data=OFFER, headers=headers) as answer:
-                    self.statuses[answer.status] += 1
-                    session = answer.headers.get("Location", "")
-                self.slowest = max(self.slowest, time.monotonic() - began)
-                async with self._http.delete(self._relay.url + session) as answer:
-                    self.ends[answer.status] += 1
-            except (aiohttp.ClientError, OSError) as error:
-                self.statuses[repr(error)] += 1
+from tests.system.asking import counter, delete, patch
+from tests.system.posts import Posts
+from tests.system.relay_process import Relay
+from tests.system.watched import Watched, percentile, told, watched_call
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 
 async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -> None:
@@ -108,14 +67,8 @@ async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_an
     wanted, seconds = int(os.environ.get("MILLRACE_POSTS", "2000")), 600 if "MILLRACE_POSTS" in os.environ else 20
     async with (
         Relay(workers=2, config=configured("https://page-0.example")) as relay,
-        Publisher(f"{relay.url}/whip/hall") as publisher,
-        Viewer(f"{relay.url}/whep/hall") as viewer,
+        watched_call(relay) as (publisher, viewer, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(30)
         states, pids = list(watched.states), relay.worker_pids()
         began, reloads = time.monotonic(), 0
         end = began + seconds
@@ -161,14 +114,8 @@ async def test_a_certificate_that_the_engine_does_not_take_costs_one_worker_a_mo
 ) -> None:
     async with (
         Relay(workers=2, settings={"workers.quick_death_seconds": "1"}) as relay,
-        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
-        Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
+        watched_call(relay, audio=False) as (_, _, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(10)
         spared = pid_by_slot(relay)[1]
         began = time.monotonic()
         relay.config_path.write_text("[dtls]\n" + weak_certificate(tmp_path))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.asking import counter, patch
 from tests.system.relay_process import ROOT, Relay
-from tests.system.test_adoption import Watched, counter, patch
-from tests.system.test_processes import pid_by_slot, until_gone
+from tests.system.watched import Watched
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 SPINS = """
 import os, signal

@@ -21,17 +21,12 @@ from tests.clients.raw_client import (
     later_frame,
     request,
 )
+from tests.system.asking import metrics
 from tests.system.relay_process import Relay
 
 RUNTS = [bytes([first]) + os.urandom(length) for first in range(256) for length in (*range(14), 19, 20, 27, 28, 40)]
 """Every first byte with every length up to a header's, and then those around the ends of other headers."""
 BURST = 100
-
-
-def metrics(relay: Relay) -> dict[str, float]:
-    page = request("GET", f"{relay.admin}/metrics").body
-    lines = (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, value in lines}
 
 
 def drops(relay: Relay, reason: str) -> float:

@@ -10,10 +10,11 @@ import time
 
 import pytest
 
+from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_adoption import counter, delete, patch, percentile, told
-from tests.system.test_chaos import Listener, Talker, Watched
-from tests.system.test_processes import pid_by_slot, until_gone
+from tests.system.test_chaos import Listener, Talker
+from tests.system.watched import Watched, percentile, told
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 KILLS = int(os.environ.get("MILLRACE_KILLS", "0"))
 ROOMS = 10

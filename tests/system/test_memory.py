@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.clients.raw_client import RawClient, request
 from tests.system.relay_process import Relay
-from tests.system.test_processes import pid_by_slot
+from tests.system.worker_pids import pid_by_slot
 
 CLIENTS = 100
 MOST_KIB = 56

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.clients.raw_client import RawClient, key_frame, later_frame, request
+from tests.system.asking import metrics
 from tests.system.relay_process import Relay
-from tests.system.test_hostile import metrics
-from tests.system.test_processes import pid_by_slot
+from tests.system.worker_pids import pid_by_slot
 from workers.processes import read_process
 
 TURNED_AWAY = 'millrace_turned_away_total{{pressure="{}",slot="0"}}'

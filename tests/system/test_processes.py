@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import aiohttp
 from aiortc import RTCSessionDescription
@@ -12,13 +11,7 @@ from aiortc import RTCSessionDescription
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient
 from tests.system.relay_process import Relay
-
-
-async def until_gone(pid: int, seconds: float) -> None:
-    """Reaped, not only dead: a zombie still has its entry."""
-    async with asyncio.timeout(seconds):
-        while Path(f"/proc/{pid}").exists():
-            await asyncio.sleep(0.002)
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 
 async def rooms(relay: Relay, seconds: float = 5.0) -> list[str]:
@@ -30,16 +23,6 @@ async def rooms(relay: Relay, seconds: float = 5.0) -> list[str]:
                 return [room["name"] for room in await answer.json() if room["publishers"]]
         except TimeoutError:
             continue
-
-
-def pid_by_slot(relay: Relay) -> dict[int, int]:
-    """From the log: the last start of each slot."""
-    found = {}
-    for line in relay.log().splitlines():
-        if "a worker starts" in line:
-            fields = dict(word.split("=") for word in line.split() if "=" in word)
-            found[int(fields["slot"])] = int(fields["pid"])
-    return found
 
 
 async def test_a_killed_worker_is_replaced_and_who_was_in_its_handshake_goes_everywhere() -> None:

@@ -14,10 +14,10 @@ from contextlib import suppress
 
 import aiohttp
 
-from tests.clients.aiortc_client import Publisher, Viewer
+from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_adoption import Watched, counter, delete, patch, told
-from tests.system.test_takeover import SETTINGS, until_said
+from tests.system.test_takeover import SETTINGS
+from tests.system.watched import told, watched_call
 
 LAUNCHER = """
 import fcntl, os, sys
@@ -102,14 +102,8 @@ class ManagedRelay(Relay):
 async def test_calls_outlive_everything_when_the_service_manager_keeps_their_memory_and_sockets() -> None:
     async with (
         ManagedRelay(workers=2, settings=SETTINGS) as relay,
-        Publisher(f"{relay.url}/whip/hall") as publisher,
-        Viewer(f"{relay.url}/whep/hall") as viewer,
+        watched_call(relay) as (publisher, viewer, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(30)
         states = list(watched.states)
         names = sorted(name for name, _ in relay.kept)
         assert len(set(names)) == len(names)
@@ -155,7 +149,7 @@ async def test_a_kept_memory_of_no_use_is_forgotten_and_the_server_starts_anew()
         os.pwrite(arena, b"garbage!", 0)
         before = relay.kept[:]
         await relay.start()
-        await until_said(relay, "what the service manager has kept cannot be taken up")
+        await relay.until_logged("what the service manager has kept cannot be taken up")
         await relay.until_ready()
         assert [name for name, _ in relay.kept] == [name for name, _ in before]
         with mmap.mmap(dict(relay.kept)["millrace-arena"], 8) as kept:

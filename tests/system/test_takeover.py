@@ -5,35 +5,24 @@ import os
 import signal
 import time
 
-from tests.clients.aiortc_client import Publisher, Viewer
+from tests.clients.aiortc_client import Publisher
+from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_adoption import Watched, counter, delete, patch, told
+from tests.system.watched import told, watched_call
 
 SETTINGS = {"workers.quick_death_seconds": "1"}
-
-
-async def until_said(relay: Relay, text: str, times: int = 1, seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while relay.log().count(text) < times:
-            await asyncio.sleep(0.01)
 
 
 async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> None:
     async with (
         Relay(workers=2, settings=SETTINGS) as relay,
-        Publisher(f"{relay.url}/whip/hall") as publisher,
-        Viewer(f"{relay.url}/whep/hall") as viewer,
+        watched_call(relay) as (publisher, viewer, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(30)
         states = list(watched.states)
         first, workers = relay.pid, relay.worker_pids()
         killed_at = time.monotonic()
         await relay.kill_master()
-        await until_said(relay, "the master is gone", 2)
+        await relay.until_logged("the master is gone", 2)
         await watched.until_packets(time.monotonic(), 60)
         assert relay.worker_pids() == workers, "they go on without it"
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
@@ -91,7 +80,7 @@ async def test_a_worker_that_is_asked_to_let_go_stays_while_there_is_no_master()
         await publisher.connected()
         (worker,) = relay.worker_pids()
         await relay.kill_master()
-        await until_said(relay, "the master is gone")
+        await relay.until_logged("the master is gone")
         os.kill(worker, signal.SIGUSR2)
         await relay.start()
         await relay.until_ready()

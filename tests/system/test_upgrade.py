@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.aiortc_client import Publisher, Viewer
+from tests.clients.aiortc_client import Publisher
+from tests.system.asking import counter, delete, patch
+from tests.system.posts import Posts
 from tests.system.relay_process import ROOT, Relay
-from tests.system.test_adoption import Watched, counter, delete, patch, told
-from tests.system.test_handover import Posts
-from tests.system.test_takeover import until_said
+from tests.system.watched import told, watched_call
 
 ROLLED_OUT = "all workers have the configuration that is in force"
 SETTINGS = {"workers.quick_death_seconds": "1", "workers.drain_seconds": "60"}
@@ -40,22 +40,16 @@ def change(file: Path, old: str, new: str) -> None:
 async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: Path) -> None:
     async with (
         Relay(workers=2, settings=SETTINGS, root=program) as relay,
-        Publisher(f"{relay.url}/whip/hall") as publisher,
-        Viewer(f"{relay.url}/whep/hall") as viewer,
+        watched_call(relay) as (publisher, viewer, watched),
     ):
-        await publisher.open(0)
-        await publisher.connected()
-        await viewer.open(1)
-        watched = Watched(viewer)
-        await viewer.until_frames(30)
         states = list(watched.states)
         master, workers = relay.pid, relay.worker_pids()
         change(program / "master" / "master.py", '"all workers serve"', '"all workers of the new program serve"')
         asked_at = time.monotonic()
         async with Posts(relay, 2) as posts:
             os.kill(relay.pid, signal.SIGUSR2)
-            await until_said(relay, "all workers of the new program serve")
-            await until_said(relay, ROLLED_OUT)
+            await relay.until_logged("all workers of the new program serve")
+            await relay.until_logged(ROLLED_OUT)
             await relay.until_ready()
         await watched.until_packets(time.monotonic() + 0.5, 30)
         print(told("upgrade", [watched.gap(asked_at)]), posts.statuses)
@@ -90,7 +84,7 @@ async def test_programs_that_do_not_come_up_change_nothing(program: Path) -> Non
         for times, (file, old, new, reason) in enumerate(BAD, 1):
             change(program / file, old, new)
             os.kill(relay.pid, signal.SIGUSR2)
-            await until_said(relay, "and the old one goes on", times, seconds=30)
+            await relay.until_logged("and the old one goes on", times, 30)
             assert reason in relay.log()
             change(program / file, new, old)
         await relay.until_ready()
@@ -107,11 +101,11 @@ async def test_a_program_with_another_contract_starts_when_the_last_call_is_over
         master, workers = relay.pid, relay.worker_pids()
         change(program / "relay" / "facts.py", "VERSION = 1", "VERSION = 2")
         os.kill(relay.pid, signal.SIGUSR2)
-        await until_said(relay, "contract `facts`")
-        await until_said(relay, "draining")
+        await relay.until_logged("contract `facts`")
+        await relay.until_logged("draining")
         assert relay.worker_pids() == workers
         assert await delete(publisher) == 200
-        await until_said(relay, "all workers serve", 2)
+        await relay.until_logged("all workers serve", 2)
         await relay.until_ready()
         assert relay.pid == master
         assert not set(workers) & set(relay.worker_pids())

@@ -1,0 +1,41 @@
+"""What tests ask of a relay over HTTP: counters, and a session's URL. Read next: `tests/system/relay_process.py`."""
+
+import re
+
+import aiohttp
+
+from tests.clients.aiortc_client import Client
+from tests.clients.raw_client import request
+from tests.system.relay_process import Relay
+
+
+def metrics(relay: Relay) -> dict[str, float]:
+    page = request("GET", f"{relay.admin}/metrics").body
+    lines = (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
+
+
+async def counter(relay: Relay, name: str) -> int:
+    async with aiohttp.ClientSession() as http, http.get(f"{relay.admin}/metrics") as answer:
+        found = re.search(rf"^{name} (\S+)$", await answer.text(), re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+
+async def patch(client: Client) -> int:
+    """A trickled end of candidates, by a connection of its own: any worker may get it."""
+    sdp = client.connection.localDescription.sdp
+    credentials = [line for line in sdp.splitlines() if line.startswith(("a=ice-ufrag:", "a=ice-pwd:"))][:2]
+    mid = next(line for line in sdp.splitlines() if line.startswith("a=mid:"))
+    lines = [*credentials, "m=audio 9 UDP/TLS/RTP/SAVPF 0", mid, "a=end-of-candidates", ""]
+    headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": client.etag}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.patch(client.session_url, data="\r\n".join(lines), headers=headers) as answer,
+    ):
+        return answer.status
+
+
+async def delete(client: Client) -> int:
+    async with aiohttp.ClientSession() as http, http.delete(client.session_url) as answer:
+        client.session_url = ""
+        return answer.status

@@ -1,0 +1,50 @@
+"""Clients that only join and leave, as fast as they are answered. Read next: `tests/system/test_handover.py`."""
+
+import asyncio
+import time
+from collections import Counter
+
+import aiohttp
+
+from tests.system.relay_process import ROOT, Relay
+
+OFFER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_text()
+
+
+class Posts:
+    """Clients that come and go without a pause, on connections that they keep; `async with` runs them."""
+
+    def __init__(self, relay: Relay, clients: int = 4) -> None:
+        self._relay = relay
+        self._clients = clients
+        self.statuses: Counter[int | str] = Counter()
+        """Of POST."""
+        self.ends: Counter[int | str] = Counter()
+        """Of DELETE: sessions to which nobody has connected."""
+        self.slowest = 0.0
+
+    async def __aenter__(self) -> "Posts":
+        self._goes_on = True
+        self._http = aiohttp.ClientSession()
+        self._tasks = [asyncio.create_task(self._run(number)) for number in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._goes_on = False
+        await asyncio.gather(*self._tasks)
+        await self._http.close()
+
+    async def _run(self, number: int) -> None:
+        headers = {"Content-Type": "application/sdp"}
+        while self._goes_on:
+            began = time.monotonic()
+            try:
+                url = f"{self._relay.url}/whep/posts-{number}"
+                async with self._http.post(url, data=OFFER, headers=headers) as answer:
+                    self.statuses[answer.status] += 1
+                    session = answer.headers.get("Location", "")
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                async with self._http.delete(self._relay.url + session) as answer:
+                    self.ends[answer.status] += 1
+            except (aiohttp.ClientError, OSError) as error:
+                self.statuses[repr(error)] += 1
