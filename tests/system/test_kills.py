@@ -12,8 +12,8 @@ import pytest
 
 from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
-from tests.system.test_chaos import Listener, Talker
-from tests.system.watched import Watched, percentile, told
+from tests.system.test_chaos import Listener, Talker, Watched
+from tests.system.watched import percentile, told
 from tests.system.worker_pids import pid_by_slot, until_gone
 
 KILLS = int(os.environ.get("MILLRACE_KILLS", "0"))
