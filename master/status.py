@@ -120,15 +120,17 @@ def table(before: Look, now: Look) -> str:
         f"lost {now.get('millrace_adoptions_lost_total'):,.0f}   "
         f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
         "",
-        "worker    state  sessions  tracks  streams  loops late    cpu   memory  descriptors  starts",
+        "worker    state  sessions  tracks  streams   last beat    cpu   memory  descriptors  starts",
     ]
     for slot in now.slots():
-        late = max(now.get("millrace_worker_beat_age_seconds", slot=slot, loop=loop) for loop in ("engine", "control"))
+        silent = max(
+            now.get("millrace_worker_beat_age_seconds", slot=slot, loop=loop) for loop in ("engine", "control")
+        )
         is_up = now.get("millrace_worker_up", slot=slot) == 1
         lines.append(
             f"{slot:>6} {'up' if is_up else 'DOWN':>8}"
             f" {now.get('millrace_transports', slot=slot):>9,.0f} {now.get('millrace_publications', slot=slot):>7,.0f}"
-            f" {now.get('millrace_subscriptions', slot=slot):>8,.0f} {late * 1000:>8,.0f} ms"
+            f" {now.get('millrace_subscriptions', slot=slot):>8,.0f} {silent * 1000:>8,.0f} ms"
             f" {rate('millrace_process_cpu_seconds_total', slot=slot):>6.0%}"
             f" {now.get('millrace_process_resident_bytes', slot=slot) / 1e6:>5,.0f} MB"
             f" {now.get('millrace_process_open_fds', slot=slot):>12,.0f}"
