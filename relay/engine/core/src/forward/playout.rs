@@ -90,7 +90,7 @@ impl Playout {
             }
             _ if loss >= LOSSY => State::Patient { delay, clean_since: None },
             State::Patient { delay, clean_since } => match clean_since {
-                Some(since) if now.since(since) >= CALM => State::Leaving { since: now },
+                Some(since) if loss < CLEAN && now.since(since) >= CALM => State::Leaving { since: now },
                 _ => State::Patient { delay, clean_since: (loss < CLEAN).then(|| clean_since.unwrap_or(now)) },
             },
             State::Leaving { since } if now.since(since) >= TOLD => State::AtEase,
@@ -159,6 +159,17 @@ mod tests {
         assert!(!playout.doubles_repairs());
         assert_eq!(after(&mut playout, 30..44, 0), Some([0x00, 0x03, 0xe8]), "told that it is over");
         assert_eq!(after(&mut playout, 44..60, 0), None);
+    }
+
+    #[test]
+    fn loss_in_the_last_second_of_calm_begins_it_anew() {
+        let mut playout = Playout::new(Span::from_millis(200));
+        after(&mut playout, 0..3, 13);
+        // The average is clean from second 12 on.
+        assert!(after(&mut playout, 3..42, 0).is_some_and(|told| told[..2] == [0x01, 0x83]));
+        assert!(after(&mut playout, 42..43, 8).is_some_and(|told| told[..2] == [0x01, 0x83]));
+        assert!(after(&mut playout, 43..72, 0).is_some_and(|told| told[..2] == [0x01, 0x83]));
+        assert_eq!(after(&mut playout, 72..80, 0), Some([0x00, 0x03, 0xe8]));
     }
 
     #[test]

@@ -37,9 +37,10 @@ impl Repairs {
         self.budget = (self.budget + bytes as i64).min(MAX_BUDGET);
     }
 
-    /// A viewer misses this outgoing index, which is to be sent `times` times. Whether it will be.
+    /// A viewer misses this outgoing index, which is to be sent `times` times where the queue has room for as many. Whether it will be at all.
     pub fn request(&mut self, now: Time, outgoing: u64, round_trip: Option<Span>, times: usize) -> bool {
-        if self.pending.len() + times > MAX_PENDING {
+        let room = MAX_PENDING - self.pending.len();
+        if room == 0 {
             return false;
         }
         if self.recent.is_empty() {
@@ -52,7 +53,7 @@ impl Repairs {
             return false;
         }
         *place = (outgoing, now);
-        self.pending.extend(std::iter::repeat_n(outgoing, times));
+        self.pending.extend(std::iter::repeat_n(outgoing, times.min(room)));
         true
     }
 
@@ -119,5 +120,7 @@ mod tests {
         assert_eq!(granted, MAX_PENDING);
         repairs.clear();
         assert!(repairs.is_empty());
+        let granted = (0..10_000).filter(|index| repairs.request(at(0), 20_000 + *index, None, 3)).count();
+        assert_eq!((granted, repairs.pending.len()), (MAX_PENDING.div_ceil(3), MAX_PENDING));
     }
 }

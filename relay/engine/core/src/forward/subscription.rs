@@ -1,6 +1,6 @@
 //! One outgoing stream of a viewer: which packets it gets and under what numbers. Owns the continuity of sequence numbers,
 //! timestamps and frame ids across every change of source; must never know an address, a key or a room. Read `rewrite.rs`
-//! next for the bytes, `reports.rs` for the RTCP.
+//! next for the bytes, `subscription/reporting.rs` for the RTCP.
 //!
 //! | state | a packet | then |
 //! |---|---|---|
@@ -11,12 +11,13 @@
 //! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
 //! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or taken up at once |
 
-use millrace_arena::{KEY_FRAME_START, SenderReport};
+mod reporting;
+
+use millrace_arena::KEY_FRAME_START;
 
 use crate::command::{Attach, CodecName, Extension, MediaKind, Subscribe};
 use crate::drop::Drop;
 use crate::event::SubscriptionReport;
-use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::rtp::{Fields, sequence};
 use crate::time::{Span, Time};
 
@@ -26,13 +27,9 @@ use super::feed::{Feed, LoggedPacket, Scratch};
 use super::frame_ids::FrameIds;
 use super::playout::Playout;
 use super::repairs::Repairs;
-use super::reports::{Mapping, Reports};
+use super::reports::Reports;
 use super::rewrite::{self, ExtensionMap};
 use super::timeline::Timeline;
-
-/// A sender report without blocks, and a source description but for its name and what rounds it to a word.
-const SENDER_REPORT_LEN: usize = 28;
-const SDES_LEN: usize = 14;
 
 /// A packet that is to be sent, before its bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,7 +332,7 @@ impl Subscription {
     pub fn handle_nack(&mut self, now: Time, sequences: impl Iterator<Item = u16>) -> u64 {
         let attachment = self.attachment.as_ref();
         let known = attachment.and_then(|attachment| attachment.next_index().zip(Some(attachment)));
-        // Without RTX both would be the same packet, and its player's replay check takes one.
+        // Without RTX both would be the same packet, of which the viewer's replay check takes one.
         let has_rtx = self.rtx_ssrc.is_some() && attachment.is_some_and(|it| it.codec.rtx_payload_type.is_some());
         let mut asked = 0;
         for sequence in sequences {
@@ -422,73 +419,9 @@ impl Subscription {
         self.attachment.as_ref().filter(|_| waits)?.key_frame_wanted()
     }
 
-    /// When `write_sender_report` has something to say.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.reports.due_at()
-    }
-
     /// The log whose `Feed::sender_report` is this stream's source.
     pub fn source_log(&self) -> Option<u32> {
         self.attachment.as_ref()?.source.as_ref().map(|source| source.log)
-    }
-
-    /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what there is, and call
-    /// again.
-    pub fn write_sender_report(&mut self, now: Time, publisher: Option<SenderReport>, writer: &mut Writer<'_>) -> bool {
-        if self.reports.due_at().is_none_or(|at| at > now) {
-            return true;
-        }
-        let Some(mapping) = self.mapping(publisher) else {
-            self.reports.stop();
-            return true;
-        };
-        let Some(info) = self.reports.take_due(now, &mapping) else { return true };
-        let info = SenderInfo {
-            ssrc: self.ssrc,
-            packet_count: self.counts.packets as u32,
-            octet_count: self.counts.octets as u32,
-            ..info
-        };
-        let is_room = writer.room() >= SENDER_REPORT_LEN + SDES_LEN + self.cname.len();
-        if !is_room || !writer.sender_report(&info, &[]) || !writer.sdes_cname(self.ssrc, &self.cname) {
-            return false;
-        }
-        self.reports.handle_sent(now, &info);
-        true
-    }
-
-    fn mapping(&self, publisher: Option<SenderReport>) -> Option<Mapping> {
-        let attachment = self.attachment.as_ref()?;
-        let source = attachment.source.as_ref()?;
-        Some(Mapping {
-            publisher,
-            shift: source.timestamp_shift,
-            clock_rate: attachment.codec.clock_rate,
-            newest: self.timeline.newest()?,
-            since: Time(source.since_us),
-        })
-    }
-
-    /// Takes the block about this stream of a viewer's receiver report.
-    pub fn handle_receiver_report(&mut self, now: Time, block: &ReportBlock) {
-        self.reports.handle_block(now, block);
-        if self.kind == MediaKind::Video {
-            self.playout.handle_report(now, block.fraction_lost, self.reports.round_trip());
-            if let Some(attachment) = &mut self.attachment {
-                attachment.extensions.set_playout_delay(self.playout.told());
-            }
-        }
-    }
-
-    /// From the viewer's receiver reports.
-    pub fn round_trip(&self) -> Option<Span> {
-        self.reports.round_trip()
-    }
-
-    /// Says that this stream ends. False when it finds no room.
-    pub fn write_bye(&self, writer: &mut Writer<'_>) -> bool {
-        let begins = !writer.is_empty() || writer.receiver_report(self.ssrc, &[]);
-        begins && writer.bye(&[self.ssrc])
     }
 
     pub fn counts(&self) -> Counts {
