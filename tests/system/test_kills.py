@@ -1,5 +1,5 @@
-"""The bar for a dead worker, by hand as it needs a quiet machine: `make kills`. Twenty kills in a row with two workers
-and fifty sessions in ten rooms.
+"""The bar for a dead worker: `make kills`, twenty kills in a row with two workers and fifty sessions in ten rooms, on a
+quiet machine. Without it two kills and ten sessions, which are held to everything but the length of the gaps.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from tests.system.test_chaos import Listener, Talker, Watched
 from tests.system.watched import percentile, told
 from tests.system.worker_pids import pid_by_slot, until_gone
 
-KILLS = int(os.environ.get("MILLRACE_KILLS", "0"))
-ROOMS = 10
+IS_BY_HAND = "MILLRACE_KILLS" in os.environ
+KILLS = int(os.environ.get("MILLRACE_KILLS", "2"))
+ROOMS = 10 if IS_BY_HAND else 2
 LISTENERS = 4
 PAUSE = 1.2
 """Between two kills: longer than `quick_death_seconds`."""
@@ -30,8 +31,7 @@ def gap(times: list[float], since: float) -> float:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not KILLS, reason="by hand: make kills")
-async def test_victims_of_twenty_kills_in_a_row_miss_a_tenth_of_a_second() -> None:
+async def test_victims_of_kills_in_a_row_miss_a_moment_and_nothing_else() -> None:
     async with Relay(workers=2, settings={"workers.quick_death_seconds": "1"}) as relay:
         watched: list[tuple[Watched, set[int]]] = []
         clients = []
@@ -73,8 +73,9 @@ async def test_victims_of_twenty_kills_in_a_row_miss_a_tenth_of_a_second() -> No
         assert sum(one.repeated for one, _ in watched) == 0
         assert await counter(relay, "millrace_adoptions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
-        assert percentile(victims, 0.5) < 0.15
-        assert percentile(victims, 0.95) < 0.3
+        if IS_BY_HAND:
+            assert percentile(victims, 0.5) < 0.15
+            assert percentile(victims, 0.95) < 0.3
         for client in clients:
             assert await delete(client) == 200
             await client.close()
