@@ -5,6 +5,7 @@ record and `relay/settling.py` for when adopted viewers are fed anew.
 
 from relay.codec import Unreadable
 from relay.commands import CloseTransport
+from relay.counters import Count
 from relay.effects import SessionsAdopted
 from relay.events import AdoptionDone, TransportAdopted
 from relay.kept import unpack_session
@@ -17,7 +18,7 @@ def transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
     session = _rebuilt(event)
     if session is None or not ledger.adopt(session):
         # Its client is told at once, so that it comes again rather than sit with a session that nobody can change.
-        ledger.counters.count("sessions_given_up")
+        ledger.counters.count(Count.SESSIONS_GIVEN_UP)
         ledger.submit(CloseTransport(event.transport))
 
 

@@ -3,6 +3,7 @@ has a bound; must never know how they are rendered (`workers/metrics.py`).
 """
 
 from collections import defaultdict
+from enum import StrEnum
 
 from relay.effects import Protocol
 from relay.events import Cause
@@ -13,9 +14,37 @@ ENGINE_REFUSED = "engine_refused"
 FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
 """Causes that are nobody's wish."""
 
+REFUSALS = (400, 401, 403, 404, 406, 412, 422, 428, 503, 504)
+"""The statuses that control refuses requests with."""
+
+
+class Count(StrEnum):
+    """What is counted without labels: `millrace_{count}_total` on the page."""
+
+    BUS_QUEUE_FULL = "bus_queue_full"
+    BUS_UNANSWERED = "bus_unanswered"
+    BUS_UNREADABLE_ANSWER = "bus_unreadable_answer"
+    BUS_UNREADABLE_CALL = "bus_unreadable_call"
+    BUS_UNREADABLE_FACT = "bus_unreadable_fact"
+    COMMANDS_REFUSED = "commands_refused"
+    DEFECTS = "defects"
+    ICE_RESTARTS = "ice_restarts"
+    RECORDS_TOO_LONG = "records_too_long"
+    REQUESTS_PASSED_ON = "requests_passed_on"
+    SESSIONS_GIVEN_UP = "sessions_given_up"
+    SNAPSHOTS_ASKED = "snapshots_asked"
+
+
+class Seconds(StrEnum):
+    """What is measured in seconds: `millrace_{name}_seconds` on the page."""
+
+    CONTROL_LATE = "control_late"
+    WORKER_CONTROL_STARTED = "worker_control_started"
+    WORKER_ENGINE_STARTED = "worker_engine_started"
+
 
 class Counters:
-    """Values by name with labels. All causes, protocols and pressures stand from the start: a rate needs its zero."""
+    """Values by name with labels. All of them stand from the start: a rate needs its zero."""
 
     def __init__(self) -> None:
         self.values: defaultdict[str, int] = defaultdict(int)
@@ -26,6 +55,12 @@ class Counters:
             self.values[_ended(protocol)] = 0
         for pressure in Pressure:
             self.values[_turned_away(pressure)] = 0
+        for status in REFUSALS:
+            self.values[_refused(status)] = 0
+        for count in Count:
+            self.values[_counted(count)] = 0
+        for name in Seconds:
+            self.measured(name, 0)
 
     def opened(self, protocol: Protocol) -> None:
         """A session began."""
@@ -46,15 +81,23 @@ class Counters:
 
     def refused(self, status: int) -> None:
         """A request got a problem."""
-        self.values[f'millrace_http_refusals_total{{status="{status}"}}'] += 1
+        self.values[_refused(status)] += 1
 
-    def count(self, name: str) -> None:
-        """One without labels: `millrace_{name}_total`."""
-        self.values[f"millrace_{name}_total"] += 1
+    def count(self, name: Count) -> None:
+        """One more of these."""
+        self.values[_counted(name)] += 1
 
-    def measured(self, name: str, seconds: float) -> None:
-        """A gauge, `millrace_{name}_seconds` on the page; whole microseconds here, as all values are whole."""
+    def measured(self, name: Seconds, seconds: float) -> None:
+        """Whole microseconds here, as all values are whole."""
         self.values[f"millrace_{name}_microseconds"] = round(seconds * 1e6)
+
+
+def _counted(name: Count) -> str:
+    return f"millrace_{name}_total"
+
+
+def _refused(status: int) -> str:
+    return f'millrace_http_refusals_total{{status="{status}"}}'
 
 
 def _failed(cause: str) -> str:

@@ -3,7 +3,7 @@ and one that can live on; must never know HTTP's side of it. Read `relay/ledger.
 """
 
 from relay.adoption import adoption_done, transport_adopted
-from relay.counters import ENGINE_REFUSED
+from relay.counters import ENGINE_REFUSED, Count
 from relay.effects import EngineRefused
 from relay.events import (
     AdoptionDone,
@@ -63,7 +63,7 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     if session is None:
         # It crossed the end of the transport, whose event came before this one.
         return
-    ledger.counters.count("commands_refused")
+    ledger.counters.count(Count.COMMANDS_REFUSED)
     ledger.add(EngineRefused(event.command, session.id, event.reason))
     if event.command in OPENING_COMMANDS:
         ledger.close(session, ENGINE_REFUSED)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
 from relay.config import Config
-from relay.counters import Counters
+from relay.counters import Count, Counters
 from relay.directory import Change, Directory
 from relay.effects import Announce, AskSnapshot, Effect, Protocol, SessionEnded, SessionOpened, Submit
 from relay.facts import (
@@ -118,7 +118,7 @@ class Ledger:
         """Draws the consequences of a change of the directory."""
         self._touched |= change.rooms
         if change.ask is not None:
-            self.counters.count("snapshots_asked")
+            self.counters.count(Count.SNAPSHOTS_ASKED)
             self.add(AskSnapshot(slot, change.ask))
         for publisher in change.publishers:
             self._close_replaced(publisher)
@@ -232,7 +232,7 @@ class Ledger:
         record = pack_session(session)
         if len(record) > KEPT_BYTES:
             # It cannot outlive us; what was kept before would be wrong.
-            self.counters.count("records_too_long")
+            self.counters.count(Count.RECORDS_TOO_LONG)
             record = b""
         return KeepRecord(session.transport, record)
 

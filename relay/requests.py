@@ -4,6 +4,7 @@ and the answers' headers; must never keep anything between two requests. Read `r
 
 from relay.admission import admit, deny_touch, room_name, room_of_bearer, session_slot
 from relay.commands import RestartIce
+from relay.counters import Count
 from relay.effects import (
     CloseRoomEverywhere,
     Deleted,
@@ -98,7 +99,7 @@ def _restart(ledger: Ledger, request: RequestId, session: Session, patch: Restar
     session.etag = ledger.numbers.etag()
     ledger.keep(session)
     ledger.submit(RestartIce(session.transport, local.ufrag, local.pwd, patch.remote_ufrag, patch.remote_pwd))
-    ledger.counters.count("ice_restarts")
+    ledger.counters.count(Count.ICE_RESTARTS)
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
     ledger.add(Reply(request, 200, headers, restart_answer(patch.fragment, session.mids, local).encode()))
 
@@ -178,7 +179,7 @@ def _find(ledger: Ledger, request: RequestId, text: str) -> Session | None:
         if session is not None:
             return session
         if slot != ledger.slot and ledger.directory.is_alive(slot):
-            ledger.counters.count("requests_passed_on")
+            ledger.counters.count(Count.REQUESTS_PASSED_ON)
             ledger.add(PassOn(request, slot))
             return None
     ledger.counters.refused(404)

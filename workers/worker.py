@@ -22,6 +22,7 @@ from relay.boot import Boot, MediaSocket
 from relay.calls import PassedOn
 from relay.config import is_loopback
 from relay.control import Control, Reach
+from relay.counters import Count, Seconds
 from relay.effects import (
     Announce,
     AskSnapshot,
@@ -84,7 +85,7 @@ class Worker:
         self._media = media
         reach = Reach(boot.fingerprint, [(candidate.address, candidate.port) for candidate in boot.candidates])
         self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
-        self._control.counters.measured("worker_engine_started", engine_seconds)
+        self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._desk = Desk(self._handle)
         handlers = Handlers(
@@ -93,7 +94,7 @@ class Worker:
             own_snapshot=self._control.snapshot,
             passed_on=self._answer_passed_on,
             room_closed=self._take,
-            lost=lambda kind: self._control.counters.count(f"bus_{kind}"),
+            lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
         )
         self._bus = Bus(boot.runtime_directory, boot.slot, boot.slots, handlers)
         deadlines = Deadlines(boot.config.limits.request_seconds)
@@ -165,7 +166,7 @@ class Worker:
 
     def _started(self) -> None:
         seconds = time.monotonic() - self._boot.forked_at
-        self._control.counters.measured("worker_control_started", seconds)
+        self._control.counters.measured(Seconds.WORKER_CONTROL_STARTED, seconds)
         log.debug("the control plane serves", extra={"after_ms": round(seconds * 1000)})
 
     def _handle(self, what: Input) -> None:
@@ -181,7 +182,7 @@ class Worker:
         try:
             self._handle(what)
         except Exception:
-            self._control.counters.count("defects")
+            self._control.counters.count(Count.DEFECTS)
             log.exception("an input failed", extra={"input": type(what).__name__})
 
     def _perform(self, effect: Effect) -> None:
@@ -239,7 +240,7 @@ class Worker:
                 if not len(self._control.sessions):
                     self._slot_table.drained()
             if beats % BEATS_PER_TICK == 0:
-                self._control.counters.measured("control_late", self._gauge.control_late())
+                self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
                 self._take(self._gauge.measure())
                 self._take(Ticked())
             self._orphan.look()
