@@ -14,7 +14,8 @@ Measures WHIP and WHEP servers with many WebRTC clients in one process.
 
 usage: millrace-load [SCENARIO] [OPTIONS]
 
-SCENARIO   video, audio, meeting, joins, spread, idle or soak (video)
+SCENARIO   video, audio, meeting, joins, spread, idle or soak (video);
+           viewers, rooms or tracks: what a packet costs at each of many sizes
 
 which servers, in turns:
   --server COMMAND     a program under peers/ that starts one; may be given again
@@ -22,8 +23,11 @@ which servers, in turns:
                        one that runs; {room} stands for a room; without its process there is no cost
 
 how much:
-  --viewers N[,N...]   viewers, or participants of a meeting
-  --publishers N       publishers of the video and audio scenarios, over which their viewers are spread (1)
+  --viewers N[,N...]   viewers, participants of a meeting, or viewers of each room of the rooms scenario
+  --publishers N[,N...]
+                       publishers of the video and audio scenarios, over which their viewers are spread (1);
+                       rooms of the rooms scenario
+  --tracks N[,N...]    tracks of each session of the tracks scenario
   --seconds S          length of each measurement (10)
   --rate R             joins a second (50)
   --rounds N           repetitions, the servers in turns (1)
@@ -37,15 +41,19 @@ where:
   --server-cpu N       core of servers that --server starts, and of the raw limit (the first)
   --cpu N              core of this program (the second)
   --json FILE          all figures; - for standard output
-  --plot FILE          a PNG of cost and latency against viewers
+  --plot FILE          a PNG of cost and latency against the number of viewers, rooms or tracks
 ";
+
+/// As many m-lines as servers commonly take.
+const MAX_TRACKS: usize = 16;
 
 pub struct Arguments {
     pub scenario: Scenario,
     pub servers: Vec<String>,
     pub running: Option<Running>,
     pub viewers: Vec<usize>,
-    pub publishers: usize,
+    pub publishers: Vec<usize>,
+    pub tracks: Vec<usize>,
     pub seconds: f64,
     pub rate: f64,
     pub rounds: usize,
@@ -79,7 +87,8 @@ impl Arguments {
             servers: Vec::new(),
             running: None,
             viewers: Vec::new(),
-            publishers: 1,
+            publishers: Vec::new(),
+            tracks: Vec::new(),
             seconds: 10.0,
             rate: 50.0,
             rounds: 1,
@@ -103,12 +112,9 @@ impl Arguments {
                 Long("whep") => found.running.get_or_insert_default().whep = parser.value()?.string()?,
                 Long("token") => found.running.get_or_insert_default().token = Some(parser.value()?.string()?),
                 Long("pid") => found.running.get_or_insert_default().pid = Some(parser.value()?.parse()?),
-                Long("viewers") => {
-                    let text = parser.value()?.string()?;
-                    let counts: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-                    found.viewers = counts.with_context(|| format!("--viewers {text}: expected numbers"))?;
-                }
-                Long("publishers") => found.publishers = parser.value()?.parse()?,
+                Long("viewers") => found.viewers = numbers("--viewers", &parser.value()?.string()?)?,
+                Long("publishers") => found.publishers = numbers("--publishers", &parser.value()?.string()?)?,
+                Long("tracks") => found.tracks = numbers("--tracks", &parser.value()?.string()?)?,
                 Long("seconds") => found.seconds = parser.value()?.parse()?,
                 Long("rate") => found.rate = parser.value()?.parse()?,
                 Long("rounds") => found.rounds = parser.value()?.parse()?,
@@ -124,8 +130,14 @@ impl Arguments {
                 other => return Err(other.unexpected().into()),
             }
         }
-        if found.viewers.is_empty() {
-            found.viewers = found.scenario.usual_viewers();
+        for (given, usual) in [
+            (&mut found.viewers, found.scenario.usual_viewers()),
+            (&mut found.publishers, found.scenario.usual_publishers()),
+            (&mut found.tracks, found.scenario.usual_tracks()),
+        ] {
+            if given.is_empty() {
+                *given = usual;
+            }
         }
         found.check()?;
         Ok(Some(found))
@@ -140,11 +152,19 @@ impl Arguments {
         }
         let least_viewers = if self.scenario == Scenario::Meeting { 2 } else { 1 };
         ensure!(self.viewers.iter().all(|viewers| *viewers >= least_viewers), "--viewers: at least {least_viewers}");
-        ensure!(self.publishers > 0 && self.sample > 0 && self.rounds > 0, "expected numbers above zero");
+        let lists = [&self.publishers, &self.tracks];
+        let are_counts = lists.iter().all(|list| list.iter().all(|count| *count > 0));
+        ensure!(are_counts && self.sample > 0 && self.rounds > 0, "expected numbers above zero");
+        ensure!(self.tracks.iter().all(|tracks| *tracks <= MAX_TRACKS), "--tracks: at most {MAX_TRACKS}");
         // Less than a second is mostly the edges.
         ensure!(self.seconds >= 1.0 && self.rate > 0.0, "expected --seconds from 1 on and a --rate above zero");
         Ok(())
     }
+}
+
+fn numbers(option: &str, text: &str) -> Result<Vec<usize>> {
+    let numbers: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    numbers.with_context(|| format!("{option} {text}: expected numbers"))
 }
 
 fn profiles(name: &str) -> Result<Vec<Profile>> {
@@ -167,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_not_said_has_a_default() {
         let found = parse("audio --server x --publishers 20 --profile both").unwrap().unwrap();
-        assert_eq!((found.scenario, found.publishers, found.profiles.len()), (Scenario::Audio, 20, 2));
+        assert_eq!((found.scenario, found.publishers.clone(), found.profiles.len()), (Scenario::Audio, vec![20], 2));
         assert_eq!(found.viewers, Scenario::Audio.usual_viewers());
         let found = parse("--whip http://a --whep http://b --pid 7 --viewers 5,10").unwrap().unwrap();
         assert_eq!((found.viewers, found.running.unwrap().pid), (vec![5, 10], Some(7)));

@@ -75,7 +75,7 @@ fn measure(arguments: &Arguments) -> Result<bool> {
                 }
                 Err(error) => {
                     whole = false;
-                    eprintln!("{} {} with {} viewers: {error:#}", run.scenario.name(), target.name, run.viewers);
+                    eprintln!("{}: {error:#}", run.to_string(target));
                 }
             }
         }
@@ -110,13 +110,14 @@ fn runs(arguments: &Arguments) -> Vec<Run> {
     let mut runs = Vec::new();
     for round in 0..arguments.rounds {
         for profile in &arguments.profiles {
-            for viewers in &arguments.viewers {
+            for (viewers, publishers, tracks) in sizes(arguments) {
                 runs.push(Run {
                     scenario: arguments.scenario,
                     profile: *profile,
                     round,
-                    viewers: *viewers,
-                    publishers: arguments.publishers,
+                    viewers,
+                    publishers,
+                    tracks,
                     seconds: arguments.seconds,
                     rate: arguments.rate,
                     options: Options { gro: arguments.gro, uneven: arguments.uneven, sample: arguments.sample },
@@ -126,4 +127,13 @@ fn runs(arguments: &Arguments) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// Viewers, publishers and tracks of each run.
+fn sizes(arguments: &Arguments) -> impl Iterator<Item = (usize, usize, usize)> {
+    arguments.viewers.iter().flat_map(move |viewers| {
+        let publishers = arguments.publishers.iter();
+        publishers
+            .flat_map(move |publishers| arguments.tracks.iter().map(move |tracks| (*viewers, *publishers, *tracks)))
+    })
 }

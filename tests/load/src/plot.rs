@@ -1,4 +1,4 @@
-//! A picture of cost and latency against the number of viewers, one line for each scenario, server and SRTP profile. Owns how it is
+//! A picture of cost and latency against the number of viewers, rooms or tracks, one line for each scenario, server and SRTP profile. Owns how it is
 //! drawn, with a font of its own so that every machine draws the same; must never choose what is shown. Read `canvas.rs`
 //! next.
 
@@ -7,16 +7,19 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::canvas::{Canvas, Color};
+use crate::scenarios::Axis;
 use crate::summary::Line;
 
 const WIDTH: usize = 1_200;
 const HEIGHT: usize = 520;
+/// From this ratio of the largest size to the least on, sizes are drawn by their logarithms.
+const WIDE: f64 = 20.0;
 const INK: Color = [40, 44, 52];
 const GRID: Color = [226, 228, 232];
 /// Told apart by the colour-blind, too (Okabe and Ito).
 const COLORS: [Color; 6] = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]];
 
-/// A curve: its name, and points of viewers and value.
+/// A curve: its name, and points of size and value.
 struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
@@ -33,15 +36,22 @@ struct Frame {
 /// Writes the picture as a PNG.
 pub fn write(path: &Path, scenario: &str, lines: &[Line]) -> Result<()> {
     let mut canvas = Canvas::new(WIDTH, HEIGHT);
-    canvas.text(40, 16, 2, INK, &format!("{scenario}: cost and latency against viewers"));
-    let cost = curves(lines, |line| line.cost.map(|cost| cost[0] / 1_000.0));
+    let axis = lines.first().map_or(Axis::Viewers, |line| line.axis).name();
+    canvas.text(40, 16, 2, INK, &format!("{scenario}: cost and latency against {axis}"));
+    let mut cost = curves(lines, |line| line.cost.map(|cost| cost[0] / 1_000.0));
+    if lines.iter().any(|line| line.over_rest.is_some()) {
+        let over_rest = curves(lines, |line| line.over_rest.map(|cost| cost / 1_000.0));
+        cost.extend(
+            over_rest.into_iter().map(|curve| Curve { name: curve.name + ": in or out, without rest", ..curve }),
+        );
+    }
     let latency = curves(lines, |line| line.p99);
     let frame = |left| Frame { left, top: 90, width: 480, height: 330 };
-    diagram(&mut canvas, &frame(80), "CPU of the server, us a packet", &cost);
-    diagram(&mut canvas, &frame(670), "latency p99, ms", &latency);
+    diagram(&mut canvas, &frame(80), "CPU of the server, us a packet", axis, &cost);
+    diagram(&mut canvas, &frame(670), "latency p99, ms", axis, &latency);
     for (place, curve) in cost.iter().enumerate() {
-        let (column, line) = ((place % 3) as i32, (place / 3) as i32);
-        let (x, y) = (80 + 370 * column, 478 + 18 * line);
+        let (column, line) = ((place % 2) as i32, (place / 2) as i32);
+        let (x, y) = (80 + 560 * column, 470 + 16 * line);
         canvas.disc(x, y + 4, 5, COLORS[place % COLORS.len()]);
         canvas.text(x + 12, y, 1, INK, &curve.name);
     }
@@ -52,7 +62,7 @@ fn curves(lines: &[Line], value: fn(&Line) -> Option<f64>) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
     for line in lines {
         let name = format!("{}, {}, {}", line.scenario, line.target, line.profile);
-        let point = value(line).map(|value| (line.viewers as f64, value));
+        let point = value(line).map(|value| (line.size as f64, value));
         match curves.iter_mut().find(|curve| curve.name == name) {
             Some(curve) => curve.points.extend(point),
             None => curves.push(Curve { name, points: point.into_iter().collect() }),
@@ -62,11 +72,16 @@ fn curves(lines: &[Line], value: fn(&Line) -> Option<f64>) -> Vec<Curve> {
     curves
 }
 
-fn diagram(canvas: &mut Canvas, frame: &Frame, title: &str, curves: &[Curve]) {
+fn diagram(canvas: &mut Canvas, frame: &Frame, title: &str, axis: &str, curves: &[Curve]) {
     let points = || curves.iter().flat_map(|curve| &curve.points);
-    let most_viewers = points().map(|point| point.0).fold(1.0, f64::max);
+    let (least, most) = points()
+        .map(|point| point.0)
+        .fold((f64::MAX, 1.0), |(least, most), size| (least.min(size), f64::max(most, size)));
     let (step, top) = scale(points().map(|point| point.1).fold(0.0, f64::max));
-    let x = |viewers: f64| frame.left + (viewers / most_viewers * f64::from(frame.width)) as i32;
+    // Sizes that differ much would be one heap at the left, so they are shown by their ratios.
+    let is_wide = most / least >= WIDE;
+    let part = |size: f64| if is_wide { (size / least).ln() / (most / least).ln() } else { size / most };
+    let x = |size: f64| frame.left + (part(size) * f64::from(frame.width)) as i32;
     let y = |value: f64| frame.top + frame.height - (value / top * f64::from(frame.height)) as i32;
     canvas.text(frame.left, frame.top - 28, 1, INK, title);
     let mut mark = 0.0;
@@ -83,8 +98,7 @@ fn diagram(canvas: &mut Canvas, frame: &Frame, title: &str, curves: &[Curve]) {
         let label = format!("{count}");
         canvas.text(x(count) - 4 * label.len() as i32, frame.top + frame.height + 10, 1, INK, &label);
     }
-    let name = "viewers";
-    canvas.text(frame.left + frame.width / 2 - 28, frame.top + frame.height + 28, 1, INK, name);
+    canvas.text(frame.left + frame.width / 2 - 28, frame.top + frame.height + 28, 1, INK, axis);
     canvas.line((frame.left, y(0.0)), (frame.left + frame.width, y(0.0)), 1, INK);
     for (place, curve) in curves.iter().enumerate() {
         let color = COLORS[place % COLORS.len()];
@@ -125,9 +139,13 @@ mod tests {
             scenario: "video".to_owned(),
             target: target.to_owned(),
             profile: "AEAD_AES_128_GCM",
-            viewers,
+            axis: Axis::Viewers,
+            size: viewers,
             cost: Some([cost, cost, cost]),
             calibrated: None,
+            in_out: None,
+            over_rest: Some(cost / 2.0),
+            over_rest_calibrated: None,
             ratio: None,
             single_ratio: None,
             paced_ratio: None,

@@ -67,10 +67,12 @@ impl Publisher {
         self.streams.retain(|_| accepted.next().unwrap_or(false));
     }
 
-    /// Frames are due from `at` on; publishers with different ones do not burst together.
+    /// Frames are due from `at` on; publishers with different ones do not burst together, and neither do a publisher's streams.
     pub fn start(&mut self, at: Time) {
-        for stream in &mut self.streams {
-            stream.start(at);
+        let count = self.streams.len() as u64;
+        for (place, stream) in self.streams.iter_mut().enumerate() {
+            let interval = 1_000_000 / u64::from(stream.shape.per_second);
+            stream.start(at + Span(interval * place as u64 / count));
         }
         self.paused = false;
     }

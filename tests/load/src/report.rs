@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::processes::{Cpu, Memory};
 use crate::raw::{Burst, Raw};
+use crate::scenarios::Axis;
 use crate::viewer::{Counts, Findings};
 
 /// What was run.
@@ -17,6 +18,10 @@ pub struct Setting {
     pub round: usize,
     pub viewers: usize,
     pub publishers: usize,
+    pub tracks: usize,
+    /// Frames of each video, or packets of each sound.
+    pub per_second: u32,
+    pub axis: Axis,
     pub seconds: f64,
     /// Nanoseconds for a packet of this run's size by OpenSSL's AES-128-GCM, this minute.
     pub aes_gcm_ns: f64,
@@ -29,10 +34,14 @@ pub struct Row {
     pub counts: Counts,
     /// Packets that publishers sent, times those who watched.
     pub expected: u64,
+    /// Packets that publishers sent.
+    pub received: u64,
     pub burst: Option<Burst>,
     pub server: Option<(Cpu, Memory)>,
     pub generator: Cpu,
     pub raw: Option<Raw>,
+    /// Of a sweep: the server's CPU a second while nobody sends.
+    pub rest_ns: Option<f64>,
     pub latency: Option<Quantiles>,
     pub verified: Option<Verified>,
     /// Further figures of one scenario: name, value, unit.
@@ -94,6 +103,32 @@ impl Row {
         (self.counts.packets > 0).then(|| cpu.total_ns as f64 / self.counts.packets as f64)
     }
 
+    /// The same for each packet that came in or went out: where few watch each publisher, half the work is with the former.
+    pub fn ns_per_packet_in_out(&self) -> Option<f64> {
+        let (cpu, _) = self.server?;
+        self.packets_in_out().map(|packets| cpu.total_ns as f64 / packets)
+    }
+
+    /// And without what the server does when nothing is sent, which weighs on the few packets of a small size.
+    pub fn ns_over_rest(&self) -> Option<f64> {
+        let (cpu, _) = self.server?;
+        let media = (cpu.total_ns as f64 - self.rest_ns? * self.setting.seconds).max(0.0);
+        self.packets_in_out().map(|packets| media / packets)
+    }
+
+    fn packets_in_out(&self) -> Option<f64> {
+        (self.counts.packets > 0).then(|| (self.counts.packets + self.received) as f64)
+    }
+
+    /// Along what the scenario goes.
+    pub fn size(&self) -> usize {
+        match self.setting.axis {
+            Axis::Viewers => self.setting.viewers,
+            Axis::Rooms => self.setting.publishers,
+            Axis::Tracks => self.setting.tracks,
+        }
+    }
+
     /// The raw limit's cost over the server's: 1 is as good as the kernel alone. Single sends, then GSO.
     pub fn ratios(&self) -> Option<(f64, f64)> {
         let (cost, raw) = (self.ns_per_packet()?, self.raw?);
@@ -116,11 +151,14 @@ impl Row {
         json!({
             "scenario": setting.scenario, "target": setting.target, "profile": setting.profile,
             "round": setting.round, "viewers": setting.viewers, "publishers": setting.publishers,
+            "tracks": setting.tracks, "per_second": setting.per_second,
             "seconds": setting.seconds, "aes_128_gcm_ns": setting.aes_gcm_ns,
-            "packets": self.counts.packets, "expected": self.expected, "delivered": self.delivered(),
+            "packets": self.counts.packets, "expected": self.expected, "received": self.received, "delivered": self.delivered(),
             "datagram_bytes": self.burst.map(|burst| burst.size), "repairs": self.counts.repairs,
             "gaps": self.counts.gaps, "reordered": self.counts.reordered,
             "ns_per_packet": self.ns_per_packet(),
+            "ns_per_packet_in_out": self.ns_per_packet_in_out(),
+            "ns_per_packet_in_out_over_rest": self.ns_over_rest(), "rest_ns_a_second": self.rest_ns,
             "packets_per_cpu_second": self.ns_per_packet().map(|ns| 1e9 / ns),
             "server": self.server.map(|(cpu, memory)| json!({
                 "cpu_seconds": cpu.total_ns as f64 / 1e9, "system_share": cpu.system_share(),
@@ -184,6 +222,17 @@ impl Row {
                 ),
             );
             add("memory", format!("{resident:.1} MiB resident, {proportional:.1} MiB proportional"));
+        }
+        if let (Some(rest), Some(both), Some(over)) = (self.rest_ns, self.ns_per_packet_in_out(), self.ns_over_rest()) {
+            add(
+                "",
+                format!(
+                    "{both:.0} ns a packet in or out, {over:.0} ns without the {:.2} ms a second of a server at rest; \
+                     {} frames a second of each stream",
+                    rest / 1e6,
+                    setting.per_second,
+                ),
+            );
         }
         if let Some(raw) = self.raw {
             let (single, segmented) = self.ratios().unwrap_or_default();

@@ -34,6 +34,23 @@ impl Plan {
         Plan::spread_over(publishers, viewers, AUDIO)
     }
 
+    /// One video to many: fewer frames a second where one core could not carry the usual number.
+    pub fn viewers(viewers: usize) -> Plan {
+        Plan::spread_over(1, viewers, slowed(VIDEO, viewers, VIDEO_A_SECOND))
+    }
+
+    /// Rooms of one speaker each. Sound, so that it is the number of packets that come one by one which grows with the rooms.
+    pub fn rooms(rooms: usize, viewers: usize) -> Plan {
+        let shape = slowed(AUDIO, rooms * viewers, AUDIO_A_SECOND);
+        Plan::spread_over(rooms, rooms * viewers, shape)
+    }
+
+    /// One publisher of many videos, each with a frame of its own time.
+    pub fn tracks(tracks: usize, viewers: usize) -> Plan {
+        let shape = slowed(VIDEO, tracks * viewers, VIDEO_A_SECOND);
+        Plan { shapes: vec![shape; tracks], ..Plan::spread_over(1, viewers, shape) }
+    }
+
     fn spread_over(publishers: usize, viewers: usize, shape: Shape) -> Plan {
         let watches = (0..viewers).map(|viewer| viewer % publishers.max(1)).collect();
         Plan { shapes: vec![shape], rooms: publishers.max(1), watches }
@@ -56,6 +73,19 @@ impl Plan {
     }
 }
 
+/// Packets a second to all viewers together at most, so that neither one core of the server nor the generator's is at its limit, even
+/// in a slow hour of the machine: there is then no queue that would make batches larger, and cheaper, than they are.
+const VIDEO_A_SECOND: usize = 60_000;
+const AUDIO_A_SECOND: usize = 50_000;
+/// What the server does with everybody connected and nothing sent is looked at for so long.
+const REST: Duration = Duration::from_secs(2);
+
+/// The shape, with fewer frames a second when so many streams of it would be more than `most` packets a second.
+fn slowed(shape: Shape, streams: usize, most: usize) -> Shape {
+    let frames = most / (streams * shape.packets as usize).max(1);
+    Shape { per_second: (frames.max(1) as u32).min(shape.per_second), ..shape }
+}
+
 /// Publishers and viewers that are connected, with media running.
 pub struct Call {
     pub world: World,
@@ -67,7 +97,12 @@ pub struct Call {
 pub fn run(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Result<Row> {
     let mut call = Call::open(run, target, plan, progress)?;
     let mut row = call.measure(run, target, progress)?;
+    if run.scenario.is_sweep() {
+        row.rest_ns = call.rest(target, progress)?;
+    }
     row.setting.publishers = plan.rooms;
+    row.setting.tracks = plan.shapes.len();
+    row.setting.per_second = plan.shapes.iter().map(|shape| shape.per_second).max().unwrap_or(0);
     row.setting.viewers = plan.watches.len();
     call.finish(run, plan, &mut row, progress)?;
     Ok(row)
@@ -141,16 +176,27 @@ impl Call {
             setting: run.setting(target),
             counts: self.world.counts().since(&counts_before),
             expected: expected.sum(),
+            received: sent.iter().zip(&sent_before).map(|(sent, before)| sent - before).sum(),
             burst: None,
             server: server.zip(target.processes.map(|processes| processes.memory())),
             generator: Processes::own_cpu().since(&own_before),
             raw: None,
+            rest_ns: None,
             latency: Quantiles::of(&self.world.findings.latency),
             verified: Some(Verified::of(sample, &self.world.findings)),
             more: Vec::new(),
             troubles: self.world.troubles.clone(),
             failed: self.world.failed,
         })
+    }
+
+    /// Nanoseconds of the server's CPU a second while nobody sends media: reports, checks, and its own housekeeping.
+    fn rest(&mut self, target: &Target, progress: &mut Progress) -> Result<Option<f64>> {
+        progress.show(1.0, "the server at rest");
+        let before = target.processes.map(|processes| processes.cpu());
+        self.world.run_for(REST)?;
+        let spent = target.processes.zip(before).map(|(processes, before)| processes.cpu().since(&before));
+        Ok(spent.map(|cpu| cpu.total_ns as f64 / REST.as_secs_f64()))
     }
 
     /// The raw limit and the calibration with this call's sizes, then the end of the call.
@@ -202,6 +248,16 @@ mod tests {
         let plan = Plan::meeting(4);
         assert_eq!((plan.rooms, plan.watches.len(), plan.burst(9).packets), (4, 12, 2));
         assert!((0..4).all(|room| plan.watches.iter().filter(|watched| **watched == room).count() == 3));
+    }
+
+    #[test]
+    fn a_sweep_slows_down_where_a_core_would_be_full() {
+        let rates = [10, 100, 500, 1_000].map(|viewers| Plan::viewers(viewers).shapes[0].per_second);
+        assert_eq!(rates, [30, 30, 15, 7]);
+        assert_eq!([1, 100, 500].map(|rooms| Plan::rooms(rooms, 4).shapes[0].per_second), [50, 50, 25]);
+        assert_eq!(Plan::rooms(1_000_000, 4).shapes[0].per_second, 1, "never none");
+        let plan = Plan::tracks(4, 50);
+        assert_eq!((plan.shapes.len(), plan.rooms, plan.watches.len()), (4, 1, 50));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub const GALLERY: Shape = Shape { kind: Kind::Video, per_second: 30, packets: 2
 pub enum Scenario {
     Video,
     Audio,
+    Viewers,
+    Rooms,
+    Tracks,
     Meeting,
     Joins,
     Spread,
@@ -45,9 +48,12 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    pub const ALL: [(Scenario, &str); 7] = [
+    pub const ALL: [(Scenario, &str); 10] = [
         (Scenario::Video, "video"),
         (Scenario::Audio, "audio"),
+        (Scenario::Viewers, "viewers"),
+        (Scenario::Rooms, "rooms"),
+        (Scenario::Tracks, "tracks"),
         (Scenario::Meeting, "meeting"),
         (Scenario::Joins, "joins"),
         (Scenario::Spread, "spread"),
@@ -63,16 +69,62 @@ impl Scenario {
         Scenario::ALL.iter().find(|(scenario, _)| *scenario == self).map_or("", |(_, name)| name)
     }
 
-    /// Viewers, or participants, when none are asked for.
+    /// What is different from one run to the next, and what figures are shown against.
+    pub fn axis(self) -> Axis {
+        match self {
+            Scenario::Rooms => Axis::Rooms,
+            Scenario::Tracks => Axis::Tracks,
+            _ => Axis::Viewers,
+        }
+    }
+
+    /// Whether it is made to show how the cost of a packet goes with size.
+    pub fn is_sweep(self) -> bool {
+        matches!(self, Scenario::Viewers | Scenario::Rooms | Scenario::Tracks)
+    }
+
+    /// Viewers, or participants, when none are asked for; of the rooms scenario, viewers of each room.
     pub fn usual_viewers(self) -> Vec<usize> {
         match self {
             Scenario::Video => vec![50, 200, 500],
             Scenario::Audio => vec![200, 1_000],
+            Scenario::Viewers => vec![10, 20, 50, 100, 200, 500, 1_000],
+            Scenario::Rooms => vec![4],
+            Scenario::Tracks => vec![50],
             Scenario::Meeting => vec![25],
             Scenario::Joins => vec![50],
             Scenario::Spread => vec![100],
             Scenario::Idle => vec![500],
             Scenario::Soak => vec![20],
+        }
+    }
+
+    /// Publishers, each in a room of its own, when none are asked for.
+    pub fn usual_publishers(self) -> Vec<usize> {
+        if self == Scenario::Rooms { vec![1, 5, 20, 100, 500] } else { vec![1] }
+    }
+
+    /// Tracks of a session, when none are asked for.
+    pub fn usual_tracks(self) -> Vec<usize> {
+        if self == Scenario::Tracks { vec![1, 2, 4] } else { vec![1] }
+    }
+}
+
+/// A size that a scenario goes through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Axis {
+    #[default]
+    Viewers,
+    Rooms,
+    Tracks,
+}
+
+impl Axis {
+    pub fn name(self) -> &'static str {
+        match self {
+            Axis::Viewers => "viewers",
+            Axis::Rooms => "rooms",
+            Axis::Tracks => "tracks",
         }
     }
 }
@@ -85,6 +137,8 @@ pub struct Run {
     pub round: usize,
     pub viewers: usize,
     pub publishers: usize,
+    /// Of each session.
+    pub tracks: usize,
     pub seconds: f64,
     /// Joins a second.
     pub rate: f64,
@@ -95,6 +149,17 @@ pub struct Run {
 impl Run {
     pub fn length(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// What is run against which server, in a few words.
+    pub fn to_string(self, target: &Target) -> String {
+        let axis = self.scenario.axis();
+        let size = match axis {
+            Axis::Viewers => self.viewers,
+            Axis::Rooms => self.publishers,
+            Axis::Tracks => self.tracks,
+        };
+        format!("{} {} {size} {}", self.scenario.name(), target.name, axis.name())
     }
 
     pub fn world(&self, target: &Target) -> Result<World> {
@@ -114,6 +179,9 @@ impl Run {
             round: self.round,
             viewers: self.viewers,
             publishers: self.publishers,
+            tracks: self.tracks,
+            axis: self.scenario.axis(),
+            per_second: 0,
             seconds: self.seconds,
             aes_gcm_ns: 0.0,
         }
@@ -129,7 +197,7 @@ fn way_to(server: SocketAddr) -> Result<IpAddr> {
 }
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Row>> {
-    progress.begin(format!("{} {} {} viewers", run.scenario.name(), target.name, run.viewers));
+    progress.begin(run.to_string(target));
     let rows = match run.scenario {
         Scenario::Video => {
             let plan = media::Plan::video(run.viewers, run.publishers);
@@ -137,6 +205,15 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Ro
         }
         Scenario::Audio => {
             let plan = media::Plan::audio(run.viewers, run.publishers);
+            media::run(run, target, &plan, progress).map(|row| vec![row])
+        }
+        Scenario::Viewers => media::run(run, target, &media::Plan::viewers(run.viewers), progress).map(|row| vec![row]),
+        Scenario::Rooms => {
+            let plan = media::Plan::rooms(run.publishers, run.viewers);
+            media::run(run, target, &plan, progress).map(|row| vec![row])
+        }
+        Scenario::Tracks => {
+            let plan = media::Plan::tracks(run.tracks, run.viewers);
             media::run(run, target, &plan, progress).map(|row| vec![row])
         }
         Scenario::Meeting => {
