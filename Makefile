@@ -118,6 +118,10 @@ miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain wit
 check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prometheus` package
 	cd deploy/prometheus && promtool check config prometheus.yml
 
+.PHONY: check-systemd
+check-systemd: setup ## Run the unit under a real systemd, a call through all that can happen; needs root, `debootstrap`, `systemd-container`
+	$(BIN)/python -m tests.booted.check_unit
+
 .PHONY: format
 format: setup ## Format everything
 	$(BIN)/ruff format .

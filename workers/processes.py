@@ -52,9 +52,14 @@ def descriptors_left() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit - len(os.listdir("/proc/self/fd")) + 1
 
 
-def memory_available() -> int:
-    """Bytes that can still be had: on this machine, or in our control group (cgroup v2) when that is less."""
-    available = _field(Path("/proc/meminfo").read_text(), "MemAvailable:") * 1024
+def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that can still be had: on this machine, or in our control group (cgroup v2) when that is less.
+
+    A sandbox may hide the machine's own figure; what nobody says is not short.
+    """
+    available = sys.maxsize
+    with suppress(FileNotFoundError):
+        available = _field(meminfo.read_text(), "MemAvailable:") * 1024
     with suppress(OSError, ValueError):
         # `0::/path`; the files are missing in the root group, and `max` is no number.
         group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]

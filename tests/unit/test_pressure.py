@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from control_kit import body, desk, header, session_of
@@ -98,3 +99,7 @@ def test_what_is_left_is_what_the_kernel_says() -> None:
     with open("/dev/null"), open("/dev/null"):
         assert descriptors_left() == left - 2
     assert 0 < memory_available() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_that_a_sandbox_does_not_tell_of_is_not_short(tmp_path: Path) -> None:
+    assert memory_available(tmp_path / "meminfo") > 1 << 30
