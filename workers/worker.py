@@ -60,6 +60,7 @@ from workers.pressure import Gauge
 from workers.processes import memory_available
 from workers.public import PublicRoutes
 from workers.slot_table import SlotTable, monotonic_us
+from workers.turns import stand_back
 
 log = logging.getLogger("millrace.worker")
 
@@ -165,6 +166,7 @@ class Worker:
         self._media.stop()
 
     def _started(self) -> None:
+        stand_back()
         seconds = time.monotonic() - self._boot.forked_at
         self._control.counters.measured(Seconds.WORKER_CONTROL_STARTED, seconds)
         log.debug("the control plane serves", extra={"after_ms": round(seconds * 1000)})

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import aiohttp
 from aiortc import RTCSessionDescription
@@ -111,3 +112,23 @@ async def test_workers_end_when_their_master_is_killed() -> None:
         relay.expected_status = -signal.SIGKILL
         for path in relay.runtime.iterdir():
             path.unlink()
+
+
+async def test_the_engine_comes_before_its_control_plane_on_their_core() -> None:
+    async with Relay(workers=1) as relay:
+        pid = pid_by_slot(relay)[0]
+        tasks = Path(f"/proc/{pid}/task")
+        names = {int(task.name): (task / "comm").read_text().strip() for task in tasks.iterdir()}
+        engine = next(thread for thread, name in names.items() if name == "engine")
+        # Once it serves, which it says itself; whoever asks whether it is ready may be told a moment before.
+        async with asyncio.timeout(10):
+            while os.sched_getscheduler(pid) != os.SCHED_BATCH:
+                await asyncio.sleep(0.01)
+            while (lead := nice(pid) - nice(engine)) != 5:
+                await asyncio.sleep(0.01)
+        assert lead == 5
+        assert os.sched_getscheduler(engine) == os.SCHED_OTHER
+
+
+def nice(thread: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, thread)

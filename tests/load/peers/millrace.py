@@ -46,6 +46,7 @@ def main() -> int:
             if wait_until_ready(relay, f"http://127.0.0.1:{admin}/readyz"):
                 base = f"http://127.0.0.1:{http}"
                 url = f"whip={base}/whip/{{room}} whep={base}/whep/{{room}}"
+                url += f" metrics=http://127.0.0.1:{admin}/metrics"
                 print(f"ready name={chosen.name} {url} pid={relay.pid}", flush=True)
                 sys.stdin.read()
         except KeyboardInterrupt:

@@ -19,17 +19,18 @@ SCENARIO   video, audio, meeting, joins, spread, idle or soak (video);
 
 which servers, in turns:
   --server COMMAND     a program under peers/ that starts one; may be given again
-  --whip URL --whep URL [--token TOKEN] [--pid PID]
+  --whip URL --whep URL [--token TOKEN] [--pid PID] [--metrics URL]
                        one that runs; {room} stands for a room; without its process there is no cost
 
 how much:
   --viewers N[,N...]   viewers, participants of a meeting, or viewers of each room of the rooms scenario
   --publishers N[,N...]
-                       publishers of the video and audio scenarios, over which their viewers are spread (1);
+                       publishers of the video, audio and joins scenarios, over which their viewers are spread (1);
                        rooms of the rooms scenario
   --tracks N[,N...]    tracks of each session of the tracks scenario
   --seconds S          length of each measurement (10)
   --rate R             joins a second (50)
+  --scrape S           reads the server's metrics every S seconds while viewers join (0: never)
   --rounds N           repetitions, the servers in turns (1)
   --profile gcm|cm|both
                        the only SRTP profile that clients offer: AEAD_AES_128_GCM, AES128_CM_SHA1_80 (gcm)
@@ -56,6 +57,7 @@ pub struct Arguments {
     pub tracks: Vec<usize>,
     pub seconds: f64,
     pub rate: f64,
+    pub scrape: f64,
     pub rounds: usize,
     pub profiles: Vec<Profile>,
     pub sample: usize,
@@ -74,6 +76,7 @@ pub struct Running {
     pub whep: String,
     pub token: Option<String>,
     pub pid: Option<i32>,
+    pub metrics: Option<String>,
 }
 
 impl Arguments {
@@ -91,6 +94,7 @@ impl Arguments {
             tracks: Vec::new(),
             seconds: 10.0,
             rate: 50.0,
+            scrape: 0.0,
             rounds: 1,
             profiles: vec![Profile::Aes128Gcm],
             sample: 10,
@@ -115,8 +119,12 @@ impl Arguments {
                 Long("viewers") => found.viewers = numbers("--viewers", &parser.value()?.string()?)?,
                 Long("publishers") => found.publishers = numbers("--publishers", &parser.value()?.string()?)?,
                 Long("tracks") => found.tracks = numbers("--tracks", &parser.value()?.string()?)?,
+                Long("metrics") => {
+                    found.running.get_or_insert_default().metrics = Some(parser.value()?.string()?);
+                }
                 Long("seconds") => found.seconds = parser.value()?.parse()?,
                 Long("rate") => found.rate = parser.value()?.parse()?,
+                Long("scrape") => found.scrape = parser.value()?.parse()?,
                 Long("rounds") => found.rounds = parser.value()?.parse()?,
                 Long("profile") => found.profiles = profiles(&parser.value()?.string()?)?,
                 Long("sample") => found.sample = parser.value()?.parse()?,
@@ -158,6 +166,7 @@ impl Arguments {
         ensure!(self.tracks.iter().all(|tracks| *tracks <= MAX_TRACKS), "--tracks: at most {MAX_TRACKS}");
         // Less than a second is mostly the edges.
         ensure!(self.seconds >= 1.0 && self.rate > 0.0, "expected --seconds from 1 on and a --rate above zero");
+        ensure!(self.scrape >= 0.0, "--scrape: expected seconds");
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::answer::Answer;
 use crate::http::{self, Url};
+use crate::machine;
 
 /// Requests under way at once: more than a server with one control thread answers at a time.
 const THREADS: usize = 8;
@@ -47,6 +48,8 @@ impl Desk {
         for _ in 0..THREADS {
             let (taken, given) = (taken.clone(), given.clone());
             thread::spawn(move || {
+                // An answer can wait for the end of a burst, whose packets say already when they were sent.
+                machine::yield_to_others();
                 loop {
                     let request = match taken.lock() {
                         Ok(queue) => queue.recv(),

@@ -16,6 +16,13 @@ pub fn pin(cpu: usize) -> Result<()> {
     Ok(())
 }
 
+/// Has this thread not interrupt those that are at work when it wakes: it comes when they sleep, or have had their share.
+pub fn yield_to_others() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: one parameter to read. Any thread may ask for less than it has.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+}
+
 /// The cores that this process may run on.
 pub fn cores() -> Vec<usize> {
     // SAFETY: as above; the kernel fills the set.

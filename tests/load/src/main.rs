@@ -21,6 +21,7 @@ mod publisher;
 mod raw;
 mod report;
 mod scenarios;
+mod scraper;
 mod stream;
 mod summary;
 mod target;
@@ -99,10 +100,9 @@ fn measure(arguments: &Arguments) -> Result<bool> {
 }
 
 fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
-    let running = arguments.running.clone();
-    let running = running.map(|found| Target::running(found.whip, found.whep, found.token, found.pid));
+    let running = arguments.running.clone().map(Target::running);
     let started = arguments.servers.iter().map(|command| Target::start(command, arguments.server_cpu));
-    started.chain(running.map(Ok)).collect()
+    started.chain(running).collect()
 }
 
 /// In the order in which they are made: the machine's speed drifts, so everything comes once before anything comes again.
@@ -120,6 +120,7 @@ fn runs(arguments: &Arguments) -> Vec<Run> {
                     tracks,
                     seconds: arguments.seconds,
                     rate: arguments.rate,
+                    scrape: arguments.scrape,
                     options: Options { gro: arguments.gro, uneven: arguments.uneven, sample: arguments.sample },
                     server_cpu: arguments.server_cpu,
                 });

@@ -2,7 +2,8 @@
 //! `peers/` starts it. Must never know how it works inside. Read `peers/millrace.py` for the other end of the contract.
 //!
 //! A peer prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come, runs until its standard
-//! input is closed, and stops its server then. It may add `token=TOKEN`, and `bind=IP` for where clients have to be. `{room}` in a URL stands for a room of the generator's choice.
+//! input is closed, and stops its server then. It may add `token=TOKEN`, `metrics=URL`, and `bind=IP` for where clients have
+//! to be. `{room}` in a URL stands for a room of the generator's choice.
 
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arguments::Running;
 use crate::http::Url;
 use crate::machine;
 use crate::processes::Processes;
@@ -20,6 +22,8 @@ pub struct Target {
     whip: String,
     whep: String,
     pub token: Option<String>,
+    /// Where it tells its figures.
+    pub metrics: Option<Url>,
     /// Where clients' sockets are to be bound, when not simply where its HTTP leads.
     pub bind: Option<IpAddr>,
     pub processes: Option<Processes>,
@@ -34,16 +38,17 @@ struct Peer {
 }
 
 impl Target {
-    pub fn running(whip: String, whep: String, token: Option<String>, pid: Option<i32>) -> Target {
-        Target {
+    pub fn running(found: Running) -> Result<Target> {
+        Ok(Target {
             name: "server".to_owned(),
-            whip,
-            whep,
-            token,
+            whip: found.whip,
+            whep: found.whep,
+            token: found.token,
+            metrics: found.metrics.map(|url| Url::parse(&url)).transpose()?,
             bind: None,
-            processes: pid.map(Processes::of),
+            processes: found.pid.map(Processes::of),
             _peer: None,
-        }
+        })
     }
 
     /// Runs a peer's program with its arguments on one core; what it starts inherits that.
@@ -84,6 +89,7 @@ impl Target {
             whip: field("whip")?,
             whep: field("whep")?,
             token: field("token").ok(),
+            metrics: field("metrics").ok().map(|url| Url::parse(&url)).transpose()?,
             bind: field("bind").ok().map(|ip| ip.parse()).transpose().context("the peer's bind is no address")?,
             processes: Some(Processes::of(pid)),
             _peer: Some(peer),

@@ -9,6 +9,7 @@ mod reactor;
 mod steering;
 mod thread;
 mod trace;
+mod turns;
 mod udp;
 
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::trace::Traced;
+use crate::turns;
 
 /// A round takes milliseconds; a thread that needs longer than this to end hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ impl Thread {
         let (working, done) = channel::<()>();
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
             block_signals();
+            turns::come_at_once();
             let _traced = Traced::new();
             // The panic's text is on stderr by now. A worker without its engine is of no use: the master replaces it.
             if catch_unwind(AssertUnwindSafe(work)).is_err() {

@@ -2,8 +2,9 @@
 //! whether the call is harmed. Must never count the comers in the call's own figures. Read `spread.rs` next.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
 use millrace_core::time::{Span, Time};
 
@@ -13,6 +14,7 @@ use crate::clock;
 use crate::processes::Processes;
 use crate::progress::Progress;
 use crate::report::{Quantiles, Row, Verified};
+use crate::scraper::Scraper;
 use crate::target::Target;
 use crate::viewer::{Counts, Findings};
 use crate::world::ClientId;
@@ -23,7 +25,7 @@ const STAY: Span = Span::from_millis(500);
 const PATIENCE: Span = Span::from_secs(10);
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
-    let plan = Plan::video(run.viewers, 1);
+    let plan = Plan::video(run.viewers, run.publishers);
     let mut call = Call::open(run, target, &plan, progress)?;
     // The call alone first: what it costs is taken off.
     let alone = call.measure(run, target, progress)?;
@@ -35,8 +37,11 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
         row.more.push(("CPU of the server", with.total_ns as f64 / 1e9 / run.seconds, "cores"));
         row.more.push(("CPU of a join and a leave", 1e3 * extra / joins.max(1.0), "ms"));
     }
+    row.setting.publishers = plan.rooms;
     if let Some(latency) = alone.latency {
+        row.more.push(("latency p50 without joins", latency.p50, "ms"));
         row.more.push(("latency p99 without joins", latency.p99, "ms"));
+        row.more.push(("latency p99.9 without joins", latency.p999, "ms"));
     }
     call.finish(run, &plan, &mut row, progress)?;
     Ok(row)
@@ -46,13 +51,18 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
 pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progress) -> Result<Row> {
     call.quiet()?;
     let kinds = [VIDEO.kind];
-    let url = target.whep(&call.rooms[0])?;
-    let sent_before = call.sent()[0];
+    let urls: Vec<_> = call.rooms.iter().map(|room| target.whep(room)).collect::<Result<_>>()?;
+    let sent_before = call.sent();
     let counts_before = own_counts(call);
     call.world.findings = Findings::new();
     let server_before = target.processes.map(|processes| processes.cpu());
     let own_before = Processes::own_cpu();
     call.world.start_publishers();
+    let scraper = match &target.metrics {
+        Some(url) if run.scrape > 0.0 => Some(Scraper::start(url.clone(), Duration::from_secs_f64(run.scrape))),
+        None if run.scrape > 0.0 => bail!("where are this server's metrics? (--metrics)"),
+        _ => None,
+    };
     let mut comers = Comers::default();
     let (began, mut made) = (clock::now(), 0u64);
     let end = began + Span((run.seconds * 1e6) as u64);
@@ -60,7 +70,8 @@ pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Pr
         let due = (clock::now().since(began).0 as f64 / 1e6 * run.rate) as u64;
         // One that the server is too slow for is not made up for later.
         if made < due && call.world.requests_left() < 64 {
-            comers.under_way.push_back((call.world.add_viewer(&url, &kinds, false)?, clock::now()));
+            let url = &urls[made as usize % urls.len()];
+            comers.under_way.push_back((call.world.add_viewer(url, &kinds, false)?, clock::now()));
         }
         made = due.max(made);
         call.world.step()?;
@@ -69,14 +80,19 @@ pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Pr
     }
     let server = target.processes.zip(server_before).map(|(processes, before)| processes.cpu().since(&before));
     let generator = Processes::own_cpu().since(&own_before);
+    let scrapes = scraper.map(Scraper::stop).transpose()?;
     call.quiet()?;
     let mut counts = own_counts(call).since(&counts_before);
     counts.raw = 0;
-    let expected =
-        (call.sent()[0] - sent_before) * call.viewers.iter().filter(|(id, _)| call.is_live(*id)).count() as u64;
+    let sent = call.sent();
+    let live = call.viewers.iter().filter(|(id, _)| call.is_live(*id));
+    let expected = live.map(|(_, room)| sent[*room] - sent_before[*room]).sum();
     let sample = call.world.viewers().filter(|(_, viewer)| viewer.is_sample()).count();
     // Those who are under way now count neither as joined nor as failed.
-    let more = comers.figures(run.seconds);
+    let mut more = comers.figures(run.seconds);
+    if let Some(longest) = scrapes.iter().flatten().max() {
+        more.push(("slowest scrape", longest.as_secs_f64() * 1e3, "ms"));
+    }
     while !comers.are_gone() {
         call.world.step()?;
         comers.look(call);

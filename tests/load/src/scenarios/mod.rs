@@ -142,6 +142,8 @@ pub struct Run {
     pub seconds: f64,
     /// Joins a second.
     pub rate: f64,
+    /// Seconds between two looks at the server's metrics; 0 when nobody looks.
+    pub scrape: f64,
     pub options: Options,
     pub server_cpu: usize,
 }
