@@ -114,6 +114,10 @@ fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly to
 miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain with the miri component
 	cd $(ENGINE) && $(CARGO) +nightly miri test -p millrace-arena
 
+.PHONY: model
+model: ## Try the arena's protocols in every order, interrupted MORE (default 1) times more often than `cargo test` does
+	cd $(ENGINE) && MILLRACE_INTERRUPTIONS=$(or $(MORE),1) $(CARGO) test --quiet -p millrace-models -- --nocapture
+
 .PHONY: check-deploy
 check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prometheus` package
 	cd deploy/prometheus && promtool check config prometheus.yml

@@ -26,8 +26,13 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
 pub const VERSION: u32 = 4;
 
-pub(crate) const PAGE: u64 = 4096;
-pub(crate) const SLOT_STRIDE: u64 = 8192;
+/// A model checker takes its time over every word, and gets a smaller arena of the same shape.
+const fn sized(real: usize, modelled: usize) -> usize {
+    if cfg!(modelled) { modelled } else { real }
+}
+
+pub(crate) const PAGE: u64 = sized(4096, 64) as u64;
+pub(crate) const SLOT_STRIDE: u64 = sized(8192, 320) as u64;
 pub(crate) const SLOT_INCARNATION: u64 = 0;
 pub(crate) const SLOT_PID: u64 = 8;
 pub(crate) const SLOT_STATE: u64 = 16;
@@ -35,18 +40,18 @@ pub(crate) const SLOT_ENGINE_BEAT: u64 = 64;
 pub(crate) const SLOT_CONTROL_BEAT: u64 = 72;
 pub(crate) const SLOT_SLEEPING: u64 = 128;
 pub(crate) const SLOT_SESSIONS: u64 = 192;
-pub(crate) const SLOT_COUNTERS: u64 = 4096;
+pub(crate) const SLOT_COUNTERS: u64 = sized(4096, 256) as u64;
 /// Counters in a slot's stats page.
-pub const COUNTERS: usize = 512;
+pub const COUNTERS: usize = sized(512, 8);
 
 /// The largest RTP packet that a track log holds: an Ethernet frame's worth of UDP payload.
-pub const MAX_PACKET: usize = 1472;
+pub const MAX_PACKET: usize = sized(1472, 16);
 pub(crate) const ENTRY_HEADER: u64 = 64;
 pub(crate) const ENTRY_STRIDE: u64 = ENTRY_HEADER + MAX_PACKET as u64;
 pub(crate) const LOG_HEADER: u64 = 512;
 
 /// The largest datagram that a hand-over ring carries.
-pub const MAX_DATAGRAM: usize = 1504;
+pub const MAX_DATAGRAM: usize = sized(1504, 16);
 pub(crate) const HANDOVER_CELL_HEADER: u64 = 32;
 pub(crate) const HANDOVER_STRIDE: u64 = HANDOVER_CELL_HEADER + MAX_DATAGRAM as u64;
 /// Two cache lines in front of every ring: the producer's cursor, the consumer's cursor.
@@ -54,7 +59,7 @@ pub(crate) const RING_HEADER: u64 = 128;
 
 pub(crate) const ADDRESS_STRIDE: u64 = 32;
 /// Words beside a session's record, for what changes with every packet.
-pub const SESSION_WORDS: usize = 2048;
+pub const SESSION_WORDS: usize = sized(2048, 2);
 /// In front of each of a session record's two copies.
 pub(crate) const SESSION_COPY_HEADER: u64 = 64;
 
@@ -92,7 +97,7 @@ impl Parameters {
     };
 
     /// Smaller still: an interpreter takes its time over every byte.
-    #[cfg(test)]
+    #[cfg(all(test, not(modelled)))]
     pub(crate) const TINY: Parameters =
         Parameters { logs_per_slot: 1, log_packets: 8, addresses: 256, handover_packets: 4, ..Parameters::SMALL };
 
@@ -230,7 +235,7 @@ fn to_page(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(modelled)))]
 mod tests {
     use super::*;
 

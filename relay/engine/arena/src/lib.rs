@@ -8,11 +8,14 @@ mod handover;
 mod layout;
 mod log_reader;
 mod log_writer;
+#[cfg_attr(modelled, path = "../../models/src/mapping.rs")]
 mod mapping;
 mod messages;
 mod prefetch;
 mod sessions;
 mod slots;
+#[cfg_attr(modelled, path = "../../models/src/sync.rs")]
+mod sync;
 mod track_log;
 mod words;
 
@@ -26,4 +29,6 @@ pub use messages::Messages;
 pub use prefetch::{prefetch, prefetch_front};
 pub use sessions::{SessionRecord, SessionWords};
 pub use slots::{Beat, Beats, SlotPage};
+#[cfg(modelled)]
+pub use sync::explore;
 pub use track_log::{DISCARDABLE, EntryMeta, KEY_FRAME_START, KeyFrame, MARKER, RECOVERED, SenderReport};

@@ -2,12 +2,12 @@
 //! foreign one; must never make the writer wait. Read `tests/track_log.rs` next, or `messages.rs`.
 
 use std::fmt;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use crate::Arena;
 use crate::layout::MAX_PACKET;
 use crate::log_writer::fits;
+use crate::sync::{AtomicU64, fence};
 use crate::track_log::{self as log, EntryMeta, KeyFrame, SenderReport};
 use crate::words::{get_bytes, read_record, stable, unchanged};
 
@@ -130,12 +130,16 @@ impl LogReader {
         }
         if interested {
             word.fetch_or(bit, Relaxed);
+            // Before the reader looks at the head: either it sees what was appended, or the writer sees the bit.
+            fence(SeqCst);
         } else {
             word.fetch_and(!bit, Relaxed);
         }
     }
 
     fn why_missing(&self, index: u64) -> Missing {
+        // Of a writer that was seen at work, what it stored before: the highest index is one of these.
+        fence(Acquire);
         let highest = self.words()[log::HIGHEST].load(Relaxed);
         let gone = !self.is_current() || index.saturating_add(self.capacity) <= highest;
         if gone { Missing::Overtaken } else { Missing::Never }

@@ -9,7 +9,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::atomic::AtomicU64;
+
+use crate::sync::AtomicU64;
 
 pub(crate) struct Mapping {
     base: NonNull<AtomicU64>,

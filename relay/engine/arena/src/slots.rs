@@ -12,7 +12,8 @@
 //! ```
 
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU64, fence};
+
+use crate::sync::{AtomicU64, fence};
 
 use crate::layout::{
     COUNTERS, SLOT_CONTROL_BEAT, SLOT_COUNTERS, SLOT_ENGINE_BEAT, SLOT_INCARNATION, SLOT_PID, SLOT_SESSIONS,
@@ -140,7 +141,7 @@ impl<'a> SlotPage<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(modelled)))]
 mod tests {
     use std::thread;
 
