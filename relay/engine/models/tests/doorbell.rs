@@ -1,5 +1,7 @@
 //! The sleeping handshake. Promised: an engine never sleeps over a message; of many senders one rings, and a ring is spared while
 //! the engine is awake; a sender that dies takes no message with it, and what it left is found at the next wake-up.
+//!
+//! Seen to be noticed: the sleeper's fence left out; the sender's.
 
 use millrace_arena::Arena;
 use millrace_arena::explore::{Doorbell, mortal, spawn};

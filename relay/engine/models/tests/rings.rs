@@ -1,5 +1,7 @@
 //! The rings between two workers. Promised: what is received was sent, whole, once and in order, whatever the other side is
 //! doing; what a successor of either side finds is what its predecessor left; a full ring refuses and never overwrites.
+//!
+//! Seen to be noticed: `SENT` stored Relaxed; the cursor stored before its cell.
 
 use millrace_arena::explore::{mortal, spawn};
 use millrace_arena::{Arena, MAX_DATAGRAM};

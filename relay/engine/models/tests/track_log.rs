@@ -1,6 +1,10 @@
 //! The track log. Promised: a reader gets a packet whole and of its own life of the log, or is told why not, truly; an arrival
 //! that the head shows names a packet that is there or was overtaken; wherever the writer is killed, what was appended before
 //! stays, and its successor goes on; a log that is opened again shows nothing of its former life.
+//!
+//! Seen to be noticed, each by two scenes or more: in the entry's lock either fence left out, or its stores and loads Relaxed; the
+//! highest index stored after the entry. By one: the head stored before the arrival, an entry's epoch not looked at, the fence on either
+//! side of the interest word, the one before `why_missing` looks.
 
 use millrace_arena::explore::{mortal, spawn};
 use millrace_arena::{
@@ -128,6 +132,7 @@ fn a_reader_sees_nothing_of_another_life() {
         assert!(matches!(seen, Ok(()) | Err(Missing::Overtaken)), "{seen:?}");
         let (head, arrival) = (reader.head(), reader.arrival(1));
         assert!(matches!((head, arrival), (0 | 2, None | Some(2))), "{head}, {arrival:?}");
+        assert!(head == 2 || !reader.is_open(), "a head goes back only when its life is over");
         assert!(reader.key_frame().is_none_or(|key_frame| key_frame.index == 1));
         reader.set_interest(1, true);
         // The log can be opened again, whatever its last opener left.
