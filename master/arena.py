@@ -8,7 +8,7 @@ import secrets
 
 from master.slots import Beats, Life
 from relay.config import ArenaConfig
-from relay.layout import HEADER_BYTES, ArenaParameters, read_word, slot_offsets, write_word
+from relay.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
 
 
 class ArenaRefused(Exception):
@@ -47,11 +47,25 @@ class Arena:
         at = slot_offsets(life.slot)
         write_word(self._table, at.incarnation, life.incarnation)
         write_word(self._table, at.pid, life.pid)
+        write_word(self._table, at.wanted, life.is_wanted)
         write_word(self._table, at.state, life.state)
 
     def incarnation(self, slot: int) -> int:
         """Of the slot's last life, in our time or a predecessor's; 0 for none."""
         return read_word(self._table, slot_offsets(slot).incarnation)
+
+    def want(self, count: int) -> None:
+        """The first so many slots are to have a worker; for a fresh arena."""
+        for slot in range(count):
+            write_word(self._table, slot_offsets(slot).wanted, 1)
+
+    def wanted(self, slots: int) -> int:
+        """How many slots are to have a worker, the first ones."""
+        return sum(read_word(self._table, slot_offsets(slot).wanted) for slot in range(slots))
+
+    def is_empty(self, slot: int) -> bool:
+        """Whether nobody has lived there, or its last worker has left nothing."""
+        return read_word(self._table, slot_offsets(slot).state) == SlotState.EMPTY
 
     def set_drain(self, slots: int, until: float) -> None:
         """Tells all workers to let nobody in, and until when their sessions may go on."""

@@ -31,9 +31,11 @@ class Alu(IntEnum):
 
     ADD = 0x00
     SUB = 0x10
+    MULTIPLY = 0x20
     OR = 0x40
     AND = 0x50
     SHIFT_LEFT = 0x60
+    SHIFT_RIGHT = 0x70
     MOVE = 0xB0
 
 
@@ -42,6 +44,7 @@ class Jump(IntEnum):
 
     EQUAL = 0x10
     GREATER = 0x20
+    AT_LEAST = 0x30
     NOT_EQUAL = 0x50
     LESS = 0xA0
 
@@ -87,6 +90,11 @@ class Assembler:
         """Jumps when the low half of `register` compares so with `number`."""
         self._jumps[len(self._code)] = label
         self._emit(0x06 | comparison, register, 0, 0, number)
+
+    def jump_if_register(self, comparison: Jump, register: int, other: int, label: str) -> None:
+        """Jumps when the low half of `register` compares so with that of `other`."""
+        self._jumps[len(self._code)] = label
+        self._emit(0x0E | comparison, register, other, 0, 0)
 
     def jump_if_null(self, register: int, label: str) -> None:
         """Jumps when a pointer is null: all of it is compared, and the verifier learns from it."""
@@ -136,6 +144,7 @@ _LOG_BYTES = 64 << 10
 class MapType(IntEnum):
     """Kinds of maps, as in the kernel's `enum bpf_map_type`."""
 
+    ARRAY = 2
     LRU_HASH = 9
     REUSEPORT_SOCKARRAY = 20
 

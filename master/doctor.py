@@ -129,8 +129,8 @@ def _has_capability(number: int) -> bool:
 
 def _descriptors(config: Config) -> Finding:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    workers = config.workers.count or len(os.sched_getaffinity(0))
-    wanted = workers * (len(config.http.bind) + len(config.media.bind) + 2) + SPARE_DESCRIPTORS
+    slots = max(config.workers.count, len(os.sched_getaffinity(0)))
+    wanted = slots * (len(config.http.bind) + len(config.media.bind) + 2) + SPARE_DESCRIPTORS
     if most == resource.RLIM_INFINITY or most >= wanted:
         return Finding(Verdict.GOOD, "open files", f"{most:,} allowed")
     return Finding(Verdict.BAD, "open files", f"{most:,} allowed, {wanted:,} wanted; see LimitNOFILE or `ulimit -Hn`")
@@ -149,7 +149,7 @@ def _steering() -> Finding:
         for member in members:
             member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             member.bind(members[0].getsockname() if member is not members[0] else ("127.0.0.1", 0))
-        os.close(steer([members], 16))
+        steer([members], 16).close()
     except OSError as error:
         why = error.strerror or str(error)
         return Finding(

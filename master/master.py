@@ -7,21 +7,21 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
 
 from master.activation import received
-from master.addresses import own_addresses
 from master.certificate import CertificateRefused
+from master.count import Count
+from master.greeting import greeting
 from master.heir import EstateRefused, children, end, stored
 from master.notify import Notify
 from master.preload import preload
-from master.prepare import Left, Prepared, SteeringRefused, prepare
+from master.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
 from master.program import Program
 from master.reload import Change, compare
 from master.rollout import Rollout
 from master.runtime import DirectoryRefused
 from master.slots import Kill, Slots
-from master.sockets import BindRefused, Group
+from master.sockets import BindRefused
 from master.spawn import spawn
 from master.startup import Startup
 from master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
@@ -31,7 +31,9 @@ from workers import logs
 log = logging.getLogger("millrace.master")
 
 _ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_AWAITED = (*_ASKED, signal.SIGCHLD)
+_COUNTED = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
+"""By how many workers."""
+_AWAITED = (*_ASKED, *_COUNTED, signal.SIGCHLD)
 _END_SECONDS = 10.0
 """What the end takes beyond the time that workers have for it: sockets, files, a slow machine."""
 
@@ -85,11 +87,14 @@ class Master:
         self._startup = startup
         self.upgrade = upgrade
         self._notify = upgrade.notify
-        self._slots = Slots(prepared.slots, prepared.config.workers)
+        arena = prepared.arena
+        self._slots = Slots(prepared.slots, prepared.config.workers, arena.wanted(prepared.slots))
         living = children(prepared.lock)
-        for life in self._slots.lives:
-            self._slots.inherit(life.slot, prepared.arena.incarnation(life.slot), living.get(life.slot, 0))
+        for slot in range(prepared.slots):
+            self._slots.inherit(slot, arena.incarnation(slot), living.get(slot, 0), arena.is_empty(slot))
         self._rollout.inherit(living)
+        self._count = Count(self._slots, prepared.places, arena)
+        self._count.set(prepared.goal)
         self._status = 0
         self._is_ready = False
 
@@ -101,6 +106,7 @@ class Master:
     def run(self) -> int:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
         started_at = time.monotonic()
+        self._count.place()
         self._fork_due()
         preload()
         self._startup.greet(greeting(self._prepared))
@@ -118,6 +124,7 @@ class Master:
             self._upgrade()
             self._end_drain()
             self._roll_out()
+            self._recount()
             self._fork_due()
             if not self._is_ready and self._slots.are_running():
                 self._is_ready = True
@@ -143,6 +150,10 @@ class Master:
                 self._drain()
             case signal.SIGHUP:
                 self._reload()
+            case signal.SIGTTIN | signal.SIGTTOU if self._is_ending:
+                log.warning("no worker more or less while the server ends")
+            case signal.SIGTTIN | signal.SIGTTOU:
+                self._count.change(_COUNTED[signal.Signals(number)])
             case signal.SIGUSR1:
                 logs.reopen()
                 self._signal_workers(signal.SIGUSR1)
@@ -168,9 +179,14 @@ class Master:
             level = logging.DEBUG if death.was_asked else logging.WARNING
             fields = {"slot": death.slot, "pid": pid, "incarnation": death.incarnation}
             log.log(level, "a worker %s", death.how, extra=fields)
+            if not self._slots.lives[death.slot].is_needed:
+                log.info("the slot is empty", extra={"slot": death.slot})
             if self._can_roll_out and self._rollout.failed(self._slots.lives):
                 continue
-            if death.gives_up and not self._slots.is_stopping:
+            if death.gives_up and not death.is_fatal:
+                log.error("there is one worker less: %s", death.gives_up)
+                self._count.give_up()
+            elif death.gives_up and not self._slots.is_stopping:
                 log.error("the server stops: %s", death.gives_up)
                 self._status = 1
                 self._startup.failed(f"the server stops: {death.gives_up}")
@@ -211,9 +227,17 @@ class Master:
         if self.upgrade.verdict == INCOMPATIBLE:
             self.upgrade.is_due = True
             self._drain()
-        elif self._slots.are_running() and not self._rollout.is_under_way:
+        elif self._slots.are_running() and not self._rollout.is_under_way and self._count.is_reached:
             # Returns only when it could not.
             self.upgrade.take_place(self._status_line())
+
+    def _recount(self) -> None:
+        """Brings the number of workers closer to what was asked for, once all serve and none is being replaced."""
+        if self._is_ready and not self._is_ending and not self._rollout.is_under_way:
+            while life := self._count.step(time.monotonic()):
+                log.info("a worker %s", "joins" if life.is_wanted else "leaves", extra={"slot": life.slot})
+                self._notify.status(self._status_line())
+        self._count.place()
 
     def _drain(self) -> None:
         slots = self._slots
@@ -255,6 +279,8 @@ class Master:
             self._rollout.begin(changed)
         else:
             self._rollout.exchange(changed)
+        if "workers.count" in applied:
+            self._count.set(workers_wanted(change.in_force))
         self._take_effect()
         log.info("the configuration was read again", extra={"applied": ", ".join(applied) or "nothing"})
         if needs_workers:
@@ -280,6 +306,7 @@ class Master:
         now, lives = time.monotonic(), self._slots.lives
         if failed := self._rollout.failed(lives):
             self._rollout.fall_back()
+            self._count.give_up()
             self._take_effect()
             self._slots.pardon(failed, now)
             log.error("worker %s does not come up with the new configuration: the old one is in force", failed.slot)
@@ -295,8 +322,8 @@ class Master:
                 os.kill(life.pid, number)
 
     def _status_line(self) -> str:
-        slots = self._prepared.slots
-        return f"{slots} worker{'s serve' if slots > 1 else ' serves'}"
+        count = self._slots.wanted
+        return f"{count} worker{'s serve' if count > 1 else ' serves'}"
 
     def _end_seconds(self) -> float:
         return self._prepared.config.workers.stop_seconds + _END_SECONDS
@@ -326,24 +353,3 @@ class Master:
 def _refuse(problems: Iterable[str]) -> None:
     for problem in problems:
         log.error("the configuration is refused and the old one stays: %s", problem)
-
-
-def greeting(prepared: Prepared) -> str:
-    """Where everything is, for the person who has started it."""
-    steered = "the kernel steers" if prepared.is_steered else "workers hand over"
-    media = prepared.sockets.media
-    told = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
-    lines = [
-        f"Millrace serves with {prepared.slots} worker{'s' if prepared.slots > 1 else ''}.",
-        f"  page     {_url(prepared.sockets.http[0])}/",
-        f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
-        f"  media    UDP port {media[0].port} at {told}" + (f" ({steered})" if prepared.slots > 1 else ""),
-        "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _url(group: Group) -> str:
-    address = ip_address(group.address)
-    host = own_addresses(address.version)[0] if address.is_unspecified else group.address
-    return f"http://[{host}]:{group.port}" if address.version == 6 else f"http://{host}:{group.port}"

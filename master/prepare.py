@@ -16,10 +16,11 @@ from master.addresses import candidates
 from master.arena import Arena
 from master.certificate import Certificate, certificate_for
 from master.heir import Estate, EstateRefused, find, understood
+from master.places import Places
 from master.runtime import HEIRS, Runtime, claim, leave, living, remove_sockets
-from master.sockets import Sockets, bind_all, inherit_all
+from master.sockets import Sockets, are_shared, bind_all, inherit_all
 from master.spawn import Child
-from master.steering import steer
+from master.steering import Steered, steer
 from relay.boot import Boot, CandidateAddress, MediaSocket
 from relay.config import Config, is_loopback
 from relay.config_parse import contradictions
@@ -44,11 +45,19 @@ class Prepared:
     sockets: Sockets
     candidates: tuple[CandidateAddress, ...]
     estate: Estate
+    places: Places
 
     @property
     def slots(self) -> int:
-        """How many workers there are."""
+        """How many workers there may be."""
         return self.estate.manifest.slots
+
+    @property
+    def goal(self) -> int:
+        """How many there shall be: as the last master had it, but for another wish in the configuration."""
+        if self.config.workers.count == self.estate.manifest.count:
+            return self.arena.wanted(self.slots)
+        return workers_wanted(self.config)
 
     @property
     def arena(self) -> Arena:
@@ -156,15 +165,17 @@ def prepare(config: Config, left: Left) -> Iterator[Prepared]:
 
 def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = ()) -> Prepared:
     """Everything anew, but for sockets that the service manager has bound."""
-    usable = sorted(os.sched_getaffinity(0))
-    slots = config.workers.count or min(len(usable), MAX_SLOTS)
+    count = workers_wanted(config)
+    # There may be one for each core later. A single worker can serve on sockets that are not shared, but no second.
+    slots = max(count, min(cores(), MAX_SLOTS)) if count > 1 or are_shared(activated) else 1
     certificate = certificate_for(config.dtls)
-    sockets = bind_all(config, slots, activated)
+    sockets = bind_all(config, slots, activated, count)
     remove_sockets(runtime.directory)
     named = list(sockets.named())
-    steered_by = flow_map(config, sockets, slots)
+    steered_by = steering(config, sockets, slots)
     manifest = Manifest(
         slots=slots,
+        count=config.workers.count,
         groups=tuple(name for name, _ in named),
         is_steered=steered_by is not None,
         has_heirs=runtime.can_be_found,
@@ -177,15 +188,24 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
         started_at=time.time(),
     )
     arena = Arena.make(slots, config.arena)
+    arena.want(count)
     descriptors = [os.memfd_create("millrace-manifest", os.MFD_CLOEXEC), runtime.lock, arena.fd]
     os.pwrite(descriptors[0], manifest.pack(), 0)
     descriptors += (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots))
     if runtime.can_be_found:
         descriptors.append(_hear_heirs(runtime.directory))
     if steered_by is not None:
-        descriptors.append(steered_by)
+        descriptors += (steered_by.flow_map, steered_by.places)
     descriptors += (member.fileno() for _, group in named for member in group.members)
-    return _prepared(config, Estate(manifest, tuple(descriptors), arena), sockets, certificate)
+    places = Places.fresh(sockets, slots, steered_by.places if steered_by else None)
+    try:
+        # Before the first client: it would wait where nobody is.
+        places.tell(count, count)
+    except OSError as error:
+        raise SteeringRefused(
+            f"workers.count: the kernel cannot leave {slots - count} of {slots} sockets out: {error}"
+        ) from error
+    return _prepared(config, Estate(manifest, tuple(descriptors), arena), sockets, certificate, places)
 
 
 def inherit(config: Config, estate: Estate) -> Prepared:
@@ -199,10 +219,23 @@ def inherit(config: Config, estate: Estate) -> Prepared:
     manifest = estate.manifest
     made = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
     certificate = certificate_for(config.dtls) if config.dtls.certificate else made
-    return _prepared(config, estate, inherit_all(config, estate), certificate)
+    sockets = inherit_all(config, estate)
+    return _prepared(
+        config, estate, sockets, certificate, Places(sockets, manifest.slots, estate.by_name().get("places"))
+    )
 
 
-def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate) -> Prepared:
+def workers_wanted(config: Config) -> int:
+    """One for each core, if no number is asked for."""
+    return config.workers.count or min(cores(), MAX_SLOTS)
+
+
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate, places: Places) -> Prepared:
     for warning in sockets.warnings:
         log.warning(warning)
     usable, slots = sorted(os.sched_getaffinity(0)), estate.manifest.slots
@@ -213,6 +246,7 @@ def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Cer
         sockets=sockets,
         candidates=told(sockets, config),
         estate=estate,
+        places=places,
     )
 
 
@@ -228,7 +262,7 @@ def told(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
     return candidates([(group.address, group.port) for group in sockets.media], config.media.announced)
 
 
-def flow_map(config: Config, sockets: Sockets, slots: int) -> int | None:
+def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:
     """Loads the steering program as the configuration says; None when workers hand over instead."""
     wanted = config.media.steering
     # One worker owns everything.

@@ -17,7 +17,7 @@ MASTERS_OWN = frozenset(
     f"workers.{key}"
     for key in (
         *("respawn_backoff_ms", "respawn_backoff_limit_ms", "quick_death_seconds", "crash_limit", "boot_seconds"),
-        *("abort_seconds", "stop_seconds", "drain_seconds"),
+        *("abort_seconds", "stop_seconds", "drain_seconds", "count"),
     )
 )
 """What no worker asks for."""

@@ -49,13 +49,18 @@ class Rollout(Generic[T]):
 
     def next(self, lives: Sequence[Life]) -> Life | None:
         """Whom to ask to let go now: nobody while one is on its way."""
-        if any(life.state is not SlotState.RUNNING for life in lives):
+        there = [life for life in lives if life.is_needed]
+        if any(life.state is not SlotState.RUNNING for life in there):
             return None
-        return next((life for life in lives if self._booted[life.slot] is not self.target), None)
+        return next((life for life in there if self._booted[life.slot] is not self.target), None)
 
     def is_done(self, lives: Sequence[Life]) -> bool:
         """True when all workers serve and have what they are to have; then it is no longer under way."""
-        is_done = all(life.state is SlotState.RUNNING and self._booted[life.slot] is self.target for life in lives)
+        is_done = all(
+            life.state is SlotState.RUNNING and self._booted[life.slot] is self.target
+            for life in lives
+            if life.is_needed
+        )
         if is_done:
             self._fallback, self.is_under_way = None, False
         return is_done

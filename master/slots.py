@@ -9,6 +9,8 @@ told the time and every death, and must never fork, wait or kill by itself. Read
                                          RELEASING <---+      SIGUSR2, later SIGKILL
     any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
 
+A slot: wanted --retire--> its worker gives its sessions away --RETIRED--> EMPTY --add--> wanted; one that dies on the
+way is forked again, as its sessions are there. Wanted are always the first ones, so that the kernel needs one number.
 The server as a whole: serves --drain--> lets nobody in, replaces workers still --last session or deadline--> stops.
 """
 
@@ -46,7 +48,16 @@ class Life:
     serves: bool = False
     """In this life, the present one or the last."""
     has_served: bool = False
-    """In any life: only then can the slot hold sessions."""
+    """In any life since the slot was empty: only then can it hold sessions."""
+    is_wanted: bool = True
+    """It shall have a worker for good. One that lives without is about to leave."""
+    joins: bool = False
+    """It was added, and has not served since: nothing is lost when it is given up."""
+
+    @property
+    def is_needed(self) -> bool:
+        """There is, or will be, a worker."""
+        return bool(self.pid) or self.is_wanted or self.has_served
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +88,61 @@ class Death:
     how: str
     was_asked: bool
     gives_up: str | None
-    """Why the master stops, when it does."""
+    """Why no worker of this slot is tried any more."""
+    is_fatal: bool
+    """The master stops for it."""
 
 
 class Slots:
     """All slots. Times are seconds on the monotonic clock."""
 
-    def __init__(self, count: int, config: WorkersConfig) -> None:
+    def __init__(self, slots: int, config: WorkersConfig, wanted: int | None = None) -> None:
         self._config = config
-        self.lives = [Life(slot) for slot in range(count)]
+        self.lives = [Life(slot, is_wanted=wanted is None or slot < wanted) for slot in range(slots)]
         self.is_stopping = False
         self.drain_until: float | None = None
         """When the server stops whoever is still there; None while it is not drained."""
         self._watched_at: float | None = None
 
-    def inherit(self, slot: int, incarnation: int, pid: int) -> None:
-        """A slot that has lived under another master: its sessions wait, or our child with this number serves them."""
+    @property
+    def wanted(self) -> int:
+        """How many slots shall have a worker."""
+        return sum(life.is_wanted for life in self.lives)
+
+    @property
+    def opened(self) -> int:
+        """Who may get new clients: the first so many slots."""
+        return sum(life.is_wanted and not life.joins for life in self.lives)
+
+    @property
+    def living(self) -> int:
+        """Behind the first so many slots nobody is, nor will be soon."""
+        return max((life.slot + 1 for life in self.lives if life.is_needed), default=0)
+
+    def add(self, now: float) -> Life:
+        """One more slot shall have a worker: the first that is not wanted, whether it is empty or about to leave."""
+        life = self.lives[self.wanted]
+        life.is_wanted, life.quick_deaths = True, 0
+        life.joins = not life.pid and not life.has_served
+        life.due_at = min(life.due_at, now)
+        return life
+
+    def retire(self) -> Life:
+        """The last that is wanted is no more. Whoever lives there hears of it by the slot table."""
+        life = self.lives[self.wanted - 1]
+        life.is_wanted = life.joins = False
+        return life
+
+    def is_joining(self) -> bool:
+        """Whether one that was added is on its way."""
+        return any(life.joins for life in self.lives)
+
+    def inherit(self, slot: int, incarnation: int, pid: int, is_empty: bool = False) -> None:
+        """A slot that has lived under another master: its sessions wait, or our child with this number serves them, or
+        its last worker has left it empty.
+        """
         life = self.lives[slot]
-        life.incarnation, life.has_served = incarnation, incarnation > 0
+        life.incarnation, life.has_served = incarnation, incarnation > 0 and not is_empty
         if pid:
             life.pid, life.state, life.serves = pid, SlotState.RUNNING, True
 
@@ -102,7 +150,7 @@ class Slots:
         """Slots to fork for now."""
         if self.is_stopping:
             return []
-        return [life for life in self.lives if not life.pid and life.due_at <= now]
+        return [life for life in self.lives if life.is_needed and not life.pid and life.due_at <= now]
 
     def configure(self, config: WorkersConfig) -> None:
         """Another policy from now on."""
@@ -128,15 +176,24 @@ class Slots:
         if life is None:
             return None
         code = os.waitstatus_to_exitcode(status)
-        is_release = code == Exit.RELEASED or life.state is SlotState.RELEASING
-        was_asked = code == Exit.RELEASED or (self.is_stopping and life.state is SlotState.STOPPING)
+        has_left = code in (Exit.RELEASED, Exit.RETIRED)
+        is_release = has_left or life.state is SlotState.RELEASING
+        was_asked = has_left or (self.is_stopping and life.state is SlotState.STOPPING)
         life.pid, life.state = 0, SlotState.DEAD
+        if code == Exit.RETIRED:
+            life.has_served = False
         gives_up = None
         if is_release:
             life.due_at = now
         elif not self.is_stopping:
             gives_up = self._plan(life, code, now)
-        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up)
+        is_fatal = bool(gives_up) and life.is_wanted and not life.joins
+        if gives_up and not is_fatal:
+            # The others go on without it.
+            life.is_wanted = life.joins = life.has_served = False
+        if not life.is_needed:
+            life.state = SlotState.EMPTY
+        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up, is_fatal)
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Looks at every worker's beats: notices who has started, and who has to be ended."""
@@ -188,7 +245,7 @@ class Slots:
 
     def are_running(self) -> bool:
         """True when every worker serves."""
-        return all(life.state is SlotState.RUNNING for life in self.lives)
+        return all(life.state is SlotState.RUNNING for life in self.lives if life.is_needed)
 
     def next_deadline(self, now: float) -> float:
         """When to call `due` and `watch` again, at the latest."""
@@ -200,7 +257,7 @@ class Slots:
         times += [life.kill_at for life in self.lives if life.pid and life.kill_at is not None]
         times += [life.silent_at for life in self.lives if life.state is SlotState.RUNNING]
         if not self.is_stopping:
-            times += [life.due_at for life in self.lives if not life.pid]
+            times += [life.due_at for life in self.lives if life.is_needed and not life.pid]
         return min(times)
 
     def _plan(self, life: Life, code: int, now: float) -> str | None:
@@ -231,7 +288,7 @@ class Slots:
         if life.state is SlotState.STARTING:
             # Beats of the life before are older than the fork.
             if min(beats.engine_at, beats.control_at) >= life.born_at:
-                life.state, life.serves, life.has_served = SlotState.RUNNING, True, True
+                life.state, life.serves, life.has_served, life.joins = SlotState.RUNNING, True, True, False
             elif now - life.born_at > self._config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
             elif beats.engine_at >= life.born_at and self._is_silent(beats.engine_at, now):
@@ -268,7 +325,12 @@ def describe(code: int) -> str:
             return f"was ended by {signal.Signals(-code).name}"
         except ValueError:
             return f"was ended by signal {-code}"
-    words = {Exit.STOPPED: "stopped", Exit.BOOT_FAILED: "could not start", Exit.RELEASED: "let go of its sessions"}
+    words = {
+        Exit.STOPPED: "stopped",
+        Exit.BOOT_FAILED: "could not start",
+        Exit.RELEASED: "let go of its sessions",
+        Exit.RETIRED: "left its slot empty",
+    }
     try:
         return words.get(Exit(code), Exit(code).name.lower())
     except ValueError:

@@ -14,6 +14,7 @@ from typing import Any
 
 from master.addresses import own_addresses
 from master.heir import Estate
+from master.spread import spread
 from relay.config import Config
 from relay.estate import SocketGroup
 
@@ -60,9 +61,12 @@ class Sockets:
                 yield SocketGroup(section, group.address, group.port), group
 
 
-def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()) -> Sockets:
-    """Binds what the service manager has not bound already, or raises BindRefused and leaves nothing bound."""
-    binder = _Binder(slots, [], [], {(each.type, *each.getsockname()[:2]): each for each in activated})
+def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = (), opened: int | None = None) -> Sockets:
+    """Binds what the service manager has not bound already, or raises BindRefused and leaves nothing bound. The kernel
+    gives connections to the first `opened` listeners of each group only; to all when None.
+    """
+    named = {(each.type, *each.getsockname()[:2]): each for each in activated}
+    binder = _Binder(slots, opened or slots, [], [], named)
     try:
         http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
         admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
@@ -78,6 +82,11 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
             each.close()
         raise
     return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
+
+
+def are_shared(activated: Sequence[socket.socket]) -> bool:
+    """Whether the service manager's sockets leave room for others on their ports."""
+    return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)
 
 
 def inherit_all(config: Config, estate: Estate) -> Sockets:
@@ -108,6 +117,7 @@ def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:
 @dataclass(slots=True)
 class _Binder:
     slots: int
+    open_slots: int
     opened: list[socket.socket]
     warnings: list[str]
     activated: dict[tuple[Any, ...], socket.socket]
@@ -118,7 +128,11 @@ class _Binder:
         port = self._free_port(section, kind, addresses, port)
         groups = tuple(self._group(section, kind, address, port) for address in addresses)
         for group in groups if kind is socket.SOCK_STREAM else ():
-            for member in group.members:
+            group.members[0].listen(_BACKLOG)
+            if self.open_slots < self.slots:
+                # Before the others listen: a connection would wait where nobody takes it.
+                spread(group.members, self.open_slots)
+            for member in group.members[1:]:
                 member.listen(_BACKLOG)
         return groups
 

@@ -65,7 +65,7 @@ def _detach() -> None:
     for each in (signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)
     # A terminal signals its keys and its own end to the whole foreground group; the master alone says what follows.
-    for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+    for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 

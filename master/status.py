@@ -126,9 +126,11 @@ def table(before: Look, now: Look) -> str:
         silent = max(
             now.get("millrace_worker_beat_age_seconds", slot=slot, loop=loop) for loop in ("engine", "control")
         )
-        is_up = now.get("millrace_worker_up", slot=slot) == 1
+        state = "up" if now.get("millrace_worker_wanted", slot=slot) == 1 else "leaves"
+        if now.get("millrace_worker_up", slot=slot) != 1:
+            state = "DOWN"
         lines.append(
-            f"{slot:>6} {'up' if is_up else 'DOWN':>8}"
+            f"{slot:>6} {state:>8}"
             f" {now.get('millrace_transports', slot=slot):>9,.0f} {now.get('millrace_publications', slot=slot):>7,.0f}"
             f" {now.get('millrace_subscriptions', slot=slot):>8,.0f} {silent * 1000:>8,.0f} ms"
             f" {rate('millrace_process_cpu_seconds_total', slot=slot):>6.0%}"

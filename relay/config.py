@@ -94,7 +94,9 @@ class WorkersConfig:
     """The processes, and when the master gives one up."""
 
     count: Annotated[int, within(0, MAX_SLOTS)] = 0
-    """0 is one per core that this process may run on."""
+    """0 is one per core that this process may run on. It can be changed while the server runs (HUP, TTIN, TTOU), up to
+    the cores, or to what it was at the start, if that was more.
+    """
     pin: bool = True
     """One core each, when there are as many; a worker's packets and its caches stay together."""
     respawn_backoff_ms: Annotated[int, within(1, 60_000)] = 100

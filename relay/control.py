@@ -70,8 +70,10 @@ class Control:
                 ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now))
             case SnapshotHeard():
                 ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now))
-            case SlotChanged():
-                ledger.take(said.slot, ledger.directory.handle_slot(said.slot, said.incarnation, now))
+            case SlotChanged(slot, is_empty=True):
+                ledger.take(slot, ledger.directory.handle_empty(slot))
+            case SlotChanged(slot, incarnation):
+                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now))
             case RoomClosedElsewhere():
                 ledger.close_room(RoomName(said.room))
             case DrainBegan():

@@ -87,6 +87,10 @@ class Directory:
             return Change()
         return self._apply(slot, self._peer(slot).handle_slot(incarnation, now))
 
+    def handle_empty(self, slot: Slot) -> Change:
+        """Its worker has left that slot for good."""
+        return self._apply(slot, self._peer(slot).handle_empty())
+
     def handle_tick(self, now: float) -> Iterator[tuple[Slot, Change]]:
         """What time alone changes, by slot."""
         for slot, peer in self._peers.items():

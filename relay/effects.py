@@ -117,6 +117,8 @@ class SlotChanged:
 
     slot: Slot
     incarnation: Incarnation | None
+    is_empty: bool = False
+    """Its worker has left it for good, and its sessions before: nobody comes in its place."""
 
 
 @dataclass(frozen=True, slots=True)

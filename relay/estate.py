@@ -12,14 +12,14 @@ from relay import facts, layout
 from relay.codec import KEPT_VERSION
 from relay.config import Config
 
-VERSION = 1
+VERSION = 2
 """Of the manifest and of the order of the descriptors."""
 CONTRACTS = {"estate": VERSION, "arena": layout.VERSION, "facts": facts.VERSION, "kept": KEPT_VERSION}
 """What two programs have to agree on, for one to go on with the sessions of the other."""
 
 BAKED = (
     *("http.bind", "http.port", "media.bind", "media.port", "media.steering", "admin.bind", "admin.port"),
-    *("workers.count", "runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
+    *("runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
 )
 """Keys that sockets and the arena were made with: for those who inherit them, the values of then hold."""
 
@@ -43,10 +43,13 @@ class Manifest:
     """Everything about an estate that its descriptors do not say themselves."""
 
     slots: int
+    """How many workers there may be."""
+    count: int
+    """`workers.count` as it was at the start: another one in the configuration of an heir is a wish to be followed."""
     groups: tuple[SocketGroup, ...]
     """In the order in which they were bound, by purpose."""
     is_steered: bool
-    """There is a flow map."""
+    """There is a flow map, and the map of who is where."""
     has_heirs: bool
     """There is a socket at which heirs ask."""
     directory: str
@@ -67,7 +70,7 @@ class Manifest:
         if self.has_heirs:
             yield "heirs"
         if self.is_steered:
-            yield "flow-map"
+            yield from ("flow-map", "places")
         for number, group in enumerate(self.groups):
             yield from (f"{group.section}-{number}-{slot}" for slot in range(self.slots))
 

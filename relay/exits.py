@@ -16,3 +16,5 @@ class Exit(IntEnum):
     """The configuration that the master handed over does not hold. The master stops: respawning cannot mend it."""
     RELEASED = 5
     """Let go: its sessions wait in the arena, nobody has heard goodbye. Respawned at once, and no death to count."""
+    RETIRED = 6
+    """Was not wanted any more, and has given all of its sessions away: the slot is empty. Not respawned."""

@@ -9,7 +9,7 @@ from enum import IntEnum
 from mmap import mmap
 
 MAGIC = b"MILLRACE"
-VERSION = 4
+VERSION = 5
 COUNTERS = 512
 """64-bit counters in a slot's stats page."""
 
@@ -116,6 +116,8 @@ class SlotOffsets:
     """
     log_level: int
     """A level of Python's logging that replaces the one a worker has booted with; 0 for none. Written by the master."""
+    wanted: int
+    """1 while the slot is to have a worker; one that finds 0 gives its sessions away and ends. By the master."""
     engine_beat: int
     """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
     control_beat: int
@@ -135,6 +137,7 @@ def slot_offsets(slot: int) -> SlotOffsets:
         state=start + 16,
         drain_until=start + 24,
         log_level=start + 32,
+        wanted=start + 40,
         engine_beat=start + 64,
         control_beat=start + 72,
         drained=start + 80,

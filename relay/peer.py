@@ -4,7 +4,7 @@ numbers; must never know what a fact says. Read `relay/directory.py` next, which
     gone ---- a new incarnation ----> awaits a snapshot -------- snapshot, and what came after it --------> in order
       ^                                  ^    ^                                                                |
       |  HOLD_SECONDS                    |    +--------------- a gap, or long silence -------------------------+
-      +-------- held <-- SlotChanged(None), from any state
+      +-------- held <-- SlotChanged(None), from any state; gone at once when the slot is empty for good
 
 The facts of a worker that died stand while it is held and while its successor's snapshot is awaited, for HOLD_SECONDS
 together: a successor has the same sessions, and then its snapshot changes nothing for those who watch them.
@@ -124,6 +124,11 @@ class Peer:
         self._begin(incarnation, now)
         self._await_snapshot({}, now)
         return Heard(ask=True)
+
+    def handle_empty(self) -> Heard:
+        """Its worker has left for good, with nothing to be taken up."""
+        self.alive, self._pending, self._held_until = False, None, None
+        return Heard(forget=True)
 
     def handle_tick(self, now: float) -> Heard:
         """Ends the hold, asks again, and stops believing a worker that is silent although its slot is said to live."""

@@ -4,6 +4,8 @@ never know what a message means; one that it cannot read is counted and forgotte
     worker-{slot}.pub   PUB bound by the slot, one SUB of each worker connected to all others
     worker-{slot}.rpc   ROUTER bound by the slot, one DEALER of each worker connected; frames: number, call or answer
 
+Only slots that have a worker are connected to: ZeroMQ tries a hundred times a second to reach one where nobody is.
+
 Nothing here ever waits for a peer: queues are bounded, a full one loses the message, and what matters is asked for
 again (a lost fact shows as a gap in its sequence, a lost call as one without an answer). A worker that dies takes the
 calls with it that it had not answered; its successor gets them again.
@@ -11,7 +13,7 @@ calls with it that it had not answered; its successor gets them again.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,14 +69,15 @@ class _Asked:
 class Bus:
     """This worker's sockets to all others."""
 
-    def __init__(self, directory: Path, slot: Slot, slots: int, handlers: Handlers) -> None:
+    def __init__(self, directory: Path, slot: Slot, others: Iterable[Slot], handlers: Handlers) -> None:
         self._handlers = handlers
+        self._directory = directory
         self._context = zmq.Context(io_threads=1)
-        self._others = [Slot(other) for other in range(slots) if other != slot]
+        self._is_reading = False
         self._asked: dict[int, _Asked] = {}
         self._last_call = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._readers: list[_Reader] = []
+        self._readers: dict[zmq.Socket[bytes], _Reader] = {}
 
         self._paths = [directory / f"worker-{slot}.{end}" for end in ("pub", "rpc")]
         self._facts_out = self._socket(zmq.PUB, FACTS_QUEUED)
@@ -84,21 +87,42 @@ class Bus:
         self._calls_in = self._socket(zmq.ROUTER, CALLS_QUEUED)
         self._calls_in.bind(f"ipc://{self._paths[1]}")
         self._calls_out: dict[Slot, zmq.Socket[bytes]] = {}
-        for other in self._others:
-            self._facts_in.connect(f"ipc://{directory}/worker-{other}.pub")
-            self._calls_out[other] = self._socket(zmq.DEALER, CALLS_QUEUED)
-            self._calls_out[other].connect(f"ipc://{directory}/worker-{other}.rpc")
+        for other in others:
+            self.meet(other)
 
     def start(self) -> None:
         """Begins to read, on the running loop."""
-        self._readers = [_Reader(self._facts_in, self._take_fact), _Reader(self._calls_in, self._take_call)]
-        self._readers += [_Reader(socket, self._take_answer) for socket in self._calls_out.values()]
+        self._is_reading = True
+        for socket, take in ((self._facts_in, self._take_fact), (self._calls_in, self._take_call)):
+            self._readers[socket] = _Reader(socket, take)
+        for socket in self._calls_out.values():
+            self._readers[socket] = _Reader(socket, self._take_answer)
+
+    def meet(self, slot: Slot) -> None:
+        """Somebody lives there, or is about to. Once for all lives until `part`."""
+        if slot in self._calls_out:
+            return
+        self._facts_in.connect(self._end_of(slot, "pub"))
+        socket = self._calls_out[slot] = self._socket(zmq.DEALER, CALLS_QUEUED)
+        socket.connect(self._end_of(slot, "rpc"))
+        if self._is_reading:
+            self._readers[socket] = _Reader(socket, self._take_answer)
+
+    def part(self, slot: Slot) -> None:
+        """Nobody lives there any more, and nobody is to come."""
+        socket = self._calls_out.pop(slot, None)
+        if socket is None:
+            return
+        self._facts_in.disconnect(self._end_of(slot, "pub"))
+        if reader := self._readers.pop(socket, None):
+            reader.stop()
+        socket.close()
 
     def stop(self) -> None:
         """Ends. What is queued is still sent, to whoever takes it at once: answers that somebody waits for."""
         for task in self._tasks:
             task.cancel()
-        for reader in self._readers:
+        for reader in self._readers.values():
             reader.stop()
         self._context.destroy(linger=LINGER_MS)
         for path in self._paths:
@@ -115,7 +139,7 @@ class Bus:
 
     def close_room(self, call: RoomClosedElsewhere) -> None:
         """Tells all other workers."""
-        for slot in self._others:
+        for slot in self._calls_out:
             self._send_call(slot, call)
 
     async def call(self, slot: Slot, call: Call, seconds: float = CALL_SECONDS) -> Answer | None:
@@ -139,7 +163,7 @@ class Bus:
         it had carried out finds so, and says what an HTTP request that is repeated is told.
         """
         for number, asked in self._asked.items():
-            if asked.slot == slot and isinstance(asked.call, PassedOn):
+            if asked.slot == slot and slot in self._calls_out and isinstance(asked.call, PassedOn):
                 self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_call(asked.call)])
 
     async def _fetch_snapshot(self, slot: Slot) -> None:
@@ -163,8 +187,8 @@ class Bus:
         except zmq.Again:
             self._handlers.lost("queue_full")
             return False
-        for reader in self._readers:
-            reader.look_again(socket)
+        if reader := self._readers.get(socket):
+            reader.look_again()
         return True
 
     def _take_fact(self, frames: list[bytes]) -> None:
@@ -218,6 +242,9 @@ class Bus:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _end_of(self, slot: Slot, end: str) -> str:
+        return f"ipc://{self._directory}/worker-{slot}.{end}"
+
     def _socket(self, kind: int, queued: int) -> "zmq.Socket[bytes]":
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         socket.setsockopt(zmq.SNDHWM, queued)
@@ -239,11 +266,11 @@ class _Reader:
         self._stopped = False
         self._planned = False
         self._loop.add_reader(socket.FD, self._read)
-        self.look_again(socket)
+        self.look_again()
 
-    def look_again(self, socket: "zmq.Socket[bytes]") -> None:
-        """Plans a read, if `socket` is this reader's."""
-        if socket is self._socket and not self._planned:
+    def look_again(self) -> None:
+        """Plans a read."""
+        if not self._planned:
             self._planned = True
             self._loop.call_soon(self._read)
 
@@ -262,4 +289,4 @@ class _Reader:
             except zmq.Again:
                 return
             self._take(frames)
-        self.look_again(self._socket)
+        self.look_again()

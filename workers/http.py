@@ -80,11 +80,13 @@ class HttpServer:
             listener = socket.socket(fileno=os.dup(descriptor))
             self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
 
-    async def let_go(self, seconds: float) -> None:
+    async def let_go(self, seconds: float, listening: float = 0) -> None:
         """Leaves the listeners to a successor and fails no request: each connection ends with its next answer, and only
-        one on which nothing comes is cut. What is in progress may take `seconds`.
+        one on which nothing comes is cut. What is in progress may take `seconds`. When there is no successor, the
+        connections that are still to come have `listening` seconds for it.
         """
         self._is_letting_go = True
+        await asyncio.sleep(listening)
         # New connections are still taken meanwhile: they would wait for the successor otherwise.
         before = self._connections()
         await self._until_closed(before, IDLE_SECONDS)

@@ -91,6 +91,13 @@ class SlotFigures:
     """Names as on the page, with labels."""
     drain_deadline: float = 0.0
     """Unix time at which its sessions are closed; 0 while it is not drained."""
+    is_wanted: bool = True
+    """Whether it is to have a worker."""
+
+    @property
+    def is_shown(self) -> bool:
+        """By itself: a slot that is empty for good adds to the totals only."""
+        return self.is_wanted or self.pid != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,7 @@ def render_now(figures: Figures) -> bytes:
 class _Page(Collector):
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
+        self._slots = tuple(slot for slot in figures.slots if slot.is_shown)
         self._totals: defaultdict[str, int] = defaultdict(int)
         for slot in figures.slots:
             for name, value in slot.engine.items():
@@ -161,6 +169,9 @@ class _Page(Collector):
             "millrace_master_up", "0 while workers go on without a master", value=int(self._figures.master_pid != 0)
         )
         up = GaugeMetricFamily("millrace_worker_up", "1 while the slot has a worker", labels=["slot"])
+        wanted = GaugeMetricFamily(
+            "millrace_worker_wanted", "0 while the slot's worker gives its sessions away to leave", labels=["slot"]
+        )
         lives = CounterMetricFamily(
             "millrace_worker_starts", "How often the slot's worker was started", labels=["slot"]
         )
@@ -172,13 +183,14 @@ class _Page(Collector):
             "Unix time at which the sessions of a worker that lets nobody in are closed; 0 when it serves",
             labels=["slot"],
         )
-        for slot in self._figures.slots:
+        for slot in self._slots:
             up.add_metric([str(slot.slot)], int(slot.pid != 0))
+            wanted.add_metric([str(slot.slot)], int(slot.is_wanted))
             lives.add_metric([str(slot.slot)], slot.incarnation)
             drain.add_metric([str(slot.slot)], slot.drain_deadline)
             for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
                 age.add_metric([str(slot.slot), loop], seconds)
-        yield from (up, lives, age, drain)
+        yield from (up, wanted, lives, age, drain)
 
     def _room(self) -> Iterator[Metric]:
         room = self._figures.room
@@ -211,7 +223,7 @@ class _Page(Collector):
         yield from (drops, failed)
         for name, documentation in GAUGES.items():
             gauge = GaugeMetricFamily(f"millrace_{name}", documentation, labels=["slot"])
-            for slot in self._figures.slots:
+            for slot in self._slots:
                 gauge.add_metric([str(slot.slot)], slot.engine.get(name, 0))
             yield gauge
         kernel = CounterMetricFamily(
@@ -219,7 +231,7 @@ class _Page(Collector):
             "Datagrams that the kernel dropped from a socket's full receive queue",
             labels=["slot", "socket"],
         )
-        for slot in self._figures.slots:
+        for slot in self._slots:
             for number, socket in enumerate(self._figures.sockets):
                 if (dropped := slot.engine.get(f"kernel_drops.{number}")) is not None:
                     kernel.add_metric([str(slot.slot), socket], dropped)
@@ -243,7 +255,7 @@ class _Page(Collector):
 
     def _control(self) -> Iterator[Metric]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for slot in self._figures.slots:
+        for slot in self._slots:
             for full_name, value in slot.control:
                 matched = _WITH_LABELS.fullmatch(full_name)
                 if matched is None or matched["name"] == "millrace_sessions_failed_total":
@@ -264,7 +276,7 @@ class _Page(Collector):
         resident = GaugeMetricFamily("millrace_process_resident_bytes", "Memory in use", labels=["slot"])
         descriptors = GaugeMetricFamily("millrace_process_open_fds", "Open descriptors", labels=["slot"])
         limit = GaugeMetricFamily("millrace_process_max_fds", "Descriptors that may be open", labels=["slot"])
-        pids = [(str(slot.slot), slot.pid) for slot in self._figures.slots] + [("master", self._figures.master_pid)]
+        pids = [(str(slot.slot), slot.pid) for slot in self._slots] + [("master", self._figures.master_pid)]
         for label, pid in pids:
             found: ProcessFigures | None = read_process(pid) if pid else None
             if found is not None:

@@ -6,6 +6,7 @@ import mmap
 import time
 from dataclasses import dataclass
 
+from relay.effects import SlotChanged
 from relay.ids import Incarnation, Slot
 from relay.layout import SlotState, read_word, slot_offsets, write_word
 
@@ -23,11 +24,18 @@ class SlotRow:
     control_beat_us: int
     drain_until_us: int
     """CLOCK_MONOTONIC; 0 while the slot is not drained."""
+    is_wanted: bool
+    """Whether it is to have a worker."""
 
     @property
     def lives(self) -> bool:
         """Whether the master says that a process is there."""
         return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING, SlotState.RELEASING)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody is there, or will be soon, and nothing was left."""
+        return self.state == SlotState.EMPTY and not self.is_wanted
 
     def drain_deadline(self, now: float, now_us: int) -> float:
         """Unix time at which the slot's sessions are closed; 0 while it is not drained."""
@@ -47,22 +55,22 @@ class SlotTable:
         # The table is at the arena's beginning; nothing else of it is Python's.
         self._map = mmap.mmap(arena, slot_offsets(slots).incarnation)
         self._view = memoryview(self._map)
-        self._known: dict[Slot, Incarnation | None] = {}
+        self._known: dict[Slot, SlotChanged] = {}
 
     def rows(self) -> list[SlotRow]:
         """All slots, our own too."""
         return [self._row(slot) for slot in self._slots]
 
-    def changes(self) -> list[tuple[Slot, Incarnation | None]]:
-        """Which other slots live another life than when last asked; None for none. Who never lived is not named."""
+    def changes(self) -> list[SlotChanged]:
+        """Which other slots live another life than when last asked. Who never lived is not named."""
         changed = []
         for row in self.rows():
-            lives = row.incarnation if row.lives else None
             if row.slot == self._own or row.incarnation == 0:
                 continue
-            if row.slot not in self._known or self._known[row.slot] != lives:
-                self._known[row.slot] = lives
-                changed.append((row.slot, lives))
+            seen = SlotChanged(row.slot, row.incarnation if row.lives else None, row.is_empty)
+            if self._known.get(row.slot) != seen:
+                self._known[row.slot] = seen
+                changed.append(seen)
         return changed
 
     def beat(self) -> None:
@@ -76,6 +84,10 @@ class SlotTable:
     def is_draining(self) -> bool:
         """Whether the master wants nobody let in any more."""
         return read_word(self._view, slot_offsets(self._own).drain_until) != 0
+
+    def is_wanted(self) -> bool:
+        """Whether the master wants our slot to have a worker."""
+        return read_word(self._view, slot_offsets(self._own).wanted) != 0
 
     def log_level(self) -> int:
         """The level that the master wants since we booted; 0 for the one we booted with."""
@@ -92,6 +104,8 @@ class SlotTable:
         for row in self.rows():
             if row.drain_until_us:
                 return "the server is draining"
+            if row.is_empty:
+                continue
             if row.state != SlotState.RUNNING:
                 return f"worker {row.slot} is {_state_name(row.state)}"
             if max(row.beat_ages(now_us)) > beat_seconds:
@@ -114,6 +128,7 @@ class SlotTable:
             read_word(view, at.engine_beat),
             read_word(view, at.control_beat),
             read_word(view, at.drain_until),
+            read_word(view, at.wanted) != 0,
         )
 
 

@@ -74,6 +74,10 @@ START_SECONDS = 1.0
 """For the engine to name what it adopted, and again for the other workers to say who is where; usually milliseconds.
 Whoever asks in the meantime waits in the listener's queue, and is not told of half a directory.
 """
+LEAVE_SECONDS = 2.0
+"""For connections that the kernel had begun here before it was told otherwise: a handshake whose SYN-ACK is lost takes
+a second more. Nobody waits meanwhile.
+"""
 NOBODY = RequestId(0)
 WEB = Path(__file__).parent / "web"
 
@@ -97,7 +101,8 @@ class Worker:
             room_closed=self._take,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
         )
-        self._bus = Bus(boot.runtime_directory, boot.slot, boot.slots, handlers)
+        others = [row.slot for row in self._slot_table.rows() if row.slot != boot.slot and not row.is_empty]
+        self._bus = Bus(boot.runtime_directory, boot.slot, others, handlers)
         deadlines = Deadlines(boot.config.limits.request_seconds)
         config = boot.config
         origins = config.http.cors_origins
@@ -112,11 +117,15 @@ class Worker:
         self._settled = asyncio.Event()
         self._told_to_end = asyncio.Event()
         self._is_letting_go = False
+        self._is_leaving = False
+        """The slot is to be empty."""
         self._orphan = Orphan(boot, self._sessions, self._stop)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
-        """Serves until SIGTERM, SIGUSR2 (`Exit.RELEASED`: the engine still runs) or until the master is gone."""
+        """Serves until SIGTERM or the master is gone, until SIGUSR2 (`Exit.RELEASED`), or until the slot is not wanted
+        (`Exit.RETIRED`); with the latter two the engine still runs.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGUSR2, self._let_go)
@@ -133,7 +142,11 @@ class Worker:
         self._started()
         await self._told_to_end.wait()
         if self._is_letting_go:
-            await asyncio.gather(self._public.let_go(STOP_SECONDS), self._admin.let_go(STOP_SECONDS))
+            listening = LEAVE_SECONDS if self._is_leaving else 0
+            servers = (self._public, self._admin)
+            await asyncio.gather(*(server.let_go(STOP_SECONDS, listening) for server in servers))
+            while self._is_letting_go and self._is_leaving and len(self._control.sessions):
+                await asyncio.sleep(BEAT_SECONDS)
             await self._media.all_sent(STOP_SECONDS)
             # Whoever forks a successor. The next master does, too, but needs us until then.
             while self._is_letting_go and self._orphan.is_one:
@@ -146,15 +159,25 @@ class Worker:
             task.cancel()
         self._bus.stop()
         self._slot_table.close()
-        return Exit.RELEASED if self._is_letting_go else Exit.STOPPED
+        if self._is_letting_go:
+            return Exit.RETIRED if self._is_leaving and not len(self._control.sessions) else Exit.RELEASED
+        return Exit.STOPPED
 
     def _stop(self) -> None:
         self._is_letting_go = False
         self._told_to_end.set()
 
     def _let_go(self) -> None:
+        # One that leaves no longer waits for its sessions' end: a successor does.
+        self._is_leaving = False
         if not self._told_to_end.is_set():
             self._is_letting_go = True
+            self._told_to_end.set()
+
+    def _leave(self) -> None:
+        if not self._told_to_end.is_set():
+            log.info("the worker leaves", extra={"sessions": len(self._control.sessions)})
+            self._is_letting_go = self._is_leaving = True
             self._told_to_end.set()
 
     async def _say_goodbye(self) -> None:
@@ -231,10 +254,13 @@ class Worker:
         while True:
             self._slot_table.beat()
             self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
-            for slot, incarnation in self._slot_table.changes():
-                self._take(SlotChanged(slot, incarnation))
-                if incarnation is not None:
-                    self._bus.ask_again(slot)
+            for changed in self._slot_table.changes():
+                self._slot_changed(changed)
+            if not self._slot_table.is_wanted():
+                self._leave()
+            elif self._is_leaving:
+                # Wanted after all. Its listeners are closed by now, or soon: a successor has them open.
+                self._let_go()
             if level := self._slot_table.log_level():
                 logs.set_level(level)
             if self._slot_table.is_draining():
@@ -248,6 +274,16 @@ class Worker:
             self._orphan.look()
             beats += 1
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _slot_changed(self, changed: SlotChanged) -> None:
+        if changed.is_empty:
+            self._bus.part(changed.slot)
+        else:
+            # First: what it says is asked of it next.
+            self._bus.meet(changed.slot)
+        self._take(changed)
+        if changed.incarnation is not None:
+            self._bus.ask_again(changed.slot)
 
     def _sessions(self) -> int:
         others = (load.sessions for slot, load in self._control.loads().items() if slot != self._boot.slot)
@@ -274,6 +310,7 @@ class Worker:
                 engines[row.slot],
                 loads[row.slot].counters if row.slot in loads else (),
                 row.drain_deadline(time.time(), now_us),
+                row.is_wanted,
             )
             for row in self._slot_table.rows()
         )

@@ -12,20 +12,23 @@ OFFER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_text()
 
 
 class Posts:
-    """Clients that come and go without a pause, on connections that they keep; `async with` runs them."""
+    """Clients that come and go without a pause, on connections that they keep, or not; `async with` runs them."""
 
-    def __init__(self, relay: Relay, clients: int = 4) -> None:
+    def __init__(self, relay: Relay, clients: int = 4, keeps: bool = True) -> None:
         self._relay = relay
+        self._keeps = keeps
         self._clients = clients
         self.statuses: Counter[int | str] = Counter()
         """Of POST."""
         self.ends: Counter[int | str] = Counter()
         """Of DELETE: sessions to which nobody has connected."""
+        self.slots: Counter[str] = Counter()
+        """Whose the sessions were."""
         self.slowest = 0.0
 
     async def __aenter__(self) -> "Posts":
         self._goes_on = True
-        self._http = aiohttp.ClientSession()
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=not self._keeps))
         self._tasks = [asyncio.create_task(self._run(number)) for number in range(self._clients)]
         return self
 
@@ -43,6 +46,7 @@ class Posts:
                 async with self._http.post(url, data=OFFER, headers=headers) as answer:
                     self.statuses[answer.status] += 1
                     session = answer.headers.get("Location", "")
+                self.slots[session.rpartition("/")[2][:2]] += 1
                 self.slowest = max(self.slowest, time.monotonic() - began)
                 async with self._http.delete(self._relay.url + session) as answer:
                     self.ends[answer.status] += 1

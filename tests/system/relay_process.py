@@ -26,7 +26,9 @@ STOP_SECONDS = 15.0
 class Relay:
     """One running relay; `async with` starts and stops it."""
 
-    workers: int = 2
+    workers: int | None = 2
+    """None when the configuration says it."""
+
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of `--set`; the values are TOML."""
 
@@ -175,11 +177,13 @@ class Relay:
             "limits.late_ms": "60_000",
             **self.settings,
         }
+        if self.workers is not None:
+            settings["workers.count"] = str(self.workers)
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.launcher(), sys.executable, "-m", "master", "serve",
-                *("--config", str(self.config_path), "--workers", str(self.workers), *arguments),
+                *("--config", str(self.config_path), *arguments),
                 cwd=self.root, env=os.environ | self.environment, pass_fds=self.descriptors(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip

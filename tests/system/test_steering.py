@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 from master.bpf import delete_from_map, update_map
-from master.steering import flow_key, steer
+from master.spread import spread
+from master.steering import flow_key, place, steer
 
 pytestmark = pytest.mark.system
 
@@ -24,16 +25,17 @@ MEDIA = b"\x80\x60" + bytes(40)
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """Groups of sockets under one program and flow map."""
+    """Groups of sockets under one program, with its maps."""
 
     groups: tuple[tuple[socket.socket, ...], ...]
     flow_map: int
+    places: int
 
 
-def group(family: int, address: str) -> tuple[socket.socket, ...]:
+def group(family: int, address: str, kind: int = socket.SOCK_DGRAM) -> tuple[socket.socket, ...]:
     members: list[socket.socket] = []
     for _ in range(SLOTS):
-        member = socket.socket(family, socket.SOCK_DGRAM)
+        member = socket.socket(family, kind)
         member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         member.bind((address, members[0].getsockname()[1] if members else 0))
         members.append(member)
@@ -45,9 +47,9 @@ def steered() -> Iterator[Steered]:
     if os.geteuid() != 0:
         pytest.skip("loading a program needs root; what happens without is tested below")
     groups = (group(socket.AF_INET, "127.0.0.1"), group(socket.AF_INET6, "::1"))
-    flow_map = steer(groups, 1024)
-    yield Steered(groups, flow_map)
-    os.close(flow_map)
+    steered = steer(groups, 1024)
+    yield Steered(groups, steered.flow_map, steered.places)
+    steered.close()
     for member in (*groups[0], *groups[1]):
         member.close()
 
@@ -94,8 +96,8 @@ def test_binding_request_lands_at_the_slot_of_its_ufrag(steered: Steered, family
 @pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
 def test_flow_map_steers_any_datagram_of_its_source(steered: Steered, family: int) -> None:
     members = steered.groups[family]
-    for place, source in enumerate(sources(members)):
-        slot = place % SLOTS
+    for number, source in enumerate(sources(members)):
+        slot = number % SLOTS
         update_map(steered.flow_map, flow_key(*source.getsockname()[:2]), struct.pack("=I", slot))
         for payload in (MEDIA, b"", b"\x16", bytes(1400), b"\0\1" + bytes(18)):
             assert landed(members, payload, source) == slot
@@ -149,6 +151,71 @@ def test_what_tells_no_slot_goes_where_the_hash_says(steered: Steered, payload: 
     assert len(set(slots)) > 1, "spread over slots, and none lost"
 
 
+@pytest.mark.parametrize("opened", [1, 2, 3])
+def test_what_tells_no_slot_is_spread_over_the_open_ones_only(steered: Steered, opened: int) -> None:
+    place(steered.places, opened, 3)
+    for members in steered.groups:
+        assert are_spread({landed(members, MEDIA, source) for source in sources(members)}, opened)
+
+
+def are_spread(slots: set[int], opened: int) -> bool:
+    """That all of three or four get some has not the same certainty (see `SOURCES`)."""
+    return slots <= set(range(opened)) and len(slots) >= min(opened, 2)
+
+
+def test_what_names_a_slot_goes_there_while_somebody_lives_in_it(steered: Steered) -> None:
+    place(steered.places, 1, 3)
+    members = steered.groups[0]
+    for source in sources(members):
+        assert landed(members, binding_request("02abcdefgh"), source) == 2, "it leaves, but is there"
+        assert landed(members, binding_request("03abcdefgh"), source) == 0
+        for slot, lands in ((2, 2), (3, 0)):
+            update_map(steered.flow_map, flow_key(*source.getsockname()), struct.pack("=I", slot))
+            assert landed(members, MEDIA, source) == lands
+            assert landed(members, binding_request("03abcdefgh"), source) == lands, "its address still tells"
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_without_a_steering_program_flows_go_to_the_open_slots_only_and_each_stays_with_one(
+    family: int, address: str
+) -> None:
+    members = group(family, address)
+    for opened in (4, 1, 3, 2):
+        spread(members, opened)
+        slots = set()
+        for source in sources(members):
+            places = {landed(members, payload, source) for payload in (MEDIA, b"", binding_request("03abcdefgh"))}
+            assert len(places) == 1
+            slots |= places
+        assert are_spread(slots, opened)
+    for member in members:
+        member.close()
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_connections_go_to_the_open_listeners_only(family: int, address: str) -> None:
+    members = group(family, address, socket.SOCK_STREAM)
+    # As the master does it: none of the others ever gets one that nobody would take.
+    members[0].listen(SOURCES)
+    spread(members, 1)
+    for member in members[1:]:
+        member.listen(SOURCES)
+    for opened in (1, 3, 2):
+        spread(members, opened)
+        clients, slots = [], set()
+        for _ in range(SOURCES):
+            clients.append(socket.create_connection(members[0].getsockname()[:2], timeout=5))
+            ready, _, _ = select.select(members, [], [], 5)
+            (member,) = ready
+            clients.append(member.accept()[0])
+            slots.add(members.index(member))
+        assert are_spread(slots, opened)
+        for client in clients:
+            client.close()
+    for member in members:
+        member.close()
+
+
 def test_sockets_stay_steered_when_a_child_that_had_them_is_gone(steered: Steered) -> None:
     members = steered.groups[0]
     pid = os.fork()
@@ -162,7 +229,7 @@ def test_sockets_stay_steered_when_a_child_that_had_them_is_gone(steered: Steere
 
 WITHOUT_PRIVILEGE = """
 import logging, os, sys
-from master.prepare import SteeringRefused, flow_map
+from master.prepare import SteeringRefused, steering
 from master.sockets import bind_all
 from relay.config_parse import parse
 
@@ -174,7 +241,7 @@ ports = ["http.port=0", "admin.port=0", "media.port=0"]
 for wanted in ("auto", "handover", "ebpf"):
     config = parse("", [*ports, f"media.steering={wanted}"])
     try:
-        print(wanted, flow_map(config, bind_all(config, 2), 2))
+        print(wanted, steering(config, bind_all(config, 2), 2))
     except SteeringRefused as refusal:
         print(wanted, "refused:", refusal)
 """

@@ -3,7 +3,7 @@
 import pytest
 
 from master.bpf import FP, Alu, Assembler, Jump, Size
-from master.steering import assemble, flow_key
+from master.steering import Steered, assemble, flow_key
 
 
 def test_instructions_have_the_encoding_of_the_standard() -> None:
@@ -50,7 +50,7 @@ def test_label_cannot_stand_twice() -> None:
 
 
 def test_steering_program_is_small_enough_for_every_kernel() -> None:
-    assert len(assemble(3, 4)) // 8 <= 4096
+    assert len(assemble(3, Steered(4, 5))) // 8 <= 4096
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Node:
             lambda call: self.rooms.append(call.room),
             lambda kind: self.losses.update([kind]),
         )
-        self.bus = Bus(directory, self.slot, slots, handlers)
+        self.bus = Bus(directory, self.slot, [Slot(other) for other in range(slots) if other != slot], handlers)
         self.bus.start()
 
     def say(self, sequence: int) -> None:
@@ -196,3 +196,22 @@ async def test_stopping_leaves_no_socket_and_no_file(directory: Path) -> None:
     again.bus.stop()
     assert again.bus._context.closed
     assert list(directory.iterdir()) == []
+
+
+async def test_a_slot_is_met_when_somebody_comes_and_parted_from_when_nobody_is_to_come(directory: Path) -> None:
+    a = Node(directory, 0, slots=1)
+    delete = Deleted(RequestId(1), "s", None)
+    assert await a.bus.call(Slot(1), delete) is None, "nobody is known there"
+    for life in (1, 2):
+        b = Node(directory, 1, incarnation=life)
+        a.bus.meet(Slot(1))
+        a.bus.meet(Slot(1))
+        a.facts.clear()
+        await connected(b, a)
+        assert a.facts[-1].incarnation == life
+        assert isinstance(await a.bus.call(Slot(1), delete), Reply)
+        b.bus.stop()
+        a.bus.part(Slot(1))
+        a.bus.part(Slot(1))
+        assert await a.bus.call(Slot(1), delete) is None, "at once"
+    a.bus.stop()

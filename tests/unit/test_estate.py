@@ -13,8 +13,9 @@ from test_locks import child_that_locks
 
 from master.heir import Estate, EstateRefused, NotUnderstood, close, find, understood
 from master.locks import holder
-from master.prepare import Left, make, prepare
+from master.prepare import Left, inherit, make, prepare
 from master.runtime import Runtime, claim, default_directory, leave, living
+from master.slots import Life
 from relay.config import ArenaConfig, Config
 from relay.config_parse import parse
 from relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
@@ -31,6 +32,7 @@ def config(*settings: str) -> Config:
 def manifest() -> Manifest:
     return Manifest(
         slots=2,
+        count=2,
         groups=(SocketGroup("http", "::1", 7880), SocketGroup("media", "127.0.0.1", 7882)),
         is_steered=True,
         has_heirs=True,
@@ -49,7 +51,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert read == replace(manifest(), baked=json.loads(json.dumps(baked(config()))))
     names = list(read.names())
     assert names[:7] == ["manifest", "lock", "arena", "doorbell-0", "doorbell-1", "heirs", "flow-map"]
-    assert names[7:] == ["http-0-0", "http-0-1", "media-1-0", "media-1-1"]
+    assert names[7:] == ["places", "http-0-0", "http-0-1", "media-1-0", "media-1-1"]
 
 
 @pytest.mark.parametrize("contract", ["estate", "arena", "facts", "kept"])
@@ -117,6 +119,44 @@ def test_an_estate_with_another_arena_or_too_little_is_refused(runtime: Runtime)
         understood(copies(prepared.estate))
     with pytest.raises(NotUnderstood):
         understood([])
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "goal"),
+    [
+        ("workers.count=2", "workers.count=2", 1),
+        ("workers.count=2", "workers.count=3", 3),
+        ("workers.count=2", "workers.count=0", len(os.sched_getaffinity(0))),
+    ],
+)
+def test_an_heir_goes_on_with_as_many_workers_as_there_were_but_for_another_wish(
+    runtime: Runtime, then: str, now: str, goal: int
+) -> None:
+    left = make(config(then), runtime)
+    assert left.goal == 2
+    # One was told to leave.
+    left.arena.write(Life(1, incarnation=1, is_wanted=False))
+    assert inherit(config(now), understood(copies(left.estate))).goal == goal
+
+
+def test_there_is_room_for_a_worker_on_each_core_and_clients_go_to_those_that_are_wanted(runtime: Runtime) -> None:
+    prepared = make(config("workers.count=1"), runtime)
+    cores = len(os.sched_getaffinity(0))
+    assert (prepared.slots, prepared.goal, prepared.arena.wanted(cores)) == (cores, 1, 1)
+    assert make(config(f"workers.count={min(cores + 2, 64)}"), runtime).slots == min(cores + 2, 64)
+    group = prepared.sockets.http[0]
+    clients = [socket.create_connection((group.address, group.port), timeout=5) for _ in range(32)]
+    taken = [group.members[0].accept()[0] for _ in clients]
+    for each in (*clients, *taken):
+        each.close()
+
+
+def test_a_single_worker_serves_on_sockets_that_are_not_shared(runtime: Runtime) -> None:
+    activated = socket.socket()
+    activated.bind(("127.0.0.1", 0))
+    port = activated.getsockname()[1]
+    settings = (f"http.port={port}", 'http.bind=["127.0.0.1"]', "workers.count=1")
+    assert make(config(*settings), runtime, [activated]).slots == 1
 
 
 def test_the_lock_outlives_an_estate_that_is_let_go(runtime: Runtime) -> None:

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -102,6 +103,18 @@ def test_processes_that_are_gone_have_no_figures_and_their_worker_is_down() -> N
     assert found["millrace_process_resident_bytes", (("slot", "0"),)] > 1 << 20
     assert ("millrace_process_resident_bytes", (("slot", "1"),)) not in found
     assert found["millrace_process_open_fds", (("slot", "0"),)] >= 3
+
+
+def test_a_slot_that_is_empty_for_good_is_not_down_and_what_it_counted_stays() -> None:
+    whole = figures(3)
+    leaving, empty = replace(whole.slots[0], is_wanted=False), replace(whole.slots[1], is_wanted=False)
+    found = samples(render_now(replace(whole, slots=(leaving, empty, whole.slots[2]))))
+    up = {labels: value for (name, labels), value in found.items() if name == "millrace_worker_up"}
+    assert up == {(("slot", "0"),): 1, (("slot", "2"),): 0}
+    assert found["millrace_worker_wanted", (("slot", "0"),)] == 0
+    assert found["millrace_worker_wanted", (("slot", "2"),)] == 1
+    assert not [labels for _, labels in found if ("slot", "1") in labels]
+    assert found["millrace_packets_received_total", ()] == 30
 
 
 def test_the_number_of_series_stays_in_the_hundreds() -> None:

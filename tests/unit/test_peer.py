@@ -156,3 +156,15 @@ def test_long_silence_withdraws_the_facts_until_a_snapshot_comes() -> None:
     assert peer.handle_tick(SILENCE_SECONDS) == Heard(forget=True, ask=True)
     assert peer.handle_envelope(envelope(2), SILENCE_SECONDS) == NOTHING
     assert peer.handle_snapshot(snapshot(1, 1), SILENCE_SECONDS) == Heard(forget=True, facts=[fact(1), fact(2)])
+
+
+def test_a_slot_that_is_left_for_good_is_forgotten_and_awaited_no_more() -> None:
+    for peer in (known(), Peer()):
+        peer.handle_envelope(envelope(5), 0)
+        assert peer.is_awaited
+        assert peer.handle_empty() == Heard(forget=True)
+        assert not peer.is_awaited
+        assert not peer.alive
+        assert peer.handle_tick(HOLD_SECONDS + SILENCE_SECONDS) == NOTHING
+        assert peer.handle_envelope(envelope(6), 0) == NOTHING, "late"
+    assert peer.handle_slot(Incarnation(2), 20) == Heard(ask=True)

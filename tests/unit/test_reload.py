@@ -32,6 +32,8 @@ def test_workers_are_replaced_only_for_what_they_have_a_copy_of() -> None:
     told = Config(log=LogConfig(level="debug"), workers=WorkersConfig(drain_seconds=1, stop_seconds=1))
     assert not changed(Config(), told).needs_workers
     assert not changed(Config(), Config(media=MediaConfig(port=9))).needs_workers
+    count = changed(Config(), Config(workers=WorkersConfig(count=3)))
+    assert (count.applied, count.needs_workers, count.in_force.workers.count) == (("workers.count",), False, 3)
     assert changed(Config(), Config(http=HttpConfig(cors_origins=()))).needs_workers
     assert changed(Config(), Config(workers=WorkersConfig(beat_seconds=9))).needs_workers
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.ids import Slot
+from relay.effects import SlotChanged
+from relay.ids import Incarnation, Slot
 from relay.layout import ArenaParameters, SlotState, read_word, slot_offsets, write_word
 from workers.slot_table import SlotTable, monotonic_us
 
@@ -18,12 +19,13 @@ class Master:
         os.ftruncate(self.arena, parameters.size())
         self.map = memoryview(mmap.mmap(self.arena, parameters.size()))
 
-    def write(self, slot: int, incarnation: int, state: SlotState, beat_us: int = 0) -> None:
+    def write(self, slot: int, incarnation: int, state: SlotState, beat_us: int = 0, wanted: bool = True) -> None:
         at = slot_offsets(slot)
         for offset, value in [
             (at.incarnation, incarnation),
             (at.pid, 100 + slot),
             (at.state, state),
+            (at.wanted, wanted),
             (at.engine_beat, beat_us),
             (at.control_beat, beat_us),
         ]:
@@ -42,13 +44,13 @@ def test_changes_are_told_once_and_never_of_ourselves(master: Master) -> None:
     assert table.changes() == []
     master.write(0, 1, SlotState.STARTING)
     master.write(1, 1, SlotState.RUNNING)
-    assert table.changes() == [(0, 1)]
+    assert table.changes() == [SlotChanged(Slot(0), Incarnation(1))]
     master.write(0, 1, SlotState.RUNNING)
     assert table.changes() == []
     master.write(0, 1, SlotState.DEAD)
-    assert table.changes() == [(0, None)]
+    assert table.changes() == [SlotChanged(Slot(0), None)]
     master.write(0, 2, SlotState.STARTING)
-    assert table.changes() == [(0, 2)]
+    assert table.changes() == [SlotChanged(Slot(0), Incarnation(2))]
     table.close()
 
 
@@ -57,7 +59,7 @@ def test_a_death_and_a_birth_between_two_looks_are_one_change(master: Master) ->
     master.write(2, 4, SlotState.RUNNING)
     table.changes()
     master.write(2, 5, SlotState.RUNNING)
-    assert table.changes() == [(2, 5)]
+    assert table.changes() == [SlotChanged(Slot(2), Incarnation(5))]
     table.close()
 
 
@@ -97,4 +99,38 @@ def test_a_drained_server_is_not_ready_and_hears_when_our_last_session_is_over(m
     assert read_word(master.map, at.drained) == 0
     table.drained()
     assert read_word(master.map, at.drained) == 30_000_000
+    table.close()
+
+
+def test_an_empty_slot_is_waited_for_only_when_somebody_is_wanted_there(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(0))
+    now = monotonic_us()
+    for slot in (0, 1):
+        master.write(slot, 1, SlotState.RUNNING, now)
+    assert table.not_ready(5) is None
+    master.write(2, 0, SlotState.EMPTY)
+    assert table.not_ready(5) == "worker 2 is empty"
+    master.write(2, 1, SlotState.RUNNING, now, wanted=False)
+    assert table.not_ready(5) is None
+    table.close()
+
+
+def test_a_slot_that_is_left_for_good_is_told_of_as_empty_and_a_dead_one_is_not(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(0))
+    master.write(1, 2, SlotState.RUNNING, wanted=False)
+    assert table.changes() == [SlotChanged(Slot(1), Incarnation(2))]
+    master.write(1, 2, SlotState.DEAD, wanted=False)
+    assert table.changes() == [SlotChanged(Slot(1), None)]
+    master.write(1, 2, SlotState.EMPTY, wanted=False)
+    assert table.changes() == [SlotChanged(Slot(1), None, is_empty=True)]
+    assert table.changes() == []
+    table.close()
+
+
+def test_a_worker_learns_that_its_slot_is_not_wanted(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(1))
+    master.write(1, 1, SlotState.RUNNING)
+    assert table.is_wanted()
+    master.write(1, 1, SlotState.RUNNING, wanted=False)
+    assert not table.is_wanted()
     table.close()

@@ -364,3 +364,122 @@ def test_slots_of_another_master_go_on_with_their_next_life_and_living_ones_are_
     assert drained(box, True, True, False)
     assert box.slots.reaped(41, KILLED, box.now) is not None
     assert [life.slot for life in box.slots.due(box.now)] == [0, 1, 2]
+
+
+def living(box: Box, slot: int) -> int:
+    """The process of the worker in a slot."""
+    return box.slots.lives[slot].pid
+
+
+def grown(slots: int = 3, wanted: int = 2) -> Box:
+    """A box in which only the first slots have a worker, and serve."""
+    box = Box()
+    box.slots = Slots(slots, CONFIG, wanted)
+    box.fork_due()
+    box.run_until(box.now + 2, *range(wanted))
+    return box
+
+
+def test_only_slots_that_are_wanted_get_a_worker_and_are_waited_for() -> None:
+    box = grown()
+    assert [life.pid for life in box.slots.lives] == [1, 2, 0]
+    assert box.slots.are_running()
+    assert (box.slots.wanted, box.slots.opened, box.slots.living) == (2, 2, 2)
+    assert box.slots.next_deadline(box.now) > box.now
+
+
+def test_a_worker_that_is_added_is_open_when_it_serves() -> None:
+    box = grown()
+    assert box.slots.add(box.now).slot == 2
+    assert (box.slots.wanted, box.slots.opened, box.slots.living) == (3, 2, 3)
+    assert not box.slots.are_running()
+    assert box.fork_due() == [2]
+    assert box.slots.is_joining()
+    box.run_until(box.now + 1, 0, 1, 2)
+    assert not box.slots.is_joining()
+    assert (box.slots.opened, box.slots.living) == (3, 3)
+    assert box.slots.are_running()
+
+
+def test_a_worker_that_is_not_wanted_lives_on_until_it_leaves_and_is_not_replaced() -> None:
+    box = grown()
+    assert box.slots.retire().slot == 1
+    assert (box.slots.wanted, box.slots.opened, box.slots.living) == (1, 1, 2)
+    assert box.run_until(box.now + 100, 0, 1) == []
+    death = box.slots.reaped(living(box, 1), exited(Exit.RETIRED), box.now)
+    assert death is not None
+    assert (death.was_asked, death.how) == (True, "left its slot empty")
+    assert box.slots.lives[1].state is SlotState.EMPTY
+    assert box.slots.living == 1
+    assert box.fork_due() == []
+    assert box.slots.are_running()
+
+
+@pytest.mark.parametrize("status", [KILLED, exited(Exit.RELEASED)])
+def test_a_worker_that_is_not_wanted_and_dies_before_it_has_left_has_a_successor_that_leaves(status: int) -> None:
+    box = grown()
+    box.slots.retire()
+    box.slots.reaped(living(box, 1), status, box.now)
+    assert box.slots.living == 2, "its sessions' datagrams wait there"
+    assert box.fork_due() == [1]
+    assert not box.slots.lives[1].is_wanted
+    box.run_until(box.now + 1, 0, 1)
+    box.slots.reaped(living(box, 1), exited(Exit.RETIRED), box.now)
+    assert box.fork_due() == []
+
+
+def test_a_slot_that_is_wanted_again_keeps_its_worker_or_gets_the_next_at_once() -> None:
+    box = grown()
+    box.slots.retire()
+    assert box.slots.add(box.now).slot == 1
+    assert (box.slots.opened, box.slots.is_joining()) == (2, False), "somebody serves there"
+    box.slots.retire()
+    box.slots.add(box.now)
+    box.slots.reaped(living(box, 1), exited(Exit.RETIRED), box.now)
+    assert box.fork_due() == [1]
+
+
+def test_a_worker_that_was_added_and_never_serves_is_given_up_and_all_else_goes_on() -> None:
+    box = grown()
+    box.slots.add(box.now)
+    deaths = []
+    while box.slots.is_joining():
+        box.now = max(box.now, box.slots.lives[2].due_at)
+        assert box.fork_due() == [2]
+        deaths.append(box.slots.reaped(living(box, 2), exited(Exit.BOOT_FAILED), box.now))
+    assert len(deaths) == CONFIG.crash_limit
+    assert deaths[-1] is not None
+    assert deaths[-1].gives_up
+    assert not deaths[-1].is_fatal
+    assert (box.slots.wanted, box.slots.living) == (2, 2)
+    assert box.fork_due() == []
+    assert box.slots.are_running()
+
+
+def test_a_worker_that_was_added_and_is_taken_back_before_it_serves_is_not_tried_again() -> None:
+    box = grown()
+    box.slots.add(box.now)
+    box.fork_due()
+    assert box.slots.retire().slot == 2
+    box.slots.reaped(living(box, 2), KILLED, box.now)
+    assert box.slots.lives[2].state is SlotState.EMPTY
+    assert box.fork_due() == []
+
+
+def test_a_crash_loop_of_a_worker_that_has_served_is_still_the_end() -> None:
+    box = grown()
+    for _ in range(CONFIG.crash_limit):
+        box.now = max(box.now, box.slots.lives[1].due_at)
+        box.fork_due()
+        death = box.slots.reaped(living(box, 1), exited(Exit.BOOT_FAILED), box.now)
+    assert death is not None
+    assert death.is_fatal
+
+
+def test_an_empty_slot_of_another_master_is_left_empty() -> None:
+    box = Box()
+    box.slots = Slots(4, CONFIG, 2)
+    for slot, incarnation, is_empty in ((0, 3, False), (1, 0, True), (2, 5, False), (3, 9, True)):
+        box.slots.inherit(slot, incarnation, 0, is_empty)
+    assert box.fork_due() == [0, 1, 2], "somebody's sessions wait in the third"
+    assert box.slots.living == 3

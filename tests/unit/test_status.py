@@ -10,6 +10,9 @@ PAGE = """\
 millrace_worker_up{slot="0"} 1.0
 millrace_worker_up{slot="10"} 0.0
 millrace_worker_up{slot="2"} 1.0
+millrace_worker_wanted{slot="0"} 1.0
+millrace_worker_wanted{slot="10"} 1.0
+millrace_worker_wanted{slot="2"} 0.0
 millrace_worker_beat_age_seconds{loop="engine",slot="0"} 0.01
 millrace_worker_beat_age_seconds{loop="control",slot="0"} 0.25
 millrace_transports{slot="0"} 7.0
@@ -56,6 +59,7 @@ def test_table_shows_rates_and_the_later_of_two_loops() -> None:
     assert first[2] == "7"
     assert first[5:7] == ["250", "ms"]
     assert [line.split()[1] for line in lines if line.split()[:1] == ["10"]] == ["DOWN"]
+    assert [line.split()[1] for line in lines if line.split()[:1] == ["2"]] == ["leaves"]
     assert lines[-1] == "no rooms"
 
 

@@ -8,7 +8,7 @@
 //!   +16   u32 x 8 parameters, in the order of `Parameters`
 //!   +48   u64 size of the arena  +56 u64 seed of the address table's hash
 //! 4096  slot table, 8192 bytes a slot
-//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24, +32: `relay/layout.py`        the master
+//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +40: `relay/layout.py`      the master
 //!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/layout.py`             the slot's worker
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
 //!   +192  u64 session records used so far: those from there on were never touched
@@ -24,7 +24,7 @@ compile_error!("the arena's layout is little-endian and its words are used in pl
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A model checker takes its time over every word, and gets a smaller arena of the same shape.
 const fn sized(real: usize, modelled: usize) -> usize {
