@@ -1,4 +1,4 @@
-"""A browser's call while what serves it is killed or replaced: Chromium must not even notice that anything was amiss."""
+"""A browser's call while what serves it is killed or replaced: Chromium must not notice that anything is amiss."""
 
 import os
 import signal
@@ -88,7 +88,7 @@ async def test_chromium_stays_connected_through_a_rollout_an_upgrade_and_a_new_m
             assert not set(before) & set(relay.worker_pids())
         print("between two pictures, at most (ms):", gaps)
         assert await chromium.run("return states") == []
-        # The bar is a second. Here a master and its workers start on the cores that encode and decode; what Chromium takes
-        # for a dead server is what must not be reached.
+        # The bar is a second. Here a master and its workers start on the cores that encode and decode: it must not
+        # come to what Chromium takes for a dead server.
         assert max(gaps.values()) < 6000
         await viewer.leave()
