@@ -243,7 +243,13 @@ impl World {
         self.send_due()?;
         let due = self.publishers.iter().filter_map(|id| self.client(*id)?.publisher()?.next_at()).min();
         let wake = due.map_or(self.sweep_at + SWEEP, |due| due.min(self.sweep_at + SWEEP));
-        thread::sleep(Duration::from_micros(wake.since(clock::now()).0));
+        let span = Duration::from_micros(wake.since(clock::now()).0);
+        if span.is_zero() {
+            // Under a real-time policy (`chrt -f`) the threads that make requests would never have their turn.
+            thread::yield_now();
+        } else {
+            thread::sleep(span);
+        }
         Ok(())
     }
 
