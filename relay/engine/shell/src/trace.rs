@@ -121,13 +121,15 @@ mod tests {
     use std::hint::black_box;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Output};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
     use std::thread;
 
     use super::*;
 
     #[inline(never)]
-    fn loops_for_ever() {
+    fn loops_for_ever(ready: &Sender<()>) {
+        // From here on the stack has this function in it.
+        ready.send(()).expect("somebody waits");
         while black_box(true) {
             std::hint::spin_loop();
         }
@@ -140,8 +142,7 @@ mod tests {
         let (ready, is_ready) = channel();
         thread::spawn(move || {
             let _traced = Traced::new();
-            ready.send(()).expect("somebody waits");
-            loops_for_ever();
+            loops_for_ever(&ready);
         });
         is_ready.recv().expect("it runs");
         // SAFETY: plain system call without pointers.
