@@ -36,7 +36,7 @@ def command(config: Config, arguments: Sequence[str]) -> list[str]:
     if config.is_open:
         room = "{room}"
     else:
-        # A token opens one room; so there is one publisher, which all scenarios but meetings are content with.
+        # A token opens one room; so there is one publisher, which all scenarios but meeting and rooms are content with.
         room = f"bench-{secrets.token_hex(4)}"
         key, secret = next(iter(config.auth.keys.items()))
         expires_at = time.time() + _TOKEN_SECONDS
