@@ -103,6 +103,8 @@ soak: build ## Viewers come and go for SECONDS (an hour): memory, descriptors an
 
 .PHONY: kills
 kills: setup ## Measure the gap of 50 sessions while their workers are killed KILLS times (default 20); needs a quiet machine
+	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- kills --kills $(or $(KILLS),20) \
+		--server "$(BIN)/python $(LOAD)/peers/millrace.py --workers 2 --set workers.quick_death_seconds=1" $(ARGS)
 	MILLRACE_KILLS=$(or $(KILLS),20) $(BIN)/pytest -s tests/system/test_kills.py
 
 .PHONY: fuzz

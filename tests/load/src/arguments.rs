@@ -14,7 +14,7 @@ Measures WHIP and WHEP servers with many WebRTC clients in one process.
 
 usage: millrace-load [SCENARIO] [OPTIONS]
 
-SCENARIO   video, audio, meeting, joins, spread, idle or soak (video);
+SCENARIO   video, audio, meeting, joins, spread, idle, soak or kills (video);
            viewers, rooms or tracks: what a packet costs at each of many sizes
 
 which servers, in turns:
@@ -23,13 +23,15 @@ which servers, in turns:
                        one that runs; {room} stands for a room; without its process there is no cost
 
 how much:
-  --viewers N[,N...]   viewers, participants of a meeting, or viewers of each room of the rooms scenario
+  --viewers N[,N...]   viewers, participants of a meeting, viewers of each room of the rooms scenario, or sessions
+                       of the kills scenario
   --publishers N[,N...]
                        publishers of the video, audio and joins scenarios, over which their viewers are spread (1);
                        rooms of the rooms scenario
   --tracks N[,N...]    tracks of each session of the tracks scenario
   --seconds S          length of each measurement (10)
   --rate R             joins a second (50)
+  --kills N            workers killed in the kills scenario (20)
   --scrape S           reads the server's metrics every S seconds while viewers join (0: never)
   --rounds N           repetitions, the servers in turns (1)
   --profile gcm|cm|both
@@ -57,6 +59,7 @@ pub struct Arguments {
     pub tracks: Vec<usize>,
     pub seconds: f64,
     pub rate: f64,
+    pub kills: usize,
     pub scrape: f64,
     pub rounds: usize,
     pub profiles: Vec<Profile>,
@@ -94,6 +97,7 @@ impl Arguments {
             tracks: Vec::new(),
             seconds: 10.0,
             rate: 50.0,
+            kills: 20,
             scrape: 0.0,
             rounds: 1,
             profiles: vec![Profile::Aes128Gcm],
@@ -124,6 +128,7 @@ impl Arguments {
                 }
                 Long("seconds") => found.seconds = parser.value()?.parse()?,
                 Long("rate") => found.rate = parser.value()?.parse()?,
+                Long("kills") => found.kills = parser.value()?.parse()?,
                 Long("scrape") => found.scrape = parser.value()?.parse()?,
                 Long("rounds") => found.rounds = parser.value()?.parse()?,
                 Long("profile") => found.profiles = profiles(&parser.value()?.string()?)?,
@@ -158,11 +163,16 @@ impl Arguments {
         if self.servers.is_empty() && self.running.is_none() {
             bail!("no server to measure: --server or --whip and --whep");
         }
-        let least_viewers = if self.scenario == Scenario::Meeting { 2 } else { 1 };
+        let least_viewers = match self.scenario {
+            Scenario::Meeting => 2,
+            // Two rooms, so that somebody is spared.
+            Scenario::Kills => 10,
+            _ => 1,
+        };
         ensure!(self.viewers.iter().all(|viewers| *viewers >= least_viewers), "--viewers: at least {least_viewers}");
         let lists = [&self.publishers, &self.tracks];
         let are_counts = lists.iter().all(|list| list.iter().all(|count| *count > 0));
-        ensure!(are_counts && self.sample > 0 && self.rounds > 0, "expected numbers above zero");
+        ensure!(are_counts && self.sample > 0 && self.rounds > 0 && self.kills > 0, "expected numbers above zero");
         ensure!(self.tracks.iter().all(|tracks| *tracks <= MAX_TRACKS), "--tracks: at most {MAX_TRACKS}");
         // Less than a second is mostly the edges.
         ensure!(self.seconds >= 1.0 && self.rate > 0.0, "expected --seconds from 1 on and a --rate above zero");

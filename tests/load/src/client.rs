@@ -48,6 +48,14 @@ impl Client {
         if let Side::Viewer(viewer) = &self.side { Some(viewer) } else { None }
     }
 
+    /// From now on, when it sends or receives is kept.
+    pub fn keep_times(&mut self) {
+        match &mut self.side {
+            Side::Publisher(publisher) => publisher.bursts = Some(Vec::new()),
+            Side::Viewer(viewer) => viewer.arrivals = Some(Vec::new()),
+        }
+    }
+
     pub fn publisher(&self) -> Option<&Publisher> {
         if let Side::Publisher(publisher) = &self.side { Some(publisher) } else { None }
     }

@@ -63,7 +63,9 @@ fn measure(arguments: &Arguments) -> Result<bool> {
     machine::raise_file_limit();
     let targets = targets(arguments)?;
     // After the servers have been started: they have cores of their own.
-    machine::pin(arguments.cpu)?;
+    if arguments.scenario.is_pinned() {
+        machine::pin(arguments.cpu)?;
+    }
     let mut progress = Progress::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut whole = true;
@@ -101,7 +103,8 @@ fn measure(arguments: &Arguments) -> Result<bool> {
 
 fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
     let running = arguments.running.clone().map(Target::running);
-    let started = arguments.servers.iter().map(|command| Target::start(command, arguments.server_cpu));
+    let cpu = arguments.scenario.is_pinned().then_some(arguments.server_cpu);
+    let started = arguments.servers.iter().map(|command| Target::start(command, cpu));
     started.chain(running).collect()
 }
 
@@ -120,6 +123,7 @@ fn runs(arguments: &Arguments) -> Vec<Run> {
                     tracks,
                     seconds: arguments.seconds,
                     rate: arguments.rate,
+                    kills: arguments.kills,
                     scrape: arguments.scrape,
                     options: Options { gro: arguments.gro, uneven: arguments.uneven, sample: arguments.sample },
                     server_cpu: arguments.server_cpu,

@@ -72,6 +72,18 @@ impl Processes {
         found.into_iter().collect()
     }
 
+    /// The root's living children, in the order of their numbers.
+    pub fn children(&self) -> Vec<i32> {
+        let root = self.root.to_string();
+        let is_child = |pid: &i32| {
+            let fields = stat(*pid).unwrap_or_default();
+            fields.first().is_some_and(|state| state != "Z") && fields.get(1) == Some(&root)
+        };
+        let mut found: Vec<i32> = all_pids().filter(is_child).collect();
+        found.sort_unstable();
+        found
+    }
+
     pub fn cpu(&self) -> Cpu {
         self.pids().into_iter().map(cpu_of).fold(Cpu::default(), |sum, cpu| Cpu {
             total_ns: sum.total_ns + cpu.total_ns,

@@ -34,6 +34,8 @@ pub struct Publisher {
     pub repaired: u64,
     /// Frames left out because the generator was late.
     pub frames_left_out: u64,
+    /// When each burst was sent, nanoseconds, when somebody wants to know.
+    pub bursts: Option<Vec<u64>>,
 }
 
 impl Publisher {
@@ -50,6 +52,7 @@ impl Publisher {
             key_frames_asked: 0,
             repaired: 0,
             frames_left_out: 0,
+            bursts: None,
         }
     }
 
@@ -124,6 +127,9 @@ impl Publisher {
         stream.next_frame();
         let taken = messages.send(link.socket(), &burst[..used])?;
         self.sent += taken as u64;
+        if let Some(bursts) = &mut self.bursts {
+            bursts.push(now_ns);
+        }
         self.refused += (messages.len() - taken) as u64;
         Ok(())
     }

@@ -51,14 +51,16 @@ impl Target {
         })
     }
 
-    /// Runs a peer's program with its arguments on one core; what it starts inherits that.
-    pub fn start(command: &str, cpu: usize) -> Result<Target> {
+    /// Runs a peer's program with its arguments, on one core if so asked; what it starts inherits that.
+    pub fn start(command: &str, cpu: Option<usize>) -> Result<Target> {
         let mut words = command.split_ascii_whitespace();
         let program = words.next().context("an empty command for a server")?;
         let mut builder = Command::new(program);
         builder.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // SAFETY: between fork and exec only a system call is made, on memory of the child's own.
-        unsafe { builder.pre_exec(move || machine::pin(cpu).map_err(std::io::Error::other)) };
+        if let Some(cpu) = cpu {
+            // SAFETY: between fork and exec only a system call is made, on memory of the child's own.
+            unsafe { builder.pre_exec(move || machine::pin(cpu).map_err(std::io::Error::other)) };
+        }
         let mut child = builder.spawn().with_context(|| format!("starting {program}"))?;
         let stdin = child.stdin.take();
         let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
@@ -136,7 +138,7 @@ mod tests {
             "echo hello\necho ready name=x whip=http://h/{room}/i whep=http://h/{room}/e pid=$$\nread stop\n",
         )
         .unwrap();
-        let target = Target::start(&format!("sh {}", path.display()), machine::cores()[0]).unwrap();
+        let target = Target::start(&format!("sh {}", path.display()), Some(machine::cores()[0])).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((target.name.as_str(), target.has_rooms()), ("x", true));
         assert_eq!(target.whip("r").unwrap(), Url::parse("http://h/r/i").unwrap());
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_ends_early_is_an_error() {
-        let error = Target::start("true", machine::cores()[0]).err().unwrap();
+        let error = Target::start("true", None).err().unwrap();
         assert!(error.to_string().contains("ended before"));
     }
 }

@@ -95,6 +95,8 @@ pub struct Viewer {
     report_at: Time,
     pub first_media_at: Option<Time>,
     last_plain: usize,
+    /// Of a viewer of the sample, when somebody wants to know: when each packet came and when it was sent, nanoseconds.
+    pub arrivals: Option<Vec<(u64, u64)>>,
 }
 
 impl Viewer {
@@ -109,6 +111,7 @@ impl Viewer {
             report_at: Time(0),
             first_media_at: None,
             last_plain: 0,
+            arrivals: None,
         }
     }
 
@@ -218,6 +221,9 @@ impl Viewer {
         if !is_repair {
             let arrived = stamp.unwrap_or_else(clock::stamp);
             findings.latency.saturating_record(arrived.saturating_sub(trailer.sent_ns).max(1));
+            if let Some(arrivals) = &mut self.arrivals {
+                arrivals.push((arrived, trailer.sent_ns));
+            }
         }
     }
 

@@ -141,6 +141,10 @@ impl World {
         self.clients.get(id)?.as_ref()
     }
 
+    pub fn client_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.get_mut(id)?.as_mut()
+    }
+
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         self.clients.iter().flatten()
     }

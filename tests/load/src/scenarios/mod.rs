@@ -3,6 +3,7 @@
 
 pub mod idle;
 pub mod joins;
+pub mod kills;
 pub mod media;
 pub mod soak;
 pub mod spread;
@@ -45,10 +46,11 @@ pub enum Scenario {
     Spread,
     Idle,
     Soak,
+    Kills,
 }
 
 impl Scenario {
-    pub const ALL: [(Scenario, &str); 10] = [
+    pub const ALL: [(Scenario, &str); 11] = [
         (Scenario::Video, "video"),
         (Scenario::Audio, "audio"),
         (Scenario::Viewers, "viewers"),
@@ -59,6 +61,7 @@ impl Scenario {
         (Scenario::Spread, "spread"),
         (Scenario::Idle, "idle"),
         (Scenario::Soak, "soak"),
+        (Scenario::Kills, "kills"),
     ];
 
     pub fn named(name: &str) -> Option<Scenario> {
@@ -96,7 +99,13 @@ impl Scenario {
             Scenario::Spread => vec![100],
             Scenario::Idle => vec![500],
             Scenario::Soak => vec![20],
+            Scenario::Kills => vec![50],
         }
+    }
+
+    /// Whether server and generator have a core each. What a death does to others is seen where workers are as in production.
+    pub fn is_pinned(self) -> bool {
+        self != Scenario::Kills
     }
 
     /// Publishers, each in a room of its own, when none are asked for.
@@ -142,6 +151,8 @@ pub struct Run {
     pub seconds: f64,
     /// Joins a second.
     pub rate: f64,
+    /// Workers to kill.
+    pub kills: usize,
     /// Seconds between two looks at the server's metrics; 0 when nobody looks.
     pub scrape: f64,
     pub options: Options,
@@ -226,6 +237,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Ro
         Scenario::Spread => spread::run(run, target, progress),
         Scenario::Idle => idle::run(run, target, progress).map(|row| vec![row]),
         Scenario::Soak => soak::run(run, target, progress).map(|row| vec![row]),
+        Scenario::Kills => kills::run(run, target, progress).map(|row| vec![row]),
     };
     progress.clear();
     rows

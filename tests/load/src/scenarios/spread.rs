@@ -58,7 +58,8 @@ fn gather(call: &mut Call, run: &Run, target: &Target, elsewhere: bool, progress
     Ok(())
 }
 
-fn slot(client: &Client) -> Option<u8> {
+/// The worker that has this client's session.
+pub fn slot(client: &Client) -> Option<u8> {
     let path = &client.session.as_ref()?.url.path;
     u8::from_str_radix(path.rsplit('/').next()?.get(..2)?, 16).ok()
 }
