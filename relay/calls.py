@@ -4,7 +4,7 @@ shapes; must never know how they travel. Read `relay/codec.py` for their bytes a
 
 from dataclasses import dataclass
 
-from relay.effects import Deleted, Patched, Reply, RoomClosedElsewhere, SessionAsked
+from relay.effects import Deleted, MoveAsked, Offered, Patched, Reply, RoomClosedElsewhere, SessionAsked
 from relay.facts import Snapshot
 
 
@@ -13,9 +13,17 @@ class SnapshotAsked:
     """Answered with `Control.snapshot()`."""
 
 
-PassedOn = Patched | Deleted | SessionAsked
+PassedOn = Offered | Patched | Deleted | SessionAsked | MoveAsked
 """An HTTP request that another worker took: the one who answers handles it as an input, under a number of its own."""
 
-Call = SnapshotAsked | RoomClosedElsewhere | PassedOn
+
+@dataclass(frozen=True, slots=True)
+class PassedOnAgain:
+    """The same, from a worker that was asked in vain: the session had just moved. It goes no further."""
+
+    request: PassedOn
+
+
+Call = SnapshotAsked | RoomClosedElsewhere | PassedOn | PassedOnAgain
 Answer = Snapshot | Reply
 """RoomClosedElsewhere has no answer."""

@@ -6,7 +6,7 @@ Each command is packed as `{"Name": {field: value}}`; `tests/contract` holds the
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.ids import PublicationId, RequestId, SubscriptionId, TransportId
+from relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
 
 KEPT_BYTES = 8_192
 """The longest record that `KeepRecord` may carry; the engine refuses a longer one."""
@@ -201,6 +201,15 @@ class KeepRecord:
     record: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class GiveTransport:
+    """Has another slot's worker go on with this transport and all that belongs to it. TransportGiven says what came of
+    it; until then nothing can be done about the transport."""
+
+    transport: TransportId
+    slot: Slot
+
+
 Command = (
     OpenTransport
     | RestartIce
@@ -213,4 +222,5 @@ Command = (
     | Unsubscribe
     | ReportTransport
     | KeepRecord
+    | GiveTransport
 )

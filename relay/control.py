@@ -14,7 +14,9 @@ from relay.effects import (
     Effect,
     EngineSaid,
     FactHeard,
+    GiveAll,
     Input,
+    MoveAsked,
     Offered,
     Patched,
     RoomClosedElsewhere,
@@ -23,6 +25,7 @@ from relay.effects import (
     RoomsListed,
     SessionAsked,
     SlotChanged,
+    SlotsClosed,
     SnapshotHeard,
     Ticked,
 )
@@ -30,10 +33,10 @@ from relay.engine_events import engine_said
 from relay.facts import Load, Snapshot
 from relay.ids import Incarnation, RoomName, Slot
 from relay.ledger import Ledger, Reach
-from relay.numbers import Random
+from relay.numbers import Numbers, Random
 from relay.pressure import Measured, pressure_of
 from relay.refusal import Refusal
-from relay.requests import deleted, offered, patched, room_deleted, rooms_asked, rooms_listed, session_asked
+from relay.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
 from relay.sessions import Sessions
 
 __all__ = ["Control", "Reach"]
@@ -43,7 +46,8 @@ class Control:
     """One worker's control plane. Every method returns at once; `random` gives so many random bytes."""
 
     def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, random: Random) -> None:
-        self._ledger = Ledger(config, slot, incarnation, reach, random)
+        numbers = Numbers(random, slot, config.arena.logs_per_slot, reach.is_lent)
+        self._ledger = Ledger(config, slot, incarnation, reach, numbers)
 
     def handle(self, said: Input, now: float) -> list[Effect]:
         """What is to be done about one input at Unix time `now`, in order."""
@@ -52,18 +56,18 @@ class Control:
         match said:
             case Offered():
                 offered(ledger, said)
-            case Patched():
-                patched(ledger, said)
-            case Deleted():
-                deleted(ledger, said)
+            case Patched() | Deleted() | SessionAsked() | MoveAsked():
+                touched(ledger, said)
             case RoomsAsked():
                 rooms_asked(ledger, said)
             case RoomsListed():
                 rooms_listed(ledger, said)
             case RoomDeleted():
                 room_deleted(ledger, said)
-            case SessionAsked():
-                session_asked(ledger, said)
+            case SlotsClosed():
+                ledger.moves.closed = said.slots
+            case GiveAll():
+                ledger.give_all()
             case EngineSaid():
                 engine_said(ledger, said.event)
             case FactHeard():
@@ -109,6 +113,11 @@ class Control:
         return self._ledger.settling.is_settled
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no session is here, nor on its way from here."""
+        return len(self._ledger.sessions) == 0
+
+    @property
     def counters(self) -> Counters:
         """The caller may count its own here too."""
         return self._ledger.counters
@@ -127,6 +136,7 @@ class Control:
         ledger = self._ledger
         ledger.settling.slots_seen = True
         ledger.sessions.handle_tick(now)
+        ledger.tick_moves()
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))
         for slot, change in ledger.directory.handle_tick(now):

@@ -50,6 +50,8 @@ class Change:
     """Those whose publishers or publications may have changed; viewers' comings do not count."""
     publishers: tuple[ParticipantHere, ...] = ()
     """Publishers that were not there before."""
+    gone: frozenset[SessionId | PublicationId] = frozenset()
+    """What the slot withdrew."""
     ask: Incarnation | None = None
     """Ask that slot, in this incarnation, for a snapshot."""
 
@@ -62,6 +64,8 @@ class Directory:
         self._peers: dict[Slot, Peer] = {}
         self._standing: dict[Slot, _Standing] = {slot: _Standing()}
         self._rooms: dict[RoomName, Room] = {}
+        self._slot_by_session: dict[SessionId, Slot] = {}
+        """Who spoke of it last: while a session moves, two slots have it."""
 
     # --- what comes in
 
@@ -101,6 +105,19 @@ class Directory:
     def is_alive(self, slot: Slot) -> bool:
         """Whether requests can be passed on to it: a successor answers those that wait for it."""
         return slot == self._slot or (slot in self._peers and (self._peers[slot].alive or self._peers[slot].is_held))
+
+    def living(self) -> list[Slot]:
+        """The other slots that have a worker which has said how busy it is."""
+        loads = self.loads()
+        return [slot for slot, peer in self._peers.items() if peer.alive and slot in loads]
+
+    def sessions_in(self, slot: Slot) -> int:
+        """How many sessions are there, as far as we know."""
+        return sum(1 for holder in self._slot_by_session.values() if holder == slot)
+
+    def holder(self, session: SessionId) -> Slot | None:
+        """The slot that a session is in, wherever it was opened; None when nobody has it."""
+        return self._slot_by_session.get(session)
 
     def waits_for_peers(self) -> bool:
         """Whether a worker that lives, or lived a moment ago, has not told its facts."""
@@ -144,17 +161,19 @@ class Directory:
             before = frozenset(self._standing[slot].participants) if slot in self._standing else frozenset()
             rooms.update(self._forget(slot))
         publishers = []
+        gone_now: set[SessionId | PublicationId] = set()
         standing = self._standing.setdefault(slot, _Standing())
         for fact in heard.facts:
             match fact:
                 case ParticipantHere():
-                    self._take_participant(slot, standing, fact)
+                    self._take_participant(slot, standing, fact, moves=not heard.forget)
                     if fact.publishes:
                         rooms.add(fact.room)
                         if fact.session not in before:
                             publishers.append(fact)
                 case ParticipantGone():
                     gone = self._drop_participant(standing, fact.session)
+                    gone_now.add(fact.session)
                     if gone is not None and gone.publishes:
                         rooms.add(gone.room)
                 case PublicationHere():
@@ -162,15 +181,22 @@ class Directory:
                     self._rooms.setdefault(fact.room, Room()).publications[fact.publication] = fact
                     rooms.add(fact.room)
                 case PublicationGone():
+                    gone_now.add(fact.publication)
                     if self._drop_publication(standing, fact.publication):
                         rooms.add(fact.room)
                 case Load():
                     standing.load = fact
         ask = self._peers[slot].incarnation if heard.ask else None
-        return Change(frozenset(rooms), tuple(publishers), ask)
+        return Change(frozenset(rooms), tuple(publishers), frozenset(gone_now), ask)
 
-    def _take_participant(self, slot: Slot, standing: _Standing, fact: ParticipantHere) -> None:
+    def _take_participant(self, slot: Slot, standing: _Standing, fact: ParticipantHere, moves: bool) -> None:
         standing.participants[fact.session] = fact
+        # A snapshot tells again what was said before, perhaps by a slot from which the session moved away meanwhile.
+        if moves or self._slot_by_session.get(fact.session, slot) == slot:
+            self._hold(slot, fact)
+
+    def _hold(self, slot: Slot, fact: ParticipantHere) -> None:
+        self._slot_by_session[fact.session] = slot
         room = self._rooms.setdefault(fact.room, Room())
         (room.publishers if fact.publishes else room.viewers)[fact.session] = (slot, fact)
 
@@ -178,6 +204,12 @@ class Directory:
         fact = standing.participants.pop(session, None)
         if fact is None:
             return None
+        others = [slot for slot, other in self._standing.items() if session in other.participants]
+        if others:
+            if self._slot_by_session[session] not in others:
+                self._hold(others[0], self._standing[others[0]].participants[session])
+            return fact
+        del self._slot_by_session[session]
         room = self._rooms[fact.room]
         (room.publishers if fact.publishes else room.viewers).pop(session, None)
         self._sweep(fact.room)
@@ -187,8 +219,9 @@ class Directory:
         fact = standing.publications.pop(publication, None)
         if fact is None:
             return False
-        self._rooms[fact.room].publications.pop(publication, None)
-        self._sweep(fact.room)
+        if not any(publication in other.publications for other in self._standing.values()):
+            self._rooms[fact.room].publications.pop(publication, None)
+            self._sweep(fact.room)
         return True
 
     def _forget(self, slot: Slot) -> set[RoomName]:

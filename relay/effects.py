@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from relay.commands import Command
-from relay.events import Event
+from relay.events import Event, Outcome
 from relay.facts import Envelope, Snapshot
 from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
 from relay.pressure import Measured
@@ -91,6 +91,27 @@ class SessionAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveAsked:
+    """Admin: a session is to go on in another slot."""
+
+    request: RequestId
+    session: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsClosed:
+    """These slots are to have no session: nobody is let in or moved there. If ours is among them, `GiveAll` follows."""
+
+    slots: frozenset[Slot]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveAll:
+    """Some of our sessions go to other slots, evenly. To be said again and again until `Control.is_empty`."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSaid:
     """An event of the engine."""
 
@@ -146,6 +167,9 @@ Input = (
     | RoomsListed
     | RoomDeleted
     | SessionAsked
+    | MoveAsked
+    | SlotsClosed
+    | GiveAll
     | EngineSaid
     | FactHeard
     | SnapshotHeard
@@ -201,6 +225,14 @@ class PassOn:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteElsewhere:
+    """A session that is to end has just moved there: its worker is asked to end it."""
+
+    slot: Slot
+    deleted: Deleted
+
+
+@dataclass(frozen=True, slots=True)
 class CloseRoomEverywhere:
     """Tells every other worker to end the room's sessions."""
 
@@ -238,6 +270,17 @@ class SessionsAdopted:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionMoved:
+    """For the log: a session goes on in another slot, or was to and stays."""
+
+    session: SessionId
+    room: RoomName
+    participant: ParticipantId
+    slot: Slot
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRefused:
     """For the log: the engine could not carry out a command, which is a defect of ours."""
 
@@ -252,9 +295,11 @@ Effect = (
     | Announce
     | AskSnapshot
     | PassOn
+    | DeleteElsewhere
     | CloseRoomEverywhere
     | SessionOpened
     | SessionEnded
     | SessionsAdopted
+    | SessionMoved
     | EngineRefused
 )

@@ -9,16 +9,19 @@ from relay.events import (
     AdoptionDone,
     CommandFailed,
     Event,
+    Outcome,
     PublicationEnded,
     PublicationStarted,
     TransportAdopted,
     TransportClosed,
     TransportConnected,
+    TransportGiven,
     TransportReport,
     TransportStalled,
 )
 from relay.ledger import Ledger
 from relay.problems import json_reply
+from relay.requests import touched_while_leaving
 from relay.views import session_view
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
@@ -35,6 +38,7 @@ def engine_said(ledger: Ledger, event: Event) -> None:
             # After our own CloseTransport there is no session any more.
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.end(session, event.cause)
+                touched_while_leaving(ledger, session.id)
         case TransportStalled():
             session = ledger.sessions.of_thing(event.transport)
             if session is not None and session.stalled is None:
@@ -54,15 +58,22 @@ def engine_said(ledger: Ledger, event: Event) -> None:
             _command_failed(ledger, event)
         case TransportAdopted():
             transport_adopted(ledger, event)
+        case TransportGiven():
+            if (session := ledger.sessions.of_thing(event.transport)) is not None:
+                ledger.given(session, event.slot, event.outcome)
+                touched_while_leaving(ledger, session.id)
         case AdoptionDone():
             adoption_done(ledger, event)
 
 
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     session = ledger.sessions.of_thing(event.id)
-    if session is None:
-        # It crossed the end of the transport, whose event came before this one.
+    if session is None or (session.leaving is not None and event.command != "GiveTransport"):
+        # It crossed the end of the transport, whose event came before this one; or the session is between two slots.
         return
+    if session.leaving is not None:
+        ledger.given(session, session.leaving, Outcome.REFUSED)
+        touched_while_leaving(ledger, session.id)
     ledger.counters.count(Count.COMMANDS_REFUSED)
     ledger.add(EngineRefused(event.command, session.id, event.reason))
     if event.command in OPENING_COMMANDS:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.ids import PublicationId, RequestId, SubscriptionId, TransportId
+from relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
 
 
 class Cause(StrEnum):
@@ -122,7 +122,7 @@ class CommandFailed:
 
 @dataclass(frozen=True, slots=True)
 class TransportAdopted:
-    """A transport of a worker that died in this slot lives on here, under the same ids."""
+    """A transport of a worker that died in this slot, or of another slot that gave it, lives on here."""
 
     transport: TransportId
     record: bytes
@@ -143,6 +143,31 @@ class AdoptionDone:
     """Unfinished handshakes, what control kept nothing of, and records that did not hold."""
 
 
+class Outcome(StrEnum):
+    """Whether a transport moved, and if not, why."""
+
+    MOVED = "moved"
+    HANDSHAKING = "handshaking"
+    """Its handshake is under way, which nobody else can finish."""
+    NOT_KEPT = "not_kept"
+    """It has no session record by which another could take it up."""
+    BUSY = "busy"
+    """There is no room in the arena to tell of it just now."""
+    REFUSED = "refused"
+    """The other slot has no room for it, or cannot read its record."""
+    NOT_TAKEN = "not_taken"
+    """The other slot has not taken it in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportGiven:
+    """What came of GiveTransport. Unless it moved, the transport goes on here as before."""
+
+    transport: TransportId
+    slot: Slot
+    outcome: Outcome
+
+
 Event = (
     TransportConnected
     | TransportClosed
@@ -153,4 +178,5 @@ Event = (
     | CommandFailed
     | TransportAdopted
     | AdoptionDone
+    | TransportGiven
 )

@@ -9,7 +9,7 @@ from enum import IntEnum
 from mmap import mmap
 
 MAGIC = b"MILLRACE"
-VERSION = 5
+VERSION = 6
 COUNTERS = 512
 """64-bit counters in a slot's stats page."""
 
@@ -80,20 +80,25 @@ class ArenaParameters:
                 found.append(f"{name} is {value}, not a multiple of {multiple}")
         return found
 
+    def log_stride(self) -> int:
+        """Bytes from one track log to the next."""
+        return _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))
+
     def size(self) -> int:
         """Of the whole arena, in bytes. Mostly reserved: memory is paid for where it is touched."""
         pairs = self.slots * self.slots
-        log_stride = _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))
         message_stride = _RING_HEADER + -(-self.messages * 8 // 64) * 64
         handover_stride = _RING_HEADER + self.handover_packets * _HANDOVER_STRIDE
         session_stride = _SESSION_WORDS * 8 + 2 * (_SESSION_COPY_HEADER + self.session_bytes)
 
         end = _PAGE + self.slots * _SLOT_STRIDE
-        end += self.slots * self.logs_per_slot * log_stride
+        end += self.slots * self.logs_per_slot * self.log_stride()
         end = _to_page(end + pairs * message_stride)
         end = _to_page(end + pairs * handover_stride)
         end = _to_page(end + self.addresses * _ADDRESS_STRIDE)
-        return _to_page(end + self.slots * self.sessions_per_slot * session_stride)
+        records = self.slots * self.sessions_per_slot
+        end = _to_page(end + records * session_stride)
+        return _to_page(end + records * 8)
 
     def header(self, seed: int) -> bytes:
         """The bytes at offset 0; all zero after them is a valid empty arena. `seed`: 64 random bits, for a hash."""
@@ -118,6 +123,8 @@ class SlotOffsets:
     """A level of Python's logging that replaces the one a worker has booted with; 0 for none. Written by the master."""
     wanted: int
     """1 while the slot is to have a worker; one that finds 0 gives its sessions away and ends. By the master."""
+    closed: int
+    """1 while an operator wants the slot to have no session. Written by whichever worker is asked."""
     engine_beat: int
     """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
     control_beat: int
@@ -126,6 +133,21 @@ class SlotOffsets:
     """The `drain_until` for which the worker has no session left. Written by the worker's Python loop."""
     counters: int
     """The first of `COUNTERS` words, written by the engine thread."""
+
+
+LOG_STATE_BYTES = 24
+"""Of a track log's header: its epoch, of which every fourth but zero is an open log; its publication; whose it is."""
+
+
+def parameters_of(header: bytes) -> ArenaParameters:
+    """What an arena's header says."""
+    _, _, _, *parameters, _, _ = _HEADER.unpack(header)
+    return ArenaParameters(*parameters)
+
+
+def log_offset(parameters: ArenaParameters, log: int) -> int:
+    """Where a track log begins."""
+    return _PAGE + parameters.slots * _SLOT_STRIDE + log * parameters.log_stride()
 
 
 def slot_offsets(slot: int) -> SlotOffsets:
@@ -138,6 +160,7 @@ def slot_offsets(slot: int) -> SlotOffsets:
         drain_until=start + 24,
         log_level=start + 32,
         wanted=start + 40,
+        closed=start + 48,
         engine_beat=start + 64,
         control_beat=start + 72,
         drained=start + 80,

@@ -5,12 +5,25 @@ them at once: announce, submit, end a session, feed a viewer. Must never know wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
 from relay.config import Config
 from relay.counters import Count, Counters
 from relay.directory import Change, Directory
-from relay.effects import Announce, AskSnapshot, Effect, Protocol, SessionEnded, SessionOpened, Submit
+from relay.effects import (
+    Announce,
+    AskSnapshot,
+    Deleted,
+    DeleteElsewhere,
+    Effect,
+    Protocol,
+    SessionEnded,
+    SessionMoved,
+    SessionOpened,
+    Submit,
+)
+from relay.events import Outcome
 from relay.facts import (
     Envelope,
     Fact,
@@ -23,11 +36,12 @@ from relay.facts import (
 )
 from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
 from relay.kept import pack_session
+from relay.moving import GIVEN_AT_ONCE, Moves, here
 from relay.negotiation import host_candidates
-from relay.numbers import Numbers, Random
+from relay.numbers import IsLent, Numbers
 from relay.opening import Opened, Opening, link_headers
 from relay.pressure import Pressure
-from relay.problems import json_reply, problem
+from relay.problems import json_reply, moved, not_moved, problem
 from relay.refusal import Refusal
 from relay.reports import Reports
 from relay.room import feed, is_newer, publications_for
@@ -36,28 +50,33 @@ from relay.sessions import REPLACED, Session, Sessions
 from relay.settling import Settling
 from relay.views import tombstone_view
 
+NOBODY = RequestId(0)
+"""Waits for the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How clients reach this worker's media."""
+    """How clients reach this worker's media, and what it can see of the arena."""
 
     fingerprint: str
     """As it stands after `a=fingerprint:`."""
     addresses: Sequence[tuple[str, int]]
     """The most wanted first."""
+    is_lent: IsLent = lambda _: False
 
 
 class Ledger:
     """Made once; `begin` and `finish` frame each input."""
 
-    def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, random: Random) -> None:
+    def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, numbers: Numbers) -> None:
         self.config = config
         self.slot = slot
         self.counters = Counters()
         self.directory = Directory(slot)
         self.sessions = Sessions()
         self.reports = Reports()
-        self.numbers = Numbers(random, slot, config.arena.logs_per_slot)
+        self.numbers = numbers
+        self.moves = Moves()
         candidates = host_candidates(reach.addresses)
         self.opening = Opening(self.numbers, reach.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
@@ -122,6 +141,9 @@ class Ledger:
             self.add(AskSnapshot(slot, change.ask))
         for publisher in change.publishers:
             self._close_replaced(publisher)
+        if slot != self.slot and change.gone:
+            for fact in self.moves.handle_gone(change.gone):
+                self.announce(fact)
 
     def snapshot(self) -> Snapshot:
         """All our standing facts."""
@@ -148,26 +170,29 @@ class Ledger:
         self.sessions.add(session)
         self.counters.opened(session.protocol)
         self.submit(*opened.commands)
-        publishes = session.protocol is Protocol.WHIP
-        self.announce(ParticipantHere(session.room, session.participant, session.id, publishes, self.now))
+        self.announce(here(session))
         for publication in session.publications.values():
             self.announce(publication)
-        if not publishes:
+        if session.protocol is Protocol.WHEP:
             self.submit(*self._feed(session.room, [session]))
         self.keep(session)
         self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
 
     def adopt(self, session: Session) -> bool:
-        """A session that a predecessor opened and the engine has; False when its numbers are in use."""
+        """One that a predecessor or another slot opened, and the engine has; False when its numbers are in use."""
         logs = [log for publication in session.publications.values() for log in publication.logs]
         if self.sessions.get(session.id) is not None or not self.numbers.claim(logs, session.ssrcs):
             return False
         self.sessions.add(session)
-        publishes = session.protocol is Protocol.WHIP
-        self.announce(ParticipantHere(session.room, session.participant, session.id, publishes, session.opened_at))
+        has_moved = self.settling.adoption_done
+        if has_moved:
+            self.moves.arrive(session, self.now)
+        self.announce(here(session))
         for publication in session.publications.values():
             if publication.publication not in session.paused:
                 self.announce(publication)
+        if has_moved:
+            self._close_if_replaced(session)
         return True
 
     def keep(self, session: Session) -> None:
@@ -175,7 +200,10 @@ class Ledger:
         self._changed[session.id] = session
 
     def close(self, session: Session, cause: str) -> None:
-        """At our own wish."""
+        """At our own wish; of a session that is leaving, as soon as it is known where it is."""
+        if session.leaving is not None:
+            session.ends_as = session.ends_as or cause
+            return
         self.submit(CloseTransport(session.transport))
         self.end(session, cause)
 
@@ -194,8 +222,60 @@ class Ledger:
         if session.stalled is None:
             self.counters.failed(cause)
         self.add(SessionEnded(session.id, session.protocol, session.room, session.participant, cause))
-        for request in self.reports.forget(session):
+        for request in (*self.reports.forget(session), *self.moves.forget(session.id)):
             self.add(json_reply(request, tombstone_view(tombstone)))
+
+    # --- moves
+
+    def give(self, session: Session, slot: Slot) -> None:
+        """Another slot is to go on with it. What comes of it follows (`given`)."""
+        # Its record has to be whole before it goes.
+        if self._changed.pop(session.id, None) is not None:
+            self.submit(self._keep_record(session))
+        self.submit(self.moves.give(session, slot))
+
+    def given(self, session: Session, slot: Slot, outcome: Outcome) -> None:
+        """What came of `give`."""
+        requests = self.moves.forget(session.id)
+        self.add(SessionMoved(session.id, session.room, session.participant, slot, outcome))
+        if outcome is Outcome.MOVED:
+            self._release(session, slot)
+        else:
+            self.moves.stay(session, outcome, self.now)
+            self._touched.add(session.room)
+            if session.ends_as is not None:
+                self.close(session, session.ends_as)
+        for request in requests:
+            self.add(moved(request, session.id, slot) if outcome is Outcome.MOVED else not_moved(request, outcome))
+
+    def give_all(self) -> None:
+        """Some of our sessions go wherever there is least to do."""
+        can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now)
+        for session in islice(can_go, GIVEN_AT_ONCE):
+            slot = self.moves.target(self.directory, self.slot)
+            if slot is not None:
+                self.give(session, slot)
+
+    def tick_moves(self) -> None:
+        """About once a second."""
+        facts, rooms = self.moves.handle_tick(self.now)
+        self._touched |= rooms
+        for fact in facts:
+            self.announce(fact)
+
+    def _release(self, session: Session, slot: Slot) -> None:
+        for publication in session.publications.values():
+            self.numbers.release_logs(publication.logs)
+        self.numbers.release_ssrcs(session.ssrcs)
+        self._changed.pop(session.id, None)
+        self.sessions.release(session)
+        self.moves.depart(session, slot, self.now)
+        for request in self.reports.forget(session):
+            self.refuse(request, Refusal(503, "moved", "The session has just moved to another worker; ask again."))
+        if session.ends_as is not None:
+            self.add(DeleteElsewhere(slot, Deleted(NOBODY, session.id, None, by_admin=True)))
+
+    # --- what happens to sessions
 
     def pause(self, session: Session, publication: PublicationId) -> None:
         """The track said BYE. Browsers do that for a sender without a track, which may get one again."""
@@ -221,12 +301,21 @@ class Ledger:
         for session in self.sessions.in_room(newer.room):
             if session.protocol is not Protocol.WHIP or session.participant != newer.participant:
                 continue
-            if is_newer(newer, ParticipantHere(session.room, session.participant, session.id, True, session.opened_at)):
+            if is_newer(newer, here(session)):
+                self.close(session, REPLACED)
+
+    def _close_if_replaced(self, session: Session) -> None:
+        # While it was on its way here, nobody could close it.
+        room = self.directory.room(session.room)
+        if session.protocol is Protocol.WHIP and room is not None:
+            others = [fact for _, fact in room.publishers.values() if fact.participant == session.participant]
+            if any(is_newer(other, here(session)) for other in others):
                 self.close(session, REPLACED)
 
     def _is_fed(self, session: Session) -> bool:
         # One that was adopted is fed already, from what we may not have heard of yet.
-        return session.protocol is Protocol.WHEP and (self.settling.is_settled or not session.adopted)
+        is_settled = (self.settling.is_settled and self.moves.has_settled(session.id)) or not session.adopted
+        return session.protocol is Protocol.WHEP and is_settled and session.leaving is None
 
     def _keep_record(self, session: Session) -> KeepRecord:
         record = pack_session(session)

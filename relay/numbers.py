@@ -3,26 +3,31 @@ never know what they are used for. Read `relay/opening.py` next, which takes the
 """
 
 from base64 import b64encode, urlsafe_b64encode
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from relay.ids import ParticipantId, PublicationId, SessionId, Slot, SubscriptionId, TransportId
 
 Random = Callable[[int], bytes]
 """So many random bytes, from a source fit for secrets."""
+IsLent = Callable[[int], bool]
+"""Whether a track log of ours is in use by another slot, since its publication moved. The arena knows, whoever dies."""
 
 
 class Numbers:
     """One worker's names. `random` is the only source of chance in the control plane."""
 
-    def __init__(self, random: Random, slot: Slot, logs_per_slot: int) -> None:
+    def __init__(self, random: Random, slot: Slot, logs_per_slot: int, is_lent: IsLent = lambda _: False) -> None:
         self._random = random
         self._slot = slot
+        self._is_lent = is_lent
         first = slot * logs_per_slot
+        self._own_logs = range(first, first + logs_per_slot)
         # Given back at one end and taken at the other: a log rests as long as it can, so that a reader that is late to
         # hear that its publication is gone rarely finds a new one in its place.
-        self._free_logs = deque(range(first, first + logs_per_slot))
-        self._ssrcs: set[int] = set()
+        self._free_logs = deque(self._own_logs)
+        self._ssrcs: Counter[int] = Counter()
 
     def transport(self) -> TransportId:
         """63 bits: positive in every language's integers."""
@@ -69,35 +74,46 @@ class Numbers:
         while True:
             ssrc = int.from_bytes(self._random(4), "big")
             if ssrc and ssrc not in self._ssrcs:
-                self._ssrcs.add(ssrc)
+                self._ssrcs[ssrc] += 1
                 return ssrc
 
     def release_ssrcs(self, ssrcs: Iterable[int]) -> None:
         """Their streams have ended."""
-        self._ssrcs.difference_update(ssrcs)
+        for ssrc in ssrcs:
+            self._ssrcs[ssrc] -= 1
+            if self._ssrcs[ssrc] <= 0:
+                del self._ssrcs[ssrc]
 
     def claim(self, logs: Iterable[int], ssrcs: Iterable[int]) -> bool:
-        """Marks an adopted session's as in use; False, and nothing is marked, when they cannot be."""
-        logs, ssrcs = set(logs), set(ssrcs)
-        if not logs <= set(self._free_logs) or ssrcs & self._ssrcs:
+        """Marks an adopted session's as in use; False, and nothing is marked, when they cannot be. Another slot's logs,
+        where the session was opened, are not ours to give; an SSRC that another client has as well does no harm.
+        """
+        ours = {log for log in logs if log in self._own_logs}
+        if not ours <= set(self._free_logs):
             return False
-        if logs:
-            self._free_logs = deque(log for log in self._free_logs if log not in logs)
-        self._ssrcs |= ssrcs
+        if ours:
+            self._free_logs = deque(log for log in self._free_logs if log not in ours)
+        self._ssrcs.update(ssrcs)
         return True
 
-    @property
-    def free_logs(self) -> int:
-        """How many track logs are left."""
-        return len(self._free_logs)
+    def has_logs(self, wanted: int) -> bool:
+        """Whether so many track logs are left."""
+        free = (log for log in self._free_logs if not self._is_lent(log))
+        return sum(1 for _ in islice(free, wanted)) == wanted
 
     def log(self) -> int:
-        """The log that has been free longest; the caller has looked at `free_logs`."""
-        return self._free_logs.popleft()
+        """The log that has been free longest; the caller has looked at `has_logs`."""
+        for _ in range(len(self._free_logs)):
+            log = self._free_logs.popleft()
+            if not self._is_lent(log):
+                return log
+            # Its publication moved away and lives.
+            self._free_logs.append(log)
+        raise IndexError("no track log is free")
 
     def release_logs(self, logs: Iterable[int]) -> None:
-        """Their publications have ended."""
-        self._free_logs.extend(logs)
+        """Their publications have ended, or moved away."""
+        self._free_logs.extend(log for log in logs if log in self._own_logs)
 
     def _id(self) -> int:
         # 0 never names anything.

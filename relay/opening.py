@@ -54,7 +54,7 @@ class Opening:
         if isinstance(answer, Refusal):
             return answer
         logs_wanted = sum(len(track.encodings) for track in answer.tracks)
-        if publications_here + len(answer.tracks) > self.max_publications or logs_wanted > self.numbers.free_logs:
+        if publications_here + len(answer.tracks) > self.max_publications or not self.numbers.has_logs(logs_wanted):
             return Refusal(503, "publications-full", "This worker takes no further publication now.")
         session = self._session(guest, answer.remote, answer.mids)
         commands: list[Command] = [_open_transport(session, local, answer.remote, expects_media=True)]

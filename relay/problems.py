@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relay.effects import Reply
-from relay.ids import RequestId
+from relay.events import Outcome
+from relay.ids import RequestId, SessionId, Slot
 
 PROBLEM = "application/problem+json"
+NOT_MOVED = {
+    Outcome.HANDSHAKING: "Its handshake is under way, which no other worker could finish. Ask again in a second.",
+    Outcome.NOT_KEPT: "It has no session record by which another worker could take it up.",
+    Outcome.BUSY: "The other worker does not read what it is told fast enough. Ask again in a second.",
+    Outcome.REFUSED: "The other worker has no room for it, or cannot read its record.",
+    Outcome.NOT_TAKEN: "The other worker has not taken it in time.",
+}
 RETRY_AFTER_SECONDS = 5
 """Long enough that refused clients do not become the load, short enough that a person waits for it."""
 
@@ -33,6 +41,16 @@ def problem(request: RequestId, status: int, reason: str, detail: str) -> Reply:
 def json_reply(request: RequestId, value: Mapping[str, Any] | Sequence[Any]) -> Reply:
     """200 with JSON."""
     return Reply(request, 200, (("Content-Type", "application/json"),), json.dumps(value).encode())
+
+
+def moved(request: RequestId, session: SessionId, slot: Slot) -> Reply:
+    """A session goes on in that slot."""
+    return json_reply(request, {"session": session, "slot": slot, "outcome": Outcome.MOVED.value})
+
+
+def not_moved(request: RequestId, outcome: Outcome) -> Reply:
+    """It goes on where it was, and why."""
+    return problem(request, 409, f"not-moved-{outcome.replace('_', '-')}", NOT_MOVED[outcome])
 
 
 def session_replaced(request: RequestId) -> Reply:

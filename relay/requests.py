@@ -8,6 +8,7 @@ from relay.counters import Count
 from relay.effects import (
     CloseRoomEverywhere,
     Deleted,
+    MoveAsked,
     Offered,
     PassOn,
     Patched,
@@ -19,8 +20,9 @@ from relay.effects import (
     SessionAsked,
 )
 from relay.fragment import restart_answer
-from relay.ids import RequestId
+from relay.ids import RequestId, SessionId, Slot
 from relay.ledger import Ledger
+from relay.moving import Touch
 from relay.opening import Opened
 from relay.patch import Restart, Trickle, read_patch
 from relay.pressure import Pressure
@@ -40,6 +42,13 @@ ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
 
 def offered(ledger: Ledger, asked: Offered) -> None:
     """POST: 201 with the answer (RFC 9725 section 4.2)."""
+    if ledger.slot in ledger.moves.closed and not ledger.draining:
+        elsewhere = ledger.moves.target(ledger.directory, ledger.slot)
+        if elsewhere is not None:
+            _pass_on(ledger, asked.request, elsewhere)
+        else:
+            ledger.refuse(asked.request, Refusal(503, "no-slot", "No worker takes sessions now."))
+        return
     opened = _open(ledger, asked)
     if isinstance(opened, Refusal):
         ledger.refuse(asked.request, opened)
@@ -76,9 +85,28 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     return ledger.opening.viewer(guest, offer, ledger.watched(guest.room, guest.watches))
 
 
-def patched(ledger: Ledger, asked: Patched) -> None:
+def touched(ledger: Ledger, asked: Touch) -> None:
+    """Any request for a session."""
+    match asked:
+        case Patched():
+            _patched(ledger, asked)
+        case Deleted():
+            _deleted(ledger, asked)
+        case SessionAsked():
+            _session_asked(ledger, asked)
+        case MoveAsked():
+            _move_asked(ledger, asked)
+
+
+def touched_while_leaving(ledger: Ledger, session: SessionId) -> None:
+    """It is known now where the session is: the requests that waited for that."""
+    for asked in ledger.moves.held.pop(session, []):
+        touched(ledger, asked)
+
+
+def _patched(ledger: Ledger, asked: Patched) -> None:
     """PATCH: trickled candidates or an ICE restart. Whatever is refused leaves the session as it was."""
-    session = _find(ledger, asked.request, asked.session)
+    session = _find(ledger, asked)
     if session is None:
         return
     denial = deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
@@ -104,9 +132,9 @@ def _restart(ledger: Ledger, request: RequestId, session: Session, patch: Restar
     ledger.add(Reply(request, 200, headers, restart_answer(patch.fragment, session.mids, local).encode()))
 
 
-def deleted(ledger: Ledger, asked: Deleted) -> None:
+def _deleted(ledger: Ledger, asked: Deleted) -> None:
     """DELETE of a session."""
-    session = _find(ledger, asked.request, asked.session)
+    session = _find(ledger, asked)
     if session is None:
         return
     denial = None if asked.by_admin else deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
@@ -153,14 +181,14 @@ def room_deleted(ledger: Ledger, asked: RoomDeleted) -> None:
     ledger.add(Reply(asked.request, 204))
 
 
-def session_asked(ledger: Ledger, asked: SessionAsked) -> None:
+def _session_asked(ledger: Ledger, asked: SessionAsked) -> None:
     """GET of a session: answered when the engine has reported, at once when it is over."""
     named = session_slot(asked.session)
     tombstone = None if named is None else ledger.sessions.tombstone(named[0])
     if tombstone is not None:
         ledger.add(json_reply(asked.request, tombstone_view(tombstone)))
         return
-    session = _find(ledger, asked.request, asked.session)
+    session = _find(ledger, asked)
     if session is None:
         return
     command = ledger.reports.ask(asked.request, session, ledger.now)
@@ -170,20 +198,48 @@ def session_asked(ledger: Ledger, asked: SessionAsked) -> None:
         ledger.submit(command)
 
 
-def _find(ledger: Ledger, request: RequestId, text: str) -> Session | None:
-    """Our session; else the request is passed on to its owner, or refused."""
-    named = session_slot(text)
+def _move_asked(ledger: Ledger, asked: MoveAsked) -> None:
+    """Of a session to another slot: answered when it is known what came of it."""
+    session = _find(ledger, asked)
+    if session is None:
+        return
+    slot = Slot(asked.slot)
+    if slot == ledger.slot:
+        ledger.refuse(asked.request, Refusal(409, "already-there", "The session is in that slot."))
+    elif slot not in ledger.directory.living():
+        ledger.refuse(asked.request, Refusal(409, "no-worker", "No worker lives in that slot."))
+    elif slot in ledger.moves.closed:
+        ledger.refuse(asked.request, Refusal(409, "slot-drained", "That slot is to have no sessions."))
+    else:
+        ledger.moves.waiting[session.id] = asked.request
+        ledger.give(session, slot)
+
+
+def _find(ledger: Ledger, asked: Touch) -> Session | None:
+    """Our session; else the request is passed on to its owner, put off, or refused."""
+    named = session_slot(asked.session)
     if named is not None:
-        session_id, slot = named
+        session_id, opened_in = named
         session = ledger.sessions.get(session_id)
+        if session is not None and session.leaving is not None:
+            ledger.moves.held.setdefault(session_id, []).append(asked)
+            return None
         if session is not None:
             return session
+        # Who opened it has it, unless somebody was heard to have it since.
+        slot = ledger.moves.whither(session_id)
+        slot = ledger.directory.holder(session_id) if slot is None else slot
+        slot = opened_in if slot is None else slot
         if slot != ledger.slot and ledger.directory.is_alive(slot):
-            ledger.counters.count(Count.REQUESTS_PASSED_ON)
-            ledger.add(PassOn(request, slot))
+            _pass_on(ledger, asked.request, slot)
             return None
     ledger.counters.refused(404)
     ended = None if named is None else ledger.sessions.tombstone(named[0])
     is_replaced = ended is not None and ended.cause == REPLACED
-    ledger.add(session_replaced(request) if is_replaced else session_unknown(request))
+    ledger.add(session_replaced(asked.request) if is_replaced else session_unknown(asked.request))
     return None
+
+
+def _pass_on(ledger: Ledger, request: RequestId, slot: Slot) -> None:
+    ledger.counters.count(Count.REQUESTS_PASSED_ON)
+    ledger.add(PassOn(request, slot))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from relay.effects import Protocol
 from relay.events import Cause
 from relay.facts import PublicationHere
-from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Slot, SubscriptionId, TransportId
 from relay.negotiation import Receiver
 
 MAX_TOMBSTONES = 1000
@@ -53,7 +53,13 @@ class Session:
     connected: bool = False
     stalled: Cause | None = None
     adopted: bool = False
-    """A predecessor in this slot opened it."""
+    """A predecessor in this slot opened it, or another slot."""
+    leaving: Slot | None = None
+    """Given to that slot, and not yet known whether it moved: nothing can be done about it meanwhile."""
+    ends_as: str | None = None
+    """The cause with which it is to end as soon as that is known."""
+    stays_until: float = 0.0
+    """It could not be moved just now, and is not tried again before this Unix time."""
     kept_fixed: bytes = b""
     """The part of its kept record that never changes, once packed."""
 
@@ -111,8 +117,8 @@ class Sessions:
         """A copy, likewise."""
         return list(self._by_id.values())
 
-    def remove(self, session: Session, cause: str, now: float) -> Tombstone:
-        """It is over; a tombstone stays for a while."""
+    def release(self, session: Session) -> None:
+        """It is not ours any more."""
         del self._by_id[session.id]
         room = self._by_room[session.room]
         del room[session.id]
@@ -122,6 +128,10 @@ class Sessions:
             del self._by_thing[thing]
         self.publications -= len(session.publications)
         self.subscriptions -= len(session.receiving)
+
+    def remove(self, session: Session, cause: str, now: float) -> Tombstone:
+        """It is over; a tombstone stays for a while."""
+        self.release(session)
         tombstone = Tombstone(
             session.id, session.protocol, session.room, session.participant, session.opened_at, now, cause
         )

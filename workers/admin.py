@@ -2,17 +2,29 @@
 loopback, and must never be reachable through the public listeners. Read next: `workers/metrics.py`.
 """
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from aiohttp import web
 
-from relay.effects import Deleted, RoomDeleted, RoomsAsked, SessionAsked
+from relay.effects import Deleted, MoveAsked, RoomDeleted, RoomsAsked, SessionAsked
 from workers.answers import from_reply, method_not_allowed, problem, respond
 from workers.http import path_segments
 from workers.public import Ask
 
 TEXT = "text/plain; charset=utf-8"
+
+
+class Slots(Protocol):
+    """What an operator may ask of slots."""
+
+    def view(self) -> list[dict[str, Any]]:
+        """One after the other, as plain values."""
+
+    def close(self, slot: int, is_closed: bool) -> str | None:
+        """Has a slot have no session, or takes that back; the reason when it cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,7 @@ class AdminRoutes:
     """The text and its content type."""
     not_ready: Callable[[], str | None]
     """Why the server as a whole cannot serve, or None when it can."""
+    slots: Slots
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Any request whatever."""
@@ -50,11 +63,36 @@ class AdminRoutes:
                 return from_reply(await self.ask(lambda number: SessionAsked(number, session)))
             case ("sessions", session) if request.method == "DELETE":
                 return from_reply(await self.ask(lambda number: Deleted(number, session, None, by_admin=True)))
-            case ("metrics" | "healthz" | "readyz" | "rooms",):
+            case ("sessions", session, "move") if request.method == "POST":
+                slot = _number(request.query.get("slot", ""))
+                if slot is None:
+                    return problem(400, "slot", "Say which slot: ?slot=1")
+                return from_reply(await self.ask(lambda number: MoveAsked(number, session, slot)))
+            case ("slots",) if _reads(request):
+                return respond(200, json.dumps(self.slots.view()).encode(), "application/json")
+            case ("slots", text, "drain") if request.method in ("POST", "DELETE"):
+                return self._drain(_number(text), request.method == "POST")
+            case ("sessions", _, "move"):
+                return method_not_allowed("POST")
+            case ("slots", _, "drain"):
+                return method_not_allowed("POST, DELETE")
+            case ("metrics" | "healthz" | "readyz" | "rooms" | "slots",):
                 return method_not_allowed("GET, HEAD")
             case ("rooms" | "sessions", _):
                 return method_not_allowed("GET, HEAD, DELETE")
         return problem(404, "no-such-page", "There is nothing here.")
+
+    def _drain(self, slot: int | None, is_closed: bool) -> web.Response:
+        if slot is None or (refusal := self.slots.close(slot, is_closed)) == "no-slot":
+            return problem(404, "no-slot", "There is no such slot.")
+        if refusal:
+            return problem(409, refusal, "Nobody would be left to take sessions: it is the last slot that does.")
+        (view,) = [view for view in self.slots.view() if view["slot"] == slot]
+        return respond(200, json.dumps(view).encode(), "application/json")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
 
 
 def _reads(request: web.BaseRequest) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import zmq
 
 from relay import codec
-from relay.calls import Answer, Call, PassedOn, SnapshotAsked
+from relay.calls import Answer, Call, PassedOn, PassedOnAgain, SnapshotAsked
 from relay.effects import Reply, RoomClosedElsewhere
 from relay.facts import Envelope, Snapshot
 from relay.ids import Slot
@@ -51,7 +51,7 @@ class Handlers:
     fact: Callable[[Envelope], None]
     snapshot: Callable[[Snapshot], None]
     own_snapshot: Callable[[], Snapshot]
-    passed_on: Callable[[PassedOn], Awaitable[Reply | None]]
+    passed_on: Callable[[PassedOn | PassedOnAgain], Awaitable[Reply | None]]
     room_closed: Callable[[RoomClosedElsewhere], None]
     lost: Callable[[str], None]
     """Counts what could not be read, sent or had, by kind."""
@@ -163,7 +163,8 @@ class Bus:
         it had carried out finds so, and says what an HTTP request that is repeated is told.
         """
         for number, asked in self._asked.items():
-            if asked.slot == slot and slot in self._calls_out and isinstance(asked.call, PassedOn):
+            is_passed_on = isinstance(asked.call, PassedOn | PassedOnAgain)
+            if asked.slot == slot and slot in self._calls_out and is_passed_on:
                 self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_call(asked.call)])
 
     async def _fetch_snapshot(self, slot: Slot) -> None:
@@ -214,7 +215,7 @@ class Bus:
             case _:
                 self._spawn(self._answer_passed_on(peer, number, call))
 
-    async def _answer_passed_on(self, peer: bytes, number: bytes, call: PassedOn) -> None:
+    async def _answer_passed_on(self, peer: bytes, number: bytes, call: PassedOn | PassedOnAgain) -> None:
         reply = await self._handlers.passed_on(call)
         if reply is not None:
             self._send_answer(peer, number, reply)

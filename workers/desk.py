@@ -6,11 +6,25 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.calls import PassedOn
-from relay.effects import Deleted, Input, Offered, Patched, Reply, RoomDeleted, RoomsAsked, RoomsListed, SessionAsked
+from relay.calls import PassedOn, PassedOnAgain
+from relay.effects import (
+    Deleted,
+    Input,
+    MoveAsked,
+    Offered,
+    Patched,
+    Reply,
+    RoomDeleted,
+    RoomsAsked,
+    RoomsListed,
+    SessionAsked,
+)
 from relay.ids import RequestId
 
-Request = Offered | Patched | Deleted | RoomsAsked | RoomsListed | RoomDeleted | SessionAsked
+MAX_HOPS = 2
+"""To the worker that opened a session, and to the one that it has just moved to."""
+
+Request = Offered | Patched | Deleted | RoomsAsked | RoomsListed | RoomDeleted | SessionAsked | MoveAsked
 MakeRequest = Callable[[RequestId], Request]
 
 
@@ -18,7 +32,8 @@ MakeRequest = Callable[[RequestId], Request]
 class _Waiting:
     request: Request
     reply: asyncio.Future[Reply]
-    passed_on_to_us: bool
+    hops: int
+    """How many workers passed it on, to us the last."""
 
 
 class Desk:
@@ -29,11 +44,11 @@ class Desk:
         self._waiting: dict[RequestId, _Waiting] = {}
         self._last = 0
 
-    async def ask(self, make: MakeRequest, seconds: float, passed_on_to_us: bool = False) -> Reply | None:
+    async def ask(self, make: MakeRequest, seconds: float, hops: int = 0) -> Reply | None:
         """Control's reply; None when there is none in time."""
         self._last += 1
         number = RequestId(self._last)
-        waiting = _Waiting(make(number), asyncio.get_running_loop().create_future(), passed_on_to_us)
+        waiting = _Waiting(make(number), asyncio.get_running_loop().create_future(), hops)
         self._waiting[number] = waiting
         try:
             self._handle(waiting.request)
@@ -53,9 +68,9 @@ class Desk:
         if waiting is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
 
-    def to_pass_on(self, number: RequestId) -> PassedOn | None:
-        """What to send to the owner; None when it was passed on to us already, or nobody waits any more."""
+    def to_pass_on(self, number: RequestId) -> PassedOn | PassedOnAgain | None:
+        """What to send to the owner; None when it was passed on twice already, or nobody waits any more."""
         waiting = self._waiting.get(number)
-        if waiting is None or waiting.passed_on_to_us or not isinstance(waiting.request, PassedOn):
+        if waiting is None or waiting.hops == MAX_HOPS or not isinstance(waiting.request, PassedOn):
             return None
-        return waiting.request
+        return PassedOnAgain(waiting.request) if waiting.hops else waiting.request

@@ -12,7 +12,7 @@ from relay.boot import Boot
 from relay.codec import pack_commands, unpack_events, unpack_plain
 from relay.commands import Command, OpenTransport
 from relay.engine_config import engine_config, pack_engine_config
-from relay.events import AdoptionDone, Event, TransportAdopted, TransportClosed
+from relay.events import AdoptionDone, Event, Outcome, TransportAdopted, TransportClosed, TransportGiven
 from relay.ids import TransportId
 
 BEHIND_SECONDS = 0.005
@@ -121,6 +121,8 @@ class Media:
                 case TransportAdopted():
                     self._open.add(event.transport)
                 case TransportClosed():
+                    self._open.discard(event.transport)
+                case TransportGiven(outcome=Outcome.MOVED):
                     self._open.discard(event.transport)
             if self._handle is not None:
                 self._handle(event)

@@ -38,6 +38,9 @@ HELP = {
     "taken_over": "Datagrams taken from another worker",
     "adoptions": "Sessions taken up from a worker that died",
     "adoptions_lost": "Sessions of a worker that died which could not be taken up",
+    "moves_in": "Sessions that came from another slot",
+    "moves_out": "Sessions that went to another slot",
+    "moves_failed": "Sessions that were to go to another slot, and stay",
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",
     "sessions_opened": "Offers that were answered, by protocol",
@@ -93,6 +96,8 @@ class SlotFigures:
     """Unix time at which its sessions are closed; 0 while it is not drained."""
     is_wanted: bool = True
     """Whether it is to have a worker."""
+    is_closed: bool = False
+    """It is to have no session."""
 
     @property
     def is_shown(self) -> bool:
@@ -183,14 +188,18 @@ class _Page(Collector):
             "Unix time at which the sessions of a worker that lets nobody in are closed; 0 when it serves",
             labels=["slot"],
         )
+        closed = GaugeMetricFamily(
+            "millrace_slot_closed", "1 while the slot is to have no session (millrace drain)", labels=["slot"]
+        )
         for slot in self._slots:
+            closed.add_metric([str(slot.slot)], int(slot.is_closed))
             up.add_metric([str(slot.slot)], int(slot.pid != 0))
             wanted.add_metric([str(slot.slot)], int(slot.is_wanted))
             lives.add_metric([str(slot.slot)], slot.incarnation)
             drain.add_metric([str(slot.slot)], slot.drain_deadline)
             for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
                 age.add_metric([str(slot.slot), loop], seconds)
-        yield from (up, wanted, lives, age, drain)
+        yield from (up, wanted, lives, age, drain, closed)
 
     def _room(self) -> Iterator[Metric]:
         room = self._figures.room

@@ -89,6 +89,19 @@ class SlotTable:
         """Whether the master wants our slot to have a worker."""
         return read_word(self._view, slot_offsets(self._own).wanted) != 0
 
+    def closed(self) -> frozenset[Slot]:
+        """Slots that an operator wants to have no session."""
+        return frozenset(slot for slot in self._slots if read_word(self._view, slot_offsets(slot).closed))
+
+    def shut(self) -> frozenset[Slot]:
+        """Those, and slots whose workers are to leave: nobody is let in there, and their sessions go elsewhere."""
+        leaving = (row.slot for row in self.rows() if row.incarnation and not row.is_wanted)
+        return self.closed().union(leaving)
+
+    def close_slot(self, slot: Slot, is_closed: bool) -> None:
+        """Says so, for as long as the arena lasts, whoever lives in the slot."""
+        write_word(self._view, slot_offsets(slot).closed, int(is_closed))
+
     def log_level(self) -> int:
         """The level that the master wants since we booted; 0 for the one we booted with."""
         return read_word(self._view, slot_offsets(self._own).log_level)

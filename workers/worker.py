@@ -13,13 +13,14 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from relay.boot import Boot, MediaSocket
-from relay.calls import PassedOn
+from relay.calls import PassedOn, PassedOnAgain
 from relay.config import is_loopback
 from relay.control import Control, Reach
 from relay.counters import Count, Seconds
@@ -27,31 +28,38 @@ from relay.effects import (
     Announce,
     AskSnapshot,
     CloseRoomEverywhere,
+    Deleted,
+    DeleteElsewhere,
     DrainBegan,
     Effect,
     EngineRefused,
     EngineSaid,
     FactHeard,
+    GiveAll,
     Input,
     PassOn,
     Reply,
     RoomClosedElsewhere,
     SessionEnded,
+    SessionMoved,
     SessionOpened,
     SessionsAdopted,
     SlotChanged,
+    SlotsClosed,
     SnapshotHeard,
     Submit,
     Ticked,
 )
+from relay.events import Outcome
 from relay.exits import Exit
-from relay.ids import RequestId
+from relay.ids import RequestId, Slot
 from relay.problems import problem
 from workers import logs, metrics
 from workers.admin import AdminRoutes
 from workers.bus import CALL_SECONDS, Bus, Handlers
 from workers.desk import Desk, MakeRequest
 from workers.http import Deadlines, HttpServer
+from workers.log_table import LogTable
 from workers.media import Media
 from workers.origins import Cors, Guard
 from workers.orphan import Orphan
@@ -60,6 +68,7 @@ from workers.pressure import Gauge
 from workers.processes import memory_available
 from workers.public import PublicRoutes
 from workers.slot_table import SlotTable, monotonic_us
+from workers.slots_view import SlotsView
 from workers.turns import stand_back
 
 log = logging.getLogger("millrace.worker")
@@ -78,6 +87,8 @@ LEAVE_SECONDS = 2.0
 """For connections that the kernel had begun here before it was told otherwise: a handshake whose SYN-ACK is lost takes
 a second more. Nobody waits meanwhile.
 """
+ARRIVAL_SECONDS = 0.05
+"""Many times what an event of the engine takes to be heard."""
 NOBODY = RequestId(0)
 WEB = Path(__file__).parent / "web"
 
@@ -88,10 +99,12 @@ class Worker:
     def __init__(self, boot: Boot, media: Media, engine_seconds: float) -> None:
         self._boot = boot
         self._media = media
-        reach = Reach(boot.fingerprint, [(candidate.address, candidate.port) for candidate in boot.candidates])
+        addresses = [(candidate.address, candidate.port) for candidate in boot.candidates]
+        reach = Reach(boot.fingerprint, addresses, LogTable(boot.arena, boot.slot).is_lent)
         self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
         self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
+        self._closed: frozenset[Slot] = frozenset()
         self._desk = Desk(self._handle)
         handlers = Handlers(
             fact=lambda envelope: self._take(FactHeard(envelope)),
@@ -110,7 +123,8 @@ class Worker:
         public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard)
-        admin = AdminRoutes(self._ask, self._metrics, self._not_ready)
+        slots = SlotsView(self._slot_table, self._control)
+        admin = AdminRoutes(self._ask, self._metrics, self._not_ready, slots)
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._gauge = Gauge(BEAT_SECONDS)
@@ -221,13 +235,18 @@ class Worker:
             case AskSnapshot(slot):
                 self._bus.ask_snapshot(slot)
             case PassOn():
-                task = asyncio.ensure_future(self._pass_on(effect))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._spawn(self._pass_on(effect))
+            case DeleteElsewhere(slot, deleted):
+                self._spawn(self._delete_elsewhere(slot, deleted))
             case CloseRoomEverywhere(room):
                 self._bus.close_room(RoomClosedElsewhere(room))
-            case SessionOpened() | SessionEnded() | SessionsAdopted() | EngineRefused():
+            case SessionOpened() | SessionEnded() | SessionsAdopted() | SessionMoved() | EngineRefused():
                 _log(effect)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, make: MakeRequest) -> Reply:
         reply = await self._desk.ask(make, ASK_SECONDS)
@@ -244,8 +263,17 @@ class Worker:
         else:
             self._desk.reply(problem(effect.request, 504, "no-answer", "The session's worker does not answer."))
 
-    async def _answer_passed_on(self, call: PassedOn) -> Reply | None:
-        return await self._desk.ask(lambda number: replace(call, request=number), CALL_SECONDS, passed_on_to_us=True)
+    async def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
+        await self._bus.call(slot, deleted)
+
+    async def _answer_passed_on(self, call: PassedOn | PassedOnAgain) -> Reply | None:
+        hops, request = (2, call.request) if isinstance(call, PassedOnAgain) else (1, call)
+        reply = await self._desk.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
+        if reply is not None and reply.status in (404, 508):
+            # Whoever asks us has cause to: the session moves here, and our engine is about to say so.
+            await asyncio.sleep(ARRIVAL_SECONDS)
+            reply = await self._desk.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
+        return reply
 
     async def _beat(self) -> None:
         # From here on the master, or we ourselves, notice when nothing moves.
@@ -256,6 +284,11 @@ class Worker:
             self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
             for changed in self._slot_table.changes():
                 self._slot_changed(changed)
+            if (closed := self._slot_table.shut()) != self._closed:
+                self._closed = closed
+                self._take(SlotsClosed(closed))
+            if self._boot.slot in closed and not self._control.is_empty:
+                self._take(GiveAll())
             if not self._slot_table.is_wanted():
                 self._leave()
             elif self._is_leaving:
@@ -298,7 +331,7 @@ class Worker:
         return 0 if self._orphan.is_one else self._boot.master
 
     async def _metrics(self) -> tuple[bytes, str]:
-        now_us = monotonic_us()
+        now_us, operators = monotonic_us(), self._slot_table.closed()
         engines = self._media.stats()
         loads = self._control.loads()
         slots = tuple(
@@ -311,6 +344,7 @@ class Worker:
                 loads[row.slot].counters if row.slot in loads else (),
                 row.drain_deadline(time.time(), now_us),
                 row.is_wanted,
+                row.slot in operators,
             )
             for row in self._slot_table.rows()
         )
@@ -351,8 +385,12 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
             await event.wait()
 
 
-def _log(effect: SessionOpened | SessionEnded | SessionsAdopted | EngineRefused) -> None:
+def _log(effect: SessionOpened | SessionEnded | SessionsAdopted | SessionMoved | EngineRefused) -> None:
     match effect:
+        case SessionMoved(session, room, participant, slot, outcome):
+            moved = {"session": session[:9], "room": room, "participant": participant, "slot": slot}
+            level = logging.INFO if outcome is Outcome.MOVED else logging.DEBUG
+            log.log(level, "a session moves", extra=moved | {"outcome": outcome})
         case SessionsAdopted(adopted, lost):
             log.info("sessions of the last worker go on", extra={"adopted": adopted, "lost": lost})
         case EngineRefused(command, session, reason):

@@ -7,7 +7,7 @@ overwritten: who changes a message deletes its file, and looks at the difference
 from pathlib import Path
 
 from relay import codec
-from relay.calls import Answer, Call, SnapshotAsked
+from relay.calls import Answer, Call, PassedOnAgain, SnapshotAsked
 from relay.commands import (
     Attach,
     CloseTransport,
@@ -19,6 +19,7 @@ from relay.commands import (
     Encoding,
     Extension,
     ExtensionKind,
+    GiveTransport,
     KeepRecord,
     MediaKind,
     OpenTransport,
@@ -29,13 +30,23 @@ from relay.commands import (
     Unpublish,
     Unsubscribe,
 )
-from relay.effects import Deleted, Patched, Reply, RoomClosedElsewhere, SessionAsked
+from relay.effects import (
+    Deleted,
+    MoveAsked,
+    Offered,
+    Patched,
+    Protocol,
+    Reply,
+    RoomClosedElsewhere,
+    SessionAsked,
+)
 from relay.engine_config import EngineConfig, pack_engine_config
 from relay.events import (
     AdoptionDone,
     Cause,
     CommandFailed,
     Event,
+    Outcome,
     PublicationEnded,
     PublicationReport,
     PublicationStarted,
@@ -43,6 +54,7 @@ from relay.events import (
     TransportAdopted,
     TransportClosed,
     TransportConnected,
+    TransportGiven,
     TransportReport,
     TransportStalled,
 )
@@ -141,6 +153,7 @@ COMMANDS: dict[str, Command] = {
     "report_transport": ReportTransport(TRANSPORT, RequestId(7)),
     "keep_record": KeepRecord(TRANSPORT, bytes(range(256)) * 2),
     "keep_record_of_nothing": KeepRecord(TRANSPORT, b""),
+    "give_transport": GiveTransport(TRANSPORT, Slot(63)),
 }
 
 EVENTS: dict[str, Event] = {
@@ -177,6 +190,7 @@ EVENTS: dict[str, Event] = {
     "transport_adopted_without_a_record": TransportAdopted(TRANSPORT, b"", (), (), connected=False),
     "adoption_done": AdoptionDone(2_000, 3),
     "adoption_done_at_a_first_start": AdoptionDone(0, 0),
+    **{f"transport_given_{outcome}": TransportGiven(TRANSPORT, Slot(2), outcome) for outcome in Outcome},
 }
 
 _ROOM = RoomName("hall")
@@ -210,6 +224,9 @@ CALLS: dict[str, Call] = {
     "patched": Patched(RequestId(1), _SESSION, "token", '"etag"', "a=ice-ufrag:abcd\r\n"),
     "deleted": Deleted(RequestId(2), _SESSION, None, by_admin=True),
     "session_asked": SessionAsked(RequestId(3), _SESSION),
+    "move_asked": MoveAsked(RequestId(4), _SESSION, 2),
+    "offered": Offered(RequestId(5), Protocol.WHEP, "hall", "token", "v=0\r\n", _WHO),
+    "passed_on_again": PassedOnAgain(Deleted(RequestId(6), _SESSION, "token")),
 }
 ANSWERS: dict[str, Answer] = {
     "snapshot": Snapshot(Slot(3), Incarnation(2), 70_000, tuple(FACTS.values())),

@@ -12,6 +12,7 @@ from fake_engine import FakeEngine
 
 from relay import codec
 from relay.calls import PassedOn
+from relay.commands import GiveTransport
 from relay.config import ArenaConfig, AuthConfig, Config
 from relay.control import Control, Reach
 from relay.effects import (
@@ -19,9 +20,11 @@ from relay.effects import (
     AskSnapshot,
     CloseRoomEverywhere,
     Deleted,
+    DeleteElsewhere,
     EngineSaid,
     FactHeard,
     Input,
+    MoveAsked,
     Offered,
     PassOn,
     Protocol,
@@ -32,10 +35,11 @@ from relay.effects import (
     Submit,
     Ticked,
 )
-from relay.events import Cause, TransportClosed
+from relay.events import Cause, Outcome, TransportClosed, TransportGiven
 from relay.grants import make_token
 from relay.ids import Incarnation, RequestId, Slot
 
+MAX_HOPS = 2
 SECRET = "s" * 32
 CONFIG = Config(auth=AuthConfig(keys={"key": SECRET}), arena=ArenaConfig(logs_per_slot=64))
 
@@ -73,6 +77,14 @@ class Box:
         self.arena: dict[Slot, FakeEngine] = {}
         """What dead workers have left."""
         self.incarnations = {Slot(slot): 0 for slot in range(slots)}
+        self.parcels: dict[int, FakeEngine] = {}
+        """Transports between two engines."""
+        self.waiting: dict[RequestId, tuple[Life, RequestId]] = {}
+        """Who passed a request on, and under which number it has it."""
+        self.hops: dict[RequestId, int] = {}
+        self.retried: set[RequestId] = set()
+        self.takes = 0.8
+        """How often who is given a session takes it."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for slot in self.incarnations:
@@ -97,7 +109,7 @@ class Box:
         """A new life of the slot, with its predecessor's sessions but for a share that had not connected."""
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
-        reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)])
+        reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_lent(slot, log))
         control = Control(CONFIG, slot, incarnation, reach, self.chance.randbytes)
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
@@ -142,7 +154,11 @@ class Box:
         for effect in life.control.handle(said, self.now):
             match effect:
                 case Submit(commands):
-                    life.engine.submit(codec.unpack_commands(codec.pack_commands(commands)))
+                    for command in codec.unpack_commands(codec.pack_commands(commands)):
+                        life.engine.submit([command])
+                        self._look_at_gifts(life)
+                case DeleteElsewhere(slot, deleted):
+                    self.after(0.001, lambda slot=slot, deleted=deleted: self._delete_elsewhere(slot, deleted))
                 case Announce():
                     packed = codec.pack_envelope(effect.envelope)
                     for other in self.lives.values():
@@ -160,7 +176,7 @@ class Box:
                 case PassOn(request, slot):
                     self._pass_on(life, request, slot)
                 case Reply():
-                    life.replies[effect.request] = effect
+                    self._reply(life, effect)
                 case _:
                     pass
 
@@ -176,12 +192,74 @@ class Box:
             snapshot = answering.control.snapshot()
             self._send(asker, lambda: self.give(asker, SnapshotHeard(snapshot)))
 
+    def _reply(self, life: Life, reply: Reply) -> None:
+        asked = life.passed_on.get(reply.request)
+        if reply.status in (404, 508) and self.hops.get(reply.request) and asked and reply.request not in self.retried:
+            # As a worker does for another: the session may be about to arrive.
+            self.retried.add(reply.request)
+            self.after(0.05, lambda: self.give(life, asked))
+            return
+        life.replies[reply.request] = reply
+        if reply.request in self.waiting:
+            asker, request = self.waiting.pop(reply.request)
+            self._reply(asker, replace(reply, request=request))
+
+    def _is_lent(self, slot: Slot, log: int) -> bool:
+        others = [life.engine for other, life in self.lives.items() if other != slot]
+        others += [engine for other, engine in self.arena.items() if other != slot]
+        return any(log in engine.logs() for engine in [*others, *self.parcels.values()])
+
+    def _look_at_gifts(self, life: Life) -> None:
+        """The engines' part of a move takes as long as it takes, and any of the two may be dead at its end."""
+        while life.engine.given:
+            give = life.engine.given.pop()
+            parcel = life.engine.take_out(give.transport)
+            self.parcels[give.transport] = parcel
+            self.after(self.chance.uniform(0, 0.15), lambda give=give: self._settle_gift(life, give))
+
+    def _settle_gift(self, life: Life, give: GiveTransport) -> None:
+        parcel = self.parcels.pop(give.transport)
+        taker = self.lives.get(give.slot)
+        if taker is not None and self.chance.random() < self.takes:
+            taker.engine.put_in(parcel)
+            outcome = Outcome.MOVED
+            adopted = taker.engine.adopted(give.transport)
+            self.after(self.chance.uniform(0, 0.01), lambda: self.give(taker, EngineSaid(adopted)))
+        elif self._lives(life):
+            life.engine.put_in(parcel)
+            outcome = self.chance.choice([one for one in Outcome if one is not Outcome.MOVED])
+        else:
+            # The giver's successor, or what is left of it, has it again.
+            heir = self.lives.get(life.slot)
+            if heir is None:
+                self.arena[life.slot].put_in(parcel)
+            else:
+                heir.engine.put_in(parcel)
+                self.give(heir, EngineSaid(heir.engine.adopted(give.transport)))
+            return
+        self.after(
+            self.chance.uniform(0, 0.01),
+            lambda: self.give(life, EngineSaid(TransportGiven(give.transport, give.slot, outcome))),
+        )
+
+    def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
+        if slot in self.lives:
+            number = self.number()
+            self.hops[number] = 1
+            self.lives[slot].passed_on[number] = replace(deleted, request=number)
+            self.give(self.lives[slot], self.lives[slot].passed_on[number])
+
     def _pass_on(self, life: Life, request: RequestId, slot: Slot) -> None:
         owner = self.lives.get(slot)
-        if owner is not None:
+        hops = self.hops.get(request, 0)
+        if hops == MAX_HOPS:
+            self._reply(life, Reply(request, 508))
+        elif owner is not None:
             number = self.number()
-            self.give(owner, replace(life.passed_on[request], request=number))
-            life.replies[request] = owner.replies[number]
+            self.hops[number] = hops + 1
+            owner.passed_on[number] = replace(life.passed_on[request], request=number)
+            self.waiting[number] = (life, request)
+            self.give(owner, owner.passed_on[number])
 
     # --- clients
 
@@ -191,13 +269,19 @@ class Box:
 
     def offer(self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None) -> str:
         """The id of the new session."""
+        reply = self.offer_at(life, protocol, room, who, watches)
+        assert reply.status == 201
+        return session_of(reply)
+
+    def offer_at(self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None) -> Reply:
+        """What a client is told that comes to this worker."""
         token = make_token("key", SECRET, identity=who, room=room, expires_at=NOW + 1e6)
         direction = "sendonly" if protocol is Protocol.WHIP else "recvonly"
         request = self.number()
-        self.give(life, Offered(request, protocol, room, token, offer(direction=direction, codecs="vp8"), watches))
-        reply = life.replies.pop(request)
-        assert reply.status == 201
-        return session_of(reply)
+        asked = Offered(request, protocol, room, token, offer(direction=direction, codecs="vp8"), watches)
+        life.passed_on[request] = asked
+        self.give(life, asked)
+        return life.replies.pop(request)
 
     def delete(self, by: Life, session: str) -> int:
         """On any worker, as the kernel spreads requests; the status."""
@@ -207,6 +291,20 @@ class Box:
         self.give(by, asked)
         reply = by.replies.pop(request, None)
         return 504 if reply is None else reply.status
+
+    def move(self, by: Life, session: str, slot: Slot) -> RequestId:
+        """Asked of any worker; the number under which its reply may be found later, if it comes at once."""
+        request = self.number()
+        asked = MoveAsked(request, session, slot)
+        by.passed_on[request] = asked
+        self.give(by, asked)
+        return request
+
+    def holder(self, session: str) -> Life | None:
+        """The worker that has a session."""
+        having = [life for life in self.lives.values() if session in {one.id for one in life.control.sessions.all()}]
+        assert len(having) < 2
+        return having[0] if having else None
 
     def lose_client(self, life: Life) -> None:
         """Some client's consent runs out."""

@@ -9,6 +9,7 @@ from relay.commands import (
     CloseTransport,
     Command,
     Detach,
+    GiveTransport,
     KeepRecord,
     OpenTransport,
     Publish,
@@ -33,6 +34,8 @@ class FakeEngine:
     subscriptions: dict[int, Subscribe] = field(default_factory=dict)
     attached: dict[int, Attach] = field(default_factory=dict)
     records: dict[int, bytes] = field(default_factory=dict)
+    given: list[GiveTransport] = field(default_factory=list)
+    """To be looked at by the box."""
     feedings: int = 0
     """How often anything was attached or detached."""
 
@@ -79,7 +82,8 @@ class FakeEngine:
                 del self.publications[command.publication]
             case Subscribe():
                 assert command.transport in self.transports
-                assert command.ssrc not in {other.ssrc for other in self.subscriptions.values()}
+                mine = [other for other in self.subscriptions.values() if other.transport == command.transport]
+                assert command.ssrc not in {other.ssrc for other in mine}
                 self.subscriptions[command.subscription] = command
             case Attach():
                 assert command.subscription in self.subscriptions
@@ -93,17 +97,43 @@ class FakeEngine:
                 assert command.transport in self.transports
                 assert 0 < len(command.record) <= KEPT_BYTES
                 self.records[command.transport] = command.record
+            case GiveTransport():
+                # Between the command and its outcome nothing is left of the transport here.
+                assert command.transport in self.transports
+                self.given.append(command)
             case Unsubscribe():
                 del self.subscriptions[command.subscription]
                 self.attached.pop(command.subscription, None)
 
     def _publish(self, command: Publish) -> None:
         assert command.transport in self.transports
-        busy = {one.log for publish in self.publications.values() for one in publish.encodings}
         wanted = {one.log for one in command.encodings}
-        assert not wanted & busy
+        assert not wanted & self.logs()
         assert {log // self.logs_per_slot for log in wanted} == {self.slot}
         self.publications[command.publication] = command
+
+    def logs(self) -> set[int]:
+        """Those of all publications that are here."""
+        return {one.log for publish in self.publications.values() for one in publish.encodings}
+
+    def take_out(self, transport: int) -> "FakeEngine":
+        """One transport with all that belongs to it, which is then no longer here."""
+        parcel = FakeEngine(self.slot, self.logs_per_slot)
+        parcel.transports = {transport}
+        parcel.publications = {n: one for n, one in self.publications.items() if one.transport == transport}
+        parcel.subscriptions = {n: one for n, one in self.subscriptions.items() if one.transport == transport}
+        parcel.attached = {n: one for n, one in self.attached.items() if n in parcel.subscriptions}
+        parcel.records = {transport: self.records.get(transport, b"")}
+        self.close(transport)
+        return parcel
+
+    def put_in(self, parcel: "FakeEngine") -> None:
+        """The other half of `take_out`."""
+        self.transports |= parcel.transports
+        self.publications |= parcel.publications
+        self.subscriptions |= parcel.subscriptions
+        self.attached |= parcel.attached
+        self.records |= parcel.records
 
     def close(self, transport: int) -> None:
         """With all its publications and subscriptions."""

@@ -17,7 +17,7 @@ FAILED_SEEDS: tuple[int, ...] = ()
 """Seeds that once found a defect; they are tried for ever."""
 
 
-def act(box: Box, sessions: list[str]) -> None:
+def act(box: Box, sessions: list[str], moves: bool = False) -> None:
     """One thing that a client, an admin or fate does."""
     chance = box.chance
     if not box.lives:
@@ -25,8 +25,8 @@ def act(box: Box, sessions: list[str]) -> None:
     life = chance.choice([box.lives[slot] for slot in sorted(box.lives)])
     room, who = chance.choice(ROOMS), chance.choice(PEOPLE)
     match chance.choices(
-        ["publish", "watch", "watch one", "delete", "lose", "pause or resume", "kill", "spawn", "close room"],
-        [10, 10, 5, 10, 5, 5, 2, 4, 1],
+        ["publish", "watch", "watch one", "delete", "lose", "pause or resume", "kill", "spawn", "close room", "move"],
+        [10, 10, 5, 10, 5, 5, 2, 4, 1, 20 if moves else 0],
     )[0]:
         case "publish":
             sessions.append(box.offer(life, Protocol.WHIP, room, who))
@@ -36,7 +36,7 @@ def act(box: Box, sessions: list[str]) -> None:
             sessions.append(box.offer(life, Protocol.WHEP, room, who, watches=chance.choice(PEOPLE)))
         case "delete":
             if sessions:
-                assert box.delete(life, sessions.pop(chance.randrange(len(sessions)))) in (200, 404, 504)
+                assert box.delete(life, sessions.pop(chance.randrange(len(sessions)))) in (200, 404, 504, 508)
         case "lose":
             box.lose_client(life)
         case "pause or resume":
@@ -49,6 +49,9 @@ def act(box: Box, sessions: list[str]) -> None:
         case "spawn":
             for slot in sorted(set(box.incarnations) - set(box.lives)):
                 box.spawn(slot, adopts=chance.random() < 0.7, losing=chance.choice([0.0, 0.3]))
+        case "move":
+            if sessions:
+                box.move(life, chance.choice(sessions), chance.choice(sorted(box.incarnations)))
         case "close room":
             box.give(life, RoomDeleted(box.number(), room))
 

@@ -1,5 +1,6 @@
 import asyncio
 
+from relay.calls import PassedOnAgain
 from relay.effects import Deleted, Input, Reply, RoomsAsked
 from relay.ids import RequestId
 from workers.desk import Desk
@@ -35,17 +36,19 @@ async def test_replies_find_their_request_and_late_ones_nobody() -> None:
     assert len(asked) == 2
 
 
-async def test_a_request_is_passed_on_once_and_only_while_it_waits() -> None:
+async def test_a_request_is_passed_on_twice_at_most_and_only_while_it_waits() -> None:
     desk = Desk(lambda asked: None)
     ours = asyncio.create_task(desk.ask(delete, 5))
-    theirs = asyncio.create_task(desk.ask(delete, 5, passed_on_to_us=True))
+    theirs = asyncio.create_task(desk.ask(delete, 5, hops=1))
     rooms = asyncio.create_task(desk.ask(RoomsAsked, 5))
+    last = asyncio.create_task(desk.ask(delete, 5, hops=2))
     await asyncio.sleep(0)
     assert desk.to_pass_on(RequestId(1)) == delete(RequestId(1))
-    assert desk.to_pass_on(RequestId(2)) is None
+    assert desk.to_pass_on(RequestId(2)) == PassedOnAgain(delete(RequestId(2)))
+    assert desk.to_pass_on(RequestId(4)) is None
     assert desk.to_pass_on(RequestId(3)) is None
     assert desk.to_pass_on(RequestId(9)) is None
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         desk.reply(Reply(RequestId(number), 200))
-    await asyncio.gather(ours, theirs, rooms)
+    await asyncio.gather(ours, theirs, rooms, last)
     assert desk.to_pass_on(RequestId(1)) is None

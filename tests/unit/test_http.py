@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from relay.effects import (
     Deleted,
     Input,
+    MoveAsked,
     Offered,
     Patched,
     Protocol,
@@ -425,6 +427,24 @@ async def test_rooms_are_listed_for_the_bearer_of_a_token(site: Site) -> None:
         assert site.control.asked.pop() == RoomsListed(RequestId(0), token)
 
 
+class FakeSlots:
+    """Two, of which one at least takes sessions."""
+
+    def __init__(self) -> None:
+        self.drained: set[int] = set()
+
+    def view(self) -> list[dict[str, Any]]:
+        return [{"slot": slot, "drained": slot in self.drained} for slot in (0, 1)]
+
+    def close(self, slot: int, is_closed: bool) -> str | None:
+        if slot not in (0, 1):
+            return "no-slot"
+        if is_closed and self.drained:
+            return "last-slot"
+        (self.drained.add if is_closed else self.drained.discard)(slot)
+        return None
+
+
 async def test_admin_routes_reach_control(page: Page) -> None:
     control = Control(Reply(RequestId(0), 200, (("Content-Type", "application/json"),), b"{}"))
     reason: list[str | None] = ["slot 1 does not beat"]
@@ -432,13 +452,15 @@ async def test_admin_routes_reach_control(page: Page) -> None:
     async def metrics() -> tuple[bytes, str]:
         return b"m 1\n", "text/plain"
 
-    async for site in serve(AdminRoutes(control.ask, metrics, lambda: reason[0]), control, Deadlines(5), 4):
+    slots = FakeSlots()
+    async for site in serve(AdminRoutes(control.ask, metrics, lambda: reason[0], slots), control, Deadlines(5), 4):
         for method, path, asked in [
             ("GET", "/rooms", RoomsAsked(RequestId(0))),
             ("GET", "/rooms/a%20b", RoomsAsked(RequestId(0), "a b")),
             ("DELETE", "/rooms/hall", RoomDeleted(RequestId(0), "hall")),
             ("GET", "/sessions/00.x", SessionAsked(RequestId(0), "00.x")),
             ("DELETE", "/sessions/00.x", Deleted(RequestId(0), "00.x", None, by_admin=True)),
+            ("POST", "/sessions/00.x/move?slot=1", MoveAsked(RequestId(0), "00.x", 1)),
         ]:
             async with site.client.request(method, site.url + path) as answer:
                 assert answer.status == 200
@@ -450,6 +472,20 @@ async def test_admin_routes_reach_control(page: Page) -> None:
         for path, status in [("/readyz", 200), ("/healthz", 200), ("/metrics", 200), ("/nothing", 404)]:
             async with site.client.get(site.url + path) as answer:
                 assert answer.status == status
+        for path, status in [
+            ("/sessions/00.x/move", 400),
+            ("/sessions/00.x/move?slot=-1", 400),
+            ("/slots/0/drain", 200),
+            ("/slots/1/drain", 409),
+            ("/slots/2/drain", 404),
+            ("/slots/x/drain", 404),
+        ]:
+            async with site.client.post(site.url + path) as answer:
+                assert answer.status == status, path
+        async with site.client.get(f"{site.url}/slots") as answer:
+            assert await answer.json() == [{"slot": 0, "drained": True}, {"slot": 1, "drained": False}]
+        async with site.client.delete(f"{site.url}/slots/0/drain") as answer:
+            assert await answer.json() == {"slot": 0, "drained": False}
         async with site.client.post(f"{site.url}/rooms/hall") as answer:
             assert answer.status == 405
             assert "DELETE" in answer.headers["Allow"]

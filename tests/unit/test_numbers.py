@@ -1,6 +1,7 @@
 import random
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ def numbers(slot: int = 3, logs_per_slot: int = 4) -> Numbers:
 def test_logs_come_from_the_slots_own_range() -> None:
     ours = numbers(slot=3, logs_per_slot=4)
     assert sorted(ours.log() for _ in range(4)) == [12, 13, 14, 15]
-    assert ours.free_logs == 0
+    assert not ours.has_logs(1)
 
 
 def test_the_log_that_was_free_longest_is_reused_first() -> None:
@@ -31,13 +32,38 @@ def test_a_log_is_never_in_use_twice(takes: list[bool]) -> None:
     ours = numbers(logs_per_slot=8)
     used: list[int] = []
     for take in takes:
-        if take and ours.free_logs:
+        if take and ours.has_logs(1):
             log = ours.log()
             assert log not in used
             used.append(log)
         elif used:
             ours.release_logs([used.pop()])
-        assert len(used) + ours.free_logs == 8
+        assert ours.has_logs(8 - len(used))
+        assert not ours.has_logs(9 - len(used))
+
+
+def test_a_log_whose_publication_moved_away_is_not_given_until_it_is_closed() -> None:
+    lent = {0, 2}
+    ours = Numbers(random.Random(7).randbytes, Slot(0), 4, lent.__contains__)
+    assert ours.has_logs(2)
+    assert not ours.has_logs(3)
+    assert [ours.log(), ours.log()] == [1, 3]
+    lent.remove(2)
+    assert ours.has_logs(1)
+    assert ours.log() == 2
+    with pytest.raises(IndexError):
+        ours.log()
+
+
+def test_an_adopted_session_claims_its_logs_and_leaves_another_slots_alone() -> None:
+    ours = numbers(slot=1, logs_per_slot=4)
+    assert ours.claim([5, 900], [77])
+    assert not ours.claim([5], [])
+    assert ours.claim([], [77]), "another client's stream"
+    ours.release_ssrcs([77])
+    ours.release_logs([5, 900])
+    assert sorted(ours.log() for _ in range(4)) == [4, 5, 6, 7]
+    assert not ours.has_logs(1)
 
 
 def test_an_ssrc_is_not_given_twice_while_it_is_in_use() -> None:

@@ -1,6 +1,6 @@
-//! Which slot owns which client address: the table that says whose a datagram is when it reaches the wrong worker. Owns
-//! a fixed hash table that many processes write without locks; must never know why an address belongs to a slot.
-//! Read `handover.rs` next.
+//! Which slot owns which client address, and which ufrag of a session that moved away from the slot that made it: the table
+//! that says whose a datagram is when it reaches the wrong worker. Owns a fixed hash table that many processes write without
+//! locks; must never know why an address belongs to a slot. Read `handover.rs` next.
 //!
 //! An address lies in one of the `WINDOW` cells after its hash, and a search looks at all of them, so removal leaves no
 //! tombstones. A cell is `version << 16 | slot << 8 | state`, then the address in three words. The version moves with
@@ -31,6 +31,14 @@ pub struct Addresses<'a> {
     seed: u64,
 }
 
+/// What a cell holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The socket and the remote address.
+    Address(u8, SocketAddr),
+    Ufrag(String),
+}
+
 /// A look at one cell.
 struct Seen<'a> {
     cell: &'a [AtomicU64],
@@ -44,7 +52,52 @@ impl<'a> Addresses<'a> {
 
     /// Makes `slot` the owner, whoever was before. False when there is no room near the address's place.
     pub fn insert(&self, socket: u8, remote: SocketAddr, slot: u8) -> bool {
-        let key = endpoint::pack(socket, &remote);
+        self.insert_key(endpoint::pack(socket, &remote), slot)
+    }
+
+    /// The owner of an address.
+    pub fn find(&self, socket: u8, remote: &SocketAddr) -> Option<u8> {
+        self.seek(endpoint::pack(socket, remote)).map(|seen| slot_of(seen.state))
+    }
+
+    /// Forgets an address, if it is `slot`'s.
+    pub fn remove(&self, socket: u8, remote: &SocketAddr, slot: u8) {
+        self.remove_key(endpoint::pack(socket, remote), |owner| owner == slot);
+    }
+
+    /// Makes `to` the owner of an address that is `from`'s; nothing when it is another's by now.
+    pub fn pass_on(&self, socket: u8, remote: &SocketAddr, from: u8, to: u8) {
+        let key = endpoint::pack(socket, remote);
+        for _ in 0..TRIES {
+            match self.seek(key) {
+                Some(seen) if slot_of(seen.state) == from => {
+                    if seen.change(to, READY) {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Makes `slot` the owner of a session that this ufrag names. False when there is no room, or it is too long.
+    pub fn insert_ufrag(&self, ufrag: &str, slot: u8) -> bool {
+        endpoint::pack_ufrag(ufrag).is_some_and(|key| self.insert_key(key, slot))
+    }
+
+    /// The owner of the session that this ufrag names, if it is not in the slot that the ufrag begins with.
+    pub fn find_ufrag(&self, ufrag: &str) -> Option<u8> {
+        self.seek(endpoint::pack_ufrag(ufrag)?).map(|seen| slot_of(seen.state))
+    }
+
+    /// Forgets a ufrag, whoever's it is.
+    pub fn remove_ufrag(&self, ufrag: &str) {
+        if let Some(key) = endpoint::pack_ufrag(ufrag) {
+            self.remove_key(key, |_| true);
+        }
+    }
+
+    fn insert_key(&self, key: [u64; 3], slot: u8) -> bool {
         for _ in 0..TRIES {
             if let Some(seen) = self.seek(key) {
                 if slot_of(seen.state) == slot || seen.change(slot, READY) {
@@ -63,17 +116,10 @@ impl<'a> Addresses<'a> {
         false
     }
 
-    /// The owner of an address.
-    pub fn find(&self, socket: u8, remote: &SocketAddr) -> Option<u8> {
-        self.seek(endpoint::pack(socket, remote)).map(|seen| slot_of(seen.state))
-    }
-
-    /// Forgets an address, if it is `slot`'s.
-    pub fn remove(&self, socket: u8, remote: &SocketAddr, slot: u8) {
-        let key = endpoint::pack(socket, remote);
+    fn remove_key(&self, key: [u64; 3], is_theirs: impl Fn(u8) -> bool) {
         for _ in 0..TRIES {
             match self.seek(key) {
-                Some(seen) if slot_of(seen.state) == slot => seen.change(slot, FREE),
+                Some(seen) if is_theirs(slot_of(seen.state)) => seen.change(slot_of(seen.state), FREE),
                 _ => return,
             };
         }
@@ -81,17 +127,25 @@ impl<'a> Addresses<'a> {
 
     /// Forgets all of a slot's addresses: `retain_slot` of none.
     pub fn remove_slot(&self, slot: u8) {
-        self.retain_slot(slot, |_, _| false);
+        self.retain_slot(slot, |_| false);
     }
 
     /// Forgets those of a slot's addresses that are not kept, and mends what its dead worker left half done. No worker of
     /// that slot may be writing.
-    pub fn retain_slot(&self, slot: u8, keep: impl Fn(u8, SocketAddr) -> bool) {
+    pub fn retain_slot(&self, slot: u8, keep: impl Fn(Known) -> bool) {
         for cell in self.words.chunks_exact(CELL_WORDS) {
             let seen = Seen::look(cell);
             let key = std::array::from_fn(|i| cell[1 + i].load(Relaxed));
-            let (socket, remote) = endpoint::unpack(key);
-            let is_kept = || state_of(seen.state) == READY && keep(socket, remote);
+            let known = || {
+                endpoint::unpack_ufrag(key).map_or_else(
+                    || {
+                        let (socket, remote) = endpoint::unpack(key);
+                        Known::Address(socket, remote)
+                    },
+                    Known::Ufrag,
+                )
+            };
+            let is_kept = || state_of(seen.state) == READY && keep(known());
             if state_of(seen.state) != FREE && slot_of(seen.state) == slot && !is_kept() {
                 seen.change(slot, FREE);
             }
@@ -233,12 +287,30 @@ mod tests {
         assert!(table.insert(0, remote(1), 2));
         assert!(table.insert(0, remote(1), 2));
         assert_eq!(table.find(1, &remote(1)), None, "another socket is another path");
-        assert!(table.insert(0, remote(1), 3));
+        table.pass_on(0, &remote(1), 2, 3);
+        table.pass_on(0, &remote(1), 2, 1);
         assert_eq!(table.find(0, &remote(1)), Some(3));
         table.remove(0, &remote(1), 2);
         assert_eq!(table.find(0, &remote(1)), Some(3));
         table.remove(0, &remote(1), 3);
         assert_eq!(table.find(0, &remote(1)), None);
+    }
+
+    #[test]
+    fn a_ufrag_leads_to_its_sessions_slot_until_it_is_removed() {
+        let arena = Arena::in_memory(Parameters::TINY);
+        let table = arena.addresses();
+        assert_eq!(table.find_ufrag("00abcdefgh"), None);
+        assert!(
+            table.insert_ufrag("00abcdefgh", 2) && table.insert_ufrag("00abcdefgi", 2) && table.insert(0, remote(1), 2)
+        );
+        assert!(table.insert_ufrag("00abcdefgh", 3));
+        assert_eq!((table.find_ufrag("00abcdefgh"), table.find_ufrag("00abcdefgi")), (Some(3), Some(2)));
+        assert!(!table.insert_ufrag("longer than sixteen", 1));
+        table.retain_slot(2, |known| known == Known::Ufrag("00abcdefgi".into()));
+        assert_eq!((table.find_ufrag("00abcdefgi"), table.find(0, &remote(1))), (Some(2), None));
+        table.remove_ufrag("00abcdefgh");
+        assert_eq!((table.find_ufrag("00abcdefgh"), table.find_ufrag("00abcdefgi")), (None, Some(2)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The arena: one shared mapping, checked on attaching, handed out in parts. Owns bounds and offsets; must never know
-//! what the parts mean. Read `slots.rs`, `track_log.rs`, `messages.rs`, `handover.rs`, `addresses.rs`, `sessions.rs` next.
+//! what the parts mean. Read `slots.rs`, `track_log.rs`, `messages.rs`, `handover.rs`, `addresses.rs`, `sessions.rs`, `owners.rs` next.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -13,6 +13,7 @@ use crate::handover::Handover;
 use crate::layout::{self, Layout, Parameters};
 use crate::mapping::Mapping;
 use crate::messages::Messages;
+use crate::owners::Owners;
 use crate::sessions::{SessionRecord, SessionWords};
 use crate::slots::SlotPage;
 use crate::sync::AtomicU64;
@@ -131,22 +132,37 @@ impl Arena {
         Addresses::new(self.section(self.0.layout.addresses, bytes), self.0.seed)
     }
 
-    /// The lasting record of a slot's `i`-th session.
-    pub fn session(&self, slot: u8, i: u32) -> SessionRecord<'_> {
-        let words = self.section(self.session_start(slot, i), self.0.layout.session_stride);
+    /// The number of the slot's `i`-th session record among those of all slots.
+    pub fn record(&self, slot: u8, i: u32) -> u32 {
+        self.check_slot(slot);
+        assert!(i < self.0.parameters.sessions_per_slot, "session record {i} is beyond the slot's");
+        u32::from(slot) * self.0.parameters.sessions_per_slot + i
+    }
+
+    /// How many session records there are in all.
+    pub fn records(&self) -> u32 {
+        self.0.parameters.slots * self.0.parameters.sessions_per_slot
+    }
+
+    /// A session's lasting record.
+    pub fn session(&self, record: u32) -> SessionRecord<'_> {
+        let words = self.section(self.session_start(record), self.0.layout.session_stride);
         SessionRecord::new(&words[layout::SESSION_WORDS..])
     }
 
     /// The words beside that record.
-    pub fn session_words(&self, slot: u8, i: u32) -> SessionWords {
-        SessionWords::new(self.clone(), self.session_start(slot, i))
+    pub fn session_words(&self, record: u32) -> SessionWords {
+        SessionWords::new(self.clone(), self.session_start(record))
     }
 
-    fn session_start(&self, slot: u8, i: u32) -> u64 {
-        self.check_slot(slot);
-        assert!(i < self.0.parameters.sessions_per_slot, "session record {i} is beyond the arena's");
-        let place = u64::from(slot) * u64::from(self.0.parameters.sessions_per_slot) + u64::from(i);
-        self.0.layout.sessions + place * self.0.layout.session_stride
+    /// Whose each session record is.
+    pub fn owners(&self) -> Owners<'_> {
+        Owners::new(self.section(self.0.layout.owners, u64::from(self.records()) * 8))
+    }
+
+    fn session_start(&self, record: u32) -> u64 {
+        assert!(record < self.records(), "session record {record} is beyond the arena's");
+        self.0.layout.sessions + u64::from(record) * self.0.layout.session_stride
     }
 
     /// How many track logs there are in all.

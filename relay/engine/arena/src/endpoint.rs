@@ -1,9 +1,12 @@
-//! A client's address as three words, shared by the hand-over rings and the address table. Owns that encoding; must
-//! never know what the address is for. Read `addresses.rs` next.
+//! A client's address as three words, shared by the hand-over rings and the address table, and a ufrag as three words that
+//! are no address. Owns those encodings; must never know what they are for. Read `addresses.rs` next.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 const IPV6: u64 = 1 << 16;
+const UFRAG: u64 = 2 << 16;
+/// The longest ufrag that has a place in three words. Ours have ten characters.
+const MAX_UFRAG: usize = 16;
 
 /// Address in two words, then `port | family << 16 | socket << 24 | scope << 32`. The flow label is left out: it is no
 /// part of an address's identity.
@@ -28,6 +31,22 @@ pub(crate) fn unpack(words: [u64; 3]) -> (u8, SocketAddr) {
     ((rest >> 24) as u8, remote)
 }
 
+/// Its characters in two words, then `length | family << 16`. `None` when it is too long.
+pub(crate) fn pack_ufrag(ufrag: &str) -> Option<[u64; 3]> {
+    let mut bytes = [0; MAX_UFRAG];
+    bytes.get_mut(..ufrag.len())?.copy_from_slice(ufrag.as_bytes());
+    let text = u128::from_le_bytes(bytes);
+    Some([(text >> 64) as u64, text as u64, ufrag.len() as u64 | UFRAG])
+}
+
+/// The ufrag that these words are, if they are one.
+pub(crate) fn unpack_ufrag(words: [u64; 3]) -> Option<String> {
+    let [high, low, rest] = words;
+    let bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    let is_ufrag = rest & !0xffff == UFRAG;
+    String::from_utf8(bytes.get(..(rest as u16).into())?.to_vec()).ok().filter(|_| is_ufrag)
+}
+
 #[cfg(all(test, not(modelled)))]
 mod tests {
     use super::*;
@@ -45,5 +64,15 @@ mod tests {
         let plain = "192.0.2.7:1".parse().expect("an address");
         let mapped = "[::ffff:192.0.2.7]:1".parse().expect("an address");
         assert_ne!(pack(0, &plain), pack(0, &mapped));
+    }
+
+    #[test]
+    fn a_ufrag_comes_back_from_its_words_and_is_no_address() {
+        for text in ["", "00abcdefgh", "0123456789abcdef"] {
+            assert_eq!(pack_ufrag(text).and_then(unpack_ufrag).as_deref(), Some(text));
+        }
+        assert_eq!(pack_ufrag("0123456789abcdefg"), None);
+        let address = "[2001:db8::1]:10".parse().expect("an address");
+        assert_eq!(unpack_ufrag(pack(0, &address)), None);
     }
 }

@@ -8,13 +8,13 @@
 //!   +16   u32 x 8 parameters, in the order of `Parameters`
 //!   +48   u64 size of the arena  +56 u64 seed of the address table's hash
 //! 4096  slot table, 8192 bytes a slot
-//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +40: `relay/layout.py`      the master
+//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +48: `relay/layout.py`      the master
 //!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/layout.py`             the slot's worker
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
 //!   +192  u64 session records used so far: those from there on were never touched
 //!   +4096 u64 x 512 counters                                                                the slot's engine
-//! then, each starting on a page: track logs, message rings, hand-over rings, address table, session records,
-//! each of the latter 2048 words and then the record's two copies
+//! then, each starting on a page: track logs, message rings, hand-over rings, address table, session records (each 2048
+//! words and then the record's two copies), the records' owners (a word each)
 //! ```
 //!
 //! All integers are little-endian; all zero but for the header is the valid empty state.
@@ -24,7 +24,7 @@ compile_error!("the arena's layout is little-endian and its words are used in pl
 
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// A model checker takes its time over every word, and gets a smaller arena of the same shape.
 const fn sized(real: usize, modelled: usize) -> usize {
@@ -196,6 +196,7 @@ pub struct Layout {
     pub addresses: u64,
     pub sessions: u64,
     pub session_stride: u64,
+    pub owners: u64,
     pub size: u64,
 }
 
@@ -214,7 +215,9 @@ impl Layout {
         let handovers = to_page(messages + pairs * message_stride);
         let addresses = to_page(handovers + pairs * handover_stride);
         let sessions = to_page(addresses + wide(parameters.addresses) * ADDRESS_STRIDE);
-        let size = to_page(sessions + wide(parameters.slots) * wide(parameters.sessions_per_slot) * session_stride);
+        let records = wide(parameters.slots) * wide(parameters.sessions_per_slot);
+        let owners = to_page(sessions + records * session_stride);
+        let size = to_page(owners + records * 8);
         Layout {
             slots,
             logs,
@@ -226,6 +229,7 @@ impl Layout {
             addresses,
             sessions,
             session_stride,
+            owners,
             size,
         }
     }

@@ -11,6 +11,7 @@ mod log_writer;
 #[cfg_attr(modelled, path = "../../models/src/mapping.rs")]
 mod mapping;
 mod messages;
+mod owners;
 mod prefetch;
 mod sessions;
 mod slots;
@@ -19,13 +20,14 @@ mod sync;
 mod track_log;
 mod words;
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, Known};
 pub use arena::{Arena, AttachError};
 pub use handover::Handover;
 pub use layout::{COUNTERS, Layout, MAGIC, MAX_DATAGRAM, MAX_PACKET, Parameters, SESSION_WORDS, VERSION};
 pub use log_reader::{LogReader, Missing};
 pub use log_writer::{AppendError, LogWriter, OpenError};
 pub use messages::Messages;
+pub use owners::{Owner, Owners};
 pub use prefetch::{prefetch, prefetch_front};
 pub use sessions::{SessionRecord, SessionWords};
 pub use slots::{Beat, Beats, SlotPage};

@@ -16,6 +16,8 @@ pub enum OpenError {
     NoSuchLog,
     /// Not a power of two, or more than the arena's `log_packets`.
     Capacity,
+    /// Its publication lives, in the worker of this slot.
+    Lent(u8),
 }
 
 /// Why a packet was not appended.
@@ -49,6 +51,10 @@ impl LogWriter {
         }
         let words = arena.log(log).ok_or(OpenError::NoSuchLog)?;
         let before = words[log::EPOCH].load(Acquire);
+        let writes = words[log::OWNER].load(Relaxed) as u8;
+        if log::is_open(before) && writes != owner {
+            return Err(OpenError::Lent(writes));
+        }
         put(&words[log::EPOCH], log::resetting(before), Relaxed);
         // A reader that sees any of the new values must see that the old life is over.
         fence(Release);
@@ -252,6 +258,16 @@ mod tests {
             }
             assert!(finished);
         }
+    }
+
+    #[test]
+    fn a_log_that_another_slot_writes_is_not_opened_until_it_is_closed() {
+        let arena = Arena::in_memory(Parameters::TINY);
+        drop(LogWriter::open(&arena, 0, 1, 0, 8).expect("within the arena"));
+        let moved = LogWriter::resume(&arena, 0, 1, 3).expect("open");
+        assert_eq!(LogWriter::open(&arena, 0, 2, 0, 8).err(), Some(OpenError::Lent(3)));
+        moved.close();
+        assert!(LogWriter::open(&arena, 0, 2, 0, 8).is_ok());
     }
 
     #[test]

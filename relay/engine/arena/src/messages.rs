@@ -28,12 +28,18 @@ impl<'a> Messages<'a> {
     /// By the worker `from` alone. False when the ring is full: the other side is slow or dead.
     pub fn send(&self, message: u64) -> bool {
         let sent = self.words[SENT].load(Relaxed);
-        if sent.wrapping_sub(self.words[RECEIVED].load(Acquire)) >= self.capacity {
+        if !self.has_room() {
             return false;
         }
         put(self.cell(sent), message, Relaxed);
         put(&self.words[SENT], sent.wrapping_add(1), Release);
         true
+    }
+
+    /// Whether `send` would, asked by the worker `from`: nobody else fills the ring.
+    pub fn has_room(&self) -> bool {
+        let sent = self.words[SENT].load(Relaxed);
+        sent.wrapping_sub(self.words[RECEIVED].load(Acquire)) < self.capacity
     }
 
     /// By the worker `to` alone.

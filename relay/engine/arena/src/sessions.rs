@@ -162,14 +162,14 @@ mod tests {
     #[test]
     fn a_record_is_what_was_written_last() {
         let arena = Arena::in_memory(Parameters::TINY);
-        let record = arena.session(2, 3);
+        let record = arena.session(arena.record(2, 3));
         assert_eq!(record.read(), None);
         for n in 1..=9u8 {
             assert!(record.write(&vec![n; usize::from(n) * 20]));
             assert_eq!(record.read(), Some(vec![n; usize::from(n) * 20]));
         }
         assert!(!record.write(&[0; 257]));
-        assert_eq!(arena.session(2, 2).read(), None);
+        assert_eq!(arena.session(arena.record(2, 2)).read(), None);
         record.clear();
         assert_eq!(record.read(), None);
         assert!(record.copies.iter().all(|copy| copy[BYTES..].iter().all(|word| word.load(Relaxed) == 0)));
@@ -180,7 +180,7 @@ mod tests {
         for earlier in 0..3u8 {
             for stores in 0..=10 {
                 let arena = Arena::in_memory(Parameters::TINY);
-                let record = arena.session(0, 0);
+                let record = arena.session(arena.record(0, 0));
                 for n in 0..=earlier {
                     assert!(record.write(&[n + 1; 30]));
                 }
@@ -197,7 +197,7 @@ mod tests {
     fn a_record_that_never_was_whole_is_told_from_a_clear_one() {
         for stores in 0..=10 {
             let arena = Arena::in_memory(Parameters::TINY);
-            let record = arena.session(0, 0);
+            let record = arena.session(arena.record(0, 0));
             assert!(!record.is_torn());
             let finished = crash::after(stores, || assert!(record.write(&[7; 30])));
             assert_eq!(record.read().is_some(), finished);
@@ -211,7 +211,7 @@ mod tests {
     fn clearing_that_ends_at_any_store_leaves_the_record_or_none() {
         for stores in 0..30 {
             let arena = Arena::in_memory(Parameters::TINY);
-            let record = arena.session(0, 0);
+            let record = arena.session(arena.record(0, 0));
             assert!(record.write(&[1; 30]) && record.write(&[2; 30]));
             crash::after(stores, || record.clear());
             assert!(record.read().is_none_or(|bytes| bytes == [2; 30]), "after {stores} stores");
@@ -223,20 +223,22 @@ mod tests {
     #[test]
     fn the_words_beside_a_record_are_its_own() {
         let arena = Arena::in_memory(Parameters::TINY);
-        let words = arena.session_words(1, 2);
+        let words = arena.session_words(arena.record(1, 2));
         words.put(0, 5);
         words.put_all(SESSION_WORDS - 1, [6]);
-        assert!(arena.session(1, 2).write(&[9; 256]) && arena.session(1, 1).write(&[9; 256]));
-        let again = arena.session_words(1, 2);
+        assert!(
+            arena.session(arena.record(1, 2)).write(&[9; 256]) && arena.session(arena.record(1, 1)).write(&[9; 256])
+        );
+        let again = arena.session_words(arena.record(1, 2));
         assert_eq!((again.get(0), again.get(1), again.get(SESSION_WORDS - 1)), (5, 0, 6));
-        assert_eq!(arena.session_words(1, 3).get(0), 0);
-        assert_eq!(arena.session(1, 3).read(), None);
+        assert_eq!(arena.session_words(arena.record(1, 3)).get(0), 0);
+        assert_eq!(arena.session(arena.record(1, 3)).read(), None);
     }
 
     #[test]
     fn a_stray_write_is_noticed_and_the_copy_before_it_taken() {
         let arena = Arena::in_memory(Parameters::TINY);
-        let record = arena.session(1, 0);
+        let record = arena.session(arena.record(1, 0));
         assert!(record.write(&[1; 16]));
         assert!(record.write(&[2; 16]));
         record.copies[0][BYTES].fetch_xor(1, Relaxed);

@@ -34,7 +34,8 @@ pub struct Client {
     pub profile: Option<String>,
     /// The control plane's own bytes about this client.
     pub kept: Vec<u8>,
-    /// Where a successor finds this client: the number of its session record, if the slot had one left.
+    /// Where a successor finds this client: the number of its session record among all slots', if the
+    /// slot that opened it had one left.
     pub record: Option<u32>,
     /// The record is not what it should be; the client waits in `stale`.
     pub is_stale: bool,

@@ -22,6 +22,7 @@ pub enum Command {
     Unsubscribe(Unsubscribe),
     ReportTransport(ReportTransport),
     KeepRecord(KeepRecord),
+    GiveTransport(GiveTransport),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,4 +222,13 @@ pub struct ReportTransport {
 pub struct KeepRecord {
     pub transport: u64,
     pub record: serde_bytes::ByteBuf,
+}
+
+/// Has the worker of another slot go on with this transport, with all that is published and subscribed over it.
+/// `TransportGiven` says what came of it; until then nothing can be done about the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GiveTransport {
+    pub transport: u64,
+    pub slot: u8,
 }

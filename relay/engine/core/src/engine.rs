@@ -9,6 +9,7 @@ mod feedback;
 mod inbox;
 mod ingress;
 mod keeping;
+mod moving;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,6 +17,7 @@ use millrace_arena::Arena;
 use slab::Slab;
 
 use self::keeping::Records;
+use self::moving::Gift;
 use crate::client::Client;
 use crate::command::{Attach, Publish, Subscribe};
 use crate::config::EngineConfig;
@@ -95,6 +97,8 @@ pub struct Engine {
     client_by_path: HashMap<Path, usize>,
     handshakes: usize,
     records: Records,
+    /// Sessions that were given to other slots, until it is known what became of them.
+    gifts: Vec<Gift>,
     /// Clients whose session record has to be written.
     stale: Vec<usize>,
 
@@ -167,7 +171,8 @@ impl Engine {
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
             handshakes: 0,
-            records: Records::new(config.slot, 0),
+            records: Records::new(config.slot),
+            gifts: Vec::new(),
             stale: Vec::new(),
             publications: Slab::new(),
             publication_by_id: IdMap::default(),
@@ -221,7 +226,7 @@ impl Engine {
 
     /// When to call `handle_deadlines` at the latest.
     pub fn next_deadline(&mut self) -> Option<Time> {
-        [self.deadlines.earliest(), self.reconnect_at].into_iter().flatten().min()
+        [self.deadlines.earliest(), self.reconnect_at, self.next_gift_due()].into_iter().flatten().min()
     }
 
     /// Does what is due: timeouts, consent, retransmission of handshakes, feedback to publishers, sender reports.
@@ -239,6 +244,9 @@ impl Engine {
         }
         if self.reconnect_at.is_some_and(|at| at <= now) {
             self.reconnect(now);
+        }
+        if self.next_gift_due().is_some_and(|at| at <= now) {
+            self.settle_gifts(now);
         }
     }
 
@@ -280,6 +288,7 @@ impl Engine {
                 TransportEvent::UfragForgotten(ufrag) => {
                     self.clients[key].ufrags.retain(|known| *known != ufrag);
                     self.client_by_ufrag.remove(&ufrag);
+                    self.disclaim_ufrag(&ufrag);
                     self.mark_stale(key);
                 }
                 TransportEvent::Connected { profile, dtls_version, handshake } => {
@@ -357,6 +366,7 @@ impl Engine {
         self.client_by_id.remove(&transport);
         for ufrag in client.ufrags {
             self.client_by_ufrag.remove(&ufrag);
+            self.disclaim_ufrag(&ufrag);
         }
         if cause.is_failure() {
             self.stats.count_failure(cause);

@@ -14,6 +14,7 @@ pub enum Event {
     CommandFailed(CommandFailed),
     TransportAdopted(TransportAdopted),
     AdoptionDone(AdoptionDone),
+    TransportGiven(TransportGiven),
 }
 
 /// Why a transport ended or does not work; the label is the metric's label and what `GET /sessions/{id}` says.
@@ -182,7 +183,7 @@ pub struct CommandFailed {
     pub reason: String,
 }
 
-/// A transport of a worker that died in this slot lives on here, under the same ids.
+/// A transport of a worker that died in this slot, or of another slot that gave it, lives on here, under the same ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransportAdopted {
@@ -203,4 +204,31 @@ pub struct AdoptionDone {
     pub adopted: u32,
     /// Unfinished handshakes, what the control plane kept nothing of, and records that did not hold.
     pub lost: u32,
+}
+
+/// What came of `GiveTransport`. Unless it moved, the transport goes on here as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransportGiven {
+    pub transport: u64,
+    pub slot: u8,
+    pub outcome: Outcome,
+}
+
+/// Whether a transport moved, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The other slot has it.
+    Moved,
+    /// Its handshake is under way, which nobody else can finish.
+    Handshaking,
+    /// It has no session record by which another could take it up.
+    NotKept,
+    /// There is no room in the arena to tell of it just now.
+    Busy,
+    /// The other slot has no room for it, or cannot read its record.
+    Refused,
+    /// The other slot has not taken it in time.
+    NotTaken,
 }

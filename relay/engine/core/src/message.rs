@@ -2,7 +2,7 @@
 //! carry media. `engine/inbox.rs` acts on them.
 //!
 //! ```text
-//! bit 63..56: kind      bit 55..32: zero      bit 31..0: track log
+//! bit 63..56: kind      bit 55..32: zero      bit 31..0: track log, or session record
 //! ```
 
 /// A message between two workers.
@@ -12,25 +12,35 @@ pub enum Message {
     LogMoved(u32),
     /// A subscriber of the sender waits for a key frame of this log, which the receiver writes.
     KeyFrameWanted(u32),
+    /// The sender gave this session record to the receiver, who finds so in the arena.
+    Given(u32),
+    /// What became of a record that the receiver gave to the sender stands in the arena.
+    GiftSettled(u32),
 }
 
 const LOG_MOVED: u64 = 1;
 const KEY_FRAME_WANTED: u64 = 2;
+const GIVEN: u64 = 3;
+const GIFT_SETTLED: u64 = 4;
 
 impl Message {
     pub fn encode(self) -> u64 {
         match self {
             Message::LogMoved(log) => LOG_MOVED << 56 | u64::from(log),
             Message::KeyFrameWanted(log) => KEY_FRAME_WANTED << 56 | u64::from(log),
+            Message::Given(record) => GIVEN << 56 | u64::from(record),
+            Message::GiftSettled(record) => GIFT_SETTLED << 56 | u64::from(record),
         }
     }
 
     /// `None` for what a newer binary may say and this one does not know.
     pub fn decode(word: u64) -> Option<Message> {
-        let log = word as u32;
+        let number = word as u32;
         match word >> 56 {
-            LOG_MOVED => Some(Message::LogMoved(log)),
-            KEY_FRAME_WANTED => Some(Message::KeyFrameWanted(log)),
+            LOG_MOVED => Some(Message::LogMoved(number)),
+            KEY_FRAME_WANTED => Some(Message::KeyFrameWanted(number)),
+            GIVEN => Some(Message::Given(number)),
+            GIFT_SETTLED => Some(Message::GiftSettled(number)),
             _ => None,
         }
     }
@@ -42,7 +52,10 @@ mod tests {
 
     #[test]
     fn messages_survive_the_ring() {
-        for message in [Message::LogMoved(0), Message::LogMoved(u32::MAX), Message::KeyFrameWanted(7)] {
+        let moves = [Message::Given(1), Message::GiftSettled(u32::MAX)];
+        for message in
+            [Message::LogMoved(0), Message::LogMoved(u32::MAX), Message::KeyFrameWanted(7)].into_iter().chain(moves)
+        {
             assert_eq!(Message::decode(message.encode()), Some(message));
         }
     }

@@ -45,6 +45,10 @@ counters! {
     /// Sessions of a dead predecessor that went on, and those that could not.
     Adoptions => "adoptions",
     AdoptionsLost => "adoptions_lost",
+    /// Sessions that came from another slot, that went to one, and that were given in vain.
+    MovesIn => "moves_in",
+    MovesOut => "moves_out",
+    MovesFailed => "moves_failed",
     /// Gauges: how many are open now.
     Transports => "transports",
     Publications => "publications",

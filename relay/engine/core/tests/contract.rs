@@ -11,13 +11,13 @@ use millrace_core::command::{
     Subscribe,
 };
 use millrace_core::config::EngineConfig;
-use millrace_core::event::{Cause, Event, TransportClosed, TransportReport};
+use millrace_core::event::{Cause, Event, Outcome, TransportClosed, TransportReport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The variants' names. No match has a wildcard, so that a new message asks for its golden bytes here.
-const COMMANDS: usize = 11;
-const EVENTS: usize = 9;
+const COMMANDS: usize = 12;
+const EVENTS: usize = 10;
 
 #[test]
 fn every_command_is_read_and_packed_to_its_golden_bytes() {
@@ -102,6 +102,23 @@ fn a_report_has_the_same_meaning_on_both_sides() {
 }
 
 #[test]
+fn every_outcome_of_a_move_has_the_same_name_on_both_sides() {
+    for outcome in
+        [Outcome::Moved, Outcome::Handshaking, Outcome::NotKept, Outcome::Busy, Outcome::Refused, Outcome::NotTaken]
+    {
+        let name = wire_name(outcome);
+        let Event::TransportGiven(given) = one(&format!("events/transport_given_{name}")) else { panic!() };
+        assert_eq!((given.outcome, given.slot), (outcome, 2));
+    }
+}
+
+/// As it stands on the wire.
+fn wire_name(outcome: Outcome) -> String {
+    let packed = rmp_serde::to_vec(&outcome).unwrap();
+    String::from_utf8(packed[1..].to_vec()).unwrap()
+}
+
+#[test]
 fn a_command_that_is_not_known_or_has_a_field_too_many_is_refused() {
     // {"Unpublish": {"publication": 1, "more": 1}}
     let bytes = b"\x91\x81\xa9Unpublish\x82\xabpublication\x01\xa4more\x01";
@@ -151,6 +168,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::Unsubscribe(_) => "Unsubscribe",
         Command::ReportTransport(_) => "ReportTransport",
         Command::KeepRecord(_) => "KeepRecord",
+        Command::GiveTransport(_) => "GiveTransport",
     }
 }
 
@@ -165,5 +183,6 @@ fn event_name(event: &Event) -> &'static str {
         Event::CommandFailed(_) => "CommandFailed",
         Event::TransportAdopted(_) => "TransportAdopted",
         Event::AdoptionDone(_) => "AdoptionDone",
+        Event::TransportGiven(_) => "TransportGiven",
     }
 }

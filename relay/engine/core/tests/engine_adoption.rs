@@ -2,113 +2,27 @@
 //! the dead engine knew. Read `support/engine.rs` for how one dies.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/kept_calls.rs"]
+mod kept_calls;
 #[path = "support/engine_peer.rs"]
 mod peer;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
 
-use millrace_core::command::{CloseTransport, Command, Detach, KeepRecord, MediaKind, Publish, RestartIce, Unpublish};
+use kept_calls::{
+    adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, keep,
+    last_done, publisher, record, replace,
+};
+use millrace_core::command::{CloseTransport, Command, Detach, MediaKind, RestartIce, Unpublish};
 use millrace_core::drop::Drop;
-use millrace_core::event::{AdoptionDone, Cause, Event, TransportAdopted};
+use millrace_core::event::{AdoptionDone, Cause, Event};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
-use millrace_core::transport::{Phase, SRTP_WORDS};
-use peer::{Credentials, Peer, Source};
+use millrace_core::transport::SRTP_WORDS;
+use peer::{Credentials, Source};
 use proptest::prelude::*;
-use std::collections::HashMap;
 use world::{AUDIO, Fuse, Link, VIDEO, World};
-
-fn box_of(slots: u8, seed: u64) -> World {
-    let mut world = World::new(slots, seed);
-    world.sealed = Some(HashMap::new());
-    world
-}
-
-/// What control keeps of a client.
-fn record(world: &World, peer: usize) -> Vec<u8> {
-    format!("all about {}", world.peers[peer].id).into_bytes()
-}
-
-fn keep(world: &mut World, peer: usize) {
-    let record = serde_bytes::ByteBuf::from(record(world, peer));
-    let keep = KeepRecord { transport: world.peers[peer].id, record };
-    world.command(world.peers[peer].slot, Command::KeepRecord(keep));
-}
-
-fn connect(world: &mut World, slot: usize) -> usize {
-    let peer = world.connect(slot);
-    keep(world, peer);
-    peer
-}
-
-fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
-    let peer = connect(world, slot);
-    let publish = world.publish(peer, VIDEO, 8 * slot as u32);
-    let now = world.now;
-    world.peers[peer].add(Source::new(11 + slot as u32, VIDEO, now));
-    (peer, publish)
-}
-
-/// Ends a slot's engine and lets its successor come after so many milliseconds.
-fn replace(world: &mut World, slot: usize, gap_ms: u64) {
-    world.kill(slot);
-    world.run_for(gap_ms);
-    world.succeed(slot);
-}
-
-/// Until its first DTLS record has come, and then nothing more from it.
-fn begin_handshake(world: &mut World, peer: usize) {
-    world.start(peer);
-    world.run_until(1_000, |world| world.peers[peer].transport.phase() == Phase::Handshaking);
-    world.run_for(5);
-    assert!(!world.is_connected(peer));
-    world.peers[peer].cut = true;
-}
-
-fn finish(world: &mut World) {
-    world.peers.iter_mut().for_each(Peer::stop_media);
-    world.run_for(2_000);
-}
-
-fn last_done(world: &World, slot: usize) -> AdoptionDone {
-    let done = world.events[slot].iter().rev().find_map(|event| match event {
-        Event::AdoptionDone(done) => Some(*done),
-        _ => None,
-    });
-    done.expect("every start says it")
-}
-
-fn adopted(world: &World, peer: usize) -> Option<&TransportAdopted> {
-    world.events[world.peers[peer].slot].iter().rev().find_map(|event| match event {
-        Event::TransportAdopted(adopted) if adopted.transport == world.peers[peer].id => Some(adopted),
-        _ => None,
-    })
-}
-
-/// Everything that the publisher made from the viewer's first packet on, each once, under numbers without a gap.
-#[track_caller]
-fn assert_everything_came(world: &World, (publisher, source): (usize, usize), viewer: usize, ssrc: u32) {
-    let received = world.peers[viewer].got(ssrc);
-    let numbers = received.numbers();
-    let made = world.peers[publisher].sources[source].made;
-    let first = numbers.first().copied().expect("something came");
-    assert_eq!(numbers, (first..made).collect::<Vec<_>>(), "of {made}");
-    assert!(received.is_whole());
-    let timestamps: Vec<u32> = received.packets.values().map(|got| got.timestamp).collect();
-    assert!(timestamps.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) as i32 >= 0), "time never goes back");
-}
-
-#[track_caller]
-fn assert_nothing_was_noticed(world: &World) {
-    for (at, peer) in world.peers.iter().enumerate() {
-        assert_eq!(peer.refused, [], "peer {at} could not open what came");
-        assert_eq!(peer.feedback.plis.len(), 0, "peer {at} had to send a key frame");
-        assert_eq!(peer.received.iter().map(|received| received.duplicates).sum::<u64>(), 0);
-        assert_eq!(world.closed(at), None);
-    }
-    assert_eq!(world.failures(), Vec::<String>::new());
-}
 
 #[test]
 fn twenty_deaths_in_a_row_cost_nobody_a_packet() {
@@ -212,7 +126,7 @@ fn repairs_go_on_across_a_death() {
 
 /// The words of a viewer's first subscription (`forward/continuity.rs`).
 fn words_of(world: &World, slot: u8, record: u32) -> impl Fn(usize) -> (millrace_arena::SessionWords, usize) {
-    let words = world.arena.session_words(slot, record);
+    let words = world.arena.session_words(world.arena.record(slot, record));
     move |word| (words.clone(), SRTP_WORDS + word)
 }
 
@@ -373,8 +287,8 @@ fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
     // The record of the client that closed is the one that is taken next.
     let last = connect(&mut world, 0);
     world.run_for(300);
-    world.arena.session_words(0, 5).put(1, 3);
-    assert!(world.arena.session(0, 6).write(b"no record at all"));
+    world.arena.session_words(5).put(1, 3);
+    assert!(world.arena.session(6).write(b"no record at all"));
     replace(&mut world, 0, 30);
     assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 3, lost: 4 });
     for lost in [without_record, shaking_hands, poisonous, garbled, gone] {

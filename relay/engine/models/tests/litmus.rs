@@ -26,10 +26,10 @@ fn what_a_release_published_is_seen_by_who_acquires_it() {
     let found = outcomes(|arena| {
         let writer = arena.clone();
         let writing = spawn(move || {
-            writer.session_words(0, 0).put(0, 1);
-            writer.session_words(0, 0).put(1, 1);
+            writer.session_words(0).put(0, 1);
+            writer.session_words(0).put(1, 1);
         });
-        let words = arena.session_words(0, 0);
+        let words = arena.session_words(0);
         let seen = (words.get(1), words.get(0));
         writing.join();
         seen
@@ -42,10 +42,10 @@ fn without_a_fence_each_of_two_may_miss_the_other() {
     let found = outcomes(|arena| {
         let other = arena.clone();
         let first = spawn(move || {
-            other.session_words(0, 0).put(0, 1);
-            other.session_words(0, 0).get(1)
+            other.session_words(0).put(0, 1);
+            other.session_words(0).get(1)
         });
-        let words = arena.session_words(0, 0);
+        let words = arena.session_words(0);
         words.put(1, 1);
         let second = words.get(0);
         (first.join(), second)

@@ -10,6 +10,7 @@
 mod addresses;
 mod doorbell;
 mod litmus;
+mod owners;
 mod rings;
 mod sessions;
 mod track_log;

@@ -17,14 +17,14 @@ const NEXT: [u8; 9] = [3; 9];
 fn replace(earlier: usize) {
     every_way(move || {
         let arena = Arena::in_memory(PARAMETERS);
-        (0..earlier).for_each(|_| assert!(arena.session(0, 0).write(&OLD)));
+        (0..earlier).for_each(|_| assert!(arena.session(0).write(&OLD)));
         let writing = arena.clone();
-        let writer = spawn(move || mortal(|| writing.session(0, 0).write(&NEW)));
-        let seen = arena.session(0, 0).read().expect("one copy is always whole");
+        let writer = spawn(move || mortal(|| writing.session(0).write(&NEW)));
+        let seen = arena.session(0).read().expect("one copy is always whole");
         assert!(seen == OLD || seen == NEW, "{seen:?}");
         let written = writer.join().is_some();
         // The successor.
-        let record = arena.session(0, 0);
+        let record = arena.session(0);
         let found = record.read().expect("one copy is always whole");
         assert_eq!(found, if written { &NEW[..] } else { &OLD[..] });
         assert!(record.write(&NEXT));
@@ -48,11 +48,11 @@ fn a_first_record_is_there_whole_or_lost_and_told_from_a_clear_one() {
     every_way(|| {
         let arena = Arena::in_memory(PARAMETERS);
         let begun = arena.clone();
-        let writer = spawn(move || mortal(|| begun.session(0, 0).write(&NEW)).is_some());
-        let seen = arena.session(0, 0).read();
+        let writer = spawn(move || mortal(|| begun.session(0).write(&NEW)).is_some());
+        let seen = arena.session(0).read();
         assert!(seen.is_none_or(|seen| seen == NEW));
         let written = writer.join();
-        let record = arena.session(0, 0);
+        let record = arena.session(0);
         assert_eq!(record.read().is_some(), written);
         assert!(!(written && record.is_torn()));
         record.clear();
@@ -67,13 +67,13 @@ fn a_word_is_seen_with_everything_that_was_put_before_it() {
         let writing = arena.clone();
         let writer = spawn(move || {
             mortal(|| {
-                let words = writing.session_words(0, 0);
+                let words = writing.session_words(0);
                 words.put_all(0, [1, 1]);
                 words.put(0, 2);
                 words.put(1, 2);
             })
         });
-        let words = arena.session_words(0, 0);
+        let words = arena.session_words(0);
         let second = words.get(1);
         assert!(words.get(0) >= second);
         writer.join();

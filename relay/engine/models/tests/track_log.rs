@@ -123,7 +123,7 @@ fn a_reader_sees_nothing_of_another_life() {
         drop(writer);
         let opening = spawn(move || {
             mortal(|| {
-                let mut writer = LogWriter::open(&arena, 0, PUBLICATION + 1, 1, 1).expect("within the arena");
+                let mut writer = LogWriter::open(&arena, 0, PUBLICATION + 1, 0, 1).expect("within the arena");
                 writer.append(1, &EntryMeta::default(), &[9; 9]).expect("the first");
             });
             arena
@@ -137,7 +137,7 @@ fn a_reader_sees_nothing_of_another_life() {
         reader.set_interest(1, true);
         // The log can be opened again, whatever its last opener left.
         let arena = opening.join();
-        let mut writer = LogWriter::open(&arena, 0, PUBLICATION + 2, 1, 2).expect("within the arena");
+        let mut writer = LogWriter::open(&arena, 0, PUBLICATION + 2, 0, 2).expect("within the arena");
         append(&mut writer, 1, 0).expect("nothing of the former lives is left");
         let reader = LogReader::open(&arena, 0, PUBLICATION + 2).expect("open");
         assert_eq!((reader.head(), read(&reader, 1), read(&reader, 2)), (1, Ok(()), Err(Missing::Never)));

@@ -1,6 +1,6 @@
-//! A successor takes up the sessions of a worker of its slot that died: transports with their keys, publications with
-//! their logs, subscriptions with their numbers. Gives up what does not hold, one session at a time; must never wait for
-//! the control plane. Read `keeping.rs` for what it reads.
+//! A successor takes up the sessions of a worker of its slot that died, and what other slots give: transports with their
+//! keys, publications with their logs, subscriptions with their numbers. Gives up what does not hold, one session at a time;
+//! must never wait for the control plane. Read `keeping.rs` for what it reads, `moving.rs` for who gives.
 //!
 //! ```text
 //! record ─► transport (keys, addresses) ─► publications (their logs) ─► all transports' subscriptions ─► replay
@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use millrace_arena::Known;
 use serde_bytes::ByteBuf;
 
 use super::keeping::{ATTEMPTS_WORD, Lasting, LastingSubscription, Record, Records};
@@ -25,7 +26,7 @@ use crate::transport::{Carried, Transport};
 const MAX_ATTEMPTS: u64 = 3;
 
 /// A client that was taken up, and what is still to be done for it.
-struct Adopted {
+pub(super) struct Adopted {
     key: usize,
     record: u32,
     subscriptions: Vec<LastingSubscription>,
@@ -35,21 +36,45 @@ impl Engine {
     /// Takes up what a predecessor left. To be called once, before anything else; nothing more than `new` is needed.
     pub fn adopt(&mut self, now: Time) {
         let last_beat = Time(self.arena.slot(self.slot).beats().engine_us);
-        let capacity = self.arena.parameters().sessions_per_slot;
-        let used = self.arena.slot(self.slot).sessions().min(capacity.into()) as u32;
-        self.records = Records::new(self.slot, used);
-        let mut adopted = Vec::new();
+        let (records, ours) = Records::find(self.slot, &self.arena);
+        self.records = records;
+        let mut found = Vec::new();
         let mut lost = 0;
-        for i in 0..used {
-            let torn = self.arena.session(self.slot, i).is_torn();
-            let found = self.read_record(i);
-            let is_lost = found.is_some() || torn;
-            match found.and_then(|record| self.attempt(i, |engine| engine.adopt_client(now, i, record))) {
-                Some(client) => adopted.push(client),
+        for i in ours {
+            let torn = self.arena.session(i).is_torn();
+            match self.read_record(i) {
+                Some(record) => found.push((i, record)),
                 None => {
                     self.records.give_back(&self.arena, i);
-                    lost += u32::from(is_lost);
+                    lost += u32::from(torn);
                 }
+            }
+        }
+        let expected = found.len() as u32;
+        let adopted = self.adopt_records(now, found);
+        lost += expected - adopted.len() as u32;
+        let (paths, ufrags) = (&self.client_by_path, &self.client_by_ufrag);
+        self.arena.addresses().retain_slot(self.slot, |known| match known {
+            Known::Address(socket, remote) => paths.contains_key(&Path { socket: SocketIndex(socket), remote }),
+            Known::Ufrag(ufrag) => ufrags.contains_key(&ufrag),
+        });
+        let mut said = self.describe(&adopted);
+        said.push_back(Event::AdoptionDone(AdoptionDone { adopted: adopted.len() as u32, lost }));
+        said.append(&mut self.events);
+        self.events = said;
+        self.count_adoptions(adopted.len(), lost);
+        if !adopted.is_empty() {
+            self.stats.observe(Histogram::AdoptionGap, now.since(last_beat), 1);
+        }
+    }
+
+    /// Takes up the sessions of these records, which are ours; those that do not hold are given up.
+    pub(super) fn adopt_records(&mut self, now: Time, found: Vec<(u32, Record)>) -> Vec<Adopted> {
+        let mut adopted = Vec::with_capacity(found.len());
+        for (i, record) in found {
+            match self.attempt(i, |engine| engine.adopt_client(now, i, record)) {
+                Some(client) => adopted.push(client),
+                None => self.records.give_back(&self.arena, i),
             }
         }
         // After all publications, so that wishes for key frames find them.
@@ -61,18 +86,20 @@ impl Engine {
                 }
             });
         }
-        let paths = &self.client_by_path;
-        let is_known = |socket, remote| paths.contains_key(&Path { socket: SocketIndex(socket), remote });
-        self.arena.addresses().retain_slot(self.slot, is_known);
-        self.tell_adopted(now, &adopted, lost);
-        if !adopted.is_empty() {
-            self.stats.observe(Histogram::AdoptionGap, now.since(last_beat), 1);
+        for client in &adopted {
+            self.arena.session_words(client.record).put(ATTEMPTS_WORD, 0);
+            self.schedule(now, client.key);
         }
+        self.stats.set(Counter::SessionRecords, self.records.in_use());
+        self.stats.set(Counter::Transports, self.clients.len() as u64);
+        self.stats.set(Counter::Publications, self.publications.len() as u64);
+        self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
+        adopted
     }
 
     /// `None` when it is clear, or was never whole.
-    fn read_record(&self, i: u32) -> Option<Record> {
-        let packed = self.arena.session(self.slot, i).read()?;
+    pub(super) fn read_record(&self, i: u32) -> Option<Record> {
+        let packed = self.arena.session(i).read()?;
         // What does not parse is somebody's session all the same: it has to be counted.
         let unknown = Record { transport: 0, kept: ByteBuf::new(), lasting: None };
         Some(rmp_serde::from_slice(&packed).unwrap_or(unknown))
@@ -80,7 +107,7 @@ impl Engine {
 
     /// Does something that a wrong record might make this process die of, and remembers that across its death.
     fn attempt<R>(&mut self, i: u32, act: impl FnOnce(&mut Engine) -> R) -> R {
-        let words = self.arena.session_words(self.slot, i);
+        let words = self.arena.session_words(i);
         let before = words.get(ATTEMPTS_WORD);
         words.put(ATTEMPTS_WORD, before + 1);
         let result = act(self);
@@ -89,7 +116,7 @@ impl Engine {
     }
 
     fn adopt_client(&mut self, now: Time, i: u32, record: Record) -> Option<Adopted> {
-        let words = self.arena.session_words(self.slot, i);
+        let words = self.arena.session_words(i);
         let Lasting { transport: carried, publications, streams, subscriptions } = record.lasting?;
         // Without the control plane's record nobody could ever end it.
         let is_wanted = !record.kept.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
@@ -121,6 +148,7 @@ impl Engine {
         let key = self.clients.insert(client);
         self.client_by_id.insert(id, key);
         self.client_by_ufrag.extend(ufrags.into_iter().map(|ufrag| (ufrag, key)));
+        self.claim_ufrags(key);
         self.pump(now, key);
         let expected = publications.len();
         for publish in publications {
@@ -175,29 +203,20 @@ impl Engine {
         }
     }
 
-    fn tell_adopted(&mut self, now: Time, adopted: &[Adopted], lost: u32) {
-        let mut said = VecDeque::with_capacity(adopted.len() + 1);
-        for &Adopted { key, record, .. } in adopted {
-            self.arena.session_words(self.slot, record).put(ATTEMPTS_WORD, 0);
-            self.schedule(now, key);
+    pub(super) fn describe(&self, adopted: &[Adopted]) -> VecDeque<Event> {
+        let describe = |&Adopted { key, .. }: &Adopted| {
             let client = &self.clients[key];
             let publications = client.publications.iter().map(|key| self.publications[*key].publication.id());
             let subscriptions = client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.id());
-            said.push_back(Event::TransportAdopted(TransportAdopted {
+            Event::TransportAdopted(TransportAdopted {
                 transport: client.transport.id(),
                 record: ByteBuf::from(client.kept.clone()),
                 publications: publications.collect(),
                 subscriptions: subscriptions.collect(),
                 connected: client.transport.is_connected(),
-            }));
-        }
-        said.push_back(Event::AdoptionDone(AdoptionDone { adopted: adopted.len() as u32, lost }));
-        said.append(&mut self.events);
-        self.events = said;
-        self.count_adoptions(adopted.len(), lost);
-        self.stats.set(Counter::Transports, self.clients.len() as u64);
-        self.stats.set(Counter::Publications, self.publications.len() as u64);
-        self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
+            })
+        };
+        adopted.iter().map(describe).collect()
     }
 
     /// Nobody will write these logs any more; their readers are to know.

@@ -34,6 +34,7 @@ impl Engine {
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
             Command::KeepRecord(keep) => ("KeepRecord", keep.transport, self.keep_record(keep)),
+            Command::GiveTransport(give) => ("GiveTransport", give.transport, self.give_transport(now, give)),
         };
         if let Err(reason) = result {
             self.events.push_back(Event::CommandFailed(CommandFailed { command: name.to_owned(), id, reason }));
@@ -122,12 +123,17 @@ impl Engine {
     }
 
     pub(super) fn remove_publication(&mut self, place: usize) {
+        self.take_publication(place).close();
+    }
+
+    /// Out of the tables, with its logs still open.
+    pub(super) fn take_publication(&mut self, place: usize) -> Publication {
         let published = self.publications.remove(place);
         self.publication_by_id.remove(&published.publication.id());
         self.publication_by_log.retain(|_, owner| *owner != place);
         self.moved.retain(|moved| *moved != place);
-        published.publication.close();
         self.stats.set(Counter::Publications, self.publications.len() as u64);
+        published.publication
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), String> {
@@ -281,7 +287,7 @@ impl Engine {
         Ok(())
     }
 
-    fn client_key(&self, transport: u64) -> Result<usize, String> {
+    pub(super) fn client_key(&self, transport: u64) -> Result<usize, String> {
         self.client_by_id.get(&transport).copied().ok_or_else(|| "no such transport".to_owned())
     }
 

@@ -18,21 +18,26 @@ impl Engine {
         if !self.has_inbox() {
             return;
         }
-        let mut datagram = [0; MAX_DATAGRAM];
-        for from in 0..self.slots {
-            if from == self.slot {
-                continue;
-            }
+        // All messages first: a datagram may be for a session that a message gives us.
+        for from in self.others() {
             for _ in 0..MESSAGES_A_ROUND {
                 let Some(word) = self.arena.messages(from, self.slot).receive() else { break };
-                self.handle_message(now, word);
+                self.handle_message(now, from, word);
             }
+        }
+        let mut datagram = [0; MAX_DATAGRAM];
+        for from in self.others() {
             for _ in 0..DATAGRAMS_A_ROUND {
                 let popped = self.arena.handover(from, self.slot).pop(&mut datagram);
                 let Some((socket, remote, len)) = popped else { break };
-                self.handle_handed_over(now, path_of(socket, remote), &mut datagram[..len]);
+                self.handle_handed_over(now, from, path_of(socket, remote), &mut datagram[..len]);
             }
         }
+    }
+
+    fn others(&self) -> impl Iterator<Item = u8> + use<> {
+        let own = self.slot;
+        (0..self.slots).filter(move |slot| *slot != own)
     }
 
     /// Whether `handle_inbox` would find something.
@@ -40,10 +45,12 @@ impl Engine {
         !self.arena.inbox_is_empty(self.slot)
     }
 
-    fn handle_message(&mut self, now: Time, word: u64) {
+    fn handle_message(&mut self, now: Time, from: u8, word: u64) {
         match Message::decode(word) {
             Some(Message::LogMoved(log)) => self.mark_dirty(log),
             Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
+            Some(Message::Given(record)) => self.handle_given(now, from, record),
+            Some(Message::GiftSettled(_)) => self.settle_gifts(now),
             None => {}
         }
     }

@@ -16,7 +16,7 @@ impl Engine {
         self.stats.add(Counter::DatagramsReceived, 1);
         self.stats.add(Counter::BytesReceived, datagram.len() as u64);
         let handled = match classify(datagram) {
-            Kind::Stun => self.handle_stun(now, path, datagram, true),
+            Kind::Stun => self.handle_stun(now, path, datagram, None),
             Kind::Unknown => Err((None, Drop::NotDemuxed)),
             kind => self.handle_owned(now, path, datagram, kind),
         };
@@ -26,15 +26,18 @@ impl Engine {
     }
 
     /// Takes a datagram that another worker received and handed over.
-    pub(super) fn handle_handed_over(&mut self, now: Time, path: Path, datagram: &mut [u8]) {
+    pub(super) fn handle_handed_over(&mut self, now: Time, from: u8, path: Path, datagram: &mut [u8]) {
         self.stats.add(Counter::TakenOver, 1);
         let handled = match classify(datagram) {
-            Kind::Stun => self.handle_stun(now, path, datagram, false),
+            Kind::Stun => self.handle_stun(now, path, datagram, Some(from)),
             Kind::Unknown => Err((None, Drop::NotDemuxed)),
-            // Handed over because the address table named us; if the client left meanwhile, nobody wants it.
-            kind => match self.client_by_path.get(&path) {
-                Some(key) => self.handle_client_datagram(now, *key, path, datagram, kind),
-                None => Err((None, Drop::UnknownSource)),
+            // Handed over because the address table named us; if the client left meanwhile, nobody wants it, unless it moved.
+            kind => match (self.client_by_path.get(&path), self.owner_of(path)) {
+                (Some(key), _) => self.handle_client_datagram(now, *key, path, datagram, kind),
+                (None, Some(slot)) if slot != self.slot && slot != from => {
+                    self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+                }
+                _ => Err((None, Drop::UnknownSource)),
             },
         };
         if let Err((key, drop)) = handled {
@@ -47,14 +50,14 @@ impl Engine {
         now: Time,
         path: Path,
         datagram: &mut [u8],
-        may_hand_over: bool,
+        handed_over_by: Option<u8>,
     ) -> Result<(), (Option<usize>, Drop)> {
         let message = stun::Message::parse(datagram).map_err(|_| (None, Drop::StunMalformed))?;
         if message.is_binding_indication() {
             // A keepalive (RFC 8445 section 11), which names nobody: its address tells whose it is.
             let Some(&key) = self.client_by_path.get(&path) else {
                 return match self.owner_of(path) {
-                    Some(slot) if may_hand_over && slot != self.slot => {
+                    Some(slot) if handed_over_by.is_none() && slot != self.slot => {
                         self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
                     }
                     _ => Err((None, Drop::UnknownSource)),
@@ -68,8 +71,10 @@ impl Engine {
         }
         let ufrag = message.server_ufrag().ok_or((None, Drop::StunMalformed))?;
         let Some(&key) = self.client_by_ufrag.get(ufrag) else {
-            return match slot_of(ufrag) {
-                Some(slot) if may_hand_over && slot != self.slot && slot < self.slots => {
+            // A session that moved is found by a look at the table, which costs the same whoever asks.
+            let moved_to = self.arena.addresses().find_ufrag(ufrag);
+            return match moved_to.or_else(|| slot_of(ufrag).filter(|_| handed_over_by.is_none())) {
+                Some(slot) if slot != self.slot && slot < self.slots && Some(slot) != handed_over_by => {
                     self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
                 }
                 _ => Err((None, Drop::StunUnknownUfrag)),
@@ -228,7 +233,7 @@ impl Engine {
 }
 
 /// The slot that made this ufrag: its first two hex digits.
-fn slot_of(ufrag: &str) -> Option<u8> {
+pub(super) fn slot_of(ufrag: &str) -> Option<u8> {
     u8::from_str_radix(ufrag.get(..2)?, 16).ok()
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use millrace_arena::{Arena, SESSION_WORDS};
+use millrace_arena::{Arena, Owner, SESSION_WORDS};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -44,40 +44,93 @@ pub(super) struct LastingSubscription {
     pub place: u32,
 }
 
-/// Which of the slot's session records are free. The lowest goes first, so that few pages are ever touched.
+/// Which of the slot's own range of session records can be had. The lowest goes first, so that few pages are ever touched.
 #[derive(Debug)]
 pub(super) struct Records {
     slot: u8,
     used: u32,
     free: BTreeSet<u32>,
+    /// With sessions that moved to other slots, as far as is known: who ends one frees its record.
+    lent: BTreeSet<u32>,
 }
 
 impl Records {
-    /// The first `used` were used before, and none of them is free yet.
-    pub fn new(slot: u8, used: u32) -> Records {
-        Records { slot, used, free: BTreeSet::new() }
+    pub fn new(slot: u8) -> Records {
+        Records { slot, used: 0, free: BTreeSet::new(), lent: BTreeSet::new() }
+    }
+
+    /// Looks whose every record of the arena is, and gives the numbers of ours: what a predecessor had, what was given to it,
+    /// and what it gave away and nobody took.
+    pub fn find(slot: u8, arena: &Arena) -> (Records, Vec<u32>) {
+        let (mut records, mut ours) = (Records::new(slot), Vec::new());
+        let parameters = arena.parameters();
+        let owners = arena.owners();
+        for range in 0..parameters.slots as u8 {
+            let used = arena.slot(range).sessions().min(parameters.sessions_per_slot.into()) as u32;
+            for record in (0..used).map(|i| arena.record(range, i)) {
+                if owners.of(record) == Owner::Slot(slot) || owners.take(record, slot) {
+                    ours.push(record);
+                } else if range == slot && owners.of(record) == Owner::Nobody {
+                    records.free.insert(record);
+                } else if range == slot {
+                    records.lent.insert(record);
+                }
+            }
+            if range == slot {
+                records.used = used;
+            }
+        }
+        (records, ours)
     }
 
     /// A clear record; `None` when the slot has no more.
     pub fn take(&mut self, arena: &Arena) -> Option<u32> {
-        let i = self.free.pop_first().or_else(|| {
-            let next = (self.used < arena.parameters().sessions_per_slot).then_some(self.used)?;
+        let owners = arena.owners();
+        let returned = |lent: &BTreeSet<u32>| lent.iter().copied().find(|i| owners.of(*i) == Owner::Nobody);
+        let record = self.free.pop_first().or_else(|| {
+            if let Some(record) = returned(&self.lent) {
+                self.lent.remove(&record);
+                return Some(record);
+            }
+            let next =
+                (self.used < arena.parameters().sessions_per_slot).then(|| arena.record(self.slot, self.used))?;
             self.used += 1;
             // Before the record is touched, or a successor would not look at it.
             arena.slot(self.slot).set_sessions(self.used.into());
             Some(next)
         })?;
-        arena.session_words(self.slot, i).put(ATTEMPTS_WORD, 0);
-        Some(i)
+        owners.claim(record, self.slot);
+        arena.session_words(record).put(ATTEMPTS_WORD, 0);
+        Some(record)
     }
 
-    pub fn give_back(&mut self, arena: &Arena, i: u32) {
-        arena.session(self.slot, i).clear();
-        self.free.insert(i);
+    /// Its session is over, wherever it was opened.
+    pub fn give_back(&mut self, arena: &Arena, record: u32) {
+        arena.session(record).clear();
+        arena.owners().free(record);
+        if self.is_ours(arena, record) {
+            self.free.insert(record);
+        }
+    }
+
+    /// Its session is another slot's now.
+    pub fn lend(&mut self, arena: &Arena, record: u32) {
+        if self.is_ours(arena, record) {
+            self.lent.insert(record);
+        }
+    }
+
+    /// Its session is this slot's again.
+    pub fn reclaim(&mut self, record: u32) {
+        self.lent.remove(&record);
     }
 
     pub fn in_use(&self) -> u64 {
         u64::from(self.used) - self.free.len() as u64
+    }
+
+    fn is_ours(&self, arena: &Arena, record: u32) -> bool {
+        record / arena.parameters().sessions_per_slot == u32::from(self.slot)
     }
 }
 
@@ -106,7 +159,7 @@ impl Engine {
         let client = &mut self.clients[key];
         client.is_stale = false;
         let Some(i) = client.record else { return false };
-        let place = self.arena.session(self.slot, i);
+        let place = self.arena.session(i);
         // Plain data of our own: packing it does not fail.
         let written = rmp_serde::to_vec(&record).is_ok_and(|packed| place.write(&packed));
         if !written {
@@ -141,7 +194,7 @@ impl Engine {
         let Some(i) = self.records.take(&self.arena) else { return };
         let client = &mut self.clients[key];
         client.record = Some(i);
-        client.transport.keep_in(self.arena.session_words(self.slot, i));
+        client.transport.keep_in(self.arena.session_words(i));
         self.stats.set(Counter::SessionRecords, self.records.in_use());
         self.mark_stale(key);
     }
@@ -158,7 +211,7 @@ impl Engine {
     }
 
     pub(super) fn words_of(&self, record: u32, place: u32) -> Words {
-        Words::new(self.arena.session_words(self.slot, record), SRTP_WORDS + place as usize * WORDS)
+        Words::new(self.arena.session_words(record), SRTP_WORDS + place as usize * WORDS)
     }
 
     /// A client is gone: nobody is to take it up.

@@ -23,8 +23,9 @@ use super::nack::{Arrival, Missing};
 const AUDIO_LOG_PACKETS: u32 = 256;
 /// Indexes left free before the first packet of an SSRC that replaces another, for packets that it overtook.
 const RESTART_ROOM: u64 = 64;
-/// Arrivals that a successor looks at for the newest packet of all: more than are reordered.
-const LOOK_BACK: u64 = 64;
+/// Arrivals that a successor looks at for the newest packet of all, and for what is missing among them: more than are
+/// reordered, and a round trip's worth of video.
+const LOOK_BACK: u64 = 128;
 /// For so long after a change of SSRC, packets of the old one are stragglers and not a change back.
 const STRAGGLING: Span = Span::from_secs(2);
 
@@ -78,9 +79,9 @@ impl Incoming {
         Ok(Incoming::new(writer, (kind, codec, nack), encoding))
     }
 
-    /// Goes on where a predecessor that died left the log: under the same SSRC and numbers, so that what is missing since
-    /// is asked for. Its statistics begin again. `None` when the log is not this publication's any more.
+    /// Goes on where a predecessor left the log: under the same SSRC and numbers, so that what is missing is asked for. Its statistics begin again. `None` when the log is not this publication's any more.
     pub fn resume(
+        now: Time,
         arena: &Arena,
         (publication, slot): (u64, u8),
         track: (MediaKind, Codec, bool),
@@ -89,14 +90,14 @@ impl Incoming {
         let writer = LogWriter::resume(arena, encoding.log, publication, slot)?;
         let mut incoming = Incoming::new(writer, track, encoding);
         let reader = LogReader::open(arena, encoding.log, publication)?;
-        incoming.catch_up(&reader);
+        incoming.catch_up(now, &reader);
         // Its readers may not have been told of its last packets.
         incoming.moved = true;
         Some(incoming)
     }
 
     /// Everything but what the log itself says is in the log's packets, which are whole.
-    fn catch_up(&mut self, reader: &LogReader) {
+    fn catch_up(&mut self, now: Time, reader: &LogReader) {
         let mut packet = vec![0; MAX_PACKET];
         let mut header_at = |index| {
             let meta = reader.read(index, &mut packet).ok()?;
@@ -104,11 +105,17 @@ impl Incoming {
         };
         let head = reader.head();
         let arrivals = (head.saturating_sub(LOOK_BACK)..head).filter_map(|position| reader.arrival(position));
-        let newest = arrivals.filter_map(|index| Some((index, header_at(index)?))).max_by_key(|(index, _)| *index);
-        if let Some((index, header)) = newest {
+        let mut seen: Vec<(u64, Header)> = arrivals.filter_map(|index| Some((index, header_at(index)?))).collect();
+        seen.sort_unstable_by_key(|(index, _)| *index);
+        if let Some((index, header)) = seen.last().copied() {
             self.ssrc = Some(header.ssrc);
             self.base = index.wrapping_sub(self.unwrapper.index(header.sequence));
-            self.missing.restart(index);
+            // What is missing among them was asked for, if at all, by one who no longer waits for it.
+            seen.retain(|(_, seen)| self.nack && seen.ssrc == header.ssrc);
+            self.missing.restart(seen.first().map_or(index, |(first, _)| *first));
+            for (index, _) in seen.iter().skip(1) {
+                self.missing.handle_arrival(now, *index);
+            }
         }
         let key_frame = reader.key_frame().and_then(|key_frame| header_at(key_frame.index));
         self.key_frame_timestamp = key_frame.map(|header| header.timestamp);

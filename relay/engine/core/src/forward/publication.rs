@@ -54,7 +54,7 @@ impl Publication {
     /// Goes on where a predecessor that died left the track logs. `None` when they are not this publication's any more.
     pub fn resume(now: Time, publish: &Publish, arena: &Arena, slot: u8) -> Option<Publication> {
         let track = (publish.kind, publish.codec, publish.nack);
-        let resume = |encoding| Incoming::resume(arena, (publish.publication, slot), track, encoding);
+        let resume = |encoding| Incoming::resume(now, arena, (publish.publication, slot), track, encoding);
         let Some(encodings) = publish.encodings.iter().map(resume).collect::<Option<_>>() else {
             Publication::give_up(publish, arena, slot);
             return None;
