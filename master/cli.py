@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _token(chosen)
         case "status":
             return _status(chosen)
+        case "move" | "drain":
+            return _move_or_drain(chosen)
         case "doctor":
             return _doctor(chosen)
         case "bench":
@@ -65,11 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--url", help="its administration address; by default that of the configuration")
     status.add_argument("--once", action="store_true", help="print one table instead of a live one")
 
+    move = commands.add_parser("move", help="have a session go on in another worker, unnoticed by its client")
+    move.add_argument("session", metavar="SESSION", help="its id, as the administration address lists it")
+    move.add_argument("slot", type=int, metavar="SLOT", help="the number of the other worker")
+    drain = commands.add_parser("drain", help="move all sessions of a worker to the others, and let nobody in there")
+    drain.add_argument("slot", type=int, metavar="SLOT", help="the number of the worker")
+    drain.add_argument("--undo", action="store_true", help="let it take sessions again")
+    for each in (move, drain):
+        each.add_argument("--url", help="the server's administration address; by default that of the configuration")
+
     doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
     doctor.add_argument("--url", help="of a running server, for a real call through it (needs aiortc)")
 
     bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
-    for each in (serve, token, status, doctor, bench):
+    for each in (serve, token, status, move, drain, doctor, bench):
         each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
         each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
     bench.add_argument(
@@ -181,8 +192,25 @@ def _status(chosen: argparse.Namespace) -> int:
         return 1
     from master.status import run
 
+    return run(_admin(chosen, config), chosen.once)
+
+
+def _move_or_drain(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from master.moves import drain, move
+
+    admin = _admin(chosen, config)
+    if chosen.command == "move":
+        return move(admin, chosen.session, chosen.slot)
+    return drain(admin, chosen.slot, chosen.undo)
+
+
+def _admin(chosen: argparse.Namespace, config: Config) -> str:
     host = f"[{config.admin.bind}]" if ":" in config.admin.bind else config.admin.bind
-    return run((chosen.url or f"http://{host}:{config.admin.port}").rstrip("/"), chosen.once)
+    url: str = chosen.url or f"http://{host}:{config.admin.port}"
+    return url.rstrip("/")
 
 
 def _doctor(chosen: argparse.Namespace) -> int:

@@ -118,6 +118,7 @@ def table(before: Look, now: Look) -> str:
         f"  arena {now.get('millrace_arena_resident_bytes') / 1e6:,.0f} MB   "
         f"adopted {now.get('millrace_adoptions_total'):,.0f} sessions, "
         f"lost {now.get('millrace_adoptions_lost_total'):,.0f}   "
+        f"moved {now.get('millrace_moves_in_total'):,.0f}   "
         f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
         "",
         "worker    state  sessions  tracks  streams   last beat    cpu   memory  descriptors  starts",
@@ -126,7 +127,9 @@ def table(before: Look, now: Look) -> str:
         silent = max(
             now.get("millrace_worker_beat_age_seconds", slot=slot, loop=loop) for loop in ("engine", "control")
         )
-        state = "up" if now.get("millrace_worker_wanted", slot=slot) == 1 else "leaves"
+        state = "drained" if now.get("millrace_slot_closed", slot=slot) == 1 else "up"
+        if now.get("millrace_worker_wanted", slot=slot) != 1:
+            state = "leaves"
         if now.get("millrace_worker_up", slot=slot) != 1:
             state = "DOWN"
         lines.append(

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use millrace_arena::{Arena, Parameters};
 use millrace_core::command::{
     Attach, CloseTransport, Codec, CodecName, Command, Detach, DtlsRole, Encoding, Extension, ExtensionKind,
-    FingerprintHash, MediaKind, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe, Unpublish, Unsubscribe,
+    FingerprintHash, GiveTransport, KeepRecord, MediaKind, OpenTransport, Publish, ReportTransport, RestartIce,
+    Subscribe, Unpublish, Unsubscribe,
 };
 use millrace_core::config::EngineConfig;
 use millrace_core::engine::Engine;
@@ -254,6 +255,12 @@ impl Call {
             11 | 12 => self.engines[slot].handle_command(now, attach(id, u64::from(number(4)) & 7, logs())),
             13 => self.engines[slot].handle_command(now, Command::Detach(Detach { subscription: id })),
             14 => self.engines[slot].handle_command(now, Command::Unsubscribe(Unsubscribe { subscription: id })),
+            _ if number(0) & 1 == 1 => {
+                let keep = KeepRecord { transport: id, record: bytes.to_vec().into() };
+                self.engines[slot].handle_command(now, Command::KeepRecord(keep));
+                let give = GiveTransport { transport: id, slot: number(1) & 3 };
+                self.engines[slot].handle_command(now, Command::GiveTransport(give));
+            }
             _ => {
                 let ask = ReportTransport { transport: id, request: 1 };
                 self.engines[slot].handle_command(now, Command::ReportTransport(ask));

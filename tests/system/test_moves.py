@@ -1,0 +1,113 @@
+"""Sessions move between living workers in the middle of calls: by hand, and all of a slot's. No client does anything.
+
+`MILLRACE_MOVES=20` moves each session so often.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.clients.raw_client import RawClient, request
+from tests.system.asking import counter, delete, metrics, patch
+from tests.system.relay_process import ROOT, Relay
+from tests.system.watched import percentile, told, watched_call
+
+MOVES = int(os.environ.get("MILLRACE_MOVES", "4"))
+STEERING = ["handover", *(["ebpf"] if os.geteuid() == 0 else [])]
+
+
+async def move(relay: Relay, session_url: str, slot: int) -> tuple[int, str]:
+    """The status, and what came of it."""
+    session = session_url.rpartition("/")[2]
+    answer = await asyncio.to_thread(request, "POST", f"{relay.admin}/sessions/{session}/move?slot={slot}")
+    said = json.loads(answer.body)
+    return answer.status, said.get("outcome") or said["title"]
+
+
+async def until_slots(relay: Relay, expected: list[tuple[bool, int]]) -> None:
+    """Until every worker says so of each slot: whether it is drained, and its sessions."""
+    agreed = 0
+    async with asyncio.timeout(10):
+        while agreed < 8:
+            answer = await asyncio.to_thread(request, "GET", f"{relay.admin}/slots")
+            found = [(one["drained"], one["sessions"]) for one in json.loads(answer.body)]
+            agreed = agreed + 1 if found == expected else 0
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("steering", STEERING)
+async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(steering: str) -> None:
+    async with (
+        Relay(workers=2, settings={"media.steering": f'"{steering}"'}) as relay,
+        watched_call(relay) as (publisher, viewer, watched),
+    ):
+        states = list(watched.states)
+        gaps: list[float] = []
+        places = {publisher: 0, viewer: 1}
+        for round_ in range(2 * MOVES):
+            mover = (publisher, viewer)[round_ % 2]
+            places[mover] = 1 - places[mover]
+            began = time.monotonic()
+            assert await move(relay, mover.session_url, places[mover]) == (200, "moved")
+            await watched.until_packets(began + 0.3, 20)
+            gaps.append(watched.gap(began))
+            assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        print(told(f"moves with {steering}", gaps))
+        # By itself it is a few milliseconds; the encoder and two decoders of this test share the cores with the relay.
+        assert percentile(gaps, 0.5) < 1
+        assert watched.states == states
+        assert publisher.connection.iceConnectionState == "completed"
+        await viewer.until_frames(len(viewer.frames) + 10)
+        found = metrics(relay)
+        assert found["millrace_moves_out_total"] == found["millrace_moves_in_total"] == 2 * MOVES
+        assert found["millrace_moves_failed_total"] == found["millrace_adoptions_lost_total"] == 0
+        for reason in ("srtp_replay", "srtp_authentication"):
+            assert await counter(relay, f'millrace_drops_total{{direction="in",reason="{reason}"}}') == 0
+        assert await move(relay, publisher.session_url, places[publisher]) == (409, "already there")
+        assert await move(relay, publisher.session_url, 7) == (409, "no worker")
+        assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+        assert await move(relay, "/00.AAAAAAAAAAAAAAAAAAAAAA", 1) == (404, "session unknown")
+
+
+async def test_a_drained_slot_gives_its_sessions_away_and_takes_none_until_that_is_undone() -> None:
+    async with Relay(workers=2) as relay, watched_call(relay) as (publisher, viewer, watched):
+        states = list(watched.states)
+        session = publisher.session_url.rpartition("/")[2]
+        began = time.monotonic()
+        said = await command(relay, "drain", "0")
+        assert said.returncode == 0, said.stderr
+        assert "slot 0" in said.stdout
+        await until_slots(relay, [(True, 0), (False, 2)])
+        await watched.until_packets(time.monotonic(), 30)
+        print(told("drain", [watched.gap(began)]))
+        assert (await command(relay, "move", session, "0")).returncode == 1, "the slot is to have no sessions"
+        assert (await command(relay, "drain", "1")).returncode == 1, "nobody would be left"
+        # Half of these come to the listener of the slot that takes nobody.
+        with ExitStack() as stack:
+            late = [stack.enter_context(RawClient(f"{relay.url}/whep/hall")) for _ in range(12)]
+            for one in late:
+                await asyncio.to_thread(one.post)
+            assert {one.session[:2] for one in late} == {"01"}
+            await asyncio.to_thread(late[0].connect)
+            await until_slots(relay, [(True, 0), (False, 14)])
+            assert metrics(relay)['millrace_slot_closed{slot="0"}'] == 1
+        assert (await command(relay, "drain", "0", "--undo")).returncode == 0
+        async with asyncio.timeout(10):
+            # The worker that has the session hears of it with its next beat.
+            while (await command(relay, "move", session, "0")).returncode:
+                await asyncio.sleep(0.1)
+        await until_slots(relay, [(False, 1), (False, 13)])
+        await watched.until_packets(time.monotonic(), 30)
+        assert watched.states == states
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+
+
+async def command(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "master", *arguments, "--url", relay.admin]
+    return await asyncio.to_thread(subprocess.run, line, cwd=ROOT, capture_output=True, text=True, timeout=60)
