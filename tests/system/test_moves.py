@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -106,6 +107,22 @@ async def test_a_drained_slot_gives_its_sessions_away_and_takes_none_until_that_
         await watched.until_packets(time.monotonic(), 30)
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+
+
+async def test_a_worker_that_leaves_takes_its_calls_to_the_others() -> None:
+    async with Relay(workers=2) as relay, watched_call(relay) as (publisher, viewer, watched):
+        states, began = list(watched.states), time.monotonic()
+        os.kill(relay.pid, signal.SIGTTOU)
+        await relay.until_logged("the slot is empty")
+        await watched.until_packets(time.monotonic() + 0.5, 30)
+        print(told("a worker leaves", [watched.gap(began)]))
+        assert watched.states == states
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        os.kill(relay.pid, signal.SIGTTIN)
+        await relay.until_logged("a worker joins")
+        await relay.until_ready()
+        assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+        assert await counter(relay, "millrace_adoptions_lost_total") == 0
 
 
 async def command(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
