@@ -118,6 +118,10 @@ class WorkersConfig:
     """For a worker to say goodbye to its clients when the server stops, until it is killed."""
     drain_seconds: Annotated[int, within(0, 86_400)] = 30
     """From SIGTERM on nobody is let in, and who is there may stay for so long."""
+    balance: bool = False
+    """Whether a worker that is late for some seconds gives a tenth of its sessions to one that is better off. Clients
+    miss some milliseconds for it; where all workers are equally busy, or the machine is, nothing is gained.
+    """
     orphan_seconds: Annotated[int, within(0, 86_400)] = 300
     """When the master was killed, its workers go on for so long without one: time for a person to start another. A
     service manager needs a second."""

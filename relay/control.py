@@ -84,6 +84,7 @@ class Control:
                 ledger.draining = True
             case Measured():
                 ledger.pressure = pressure_of(said, ledger.config.limits)
+                ledger.balance_load(said.late_seconds)
             case Ticked():
                 self._ticked(now)
             case _:

@@ -31,6 +31,7 @@ class Count(StrEnum):
     ICE_RESTARTS = "ice_restarts"
     RECORDS_TOO_LONG = "records_too_long"
     REQUESTS_PASSED_ON = "requests_passed_on"
+    SESSIONS_BALANCED = "sessions_balanced"
     SESSIONS_GIVEN_UP = "sessions_given_up"
     SNAPSHOTS_ASKED = "snapshots_asked"
 
@@ -89,7 +90,12 @@ class Counters:
 
     def measured(self, name: Seconds, seconds: float) -> None:
         """Whole microseconds here, as all values are whole."""
-        self.values[f"millrace_{name}_microseconds"] = round(seconds * 1e6)
+        self.values[microseconds(name)] = round(seconds * 1e6)
+
+
+def microseconds(name: Seconds) -> str:
+    """The name of what was measured, as it stands among the values."""
+    return f"millrace_{name}_microseconds"
 
 
 def _counted(name: Count) -> str:

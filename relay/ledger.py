@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from relay.balance import STAY_SECONDS, Balance, better_off
 from relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
 from relay.config import Config
 from relay.counters import Count, Counters
@@ -77,6 +78,7 @@ class Ledger:
         self.reports = Reports()
         self.numbers = numbers
         self.moves = Moves()
+        self.balance = Balance()
         candidates = host_candidates(reach.addresses)
         self.opening = Opening(self.numbers, reach.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
@@ -187,6 +189,7 @@ class Ledger:
         has_moved = self.settling.adoption_done
         if has_moved:
             self.moves.arrive(session, self.now)
+            session.arrived_at = self.now
         self.announce(here(session))
         for publication in session.publications.values():
             if publication.publication not in session.paused:
@@ -255,6 +258,27 @@ class Ledger:
             slot = self.moves.target(self.directory, self.slot)
             if slot is not None:
                 self.give(session, slot)
+
+    def balance_load(self, late_seconds: float) -> None:
+        """Gives some sessions to a worker that is better off, if this one was late for long enough."""
+        late_ms = self.config.limits.late_ms
+        # Before it gets so late that nobody is let in any more.
+        count = self.balance.wanted(late_seconds * 2000 > late_ms, len(self.sessions), self.now)
+        if not count or not self.config.workers.balance or self.slot in self.moves.closed:
+            return
+        others = better_off(self.directory.loads(), self.slot, len(self.sessions), late_ms)
+        given = 0
+        for session in self.sessions.all():
+            came_lately = session.arrived_at is not None and self.now - session.arrived_at < STAY_SECONDS
+            if given == count or came_lately or session.leaving is not None or not session.connected:
+                continue
+            slot = self.moves.target(self.directory, self.slot, others)
+            if slot is not None:
+                self.give(session, slot)
+                self.counters.count(Count.SESSIONS_BALANCED)
+                given += 1
+        if given:
+            self.balance.gave(self.now)
 
     def tick_moves(self) -> None:
         """About once a second."""

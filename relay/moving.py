@@ -114,10 +114,11 @@ class Moves:
                 facts.append(PublicationGone(departed.room, publication))
         return facts
 
-    def target(self, directory: Directory, own: Slot) -> Slot | None:
+    def target(self, directory: Directory, own: Slot, among: frozenset[Slot] | None = None) -> Slot | None:
         """The least busy of the other slots that may have sessions."""
         loads = directory.loads()
         open_slots = [slot for slot in directory.living() if slot != own and slot not in self.closed]
+        open_slots = [slot for slot in open_slots if among is None or slot in among]
         return min(
             open_slots, key=lambda slot: (loads[slot].sessions + self._assigned.get(slot, 0), slot), default=None
         )

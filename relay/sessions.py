@@ -58,6 +58,8 @@ class Session:
     """Given to that slot, and not yet known whether it moved: nothing can be done about it meanwhile."""
     ends_as: str | None = None
     """The cause with which it is to end as soon as that is known."""
+    arrived_at: float | None = None
+    """When it came from another slot."""
     stays_until: float = 0.0
     """It could not be moved just now, and is not tried again before this Unix time."""
     kept_fixed: bytes = b""

@@ -40,6 +40,7 @@ HELP = {
     "adoptions_lost": "Sessions of a worker that died which could not be taken up",
     "moves_in": "Sessions that came from another slot",
     "moves_out": "Sessions that went to another slot",
+    "sessions_balanced": "Sessions that a late worker gave to one that was better off (workers.balance)",
     "moves_failed": "Sessions that were to go to another slot, and stay",
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",

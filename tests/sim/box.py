@@ -69,9 +69,10 @@ class Life:
 class Box:
     """`slots` workers that live from the start."""
 
-    def __init__(self, seed: int, slots: int = 4, weather: Weather | None = None) -> None:
+    def __init__(self, seed: int, slots: int = 4, weather: Weather | None = None, config: Config = CONFIG) -> None:
         self.chance = random.Random(seed)
         self.weather = weather or Weather()
+        self.config = config
         self.now = NOW
         self.lives: dict[Slot, Life] = {}
         self.arena: dict[Slot, FakeEngine] = {}
@@ -110,7 +111,7 @@ class Box:
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
         reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_lent(slot, log))
-        control = Control(CONFIG, slot, incarnation, reach, self.chance.randbytes)
+        control = Control(self.config, slot, incarnation, reach, self.chance.randbytes)
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
         engine, events = left.successor(lost)

@@ -1,12 +1,17 @@
 """Sessions move between workers, whatever the bus loses and whoever dies, and nobody who watches them is detached."""
 
+from dataclasses import replace
+
 import pytest
-from box import Box, Weather
+from box import CONFIG, Box, Weather
 from test_membership import FAILED_SEEDS, ROOMS, STORM, act, check, standing
 
-from relay.effects import GiveAll, Protocol, SlotsClosed
+from relay.config import LimitsConfig, WorkersConfig
+from relay.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
+from relay.events import TransportConnected
 from relay.ids import Slot
 from relay.moving import OVERLAP_SECONDS
+from relay.pressure import Measured
 
 
 def hall(box: Box, slots: int) -> list[str]:
@@ -111,6 +116,35 @@ def test_a_session_answers_through_any_worker_wherever_it_is_even_when_its_first
     assert box.delete(box.lives[Slot(2)], session) == 200
     box.run(0.5)
     assert standing(box) == frozenset()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_late_worker_is_relieved_and_sessions_do_not_go_to_and_fro(seed: int) -> None:
+    limits = LimitsConfig(late_ms=100)
+    box = Box(seed, slots=3, config=replace(CONFIG, workers=WorkersConfig(balance=True), limits=limits))
+    box.takes = 1.0
+    box.run(2.0)
+    for slot, count in ((0, 60), (1, 20), (2, 20)):
+        for number in range(count):
+            box.offer(box.lives[Slot(slot)], Protocol.WHEP, "hall", f"viewer-{slot}-{number}")
+    for life in box.lives.values():
+        for session in life.control.sessions.all():
+            box.give(life, EngineSaid(TransportConnected(session.transport, "AEAD_AES_128_GCM", "DTLSv1.2", 1)))
+    moves = 0
+    for _ in range(600):
+        before = [len(life.control.sessions) for life in box.lives.values()]
+        for life in box.lives.values():
+            # Over 45 sessions are too many for any worker, and now and then one is late for no reason.
+            late = len(life.control.sessions) > 45 or box.chance.random() < 0.2
+            box.give(life, Measured(0.08 if late else 0.001, 1 << 40, 10_000))
+        box.run(1.0)
+        after = [len(life.control.sessions) for life in box.lives.values()]
+        moves += sum(abs(one - other) for one, other in zip(before, after, strict=True)) // 2
+    assert max(after) <= 45
+    assert sum(after) == 100
+    assert moves <= 20, "17 are enough"
+    box.run(OVERLAP_SECONDS + 2)
+    check(box)
 
 
 @pytest.mark.parametrize("seed", range(20))
