@@ -67,6 +67,10 @@ class Arena:
         """Whether nobody has lived there, or its last worker has left nothing."""
         return read_word(self._table, slot_offsets(slot).state) == SlotState.EMPTY
 
+    def is_closed(self, slot: int) -> bool:
+        """Whether an operator wants no session there (`millrace drain`)."""
+        return read_word(self._table, slot_offsets(slot).closed) != 0
+
     def set_drain(self, slots: int, until: float) -> None:
         """Tells all workers to let nobody in, and until when their sessions may go on."""
         for slot in range(slots):

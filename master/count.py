@@ -28,6 +28,9 @@ class Table(Protocol):
     def write(self, life: Life) -> None:
         """What a slot is."""
 
+    def is_closed(self, slot: int) -> bool:
+        """Whether an operator wants no session there."""
+
 
 class Count:
     """The number of workers that was asked for."""
@@ -52,6 +55,8 @@ class Count:
             log.warning("the last worker stays; TERM stops the server")
         elif goal > most:
             log.warning("no worker more: sockets and shared memory are made for %s; a restart can change that", most)
+        elif all(self._table.is_closed(slot) for slot in range(goal)):
+            log.warning("no worker less: the others are drained; `millrace drain --undo` has one take sessions again")
         else:
             self.goal = goal
             log.info("one worker %s", "more" if by > 0 else "less", extra={"workers": goal})

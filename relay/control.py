@@ -119,6 +119,11 @@ class Control:
         return len(self._ledger.sessions) == 0
 
     @property
+    def is_done(self) -> bool:
+        """Whether nobody would miss us: it is empty here, and the others know where every session is."""
+        return self.is_empty and self._ledger.moves.are_known
+
+    @property
     def counters(self) -> Counters:
         """The caller may count its own here too."""
         return self._ledger.counters

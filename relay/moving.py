@@ -84,6 +84,11 @@ class Moves:
         """Whether its streams may be changed."""
         return session not in self._arrived
 
+    @property
+    def are_known(self) -> bool:
+        """Whether all others have had the time to hear where every session went."""
+        return not self._departed
+
     def forget(self, session: SessionId) -> list[RequestId]:
         """The move is over: who wants to know."""
         request = self.waiting.pop(session, None)

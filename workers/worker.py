@@ -159,7 +159,7 @@ class Worker:
             listening = LEAVE_SECONDS if self._is_leaving else 0
             servers = (self._public, self._admin)
             await asyncio.gather(*(server.let_go(STOP_SECONDS, listening) for server in servers))
-            while self._is_letting_go and self._is_leaving and len(self._control.sessions):
+            while self._is_letting_go and self._is_leaving and not self._control.is_done:
                 await asyncio.sleep(BEAT_SECONDS)
             await self._media.all_sent(STOP_SECONDS)
             # Whoever forks a successor. The next master does, too, but needs us until then.
@@ -174,7 +174,7 @@ class Worker:
         self._bus.stop()
         self._slot_table.close()
         if self._is_letting_go:
-            return Exit.RETIRED if self._is_leaving and not len(self._control.sessions) else Exit.RELEASED
+            return Exit.RETIRED if self._is_leaving and self._control.is_empty else Exit.RELEASED
         return Exit.STOPPED
 
     def _stop(self) -> None:

@@ -10,10 +10,12 @@ import time
 import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
+from tests.clients.raw_client import RawClient
 from tests.system.asking import counter, delete, metrics, patch
 from tests.system.posts import Posts
 from tests.system.relay_process import Relay
-from tests.system.watched import told, watched_call
+from tests.system.test_moves import move
+from tests.system.watched import percentile, told, watched_call
 from tests.system.worker_pids import pid_by_slot, until_gone
 
 TIMES = int(os.environ.get("MILLRACE_COUNTS", "2"))
@@ -71,6 +73,47 @@ async def test_up_and_down_again_and_no_request_fails(steered: dict[str, str]) -
         assert "a worker was" not in relay.log()
         defects = [line for line in relay.log().splitlines() if "Traceback" in line or "ERROR" in line]
         assert defects == []
+
+
+async def test_calls_move_away_from_a_worker_that_leaves_and_are_noticed_by_nobody(steered: dict[str, str]) -> None:
+    async with Relay(workers=2, settings=steered) as relay, watched_call(relay) as (publisher, viewer, watched):
+        states, gaps = list(watched.states), []
+        for times in range(1, TIMES + 1):
+            began = time.monotonic()
+            os.kill(relay.pid, signal.SIGTTOU)
+            await relay.until_logged("the slot is empty", times, 60)
+            await watched.until_packets(time.monotonic() + 0.5, 30)
+            assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+            gaps.append(watched.gap(began))
+            await more(relay, times)
+            for client in (publisher, viewer):
+                async with asyncio.timeout(30):
+                    # The others hear of a worker that joins within a second.
+                    while (came := await move(relay, client.session_url, 1)) == (409, "no worker"):
+                        await asyncio.sleep(0.05)
+                assert came == (200, "moved")
+        print(told("a worker leaves", gaps))
+        # By itself it is a few milliseconds; the encoder and decoder of this test share the cores with the relay.
+        assert percentile(gaps, 0.5) < 1
+        assert watched.states == states
+        found = metrics(relay)
+        assert found["millrace_adoptions_total"] == found["millrace_moves_failed_total"] == 0
+        assert found['millrace_drops_total{direction="in",reason="srtp_replay"}'] == 0
+        assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
+
+
+async def test_a_client_of_an_empty_slot_still_has_its_checks_answered(steered: dict[str, str]) -> None:
+    async with Relay(workers=2, settings=steered) as relay:
+        with RawClient(f"{relay.url}/whep/hall") as connected, RawClient(f"{relay.url}/whep/hall") as late:
+            for client in (connected, late):
+                await asyncio.to_thread(client.post, 1)
+            await asyncio.to_thread(connected.connect)
+            os.kill(relay.pid, signal.SIGTTOU)
+            await relay.until_logged("the slot is empty", 1, 60)
+            # Its name still says slot 1.
+            assert await asyncio.to_thread(connected.check)
+            # It has an answer, and has not begun to connect.
+            await asyncio.to_thread(late.connect)
 
 
 async def test_who_comes_while_a_slot_is_empty_finds_a_worker(steered: dict[str, str]) -> None:

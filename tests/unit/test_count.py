@@ -18,6 +18,7 @@ class Counted:
         self.box.slots = self.slots = Slots(slots, CONFIG, wanted)
         self.told: list[str] = []
         self.kernel = ""
+        self.closed: set[int] = set()
         self.refuses = False
         self.count = Count(self.slots, self, self)
         self.pass_time()
@@ -34,6 +35,9 @@ class Counted:
 
     def write(self, life: Life) -> None:
         self.told.append(f"table {life.slot} {life.is_wanted}")
+
+    def is_closed(self, slot: int) -> bool:
+        return slot in self.closed
 
     def pass_time(self) -> None:
         """As the master's loop does it, until nothing more happens."""
@@ -114,3 +118,14 @@ def test_one_that_does_not_come_up_is_asked_for_no_more() -> None:
     counted.count.give_up()
     counted.pass_time()
     assert (counted.slots.wanted, counted.count.goal) == (1, 1)
+
+
+def test_nobody_leaves_whose_sessions_no_other_may_take(caplog: pytest.LogCaptureFixture) -> None:
+    counted = Counted(wanted=3)
+    counted.closed = {0}
+    counted.count.change(-1)
+    assert counted.count.goal == 2
+    with caplog.at_level(logging.WARNING):
+        counted.count.change(-1)
+    assert "the others are drained" in caplog.text
+    assert counted.count.goal == 2
