@@ -22,6 +22,7 @@ import pytest
 from aiortc import RTCRtpReceiver
 
 from tests.clients.aiortc_client import Client, Publisher, Tone, Viewer
+from tests.clients.raw_client import request
 from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
 from tests.system.watched import told
@@ -141,7 +142,7 @@ class Chaos:
             (3, self.leave),
         ]
         if seconds >= LONG_SECONDS:
-            acts += [(1, self.hang), (1, self.upgrade), (1, self.replace_master)]
+            acts += [(1, self.hang), (1, self.upgrade), (1, self.replace_master), (6, self.move)]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             (act,) = self._random.choices([act for _, act in acts], [weight for weight, _ in acts])
@@ -177,6 +178,16 @@ class Chaos:
 
     async def upgrade(self) -> None:
         self._send(self._relay.pid, signal.SIGUSR2)
+
+    async def move(self) -> None:
+        """Wherever it is, and whether or not a worker is there to say how it went."""
+        one = self._random.choice(self.here)
+        session, slot = one.client.session_url.rpartition("/")[2], self._random.randrange(2)
+        with suppress(OSError):
+            answer = await asyncio.to_thread(
+                request, "POST", f"{self._relay.admin}/sessions/{session}/move?slot={slot}"
+            )
+            self.done[f"moves {answer.status}"] += 1
 
     async def reload(self) -> None:
         self._reloads += 1
