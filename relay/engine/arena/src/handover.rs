@@ -57,6 +57,11 @@ impl<'a> Handover<'a> {
         Some((socket, remote, len))
     }
 
+    /// By the worker `from` alone: whether half of the ring is free. The other half is kept for who is known.
+    pub fn has_room_for_strangers(&self) -> bool {
+        self.words[PUSHED].load(Relaxed).wrapping_sub(self.words[POPPED].load(Acquire)) < self.capacity / 2
+    }
+
     pub fn is_empty(&self) -> bool {
         self.words[PUSHED].load(Acquire) == self.words[POPPED].load(Relaxed)
     }
@@ -111,7 +116,8 @@ mod tests {
         let arena = Arena::in_memory(Parameters::TINY);
         let ring = arena.handover(0, 1);
         assert!(!ring.push(0, remote(1), &[0; MAX_DATAGRAM + 1]));
-        for _ in 0..Parameters::TINY.handover_packets {
+        for n in 0..Parameters::TINY.handover_packets {
+            assert_eq!(ring.has_room_for_strangers(), n < Parameters::TINY.handover_packets / 2);
             assert!(ring.push(0, remote(1), &[0; MAX_DATAGRAM]));
         }
         assert!(!ring.push(0, remote(1), &[]));

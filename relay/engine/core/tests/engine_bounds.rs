@@ -16,6 +16,7 @@ use millrace_core::command::{
 };
 use millrace_core::drop::Drop;
 use millrace_core::event::Event;
+use millrace_core::outbox::{Path, SocketIndex};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use peer::Source;
@@ -103,6 +104,26 @@ fn strangers_get_silence() {
     assert_eq!(world.sent_nowhere, before);
     assert_eq!(world.drops(Drop::StunUnknownUfrag), 10);
     assert!(world.drops(Drop::StunIntegrity) >= 2);
+    call.check(&mut world);
+}
+
+#[test]
+fn strangers_who_name_another_worker_leave_room_for_its_clients() {
+    let mut world = World::new(2, 1);
+    let call = Call::begin(&mut world);
+    // The kernel gives the viewer's and the publisher's datagrams to the worker that they are not at.
+    for peer in [call.publisher, call.viewer] {
+        world.peers[peer].enters_at = 1 - world.peers[peer].enters_at;
+    }
+    let forged = Check::to("00unknown1", &world.peers[call.publisher].credentials.pwd).bytes();
+    for _ in 0..100 {
+        for n in 0..64u16 {
+            let path = Path { socket: SocketIndex(0), remote: SocketAddr::from(([198, 51, 100, 1], 1_000 + n)) };
+            world.engines[1].handle_datagram(world.now, path, &mut forged.clone());
+        }
+        world.run_for(20);
+    }
+    assert_eq!(world.drops(Drop::HandoverFull), 100 * 32);
     call.check(&mut world);
 }
 

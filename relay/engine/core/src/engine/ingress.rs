@@ -75,6 +75,11 @@ impl Engine {
             let moved_to = self.arena.addresses().find_ufrag(ufrag);
             return match moved_to.or_else(|| slot_of(ufrag).filter(|_| handed_over_by.is_none())) {
                 Some(slot) if slot != self.slot && slot < self.slots && Some(slot) != handed_over_by => {
+                    // Anybody can name a slot. Who floods it must not push out what its clients send.
+                    let is_known = self.owner_of(path) == Some(slot);
+                    if !is_known && !self.arena.handover(self.slot, slot).has_room_for_strangers() {
+                        return Err((None, Drop::HandoverFull));
+                    }
                     self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
                 }
                 _ => Err((None, Drop::StunUnknownUfrag)),
