@@ -1,5 +1,5 @@
-"""Workers and their master are killed, replaced and given new configurations at random moments, while clients come and
-go: whoever is connected notices nothing but a gap.
+"""Workers and their master are killed, replaced, added and given new configurations at random moments, while clients
+come and go: whoever is connected notices nothing but a gap.
 
 `MILLRACE_CHAOS_SECONDS` says how long, `MILLRACE_CHAOS_SEED` which moments; `make chaos SECONDS=3600 SEED=7` runs it by
 hand.
@@ -38,7 +38,9 @@ PAUSE = (0.3, 1.2)
 
 
 LONG_SECONDS = 60
-"""From then on workers are stopped, and the program and the master exchanged, too: each takes seconds."""
+"""From then on workers are stopped, join and leave, and the program and the master are exchanged, too: each takes
+seconds.
+"""
 DISTURBED_SECONDS = 10
 """How long a reload may be under way on a busy machine."""
 
@@ -143,6 +145,7 @@ class Chaos:
         ]
         if seconds >= LONG_SECONDS:
             acts += [(1, self.hang), (1, self.upgrade), (1, self.replace_master), (6, self.move)]
+            acts += [(2, self.more), (2, self.less)]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             (act,) = self._random.choices([act for _, act in acts], [weight for weight, _ in acts])
@@ -188,6 +191,12 @@ class Chaos:
                 request, "POST", f"{self._relay.admin}/sessions/{session}/move?slot={slot}"
             )
             self.done[f"moves {answer.status}"] += 1
+
+    async def more(self) -> None:
+        self._send(self._relay.pid, signal.SIGTTIN)
+
+    async def less(self) -> None:
+        self._send(self._relay.pid, signal.SIGTTOU)
 
     async def reload(self) -> None:
         self._reloads += 1
