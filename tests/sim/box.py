@@ -130,12 +130,20 @@ class Box:
         for other in self.lives.values():
             self._tell_slot(other, slot)
 
+    def retire(self, slot: Slot) -> None:
+        """Its worker has given everything away, and is not replaced."""
+        assert self.lives[slot].control.is_done
+        del self.lives[slot]
+        for other in self.lives.values():
+            self._tell_slot(other, slot)
+
     def _tell_slot(self, life: Life, slot: Slot) -> None:
         """A worker looks at the master's table now and then, and sees what stands there at that moment."""
 
         def look() -> None:
             seen = self.lives.get(slot)
-            self.give(life, SlotChanged(slot, None if seen is None else seen.incarnation))
+            is_empty = seen is None and slot not in self.arena
+            self.give(life, SlotChanged(slot, None if seen is None else seen.incarnation, is_empty))
 
         self.after(self.chance.uniform(0, 0.1), look)
 

@@ -164,3 +164,45 @@ def test_a_session_that_is_deleted_on_its_way_ends(seed: int) -> None:
     box.run(OVERLAP_SECONDS + 2)
     assert box.holder(session) is None
     check(box)
+
+
+@pytest.mark.parametrize("weather", [Weather(), Weather(delay=0.5)], ids=["calm", "late"])
+@pytest.mark.parametrize("seed", range(10))
+def test_workers_leave_and_come_back_and_nobody_who_watches_is_detached(seed: int, weather: Weather) -> None:
+    box = Box(seed, slots=4)
+    box.takes = 1.0
+    box.run(2.0)
+    sessions = hall(box, 4)
+    box.run(2.0)
+    fed, facts = feedings(box), standing(box)
+    box.weather = weather
+    for _ in range(3):
+        for life in box.lives.values():
+            box.give(life, SlotsClosed(frozenset({Slot(3)})))
+        while not box.lives[Slot(3)].control.is_done:
+            box.give(box.lives[Slot(3)], GiveAll())
+            box.run(0.1)
+        # What is counted there goes with it.
+        fed -= box.lives[Slot(3)].engine.feedings
+        box.retire(Slot(3))
+        # At once, and not when somebody has waited for a successor in vain.
+        box.run(0.2)
+        for life in box.lives.values():
+            assert Slot(3) not in life.control.loads()
+        box.run(3.0)
+        assert standing(box) == facts
+        box.spawn(Slot(3))
+        for life in box.lives.values():
+            box.give(life, SlotsClosed(frozenset()))
+        box.run(3.0)
+        mine = box.chance.sample(sessions, 4)
+        for session in mine:
+            by = box.holder(session)
+            assert by is not None
+            box.move(by, session, Slot(3))
+        box.run(3.0)
+    box.weather = Weather()
+    box.run(OVERLAP_SECONDS + 3.0)
+    check(box)
+    assert standing(box) == facts
+    assert feedings(box) == fed
