@@ -30,7 +30,7 @@ from relay.problems import json_reply, session_replaced, session_unknown
 from relay.refusal import Refusal
 from relay.sdp import parse_offer
 from relay.sessions import REPLACED, Session
-from relay.views import room_view, tombstone_view
+from relay.views import room_view, sessions_view, tombstone_view
 
 OVERLOADED = {
     Pressure.DESCRIPTORS: "This worker has hardly any descriptor left.",
@@ -156,7 +156,8 @@ def rooms_asked(ledger: Ledger, asked: RoomsAsked) -> None:
     if name is None or room is None:
         ledger.refuse(asked.request, ROOM_UNKNOWN)
     else:
-        ledger.add(json_reply(asked.request, room_view(name, room, with_sessions=True)))
+        view = room_view(name, room, with_sessions=True) | {"sessions": sessions_view(room)}
+        ledger.add(json_reply(asked.request, view))
 
 
 def rooms_listed(ledger: Ledger, asked: RoomsListed) -> None:

@@ -34,6 +34,20 @@ def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]
     }
 
 
+def sessions_view(room: Room) -> list[dict[str, Any]]:
+    """Everybody in a room, in the order of joining: whose session is on which slot."""
+    everybody = [*room.publishers.values(), *room.viewers.values()]
+    return [
+        {
+            "session": fact.session,
+            "participant": fact.participant,
+            "publishes": fact.publishes,
+            "slot": slot,
+        }
+        for slot, fact in sorted(everybody, key=lambda entry: (entry[1].joined_at, entry[1].session))
+    ]
+
+
 def session_view(session: Session, report: TransportReport | None) -> dict[str, Any]:
     """A living session."""
     view: dict[str, Any] = {

@@ -1,10 +1,15 @@
-"""A browser's call while what serves it is killed or replaced: Chromium must not notice that anything is amiss."""
+"""A browser's call while what serves it is killed, replaced or exchanged for another worker: Chromium must not notice
+that anything is amiss.
+"""
 
+import asyncio
+import json
 import os
 import signal
 
 from tests.browser.browser import Browser
 from tests.browser.peers import open_page, publish, watch
+from tests.clients.raw_client import request
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot, until_gone
 
@@ -49,6 +54,43 @@ async def test_chromium_stays_connected_while_its_workers_are_killed(chromium: B
         print("between two pictures, at most, for each death (ms):", gaps)
         assert await chromium.run("return states") == []
         # Under a tenth of what Chromium takes for a dead server, on a machine that also encodes and decodes.
+        assert max(gaps) < 1500
+        await viewer.leave()
+
+
+async def move_everybody(relay: Relay) -> None:
+    """Each session of the room goes to the other slot."""
+    for one in json.loads(request("GET", f"{relay.admin}/rooms/hall").body)["sessions"]:
+        asked = f"{relay.admin}/sessions/{one['session']}/move?slot={1 - one['slot']}"
+        answer = await asyncio.to_thread(request, "POST", asked)
+        assert answer.status == 200, answer.body
+
+
+async def one_worker_less_and_one_more(relay: Relay) -> None:
+    for number, count in ((signal.SIGTTOU, 1), (signal.SIGTTIN, 2)):
+        os.kill(relay.pid, number)
+        async with asyncio.timeout(30):
+            while len(relay.worker_pids()) != count:
+                await asyncio.sleep(0.05)
+        await relay.until_ready()
+
+
+async def test_chromium_stays_connected_while_its_sessions_go_from_worker_to_worker(chromium: Browser) -> None:
+    async with Relay() as relay:
+        await open_page(chromium, relay)
+        await publish(chromium, relay, slot=0)
+        viewer = await watch(chromium, relay, slot=1)
+        await viewer.first_frame()
+        await chromium.run(UNTIL_PICTURES)
+        assert set(await chromium.run(NOTE_STATES)) <= {"connected", "completed"}
+        gaps = []
+        for change in (move_everybody, one_worker_less_and_one_more, move_everybody):
+            since = (await viewer.figures())["now"]
+            await change(relay)
+            await chromium.run(UNTIL_PICTURES)
+            gaps.append(round((await viewer.figures(since))["gap"]))
+        print("between two pictures, at most, for moves, one worker less and one more, moves (ms):", gaps)
+        assert await chromium.run("return states") == []
         assert max(gaps) < 1500
         await viewer.leave()
 

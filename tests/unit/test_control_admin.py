@@ -54,6 +54,16 @@ def test_rooms_of_other_workers_are_listed_too() -> None:
     assert body(two.reply())["publishers"][0]["slot"] == 0
 
 
+def test_a_room_has_the_session_of_everybody_in_it_with_its_slot() -> None:
+    one, two = desk(slot=0), desk(slot=1)
+    publisher, viewer = session_of(one.publish()), session_of(two.watch())
+    told(one, two)
+    two.handle(RoomsAsked(two.number(), "hall"))
+    here = body(two.reply())["sessions"]
+    assert [(each["session"], each["slot"]) for each in here if each["publishes"]] == [(publisher, 0)]
+    assert [(each["session"], each["slot"]) for each in here if not each["publishes"]] == [(viewer, 1)]
+
+
 def test_the_public_list_has_no_session() -> None:
     worker = desk()
     session = session_of(worker.publish())
