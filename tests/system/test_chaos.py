@@ -28,7 +28,7 @@ from tests.system.relay_process import Relay
 from tests.system.watched import told
 from tests.system.worker_pids import until_gone
 
-SECONDS = float(os.environ.get("MILLRACE_CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("MILLRACE_CHAOS_SECONDS", "180"))
 SEED = int(os.environ.get("MILLRACE_CHAOS_SEED", "1"))
 ROOMS = ("hall", "attic")
 MOST = 12
