@@ -17,8 +17,9 @@ def metrics(relay: Relay) -> dict[str, float]:
 
 async def counter(relay: Relay, name: str) -> int:
     async with aiohttp.ClientSession() as http, http.get(f"{relay.admin}/metrics") as answer:
-        found = re.search(rf"^{name} (\S+)$", await answer.text(), re.MULTILINE)
-        return int(float(found[1])) if found else 0
+        found = re.findall(rf"^{re.escape(name)} (\S+)$", await answer.text(), re.MULTILINE)
+        assert found, f"no series is called {name}"
+        return int(float(found[0]))
 
 
 async def patch(client: Client) -> int:
