@@ -32,12 +32,14 @@ impl Engine {
             Kind::Stun => self.handle_stun(now, path, datagram, Some(from)),
             Kind::Unknown => Err((None, Drop::NotDemuxed)),
             // Handed over because the address table named us; if the client left meanwhile, nobody wants it, unless it moved.
-            kind => match (self.client_by_path.get(&path), self.owner_of(path)) {
-                (Some(key), _) => self.handle_client_datagram(now, *key, path, datagram, kind),
-                (None, Some(slot)) if slot != self.slot && slot != from => {
-                    self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
-                }
-                _ => Err((None, Drop::UnknownSource)),
+            kind => match self.client_by_path.get(&path) {
+                Some(key) => self.handle_client_datagram(now, *key, path, datagram, kind),
+                None => match self.owner_of(path) {
+                    Some(slot) if slot != self.slot && slot != from => {
+                        self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+                    }
+                    _ => Err((None, Drop::UnknownSource)),
+                },
             },
         };
         if let Err((key, drop)) = handled {

@@ -79,7 +79,8 @@ impl Incoming {
         Ok(Incoming::new(writer, (kind, codec, nack), encoding))
     }
 
-    /// Goes on where a predecessor left the log: under the same SSRC and numbers, so that what is missing is asked for. Its statistics begin again. `None` when the log is not this publication's any more.
+    /// Goes on where a predecessor left the log: under the same SSRC and numbers, so that what is missing is asked for. Its
+    /// statistics begin again. `None` when the log is not this publication's any more.
     pub fn resume(
         now: Time,
         arena: &Arena,
