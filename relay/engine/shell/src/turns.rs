@@ -29,6 +29,23 @@ pub fn come_at_once() {
 mod tests {
     use super::*;
 
+    fn slice_ns() -> u64 {
+        // SAFETY: all zero is a valid value of this struct of integers.
+        let mut attributes = unsafe { mem::zeroed::<libc::sched_attr>() };
+        let size = mem::size_of_val(&attributes);
+        // SAFETY: the struct is writable and has the size that is given; 0 is the calling thread.
+        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        attributes.sched_runtime
+    }
+
+    #[test]
+    fn a_thread_gets_the_short_slice_where_there_are_slices() {
+        let before = slice_ns();
+        come_at_once();
+        // Kernels before 6.12 have none to tell of.
+        assert_eq!(slice_ns(), if before == 0 { 0 } else { SLICE_NS });
+    }
+
     #[test]
     fn a_thread_keeps_its_policy_and_its_nice_value() {
         let own = || {
