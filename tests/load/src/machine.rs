@@ -1,4 +1,4 @@
-//! Which core a thread runs on, how many files it may open. Owns those system calls; must never know why. Read
+//! Which core a thread runs on, how many files it may open, who is ended. Owns those system calls; must never know why. Read
 //! `processes.rs` next.
 
 use anyhow::{Result, ensure};
@@ -13,6 +13,14 @@ pub fn pin(cpu: usize) -> Result<()> {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
     ensure!(result == 0, "core {cpu} cannot be used: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Ends a process that was found among the server's children a moment ago.
+pub fn kill(pid: libc::pid_t) -> Result<()> {
+    // SAFETY: no memory is passed.
+    let result = unsafe { libc::kill(pid, libc::SIGKILL) };
+    ensure!(result == 0, "kill: {}", std::io::Error::last_os_error());
     Ok(())
 }
 

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use super::media::{Call, Plan};
 use super::spread::slot;
 use super::{AUDIO, GALLERY, PATIENCE, Run};
-use crate::clock;
 use crate::processes::Processes;
 use crate::progress::Progress;
 use crate::report::{Quantiles, Row, Verified};
 use crate::stream::Kind;
 use crate::target::Target;
 use crate::world::ClientId;
+use crate::{clock, machine};
 
 /// Of each room: one sends, the others watch.
 const ROOM: usize = 5;
@@ -70,10 +70,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
         own_quiet = own_quiet.max(between_sends(&call, at - WINDOW));
         let dies = kill % WORKERS;
         let at = clock::stamp();
-        // SAFETY: a signal to a process; it was found among the server's children a moment ago, and is not reaped by us.
-        if unsafe { libc::kill(pids[dies], libc::SIGKILL) } != 0 {
-            bail!("worker {dies} cannot be killed: {}", std::io::Error::last_os_error());
-        }
+        machine::kill(pids[dies]).with_context(|| format!("worker {dies} cannot be killed"))?;
         call.world.run_for(PAUSE)?;
         for watcher in &watchers {
             let found = if watcher.slots.contains(&dies) { &mut victims } else { &mut others };
