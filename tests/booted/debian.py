@@ -100,8 +100,10 @@ def _first_process(pid: int) -> int:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for child in map(int, children):
             with contextlib.suppress(OSError):
-                is_systemd = Path(f"/proc/{child}/comm").read_text().strip() == "systemd"
-                if is_systemd and os.path.exists(f"/proc/{child}/root/run/systemd/private"):
+                process = Path("/proc", str(child))
+                is_systemd = (process / "comm").read_text().strip() == "systemd"
+                # Where it is listened to, in the file system that it sees.
+                if is_systemd and process.joinpath("root", "run", "systemd", "private").exists():
                     return child
         time.sleep(0.1)
     raise AssertionError("no systemd came up")
