@@ -19,6 +19,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from relay.admission import session_slot
 from relay.boot import Boot, MediaSocket
 from relay.calls import PassedOn, PassedOnAgain
 from relay.config import is_loopback
@@ -53,6 +54,7 @@ from relay.effects import (
 from relay.events import Outcome
 from relay.exits import Exit
 from relay.ids import RequestId, Slot
+from relay.moving import Touch
 from relay.problems import problem
 from workers import logs, metrics
 from workers.admin import AdminRoutes
@@ -105,7 +107,7 @@ class Worker:
         self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._closed: frozenset[Slot] = frozenset()
-        self._desk = Desk(self._handle)
+        self._desk = Desk(self._handle_request)
         handlers = Handlers(
             fact=lambda envelope: self._take(FactHeard(envelope)),
             snapshot=lambda snapshot: self._take(SnapshotHeard(snapshot)),
@@ -214,6 +216,15 @@ class Worker:
         if self._control.is_settled:
             self._settled.set()
 
+    def _handle_request(self, what: Input) -> None:
+        """The same, of somebody who waits. A worker serves from its first beat on, and we hear of it with our own next
+        one: a request for a session of a slot where nobody lives, as far as we know, has us look before.
+        """
+        named = session_slot(what.session) if isinstance(what, Touch) else None
+        if named is not None and not self._control.directory.is_alive(named[1]):
+            self._look_at_slots()
+        self._handle(what)
+
     def _take(self, what: Input) -> None:
         """The same for what nobody waits for. A defect costs what it concerns: ending the process would cost every
         client of this worker its call.
@@ -282,8 +293,7 @@ class Worker:
         while True:
             self._slot_table.beat()
             self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
-            for changed in self._slot_table.changes():
-                self._slot_changed(changed)
+            self._look_at_slots()
             if (closed := self._slot_table.shut()) != self._closed:
                 self._closed = closed
                 self._take(SlotsClosed(closed))
@@ -307,6 +317,10 @@ class Worker:
             self._orphan.look()
             beats += 1
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _look_at_slots(self) -> None:
+        for changed in self._slot_table.changes():
+            self._slot_changed(changed)
 
     def _slot_changed(self, changed: SlotChanged) -> None:
         if changed.is_empty:

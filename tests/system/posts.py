@@ -14,17 +14,22 @@ OFFER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_text()
 class Posts:
     """Clients that come and go without a pause, on connections that they keep, or not; `async with` runs them."""
 
-    def __init__(self, relay: Relay, clients: int = 4, keeps: bool = True) -> None:
+    def __init__(self, relay: Relay, clients: int = 4, keeps: bool = True, ends: bool = True) -> None:
         self._relay = relay
         self._keeps = keeps
         self._clients = clients
+        self._ends = ends
         self.statuses: Counter[int | str] = Counter()
         """Of POST."""
         self.ends: Counter[int | str] = Counter()
         """Of DELETE: sessions to which nobody has connected."""
+        self.opened: list[str] = []
+        """The sessions, when nobody ends them."""
         self.slots: Counter[str] = Counter()
         """Whose the sessions were."""
         self.slowest = 0.0
+        self.lost: list[str] = []
+        """Which sessions could not be ended, when and why."""
 
     async def __aenter__(self) -> "Posts":
         self._goes_on = True
@@ -48,7 +53,12 @@ class Posts:
                     session = answer.headers.get("Location", "")
                 self.slots[session.rpartition("/")[2][:2]] += 1
                 self.slowest = max(self.slowest, time.monotonic() - began)
+                if not self._ends:
+                    self.opened.append(session)
+                    continue
                 async with self._http.delete(self._relay.url + session) as answer:
                     self.ends[answer.status] += 1
+                    if answer.status != 200:
+                        self.lost.append(f"{time.strftime('%H:%M:%S')} {session} {await answer.text()}")
             except (aiohttp.ClientError, OSError) as error:
                 self.statuses[repr(error)] += 1

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 
+import aiohttp
 import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
@@ -68,7 +69,7 @@ async def test_up_and_down_again_and_no_request_fails(steered: dict[str, str]) -
         posts = kept.statuses + fresh.statuses
         print(posts, f"slowest {max(kept.slowest, fresh.slowest) * 1000:.0f} ms", fresh.slots)
         assert set(posts) == {201}
-        assert set(kept.ends + fresh.ends) == {200}
+        assert set(kept.ends + fresh.ends) == {200}, kept.lost + fresh.lost
         assert set(fresh.slots) == {"00", "01"}, "or nobody was there to lose"
         assert "a worker was" not in relay.log()
         defects = [line for line in relay.log().splitlines() if "Traceback" in line or "ERROR" in line]
@@ -129,6 +130,29 @@ async def test_who_comes_while_a_slot_is_empty_finds_a_worker(steered: dict[str,
             since = time.monotonic()
             await watched.until_packets(since, 30)
         assert [metrics(relay)[f'millrace_defects_total{{slot="{slot}"}}'] for slot in (0, 1)] == [0, 0]
+
+
+async def test_a_session_of_a_worker_that_has_just_begun_can_be_ended_through_another() -> None:
+    async with Relay(workers=2, settings=SETTINGS) as relay:
+        for times in (1, 2, 3):
+            os.kill(relay.pid, signal.SIGTTOU)
+            await relay.until_logged("the slot is empty", times)
+            # While there is but one worker, this connection is its.
+            kept = aiohttp.TCPConnector(limit=1, keepalive_timeout=60)
+            async with (
+                aiohttp.ClientSession(connector=kept) as first,
+                Posts(relay, 1, keeps=False, ends=False) as posts,
+            ):
+                async with first.get(f"{relay.url}/") as answer:
+                    await answer.read()
+                os.kill(relay.pid, signal.SIGTTIN)
+                async with asyncio.timeout(30):
+                    while not (seen := [one for one in posts.opened if "/01." in one]):
+                        await asyncio.sleep(0.001)
+                async with first.delete(relay.url + seen[0]) as answer:
+                    assert answer.status == 200, await answer.text()
+            await relay.until_logged("a worker joins", times)
+            await relay.until_ready()
 
 
 async def test_there_is_no_worker_less_than_one_nor_more_than_there_is_room_for() -> None:
