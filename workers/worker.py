@@ -16,11 +16,10 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from relay.admission import session_slot
-from relay.boot import Boot, MediaSocket
+from relay.boot import Boot
 from relay.calls import PassedOn, PassedOnAgain
 from relay.config import is_loopback
 from relay.control import Control, Reach
@@ -56,10 +55,11 @@ from relay.exits import Exit
 from relay.ids import RequestId, Slot
 from relay.moving import Touch
 from relay.problems import problem
-from workers import logs, metrics
+from workers import logs
 from workers.admin import AdminRoutes
 from workers.bus import CALL_SECONDS, Bus, Handlers
 from workers.desk import Desk, MakeRequest
+from workers.figures import BoxFigures
 from workers.http import Deadlines, HttpServer
 from workers.log_table import LogTable
 from workers.media import Media
@@ -67,9 +67,8 @@ from workers.origins import Cors, Guard
 from workers.orphan import Orphan
 from workers.page import Page
 from workers.pressure import Gauge
-from workers.processes import memory_available
 from workers.public import PublicRoutes
-from workers.slot_table import SlotTable, monotonic_us
+from workers.slot_table import SlotTable
 from workers.slots_view import SlotsView
 from workers.turns import stand_back
 
@@ -126,7 +125,9 @@ class Worker:
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard)
         slots = SlotsView(self._slot_table, self._control)
-        admin = AdminRoutes(self._ask, self._metrics, self._not_ready, slots)
+        self._orphan = Orphan(boot, self._sessions, self._stop)
+        figures = BoxFigures(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_one)
+        admin = AdminRoutes(self._ask, figures.page, self._not_ready, slots)
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._gauge = Gauge(BEAT_SECONDS)
@@ -135,7 +136,6 @@ class Worker:
         self._is_letting_go = False
         self._is_leaving = False
         """The slot is to be empty."""
-        self._orphan = Orphan(boot, self._sessions, self._stop)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
@@ -340,57 +340,6 @@ class Worker:
         if self._orphan.is_one:
             return "the master is gone"
         return self._slot_table.not_ready(self._boot.config.workers.beat_seconds)
-
-    def _master(self) -> int:
-        return 0 if self._orphan.is_one else self._boot.master
-
-    async def _metrics(self) -> tuple[bytes, str]:
-        now_us, operators = monotonic_us(), self._slot_table.closed()
-        engines = self._media.stats()
-        loads = self._control.loads()
-        slots = tuple(
-            metrics.SlotFigures(
-                row.slot,
-                row.incarnation,
-                row.pid if row.lives else 0,
-                row.beat_ages(now_us),
-                engines[row.slot],
-                loads[row.slot].counters if row.slot in loads else (),
-                row.drain_deadline(time.time(), now_us),
-                row.is_wanted,
-                row.slot in operators,
-            )
-            for row in self._slot_table.rows()
-        )
-        steering = "handover" if self._boot.flow_map is None else "ebpf"
-        sockets = tuple(_shown(media) for media in self._boot.media_sockets)
-        arena = os.fstat(self._boot.arena)
-        room = metrics.Room(
-            arena.st_size,
-            arena.st_blocks * 512,
-            self._boot.config.arena.sessions_per_slot,
-            _memory_available(),
-        )
-        figures = metrics.Figures(_version(), self._boot.started_at, steering, slots, self._master(), room, sockets)
-        return await metrics.render(figures), metrics.CONTENT_TYPE
-
-
-def _version() -> str:
-    try:
-        return version("millrace")
-    except PackageNotFoundError:  # Run from a tree that was never installed.
-        return "unknown"
-
-
-def _memory_available() -> int:
-    try:
-        return memory_available()
-    except OSError:  # Not one descriptor is left.
-        return 0
-
-
-def _shown(media: MediaSocket) -> str:
-    return f"[{media.address}]:{media.port}" if ":" in media.address else f"{media.address}:{media.port}"
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
