@@ -8,7 +8,7 @@ import os
 import signal
 
 from tests.browser.browser import Browser
-from tests.browser.peers import open_page, publish, watch
+from tests.browser.peers import Peer, open_page, publish, watch
 from tests.clients.raw_client import request
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot, until_gone
@@ -34,14 +34,20 @@ UNTIL_PICTURES = """
 """
 
 
+async def watch_across_workers(chromium: Browser, relay: Relay) -> Peer:
+    """A viewer that plays what another worker's publisher sends; every state it leaves from now on is noted."""
+    await open_page(chromium, relay)
+    await publish(chromium, relay, slot=0)
+    viewer = await watch(chromium, relay, slot=1)
+    await viewer.first_frame()
+    await chromium.run(UNTIL_PICTURES)
+    assert set(await chromium.run(NOTE_STATES)) <= {"connected", "completed"}
+    return viewer
+
+
 async def test_chromium_stays_connected_while_its_workers_are_killed(chromium: Browser) -> None:
     async with Relay(settings={"workers.quick_death_seconds": "1"}) as relay:
-        await open_page(chromium, relay)
-        await publish(chromium, relay, slot=0)
-        viewer = await watch(chromium, relay, slot=1)
-        await viewer.first_frame()
-        await chromium.run(UNTIL_PICTURES)
-        assert set(await chromium.run(NOTE_STATES)) <= {"connected", "completed"}
+        viewer = await watch_across_workers(chromium, relay)
         gaps = []
         for slot in (0, 1, 0, 1):
             since = (await viewer.figures())["now"]
@@ -77,12 +83,7 @@ async def one_worker_less_and_one_more(relay: Relay) -> None:
 
 async def test_chromium_stays_connected_while_its_sessions_go_from_worker_to_worker(chromium: Browser) -> None:
     async with Relay() as relay:
-        await open_page(chromium, relay)
-        await publish(chromium, relay, slot=0)
-        viewer = await watch(chromium, relay, slot=1)
-        await viewer.first_frame()
-        await chromium.run(UNTIL_PICTURES)
-        assert set(await chromium.run(NOTE_STATES)) <= {"connected", "completed"}
+        viewer = await watch_across_workers(chromium, relay)
         gaps = []
         for change in (move_everybody, one_worker_less_and_one_more, move_everybody):
             since = (await viewer.figures())["now"]
@@ -114,12 +115,7 @@ async def take_over(relay: Relay) -> None:
 
 async def test_chromium_stays_connected_through_a_rollout_an_upgrade_and_a_new_master(chromium: Browser) -> None:
     async with Relay(settings={"workers.quick_death_seconds": "1"}) as relay:
-        await open_page(chromium, relay)
-        await publish(chromium, relay, slot=0)
-        viewer = await watch(chromium, relay, slot=1)
-        await viewer.first_frame()
-        await chromium.run(UNTIL_PICTURES)
-        assert set(await chromium.run(NOTE_STATES)) <= {"connected", "completed"}
+        viewer = await watch_across_workers(chromium, relay)
         gaps = {}
         for change in (roll_out, upgrade, take_over):
             since, before = (await viewer.figures())["now"], relay.worker_pids()
