@@ -245,7 +245,7 @@ impl Link {
             if remote.server.is_none() {
                 remote.server = Some(server);
                 remote.check_at = now + CONSENT;
-                remote.prove(now, &self.ufrag, &self.local_key, tools);
+                remote.prove(now, &self.ufrag, &self.local_key);
             }
         } else if message.is_binding_request() && message.is_authentic(&self.local_key) {
             // A full agent, once we know where it is: it repeats its checks until then.
@@ -264,8 +264,13 @@ impl Link {
         self.flush(now, tools);
     }
 
-    /// Sends what the transport wrote and takes note of what it says.
+    /// Goes on with the handshake, sends what the transport wrote and takes note of what it says.
     fn flush(&mut self, now: Time, tools: &mut Tools) {
+        if let Some(remote) = &mut self.remote
+            && let Some(step) = remote.transport.take_step()
+        {
+            remote.transport.finish_step(now, step.run(), &mut tools.outbox);
+        }
         let (datagrams, bytes) = tools.outbox.queued();
         for datagram in datagrams {
             let bytes = &bytes[datagram.start..datagram.start + datagram.len];
@@ -311,7 +316,7 @@ impl Remote {
     }
 
     /// Hands the transport a check as the server would have sent it.
-    fn prove(&mut self, now: Time, ufrag: &str, key: &Integrity, tools: &mut Tools) {
+    fn prove(&mut self, now: Time, ufrag: &str, key: &Integrity) {
         let Some(server) = self.server else { return };
         let mut check = [0; 256];
         let username = format!("{ufrag}:server");
@@ -320,16 +325,8 @@ impl Remote {
             .attribute(attribute::PRIORITY, &PRIORITY.to_be_bytes())
             .attribute(attribute::USE_CANDIDATE, &[]);
         let Some(len) = writer.finish(key) else { return };
-        // The answer to it must not leave; the ClientHello that follows it must. In the server role there is none.
-        let mut kept = Outbox::new(16 * 1024, 16);
-        let _ = self.transport.handle_stun(now, path(server), &check[..len], &mut kept);
-        let (datagrams, bytes) = kept.queued();
-        for datagram in datagrams {
-            let bytes = &bytes[datagram.start..datagram.start + datagram.len];
-            if demux::classify(bytes) == Kind::Dtls {
-                tools.outbox.push(datagram.path, bytes);
-            }
-        }
+        // The answer to it must not leave.
+        let _ = self.transport.handle_stun(now, path(server), &check[..len], &mut Outbox::new(1_024, 4));
     }
 }
 

@@ -1,6 +1,8 @@
 //! One client as the engine sees it: its transport, and the keys of what it publishes and subscribes. Owns no table;
 //! must never touch another client. `engine.rs` holds the table and moves packets between clients.
 
+use std::collections::VecDeque;
+
 use millrace_arena::prefetch;
 
 use crate::command::{ExtensionKind, Publish};
@@ -9,6 +11,10 @@ use crate::drop::Drop;
 use crate::forward::streams::Streams;
 use crate::outbox::Path;
 use crate::transport::Transport;
+
+/// What may wait for one step of a handshake: a frame of 64 packets. An answer to our last flight takes a round trip, so that
+/// it is rarely anything.
+const MAX_EARLY: usize = 64;
 
 /// A client's place in the tables, and what it did so far.
 pub struct Client {
@@ -29,6 +35,8 @@ pub struct Client {
     pub publications: Vec<usize>,
     pub subscriptions: Vec<usize>,
     pub traffic: Traffic,
+    /// What came while a step of the handshake was under way, in order.
+    early: VecDeque<(Path, Vec<u8>)>,
     /// Counted among the handshakes under way.
     pub is_handshaking: bool,
     pub profile: Option<String>,
@@ -79,6 +87,7 @@ impl Client {
             publications: Vec::new(),
             subscriptions: Vec::new(),
             traffic: Traffic::default(),
+            early: VecDeque::new(),
             is_handshaking: false,
             profile: None,
             kept: Vec::new(),
@@ -92,6 +101,23 @@ impl Client {
     pub fn handle_published(&mut self, publish: &Publish) {
         let transport_cc = publish.extensions.iter().find(|extension| extension.kind == ExtensionKind::TransportCc);
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
+    }
+
+    /// Keeps a datagram until the handshake's step is done; false when there are too many already.
+    pub fn keep_early(&mut self, path: Path, datagram: &[u8]) -> bool {
+        let has_room = self.early.len() < MAX_EARLY;
+        if has_room {
+            self.early.push_back((path, datagram.to_vec()));
+        }
+        has_room
+    }
+
+    /// What can be taken now, unless a step is under way again.
+    pub fn take_early(&mut self) -> Option<(Path, Vec<u8>)> {
+        if self.transport.is_busy() {
+            return None;
+        }
+        self.early.pop_front()
     }
 
     /// Something will be sent to it soon.

@@ -6,6 +6,7 @@ mod adoption;
 mod commands;
 mod fan_out;
 mod feedback;
+mod handshakes;
 mod inbox;
 mod ingress;
 mod keeping;
@@ -32,7 +33,7 @@ use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
 use crate::transport::sha1_lanes::Kernel;
-use crate::transport::{DtlsContexts, Limits, Macs, TransportEvent};
+use crate::transport::{DtlsContexts, Limits, Macs, Step, TransportEvent};
 
 /// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.
 const OUTBOX_DATAGRAMS: usize = 4_096;
@@ -96,6 +97,8 @@ pub struct Engine {
     client_by_ufrag: HashMap<String, usize>,
     client_by_path: HashMap<Path, usize>,
     handshakes: usize,
+    /// Of handshakes, to be run.
+    steps: VecDeque<Step>,
     records: Records,
     /// Sessions that were given to other slots, until it is known what became of them.
     gifts: Vec<Gift>,
@@ -171,6 +174,7 @@ impl Engine {
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
             handshakes: 0,
+            steps: VecDeque::new(),
             records: Records::new(config.slot),
             gifts: Vec::new(),
             stale: Vec::new(),
@@ -316,6 +320,7 @@ impl Engine {
                 }
             }
         }
+        self.steps.extend(self.clients[key].transport.take_step());
         self.count_handshakes(key);
     }
 

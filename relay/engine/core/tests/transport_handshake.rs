@@ -10,7 +10,7 @@ use millrace_core::drop::Drop;
 use millrace_core::event::Cause;
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::{Phase, Profile, SEAL_ROOM, Transport, TransportEvent};
-use support::{Check, Identity, LIMITS, Wire, drain, events, open_client, open_server, outbox, path, rtp};
+use support::{Check, Identity, LIMITS, Wire, drain, events, open_client, open_server, outbox, path, rtp, take_dtls};
 
 fn closed(transport: &mut Transport) -> Option<Cause> {
     events(transport).into_iter().find_map(|event| match event {
@@ -179,7 +179,7 @@ fn a_flood_during_the_handshake_is_cut_off_and_answered_with_almost_nothing() {
         record.extend(number.to_be_bytes());
         record.extend([0, 112, 1, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 100]);
         record.extend([number as u8; 100]);
-        let taken = wire.server.handle_dtls(wire.now, wire.client_path, &record, &mut out);
+        let taken = take_dtls(&mut wire.server, wire.now, wire.client_path, &record, &mut out);
         refused += usize::from(taken == Err(Drop::DtlsUnexpected));
         answered += drain(&mut out).len();
     }
@@ -272,7 +272,7 @@ fn close_reaches_the_peer_as_close_notify() {
     wire.server.close(wire.now, &mut out);
     assert_eq!(closed(&mut wire.server), Some(Cause::Closed));
     for (_, bytes) in drain(&mut out) {
-        wire.client.handle_dtls(wire.now, wire.server_path, &bytes, &mut out).unwrap();
+        take_dtls(&mut wire.client, wire.now, wire.server_path, &bytes, &mut out).unwrap();
     }
     assert_eq!(closed(&mut wire.client), Some(Cause::ClosedByPeer));
     assert_eq!(wire.client.phase(), Phase::Closed);
@@ -287,7 +287,7 @@ fn dtls_from_an_unproven_address_is_not_looked_at() {
     wire.check();
     let hello = wire.to_server.pop_front().unwrap();
     let mut out = outbox();
-    let refused = wire.server.handle_dtls(wire.now, path("192.0.2.7:4001"), &hello, &mut out);
+    let refused = take_dtls(&mut wire.server, wire.now, path("192.0.2.7:4001"), &hello, &mut out);
     assert_eq!(refused, Err(Drop::DtlsUnexpected));
     assert!(out.is_empty());
     assert_eq!(wire.server.phase(), Phase::Checked);
@@ -302,7 +302,7 @@ fn a_handshake_that_stops_names_how_far_it_came() {
     halfway.check();
     let mut out = outbox();
     let hello = halfway.to_server.pop_front().unwrap();
-    halfway.server.handle_dtls(halfway.now, halfway.client_path, &hello, &mut out).unwrap();
+    take_dtls(&mut halfway.server, halfway.now, halfway.client_path, &hello, &mut out).unwrap();
     for (wire, cause) in [(&mut silent, Cause::NoClientHello), (&mut halfway, Cause::HandshakeTimeout)] {
         let due = wire.now + LIMITS.handshake_timeout;
         while wire.now < due {

@@ -16,7 +16,9 @@ use millrace_core::time::{Span, Time};
 use millrace_core::transport::stun::{BINDING_ERROR, Integrity, Message, attribute};
 use millrace_core::transport::{DtlsContexts, Phase, Profile, Transport, TransportEvent};
 use proptest::prelude::*;
-use support::{Check, Identity, LIMITS, SERVER_PWD, SERVER_UFRAG, Wire, drain, events, open_server, outbox, path};
+use support::{
+    Check, Identity, LIMITS, SERVER_PWD, SERVER_UFRAG, Wire, drain, events, open_server, outbox, path, take_dtls,
+};
 
 const START: Time = Time(1_000_000);
 
@@ -354,7 +356,7 @@ proptest! {
         transport.handle_stun(START, host(1), &Check::to_server().bytes(), &mut out).unwrap();
         for mut bytes in datagrams {
             let _ = transport.handle_stun(START, host(1), &bytes, &mut out);
-            let _ = transport.handle_dtls(START, host(1), &bytes, &mut out);
+            let _ = take_dtls(&mut transport, START, host(1), &bytes, &mut out);
             let _ = transport.open_rtp(START, host(1), &mut bytes);
             let _ = transport.open_rtcp(START, host(1), &mut bytes);
             out.clear();

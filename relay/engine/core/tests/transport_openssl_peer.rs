@@ -17,7 +17,7 @@ use millrace_core::transport::{Profile, Transport, TransportEvent};
 use openssl::pkey::PKey;
 use openssl::ssl::{ErrorCode, Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
 use openssl::x509::X509;
-use support::{Check, Identity, LIMITS, drain, events, open_client, open_server, outbox, path};
+use support::{Check, Identity, LIMITS, drain, events, open_client, open_server, outbox, path, run_step, take_dtls};
 
 const SUITES: [&str; 3] =
     ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
@@ -82,6 +82,7 @@ impl Call {
         let mut out = outbox();
         let check = Check::to(&command.local_ufrag, &command.local_pwd);
         call.ours.handle_stun(call.now, path("192.0.2.7:4000"), &check.bytes(), &mut out).unwrap();
+        run_step(&mut call.ours, call.now, &mut out);
         call.deliver_ours(drain(&mut out).into_iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[0] >= 20).collect());
         for _ in 0..10 {
             let _ = call.theirs.do_handshake();
@@ -108,7 +109,7 @@ impl Call {
     /// We get this datagram, they our answer.
     fn take(&mut self, datagram: &[u8]) -> Result<usize, Drop> {
         let mut out = outbox();
-        let handled = self.ours.handle_dtls(self.now, path("192.0.2.7:4000"), datagram, &mut out);
+        let handled = take_dtls(&mut self.ours, self.now, path("192.0.2.7:4000"), datagram, &mut out);
         let sent: Vec<Vec<u8>> = drain(&mut out).into_iter().map(|(_, bytes)| bytes).collect();
         let count = sent.len();
         self.deliver_ours(sent);

@@ -41,9 +41,11 @@ pub fn run(bytes: &[u8]) {
         .finish(&Integrity::new(b"a password of enough characters"))
         .expect("a check is small");
     transport.handle_stun(now, path, &check[..len], &mut outbox).expect("an authentic check");
+    run_step(&mut transport, now, &mut outbox);
     while let Some((&eighths, after)) = rest.split_first() {
         let len = (usize::from(eighths) * 8).min(after.len());
         let _ = transport.handle_dtls(now, path, &after[..len], &mut outbox);
+        run_step(&mut transport, now, &mut outbox);
         rest = &after[len..];
         now = now + Span::from_millis(50);
         transport.handle_deadline(now, &mut outbox);
@@ -52,6 +54,13 @@ pub fn run(bytes: &[u8]) {
         while transport.next_event().is_some() {}
     }
     assert!(!transport.is_connected());
+}
+
+/// Runs the step of the handshake that is due, if one is.
+pub fn run_step(transport: &mut Transport, now: Time, outbox: &mut Outbox) {
+    if let Some(step) = transport.take_step() {
+        transport.finish_step(now, step.run(), outbox);
+    }
 }
 
 fn command(role: DtlsRole) -> OpenTransport {

@@ -13,6 +13,8 @@ use millrace_core::transport::{DtlsContexts, Limits, Transport, TransportState};
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 
+use super::dtls_in::run_step;
+
 const PWD: &str = "a password of enough characters";
 const PAUSE: Span = Span::from_millis(50);
 const LIMITS: Limits = Limits {
@@ -67,12 +69,14 @@ fn connected() -> &'static TransportState {
         for (place, end) in ends.iter_mut().enumerate() {
             let mut out = outbox();
             end.handle_stun(Time(1_000_000), path(), &check(), &mut out).expect("an authentic check");
+            run_step(end, Time(1_000_000), &mut out);
             under_way
                 .extend(taken(&mut out).into_iter().filter(|bytes| bytes[0] >= 20).map(|bytes| (1 - place, bytes)));
         }
         while let Some((to, bytes)) = under_way.pop() {
             let mut out = outbox();
             let _ = ends[to].handle_dtls(Time(1_000_000), path(), &bytes, &mut out);
+            run_step(&mut ends[to], Time(1_000_000), &mut out);
             // The last of a flight goes first from the stack.
             under_way.extend(taken(&mut out).into_iter().rev().map(|bytes| (1 - to, bytes)));
         }

@@ -23,6 +23,8 @@ use millrace_core::transport::{DtlsContexts, Limits, SEAL_ROOM, Transport};
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 
+use super::dtls_in::run_step;
+
 const PWD: &str = "a password of enough characters";
 const PUBLISHER: u64 = 1;
 const VIEWER: u64 = 2;
@@ -211,12 +213,15 @@ impl Call {
         self.engines[slot].handle_datagram(self.now, *path, &mut check(&ufrag(slot as u8, id)));
         self.engines[slot].outbox().clear();
         transport.handle_stun(self.now, server, &check(&ufrag(9, id)), &mut out).expect("an authentic check");
+        run_step(transport, self.now, &mut out);
         for _ in 0..6 {
             for mut datagram in taken(&mut out).into_iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[0] >= 20) {
                 self.engines[slot].handle_datagram(self.now, *path, &mut datagram);
+                run_steps(&mut self.engines[slot], self.now);
             }
             for (_, datagram) in taken(self.engines[slot].outbox()) {
                 let _ = transport.handle_dtls(self.now, server, &datagram, &mut out);
+                run_step(transport, self.now, &mut out);
             }
         }
         assert!(transport.is_connected());
@@ -318,6 +323,7 @@ impl Call {
         for _ in 0..4 {
             for engine in &mut self.engines {
                 engine.handle_inbox(self.now);
+                run_steps(engine, self.now);
                 let mut full = true;
                 while full {
                     full = engine.flush(self.now);
@@ -331,6 +337,12 @@ impl Call {
                 engine.take_doorbells();
             }
         }
+    }
+}
+
+fn run_steps(engine: &mut Engine, now: Time) {
+    while let Some(step) = engine.take_step() {
+        engine.handle_step(now, step.run());
     }
 }
 

@@ -2,6 +2,7 @@
 //! engine's work on Python's thread. Read `reactor.rs` next; `relay/_engine.pyi` is this file for the type checker.
 
 mod bell;
+mod handshakes;
 mod lanes;
 mod mailbox;
 mod poll;
@@ -28,6 +29,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::bell::Bell;
+use crate::handshakes::Handshakes;
 use crate::mailbox::{Front, SubmitError};
 use crate::reactor::{Parts, Reactor};
 use crate::steering::FlowMap;
@@ -108,8 +110,9 @@ impl Engine {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *life, Life::Over) {
             Life::Made(parts) => {
-                let poll = parts.listen()?;
-                let work = move || Reactor::new(*parts, poll).run();
+                let handshakes = Handshakes::start()?;
+                let poll = parts.listen(&handshakes)?;
+                let work = move || Reactor::new(*parts, poll, handshakes).run();
                 *life = Life::Running(Thread::start(self.stop.clone(), work)?);
                 Ok(())
             }

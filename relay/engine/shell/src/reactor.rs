@@ -3,7 +3,8 @@
 //! Read the core's `engine.rs` next.
 //!
 //! ```text
-//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> flush and send until dry -> doorbells, steering, events
+//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> handshakes that got on -> flush and send until dry
+//!           -> doorbells, steering, events, steps of handshakes that are due
 //! then:     say that we sleep -> look into the inbox once more -> wait for a descriptor or the next deadline
 //! ```
 
@@ -21,6 +22,7 @@ use millrace_core::stats::{Counter, Histogram};
 use millrace_core::time::{Span, Time};
 
 use crate::bell::Bell;
+use crate::handshakes::Handshakes;
 use crate::mailbox::Back;
 use crate::poll::{Poll, now};
 use crate::steering::FlowMap;
@@ -40,6 +42,7 @@ const REPLIES: usize = 256;
 /// What the reactor listens to, besides its sockets, which are numbered from 0.
 const DOORBELL: u64 = 1 << 32;
 const MAILBOX: u64 = DOORBELL + 1;
+const HANDSHAKES_DONE: u64 = DOORBELL + 2;
 
 /// Everything that the engine's thread works with.
 pub struct Parts {
@@ -59,6 +62,7 @@ pub struct Parts {
 pub struct Reactor {
     parts: Parts,
     poll: Poll,
+    handshakes: Handshakes,
     receiver: Receiver,
     sender: Sender,
     /// Sockets that may hold datagrams, one bit each.
@@ -69,22 +73,23 @@ pub struct Reactor {
 
 impl Parts {
     /// Listens to everything that can wake the thread; to be done where an error can still be told.
-    pub fn listen(&self) -> io::Result<Poll> {
+    pub fn listen(&self, handshakes: &Handshakes) -> io::Result<Poll> {
         let poll = Poll::new()?;
         for (i, socket) in self.sockets.iter().enumerate() {
             poll.add(socket.as_raw_fd(), i as u64)?;
         }
         poll.add(self.doorbells[usize::from(self.slot)].as_raw_fd(), DOORBELL)?;
         poll.add(self.mailbox.fd(), MAILBOX)?;
+        poll.add(handshakes.fd(), HANDSHAKES_DONE)?;
         Ok(poll)
     }
 }
 
 impl Reactor {
     /// On the thread that will run it: the buffers are full of pointers and stay there.
-    pub fn new(parts: Parts, poll: Poll) -> Reactor {
+    pub fn new(parts: Parts, poll: Poll, handshakes: Handshakes) -> Reactor {
         let sender = Sender::new(&parts.sockets);
-        Reactor { parts, poll, receiver: Receiver::default(), sender, readable: 0, due: None }
+        Reactor { parts, poll, handshakes, receiver: Receiver::default(), sender, readable: 0, due: None }
     }
 
     /// Until `stop` is set. Then every client has been told goodbye, or is in the arena whole for whoever comes next.
@@ -115,14 +120,19 @@ impl Reactor {
     /// Does everything that is ready, within bounds; true when there is more, and when it was done.
     fn round(&mut self) -> (bool, Time) {
         let started = now();
-        self.parts.arena.slot(self.parts.slot).beat(Beat::Engine, started.0);
+        // Without handshakes nobody new connects: then a successor is needed as much as when we ourselves hang.
+        if !self.handshakes.is_stuck(started) {
+            self.parts.arena.slot(self.parts.slot).beat(Beat::Engine, started.0);
+        }
         self.parts.engine.stats().add(Counter::Wakeups, 1);
         let more_commands = self.take_commands(started);
         let more_datagrams = self.take_datagrams();
         self.parts.engine.handle_inbox(now());
         self.parts.engine.handle_deadlines(now());
+        self.go_on_with_handshakes();
         self.flush();
         self.tell();
+        self.hand_out_steps();
         let ended = now();
         let late = ended.since(self.due.take().unwrap_or(started).min(started));
         self.parts.engine.stats().observe(Histogram::EngineLate, late, 1);
@@ -177,6 +187,18 @@ impl Reactor {
             }
         }
         true
+    }
+
+    fn go_on_with_handshakes(&mut self) {
+        while let Some(stepped) = self.handshakes.next_done(now()) {
+            self.parts.engine.handle_step(now(), stepped);
+        }
+    }
+
+    fn hand_out_steps(&mut self) {
+        while let Some(step) = self.parts.engine.take_step() {
+            self.handshakes.begin(now(), step);
+        }
     }
 
     /// Fans out and sends until the engine has nothing left.
@@ -256,6 +278,7 @@ impl Reactor {
             match token {
                 DOORBELL => self.parts.doorbells[usize::from(self.parts.slot)].silence(),
                 MAILBOX => self.parts.mailbox.silence(),
+                HANDSHAKES_DONE => self.handshakes.silence(),
                 socket => self.readable |= 1 << socket,
             }
         }

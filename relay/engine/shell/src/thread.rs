@@ -30,13 +30,11 @@ impl Thread {
     pub fn start(stop: Arc<AtomicBool>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
         let (working, done) = channel::<()>();
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
-            block_signals();
-            turns::come_at_once();
-            let _traced = Traced::new();
-            // The panic's text is on stderr by now. A worker without its engine is of no use: the master replaces it.
-            if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                process::abort();
-            }
+            or_abort(|| {
+                turns::come_at_once();
+                let _traced = Traced::new();
+                work();
+            });
             drop(working);
         })?;
         Ok(Thread { handle, stop, done })
@@ -50,6 +48,15 @@ impl Thread {
             Err(RecvTimeoutError::Timeout) => false,
             Ok(()) | Err(RecvTimeoutError::Disconnected) => self.handle.join().is_ok(),
         }
+    }
+}
+
+/// Does a thread's work. When it panics the text is on stderr already, and the process ends: a worker without one of its
+/// threads is of no use, and the master replaces it.
+pub fn or_abort(work: impl FnOnce()) {
+    block_signals();
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        process::abort();
     }
 }
 

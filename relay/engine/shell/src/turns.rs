@@ -1,6 +1,6 @@
-//! The engine thread's turn on a core that it shares with its worker's control plane. Owns how the scheduler is asked for
-//! it; must never take a priority that others on the box would feel. `Worker` in Python does the other half. Read
-//! `thread.rs` next.
+//! Whose turn it is on the core that a worker's threads share: the engine's, then the handshakes', then the control plane's.
+//! Owns how the scheduler is asked for it; must never take a priority that others on the box would feel.
+//! `workers/turns.py` does the control plane's part. Read `thread.rs` next.
 
 use std::mem;
 
@@ -9,9 +9,24 @@ use std::mem;
 /// next tick, up to 4 ms at 250 Hz.
 const SLICE_NS: u64 = 100_000;
 
-/// Asks for this thread to be let in as soon as it wakes. It gets no more time in all than without. Older kernels take no
-/// notice, sandboxes may refuse, and whoever chose another policy for the server knows why: then all stays as it is.
+/// Long enough for a step of a handshake, and shorter than the usual one, with which the control plane runs.
+const STEP_SLICE_NS: u64 = 1_000_000;
+/// A third of the engine's weight, as the control plane has. Handshakes that come faster than that wait for each other.
+const STEP_NICE: i32 = 5;
+
+/// Asks for this thread to be let in as soon as it wakes. It gets no more time in all than without.
 pub fn come_at_once() {
+    ask_for(SLICE_NS, 0);
+}
+
+/// Asks for this thread to be interrupted whenever one that came at once wakes.
+pub fn let_media_go_first() {
+    ask_for(STEP_SLICE_NS, STEP_NICE);
+}
+
+/// Older kernels take no notice of a slice, sandboxes may refuse, and whoever chose another policy for the server knows why:
+/// then all stays as it is.
+fn ask_for(slice_ns: u64, nicer: i32) {
     // SAFETY: all zero is a valid value of this struct of integers.
     let mut attributes = unsafe { mem::zeroed::<libc::sched_attr>() };
     let size = mem::size_of_val(&attributes) as libc::c_uint;
@@ -19,7 +34,8 @@ pub fn come_at_once() {
     let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
     if known == 0 && attributes.sched_policy == libc::SCHED_OTHER as u32 {
         attributes.size = size;
-        attributes.sched_runtime = SLICE_NS;
+        attributes.sched_runtime = slice_ns;
+        attributes.sched_nice += nicer;
         // SAFETY: as above, and the kernel only reads it.
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     }
@@ -55,5 +71,18 @@ mod tests {
         let before = own();
         come_at_once();
         assert_eq!(own(), before);
+    }
+
+    #[test]
+    fn a_thread_that_stands_back_is_still_in_the_usual_policy() {
+        let nice = || {
+            // SAFETY: no pointer; 0 is the calling thread.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        };
+        let before = nice();
+        let slices = slice_ns() > 0;
+        let_media_go_first();
+        assert_eq!(nice(), (before + STEP_NICE).min(19));
+        assert_eq!(slice_ns(), if slices { STEP_SLICE_NS } else { 0 });
     }
 }

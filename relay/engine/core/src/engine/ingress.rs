@@ -156,6 +156,21 @@ impl Engine {
         let client = &mut self.clients[key];
         client.traffic.packets_received += 1;
         client.traffic.bytes_received += datagram.len() as u64;
+        if client.transport.is_busy() {
+            return self.keep_early(key, path, datagram, kind);
+        }
+        self.handle_in_turn(now, key, path, datagram, kind)
+    }
+
+    pub(super) fn handle_in_turn(
+        &mut self,
+        now: Time,
+        key: usize,
+        path: Path,
+        datagram: &mut [u8],
+        kind: Kind,
+    ) -> Result<(), (Option<usize>, Drop)> {
+        let client = &mut self.clients[key];
         let handled = match kind {
             Kind::Dtls => return self.handle_dtls(now, key, path, datagram),
             Kind::Rtp => client

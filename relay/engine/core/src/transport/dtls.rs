@@ -5,15 +5,16 @@
 //!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► Settled (some 300 bytes)
 //! ```
 
-use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::ssl::SslContext;
 use openssl::x509::X509Ref;
 use subtle::{Choice, ConstantTimeEq};
 
+use super::dtls_alerts::AlertKeys;
 use super::dtls_contexts::DtlsContexts;
 use super::dtls_handshake::Handshake;
 use super::dtls_settled::Settled;
+use super::dtls_step::{Step, Stepped};
 use super::srtp::Keying;
 use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
 use crate::drop::Drop;
@@ -59,6 +60,7 @@ fn digest(hash: FingerprintHash) -> MessageDigest {
 pub(super) struct Established {
     pub keying: Keying,
     pub version: &'static str,
+    pub alerts: Option<AlertKeys>,
 }
 
 pub(super) enum Progress {
@@ -79,6 +81,7 @@ enum Age {
 }
 
 /// What a handshake needs to begin.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub context: SslContext,
     pub role: DtlsRole,
@@ -107,15 +110,14 @@ impl Dtls {
         }
     }
 
-    /// Sends the ClientHello; for the client role, once.
-    pub fn start(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
-        match self.handshake() {
-            Ok(Some(handshake)) => handshake.start(now, path, outbox),
-            Ok(None) => Progress::Pending,
-            Err(_) => Progress::Ended(Cause::DtlsAlert),
+    /// Has the ClientHello sent; for the client role, once.
+    pub fn start(&mut self, path: Path) {
+        if let Some(handshake) = self.handshake() {
+            handshake.start(path);
         }
     }
 
+    /// Takes a datagram; while a handshake is under way, what comes of it comes with `finish`.
     pub fn handle_datagram(
         &mut self,
         now: Time,
@@ -126,20 +128,39 @@ impl Dtls {
         if let Age::Settled(settled) = &mut self.age {
             return settled.handle_datagram(now, path, datagram, outbox);
         }
-        let progress = match self.handshake() {
-            Ok(Some(handshake)) => handshake.handle_datagram(now, path, datagram, outbox)?,
-            Ok(None) => Progress::Pending,
-            Err(_) => Progress::Ended(Cause::DtlsAlert),
-        };
-        self.settle(&progress);
-        Ok(progress)
+        if let Some(handshake) = self.handshake() {
+            handshake.handle_datagram(path, datagram)?;
+        }
+        Ok(Progress::Pending)
     }
 
-    pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) -> Progress {
+    /// Whether a step is due or under way; another datagram of DTLS has to wait.
+    pub fn is_busy(&self) -> bool {
+        matches!(&self.age, Age::Handshake(handshake) if handshake.is_busy())
+    }
+
+    /// What is to be computed now, anywhere.
+    pub fn take_step(&mut self, transport: u64) -> Option<Step> {
+        match &mut self.age {
+            Age::Handshake(handshake) => handshake.take_step(transport),
+            _ => None,
+        }
+    }
+
+    /// Goes on with what was computed.
+    pub fn finish(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) -> Progress {
         let Age::Handshake(handshake) = &mut self.age else { return Progress::Pending };
-        let progress = handshake.handle_deadline(now, path, outbox);
-        self.settle(&progress);
+        let mut progress = handshake.finish(now, stepped, outbox);
+        if let Progress::Established(established) = &mut progress {
+            self.age = Age::Settled(Box::new(handshake.settle(established.alerts.take())));
+        }
         progress
+    }
+
+    pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        if let Age::Handshake(handshake) = &mut self.age {
+            handshake.handle_deadline(now, path, outbox);
+        }
     }
 
     pub fn next_deadline(&self) -> Option<Time> {
@@ -166,20 +187,13 @@ impl Dtls {
     }
 
     /// The handshake that is under way, begun if need be; `None` when it is over.
-    fn handshake(&mut self) -> Result<Option<&mut Handshake>, ErrorStack> {
+    fn handshake(&mut self) -> Option<&mut Handshake> {
         if let Age::Waiting(plan) = &self.age {
-            self.age = Age::Handshake(Box::new(Handshake::new(plan)?));
+            self.age = Age::Handshake(Box::new(Handshake::new(plan.clone())));
         }
         match &mut self.age {
-            Age::Handshake(handshake) => Ok(Some(handshake)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Lets go of OpenSSL once there are keys.
-    fn settle(&mut self, progress: &Progress) {
-        if let (Age::Handshake(handshake), Progress::Established(_)) = (&mut self.age, progress) {
-            self.age = Age::Settled(Box::new(handshake.settle()));
+            Age::Handshake(handshake) => Some(handshake),
+            _ => None,
         }
     }
 }

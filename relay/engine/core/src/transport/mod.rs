@@ -18,6 +18,7 @@ mod dtls_contexts;
 mod dtls_guard;
 mod dtls_handshake;
 mod dtls_settled;
+mod dtls_step;
 mod hmac;
 mod ice;
 mod macs;
@@ -47,6 +48,7 @@ use crate::time::{Span, Time};
 
 pub use self::dtls_contexts::DtlsContexts;
 pub use self::dtls_settled::Settled;
+pub use self::dtls_step::{Step, Stepped};
 pub use self::macs::Macs;
 pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
 pub use self::srtp_keys::{MasterKey, Profile};
@@ -193,7 +195,7 @@ impl Transport {
         if self.phase == Phase::New && self.ice.is_proven(path) {
             self.enter(Phase::Checked, Some(now + self.limits.handshake_timeout));
             if self.dtls_role == DtlsRole::Client {
-                self.start_handshake(now, path, outbox);
+                self.start_handshake(now, path);
             }
         }
         handled.map(|_| ())
@@ -204,7 +206,8 @@ impl Transport {
         self.phase == Phase::New && self.dtls_role == DtlsRole::Client
     }
 
-    /// Takes DTLS from proven addresses only (design: nothing looks at DTLS before an authenticated check).
+    /// Takes DTLS from proven addresses only (design: nothing looks at DTLS before an authenticated check), and not while
+    /// `is_busy`.
     pub fn handle_dtls(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         if !self.ice.is_proven(path) {
             return Err(Drop::DtlsUnexpected);
@@ -218,6 +221,24 @@ impl Transport {
         self.handshake_began_at.get_or_insert(now);
         self.note_progress(now, path, progress);
         Ok(())
+    }
+
+    /// Whether a step of the handshake is due or under way. What the client sends meanwhile had better wait for it.
+    pub fn is_busy(&self) -> bool {
+        self.dtls.as_ref().is_some_and(Dtls::is_busy)
+    }
+
+    /// The step of the handshake that is due; its outcome belongs into `finish_step`.
+    pub fn take_step(&mut self) -> Option<Step> {
+        self.dtls.as_mut()?.take_step(self.id)
+    }
+
+    /// Goes on with what a step came to. One that was closed meanwhile does not.
+    pub fn finish_step(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) {
+        let Some(dtls) = &mut self.dtls else { return };
+        let path = stepped.path;
+        let progress = dtls.finish(now, stepped, outbox);
+        self.note_progress(now, path, progress);
     }
 
     /// Opens SRTP in place, from proven addresses only; gives the length of the RTP packet.
@@ -314,8 +335,7 @@ impl Transport {
         self.keep_consent(now);
         let path = self.path().or(self.dtls_path);
         if let (Some(dtls), Some(path)) = (&mut self.dtls, path) {
-            let progress = dtls.handle_deadline(now, path, outbox);
-            self.note_progress(now, path, progress);
+            dtls.handle_deadline(now, path, outbox);
         }
     }
 
@@ -338,13 +358,12 @@ impl Transport {
         self.shut(Cause::Closed);
     }
 
-    fn start_handshake(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+    fn start_handshake(&mut self, now: Time, path: Path) {
         let Some(dtls) = &mut self.dtls else { return };
-        let progress = dtls.start(now, path, outbox);
+        dtls.start(path);
         self.dtls_path = Some(path);
         self.handshake_began_at = Some(now);
         self.begin_handshake();
-        self.note_progress(now, path, progress);
     }
 
     /// It can be finished here alone.

@@ -27,7 +27,7 @@ use millrace_core::rtp::Header;
 use millrace_core::stats::Counter;
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::sha1_lanes::{Kernel, portable};
-use millrace_core::transport::{DtlsContexts, Profile};
+use millrace_core::transport::{DtlsContexts, Profile, Step};
 
 use crate::peer::{Credentials, Peer};
 use crate::support::Identity;
@@ -172,6 +172,10 @@ pub struct World {
     pub full: u64,
     /// Moments at which something happened.
     pub wakeups: u64,
+    /// How long a step of a handshake takes; an engine goes on meanwhile.
+    pub computing: Span,
+    /// Steps under way: when each is done, and whose it is.
+    steps: Vec<(Time, usize, Step)>,
     /// Whose each flow is, as the kernel was told.
     pub steered: BTreeMap<SocketAddr, u8>,
     /// Whether to keep what clients send, in `recorded`.
@@ -247,6 +251,8 @@ impl World {
             sent_nowhere: 0,
             full: 0,
             wakeups: 0,
+            computing: Span(0),
+            steps: Vec::new(),
             steered: BTreeMap::new(),
             recording: false,
             recorded: Vec::new(),
@@ -459,6 +465,7 @@ impl World {
         self.dead |= 1 << slot;
         self.fuse = self.fuse.filter(|(fused, _)| *fused != slot);
         self.engines[slot].outbox().clear();
+        self.steps.retain(|(_, whose, _)| *whose != slot);
     }
 
     /// A new engine in a dead one's place, which then reads what waits in the slot's socket.
@@ -532,7 +539,8 @@ impl World {
         let alive = self.engines.iter_mut().enumerate().filter(|(slot, _)| dead >> slot & 1 == 0);
         let engines = alive.filter_map(|(_, engine)| engine.next_deadline());
         let peers = self.peers.iter().filter_map(Peer::next_deadline);
-        let next = engines.chain(peers).chain(flight).min();
+        let steps = self.steps.iter().map(|(at, _, _)| *at);
+        let next = engines.chain(peers).chain(flight).chain(steps).min();
         let Some(next) = next.filter(|next| *next <= until) else {
             self.now = until;
             return false;
@@ -611,6 +619,7 @@ impl World {
                     self.engines[slot].handle_inbox(self.now);
                     self.rung |= u64::from(self.engines[slot].has_inbox()) << slot;
                 }
+                self.compute(slot);
                 while !self.is_dead(slot) && self.engines[slot].flush(self.now) {
                     assert!(self.drain(slot) > 0 || self.is_dead(slot), "a full outbox with nothing in it");
                     self.full += 1;
@@ -631,6 +640,18 @@ impl World {
             if self.rung == 0 {
                 return;
             }
+        }
+    }
+
+    /// What is due of handshakes; at once where that takes no time.
+    fn compute(&mut self, slot: usize) {
+        loop {
+            let done = self.now + self.computing;
+            self.steps.extend(std::iter::from_fn(|| self.engines[slot].take_step()).map(|step| (done, slot, step)));
+            let is_due = |(at, whose, _): &(Time, usize, Step)| *whose == slot && *at <= self.now;
+            let Some(place) = self.steps.iter().position(is_due) else { return };
+            let (_, _, step) = self.steps.remove(place);
+            self.engines[slot].handle_step(self.now, step.run());
         }
     }
 

@@ -15,7 +15,7 @@ use millrace_core::rtp::{Fields, Header, sequence};
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::{DtlsContexts, SEAL_ROOM, Transport};
 
-use crate::support::{CLIENT_PWD, CLIENT_UFRAG, Check, LIMITS, drain, outbox, path};
+use crate::support::{CLIENT_PWD, CLIENT_UFRAG, Check, LIMITS, drain, outbox, path, run_step, take_dtls};
 use crate::world::{MID, REPAIRED_RID, RID, TRANSPORT_CC};
 
 /// Before a missing packet is asked for, and between two requests for it.
@@ -366,6 +366,7 @@ impl Peer {
             // Its own side believes in the path as long as it checks it.
             let own = Check::to(CLIENT_UFRAG, CLIENT_PWD).bytes();
             let _refused_when_closed = self.transport.handle_stun(now, self.server, &own, &mut self.out);
+            run_step(&mut self.transport, now, &mut self.out);
             self.take_out();
         }
         if self.transport.next_deadline().is_some_and(|at| at <= now) {
@@ -510,7 +511,7 @@ impl Peer {
             }
             20..64 => {
                 // A flight that comes before the client's own path is there is lost, as on a real host.
-                let _ = self.transport.handle_dtls(now, self.server, bytes, &mut self.out);
+                let _ = take_dtls(&mut self.transport, now, self.server, bytes, &mut self.out);
                 self.take_out();
             }
             _ if (192..224).contains(&bytes[1]) => match self.transport.open_rtcp(now, self.server, bytes) {

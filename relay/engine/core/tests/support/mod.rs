@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use millrace_core::command::{DtlsRole, FingerprintHash, OpenTransport};
+use millrace_core::drop::Drop;
 use millrace_core::outbox::{Outbox, Path, SocketIndex};
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::stun::{self, Integrity, attribute};
@@ -163,6 +164,26 @@ pub fn events(transport: &mut Transport) -> Vec<TransportEvent> {
     std::iter::from_fn(|| transport.next_event()).collect()
 }
 
+/// Runs the step of the handshake that is due, if one is.
+pub fn run_step(transport: &mut Transport, now: Time, out: &mut Outbox) {
+    if let Some(step) = transport.take_step() {
+        transport.finish_step(now, step.run(), out);
+    }
+}
+
+/// A datagram of DTLS, and the step that it leads to.
+pub fn take_dtls(
+    transport: &mut Transport,
+    now: Time,
+    path: Path,
+    datagram: &[u8],
+    out: &mut Outbox,
+) -> Result<(), Drop> {
+    transport.handle_dtls(now, path, datagram, out)?;
+    run_step(transport, now, out);
+    Ok(())
+}
+
 /// What an outbox holds, taken out.
 pub fn drain(outbox: &mut Outbox) -> Vec<(SocketAddr, Vec<u8>)> {
     let (datagrams, bytes) = outbox.queued();
@@ -217,6 +238,7 @@ impl Wire {
         out.clear();
         let check = Check::to(CLIENT_UFRAG, CLIENT_PWD).bytes();
         self.client.handle_stun(self.now, self.server_path, &check, &mut out).unwrap();
+        run_step(&mut self.client, self.now, &mut out);
         let sent: Vec<_> = drain(&mut out).into_iter().filter(|(_, bytes)| bytes[0] >= 20).collect();
         self.carry(true, sent);
     }
@@ -238,11 +260,11 @@ impl Wire {
         let mut out = outbox();
         loop {
             if let Some(bytes) = self.to_server.pop_front() {
-                let _ = self.server.handle_dtls(self.now, self.client_path, &bytes, &mut out);
+                let _ = take_dtls(&mut self.server, self.now, self.client_path, &bytes, &mut out);
                 let sent = drain(&mut out);
                 self.carry(false, sent);
             } else if let Some(bytes) = self.to_client.pop_front() {
-                let _ = self.client.handle_dtls(self.now, self.server_path, &bytes, &mut out);
+                let _ = take_dtls(&mut self.client, self.now, self.server_path, &bytes, &mut out);
                 let sent = drain(&mut out);
                 self.carry(true, sent);
             } else {

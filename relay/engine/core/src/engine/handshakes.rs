@@ -1,0 +1,51 @@
+//! The steps of handshakes, which are computed elsewhere: a step takes as long as a hundred packets or more, and media must
+//! not wait for it. What its client sends meanwhile waits here, in order. Read `transport/dtls_step.rs` for a step itself.
+//!
+//! ```text
+//! datagram, check ─► transport ─► steps ─► take_step ─► (any thread) ─► handle_step ─► transport, then what came meanwhile
+//! ```
+
+use super::Engine;
+use crate::drop::Drop;
+use crate::outbox::Path;
+use crate::time::Time;
+use crate::transport::demux::{Kind, classify};
+use crate::transport::{Step, Stepped};
+
+impl Engine {
+    /// A step that is to be run; its outcome belongs into `handle_step`. One for each client at a time, so that there are no
+    /// more than handshakes.
+    pub fn take_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    /// Goes on with the handshake of a step that was run.
+    pub fn handle_step(&mut self, now: Time, stepped: Stepped) {
+        // It may be gone by now.
+        let Some(&key) = self.client_by_id.get(&stepped.transport()) else { return };
+        self.clients[key].transport.finish_step(now, stepped, &mut self.outbox);
+        self.pump(now, key);
+        while self.clients.contains(key)
+            && let Some((path, mut datagram)) = self.clients[key].take_early()
+        {
+            let kind = classify(&datagram);
+            if let Err((key, drop)) = self.handle_in_turn(now, key, path, &mut datagram, kind) {
+                self.count_drop(key, drop);
+            }
+        }
+        if self.clients.contains(key) {
+            self.schedule(now, key);
+        }
+    }
+
+    pub(super) fn keep_early(
+        &mut self,
+        key: usize,
+        path: Path,
+        datagram: &[u8],
+        kind: Kind,
+    ) -> Result<(), (Option<usize>, Drop)> {
+        let drop = if kind == Kind::Dtls { Drop::DtlsUnexpected } else { Drop::SrtpNoKeys };
+        if self.clients[key].keep_early(path, datagram) { Ok(()) } else { Err((Some(key), drop)) }
+    }
+}
