@@ -1,4 +1,4 @@
-"""A worker that hangs, in each of the ways there are: noticed within two seconds, with a stack trace of both threads in
+"""A worker that hangs, in each of the ways there are: noticed within two seconds, with a stack trace of its threads in
 the log, and replaced; its sessions go on.
 """
 
@@ -39,9 +39,13 @@ def spin_control(pid: int) -> None:
 
 
 def spin_engine(pid: int) -> None:
-    """Has the engine's thread loop at the place to which its wait returns: no debugger, and no hook in the engine."""
+    spin_thread(pid, "engine")
+
+
+def spin_thread(pid: int, name: str) -> None:
+    """Has a thread of ours loop at the place to which its wait returns: no debugger, and no hook in the engine."""
     process = Path(f"/proc/{pid}")
-    task = next(each for each in (process / "task").iterdir() if (each / "comm").read_text() == "engine\n")
+    task = next(each for each in (process / "task").iterdir() if (each / "comm").read_text() == f"{name}\n")
     ranges = [
         range(*(int(end, 16) for end in line.split()[0].split("-")))
         for line in (process / "maps").read_text().splitlines()
@@ -118,3 +122,41 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
             assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert watched.states == states
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
+
+
+@pytest.mark.skipif(os.uname().machine not in JUMP_TO_ITSELF, reason="no jump is known for this machine")
+async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() -> None:
+    async with (
+        Relay(workers=1, settings={"workers.quick_death_seconds": "1", "workers.abort_seconds": "10"}) as relay,
+        Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
+        Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
+        Viewer(f"{relay.url}/whep/hall", audio=False) as late,
+    ):
+        await publisher.open(0)
+        await publisher.connected()
+        await viewer.open(0)
+        watched = Watched(viewer)
+        await viewer.until_frames(10)
+        pid = pid_by_slot(relay)[0]
+        try:
+            spin_thread(pid, "handshakes")
+        except OSError as error:
+            pytest.skip(f"nobody may look into a process here: {error}")
+        hung_at = time.monotonic()
+        await late.open(0)
+        await relay.until_logged("a worker is ended", 1)
+        print(f"noticed after {time.monotonic() - hung_at:.2f} s")
+        # Until then media does not wait for the handshake.
+        assert watched.gap(hung_at) < 1
+        await until_gone(pid, 10)
+        ended_at = time.monotonic()
+        await watched.until_packets(ended_at, 30)
+        log = relay.log()
+        assert "its engine has been silent for" in log
+        assert "Stack of the handshakes' thread:" in log
+        # The one in the middle of its handshake cannot be gone on with; the calls can.
+        assert await counter(relay, "millrace_adoptions_total") == 2
+        assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
+        async with Viewer(f"{relay.url}/whep/hall", audio=False) as another:
+            await another.open(0)
+            await another.until_frames(10)

@@ -12,6 +12,7 @@ use millrace_core::transport::{Step, Stepped};
 
 use crate::bell::Bell;
 use crate::thread::or_abort;
+use crate::trace::{Ours, Traced};
 use crate::turns;
 
 /// Even a starved thread gets a step done in this time; who does not hangs.
@@ -43,6 +44,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
         let rings = Bell::share(bell.as_raw_fd())?;
         let work = move || {
             turns::let_media_go_first();
+            let _traced = Traced::new(Ours::Handshakes);
             while let Ok(step) = to_run.recv() {
                 if finished.send(run(step)).is_err() {
                     return;

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::trace::Traced;
+use crate::trace::{Ours, Traced};
 use crate::turns;
 
 /// A round takes milliseconds; a thread that needs longer than this to end hangs.
@@ -32,7 +32,7 @@ impl Thread {
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
             or_abort(|| {
                 turns::come_at_once();
-                let _traced = Traced::new();
+                let _traced = Traced::new(Ours::Engine);
                 work();
             });
             drop(working);

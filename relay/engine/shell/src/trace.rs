@@ -1,10 +1,10 @@
-//! A stack trace of the engine's thread in the log when the process is aborted: Python tells its own threads' and knows
-//! nothing of ours. Owns the SIGABRT handler that stands before Python's; must never keep the process from ending.
-//! Read `workers/main.py` next, where Python's handler comes from.
+//! Stack traces of the engine's thread and of that of handshakes in the log when the process is aborted: Python tells its own
+//! threads' and knows nothing of ours. Owns the SIGABRT handler that stands before Python's; must never keep the process from
+//! ending. Read `workers/main.py` next, where Python's handler comes from.
 //!
 //! ```text
-//! SIGABRT ─► any other thread: asks the engine's by the same signal, waits ─► the handler before ours: Python's traceback
-//!        └─► the engine's thread: writes its stack ─► returns when it was asked, else the handler before ours
+//! SIGABRT ─► any other thread: asks ours by the same signal, waits ─► the handler before ours: Python's traceback
+//!        └─► one of ours: writes its stack ─► returns when it was asked, else the handler before ours
 //! ```
 
 use std::backtrace::Backtrace;
@@ -16,32 +16,51 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// Reading a library's line tables takes some ten milliseconds. A thread that was interrupted while it held a lock of the
+/// For all of them. Reading a library's line tables takes some ten milliseconds. A thread that was interrupted while it held a lock of the
 /// allocator never answers.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// The kernel's number of the engine's thread; 0 while there is none.
-static ENGINE: AtomicI32 = AtomicI32::new(0);
+/// A thread that Python knows nothing of.
+#[derive(Clone, Copy)]
+pub enum Ours {
+    Engine,
+    Handshakes,
+}
+
+struct Watched {
+    name: &'static str,
+    /// The kernel's number of the thread; 0 while there is none.
+    id: AtomicI32,
+    has_written: AtomicBool,
+}
+
+impl Watched {
+    const fn new(name: &'static str) -> Watched {
+        Watched { name, id: AtomicI32::new(0), has_written: AtomicBool::new(false) }
+    }
+}
+
+/// By `Ours`.
+static THREADS: [Watched; 2] = [Watched::new("the engine's thread"), Watched::new("the handshakes' thread")];
 static ASKED: AtomicBool = AtomicBool::new(false);
-static WRITTEN: AtomicBool = AtomicBool::new(false);
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// The calling thread is the engine's, until this is dropped.
-pub struct Traced(());
+/// The calling thread is this one of ours, until this is dropped.
+pub struct Traced(Ours);
 
 impl Traced {
-    pub fn new() -> Traced {
+    pub fn new(which: Ours) -> Traced {
         install();
-        ENGINE.store(this_thread(), SeqCst);
-        Traced(())
+        THREADS[which as usize].id.store(this_thread(), SeqCst);
+        Traced(which)
     }
 }
 
 impl Drop for Traced {
     fn drop(&mut self) {
         // Another engine in the same process may have come since: tests have several.
-        let _ = ENGINE.compare_exchange(this_thread(), 0, SeqCst, SeqCst);
+        let _ = THREADS[self.0 as usize].id.compare_exchange(this_thread(), 0, SeqCst, SeqCst);
     }
 }
 
@@ -63,30 +82,31 @@ fn install() {
 }
 
 extern "C" fn on_abort(_signal: libc::c_int) {
-    let engine = ENGINE.load(SeqCst);
-    if engine == this_thread() {
-        write_stack();
-        WRITTEN.store(true, SeqCst);
+    if let Some(own) = THREADS.iter().find(|thread| thread.id.load(SeqCst) == this_thread()) {
+        write_stack(own);
+        own.has_written.store(true, SeqCst);
         if ASKED.load(SeqCst) {
             return;
         }
-    } else if engine != 0 && !ASKED.swap(true, SeqCst) {
-        ask(engine);
+    } else if !ASKED.swap(true, SeqCst) {
+        ask_ours();
     }
     go_on();
 }
 
-/// Has the engine's thread write its stack, and waits for it.
-fn ask(engine: libc::c_int) {
-    // SAFETY: plain system calls without pointers. A thread that has ended meanwhile makes the second one fail.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), engine, libc::SIGABRT) };
+/// Has our threads write their stacks, one after the other, and waits for them.
+fn ask_ours() {
     let mut waited = Duration::ZERO;
-    while !WRITTEN.load(SeqCst) && waited < PATIENCE {
-        std::thread::sleep(LOOK);
-        waited += LOOK;
-    }
-    if !WRITTEN.load(SeqCst) {
-        write("the engine's thread does not say where it is\n");
+    for thread in THREADS.iter().filter(|thread| thread.id.load(SeqCst) != 0) {
+        // SAFETY: plain system calls without pointers. A thread that has ended meanwhile makes the second one fail.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.id.load(SeqCst), libc::SIGABRT) };
+        while !thread.has_written.load(SeqCst) && waited < PATIENCE {
+            std::thread::sleep(LOOK);
+            waited += LOOK;
+        }
+        if !thread.has_written.load(SeqCst) {
+            write(&format!("{} does not say where it is\n", thread.name));
+        }
     }
 }
 
@@ -102,8 +122,8 @@ fn go_on() {
 }
 
 /// Allocates, which a signal handler should not: this thread is about to end, and the one that waits does not wait for ever.
-fn write_stack() {
-    write(&format!("Stack of the engine's thread:\n{}\n", Backtrace::force_capture()));
+fn write_stack(own: &Watched) {
+    write(&format!("Stack of {}:\n{}\n", own.name, Backtrace::force_capture()));
 }
 
 fn write(text: &str) {
@@ -135,14 +155,28 @@ mod tests {
         }
     }
 
+    #[inline(never)]
+    fn waits_for_ever() {
+        while black_box(true) {
+            thread::park();
+        }
+    }
+
     /// Only run by the tests below, in a process of its own.
     #[test]
     #[ignore = "takes its process down"]
     fn aborted_while_it_loops() {
         let (ready, is_ready) = channel();
         thread::spawn(move || {
-            let _traced = Traced::new();
+            let _traced = Traced::new(Ours::Engine);
             loops_for_ever(&ready);
+        });
+        is_ready.recv().expect("it runs");
+        let (ready, is_ready) = channel();
+        thread::spawn(move || {
+            let _traced = Traced::new(Ours::Handshakes);
+            ready.send(()).expect("somebody waits");
+            waits_for_ever();
         });
         is_ready.recv().expect("it runs");
         // SAFETY: plain system call without pointers.
@@ -153,7 +187,7 @@ mod tests {
     #[test]
     #[ignore = "takes its process down"]
     fn aborted_after_its_end() {
-        thread::spawn(|| drop(Traced::new())).join().expect("it ends");
+        thread::spawn(|| drop(Traced::new(Ours::Engine))).join().expect("it ends");
         std::process::abort();
     }
 
@@ -165,12 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn an_aborted_process_says_where_the_engine_is_and_ends() {
+    fn an_aborted_process_says_where_its_threads_are_and_ends() {
         let output = run("aborted_while_it_loops");
         assert_eq!(output.status.signal(), Some(libc::SIGABRT));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.contains("Stack of the engine's thread:"), "{stderr}");
         assert!(stderr.contains("loops_for_ever"), "{stderr}");
+        assert!(stderr.contains("Stack of the handshakes' thread:") && stderr.contains("waits_for_ever"), "{stderr}");
     }
 
     #[test]
