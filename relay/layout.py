@@ -6,6 +6,7 @@ Read that file's drawing next; `tests/contract/arena_layout.txt` holds both to t
 import struct
 from dataclasses import astuple, dataclass
 from enum import IntEnum
+from functools import cache
 from mmap import mmap
 
 MAGIC = b"MILLRACE"
@@ -150,8 +151,9 @@ def log_offset(parameters: ArenaParameters, log: int) -> int:
     return _PAGE + parameters.slots * _SLOT_STRIDE + log * parameters.log_stride()
 
 
+@cache
 def slot_offsets(slot: int) -> SlotOffsets:
-    """Where the words of `slot` lie."""
+    """Where the words of `slot` lie; made once, for every beat asks."""
     start = _PAGE + slot * _SLOT_STRIDE
     return SlotOffsets(
         incarnation=start,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relay.effects import SlotChanged
 from relay.ids import Incarnation, Slot
-from relay.layout import SlotState, read_word, slot_offsets, write_word
+from relay.layout import SlotOffsets, SlotState, slot_offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class SlotTable:
         self._own = own
         # The table is at the arena's beginning; nothing else of it is Python's.
         self._map = mmap.mmap(arena, slot_offsets(slots).incarnation)
-        self._view = memoryview(self._map)
+        # Word by word, each read and written whole: other processes write, too.
+        self._words = memoryview(self._map).cast("Q")
         self._known: dict[Slot, SlotChanged] = {}
 
     def rows(self) -> list[SlotRow]:
@@ -75,41 +76,41 @@ class SlotTable:
 
     def beat(self) -> None:
         """Vouches for our control loop."""
-        write_word(self._view, slot_offsets(self._own).control_beat, monotonic_us())
+        self._words[slot_offsets(self._own).control_beat // 8] = monotonic_us()
 
     def engine_age(self) -> float:
         """Seconds since our engine's last beat."""
-        return (monotonic_us() - read_word(self._view, slot_offsets(self._own).engine_beat)) / 1e6
+        return (monotonic_us() - self._word(slot_offsets(self._own).engine_beat)) / 1e6
 
     def is_draining(self) -> bool:
         """Whether the master wants nobody let in any more."""
-        return read_word(self._view, slot_offsets(self._own).drain_until) != 0
+        return self._word(slot_offsets(self._own).drain_until) != 0
 
     def is_wanted(self) -> bool:
         """Whether the master wants our slot to have a worker."""
-        return read_word(self._view, slot_offsets(self._own).wanted) != 0
+        return self._word(slot_offsets(self._own).wanted) != 0
 
     def closed(self) -> frozenset[Slot]:
         """Slots that an operator wants to have no session."""
-        return frozenset(slot for slot in self._slots if read_word(self._view, slot_offsets(slot).closed))
+        return frozenset(slot for slot in self._slots if self._word(slot_offsets(slot).closed))
 
     def shut(self) -> frozenset[Slot]:
         """Those, and slots whose workers are to leave: nobody is let in there, and their sessions go elsewhere."""
-        leaving = (row.slot for row in self.rows() if row.incarnation and not row.is_wanted)
+        leaving = (slot for slot in self._slots if self._is_leaving(slot_offsets(slot)))
         return self.closed().union(leaving)
 
     def close_slot(self, slot: Slot, is_closed: bool) -> None:
         """Says so, for as long as the arena lasts, whoever lives in the slot."""
-        write_word(self._view, slot_offsets(slot).closed, int(is_closed))
+        self._words[slot_offsets(slot).closed // 8] = int(is_closed)
 
     def log_level(self) -> int:
         """The level that the master wants since we booted; 0 for the one we booted with."""
-        return read_word(self._view, slot_offsets(self._own).log_level)
+        return self._word(slot_offsets(self._own).log_level)
 
     def drained(self) -> None:
         """Says that our last session is over."""
         at = slot_offsets(self._own)
-        write_word(self._view, at.drained, read_word(self._view, at.drain_until))
+        self._words[at.drained // 8] = self._word(at.drain_until)
 
     def not_ready(self, beat_seconds: float) -> str | None:
         """What keeps the server as a whole from serving, if anything."""
@@ -127,22 +128,27 @@ class SlotTable:
 
     def close(self) -> None:
         """Unmaps."""
-        self._view.release()
+        self._words.release()
         self._map.close()
 
     def _row(self, slot: Slot) -> SlotRow:
-        at = slot_offsets(slot)
-        view = self._view
+        at, word = slot_offsets(slot), self._word
         return SlotRow(
             slot,
-            Incarnation(read_word(view, at.incarnation)),
-            read_word(view, at.pid),
-            read_word(view, at.state),
-            read_word(view, at.engine_beat),
-            read_word(view, at.control_beat),
-            read_word(view, at.drain_until),
-            read_word(view, at.wanted) != 0,
+            Incarnation(word(at.incarnation)),
+            word(at.pid),
+            word(at.state),
+            word(at.engine_beat),
+            word(at.control_beat),
+            word(at.drain_until),
+            word(at.wanted) != 0,
         )
+
+    def _is_leaving(self, at: SlotOffsets) -> bool:
+        return self._word(at.incarnation) != 0 and not self._word(at.wanted)
+
+    def _word(self, offset: int) -> int:
+        return self._words[offset // 8]
 
 
 def monotonic_us() -> int:
