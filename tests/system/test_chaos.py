@@ -43,10 +43,6 @@ LONG_SECONDS = 60
 """From then on workers are stopped, join and leave, and the program and the master are exchanged, too: each takes
 seconds.
 """
-MANY_CHECKS = 4
-"""Checks of consent in a row without an answer. aiortc sends one every five seconds and gives up after six; one is lost
-while a worker hangs.
-"""
 DISTURBED_SECONDS = 10
 """How long a reload may be under way on a busy machine."""
 
@@ -103,7 +99,9 @@ class Watched:
         self.numbers: set[tuple[int, int]] = set()
         self.repeated = 0
         self.unanswered: list[str] = []
-        """When its last checks of consent were sent, of those after the last that was answered."""
+        """When its last checks of consent were sent, since the last one that was answered. aiortc gives up after six
+        that had no answer within half a second: a machine that stands still for half a minute does that, too.
+        """
         self.longest_unanswered: list[str] = []
         connection = client.connection
         transport = connection.getTransceivers()[0].receiver.transport
@@ -291,7 +289,7 @@ class Chaos:
             f"{one.client.session_url}: {one.states} {one.srtp.refused} {one.repeated} repeated, "
             f"no answer to the checks of {one.longest_unanswered}"
             for one in self.here
-            if one.states or one.srtp.refused or one.repeated or len(one.longest_unanswered) >= MANY_CHECKS
+            if one.states or one.srtp.refused or one.repeated
         ]
 
     def _workers(self) -> list[int]:
