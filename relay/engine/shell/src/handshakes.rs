@@ -89,9 +89,11 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
 }
 
 impl<I, O> Drop for Handshakes<I, O> {
-    /// Waits for the step under way: the library must not be torn down beside it.
+    /// Waits for the step under way, for the library must not be torn down beside it, and not for those behind it.
     fn drop(&mut self) {
         self.steps = None;
+        // To whom its outcome cannot be told any more, so that the thread ends.
+        self.done = channel().1;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -100,6 +102,8 @@ impl<I, O> Drop for Handshakes<I, O> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::SeqCst;
     use std::time::Duration;
 
     use super::*;
@@ -154,11 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_is_waited_for() {
-        let mut handshakes = Handshakes::start_with(|step: u32| step).expect("a thread");
+    fn what_is_under_way_is_waited_for_and_what_waits_is_not() {
+        static RUN: AtomicU32 = AtomicU32::new(0);
+        let slow = |step: u32| {
+            std::thread::sleep(Duration::from_millis(20));
+            RUN.fetch_add(1, SeqCst);
+            step
+        };
+        let mut handshakes = Handshakes::start_with(slow).expect("a thread");
         for step in 0..1_000 {
             handshakes.begin(START, step);
         }
+        until_done(&mut handshakes, START);
         drop(handshakes);
+        let run = RUN.load(SeqCst);
+        assert!((1..1_000).contains(&run), "{run} steps were run");
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(RUN.load(SeqCst), run, "the thread has ended");
     }
 }
