@@ -225,7 +225,8 @@ impl Transport {
 
     /// Whether a step of the handshake is due or under way. What the client sends meanwhile had better wait for it.
     pub fn is_busy(&self) -> bool {
-        self.dtls.as_ref().is_some_and(Dtls::is_busy)
+        // The phase first: every packet asks, and it lies with what a packet needs anyway.
+        self.phase == Phase::Handshaking && self.dtls.as_ref().is_some_and(Dtls::is_busy)
     }
 
     /// The step of the handshake that is due; its outcome belongs into `finish_step`.
