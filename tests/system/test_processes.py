@@ -52,7 +52,7 @@ async def _a_killed_worker_is_replaced(relay: Relay, lost: RawClient) -> None:
         victim = pid_by_slot(relay)[0]
         os.kill(victim, signal.SIGKILL)
         killed_at = time.monotonic()
-        # That both take less than half a second is `test_master.py`'s, which tries more than once.
+        # `test_rooms.py` and `test_master.py` hold both to half a second together, and try more than once.
         await until_gone(victim, 5)
         async with asyncio.timeout(5):
             while len(relay.worker_pids()) != 2:
