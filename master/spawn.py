@@ -2,6 +2,7 @@
 returns into the master's code. Read next: `workers/main.py`.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ def _become(child: Child, parent: int) -> NoReturn:
     code: int = Exit.BOOT_FAILED
     try:
         _detach()
+        # SIGABRT from the master ends a hanging worker with a traceback, be it at its imports.
+        faulthandler.enable()
         _claim_slot(child, parent)
         if child.core is not None:
             os.sched_setaffinity(0, {child.core})

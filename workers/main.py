@@ -5,7 +5,6 @@ know what a worker does. Read next: `workers/worker.py`.
 """
 
 import asyncio
-import faulthandler
 import gc
 import logging
 import resource
@@ -29,7 +28,6 @@ GC_THRESHOLDS = (50_000, 20, 50)
 def run(boot: Boot) -> int:
     """Serves until told to stop; the exit status is a `relay.exits.Exit`."""
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
-    faulthandler.enable()  # SIGABRT from the master ends a hanging worker with a traceback.
     # Ctrl-C reaches the whole process group, and it is the master who says when a worker stops. The master waits with
     # its signals blocked, which a fork inherits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -24,11 +24,10 @@ BREAKS = "raise ImportError('this module is broken')"
 HANGS = "import time; print('hanging', flush=True); time.sleep(1000)"
 IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
 BEATS = """
-import faulthandler, mmap, os, time
+import mmap, os, time
 from pathlib import Path
 from relay.layout import slot_offsets, write_word
 
-faulthandler.enable()
 names = {each: os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
 # Mapped by the master, it has two descriptors.
 arena = next(int(each) for each, name in names.items() if "millrace-arena" in name)
@@ -212,7 +211,7 @@ def test_refused_configuration_ends_the_server_without_another_try(tmp_path: Pat
 
 
 def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_path: Path) -> None:
-    with serving(tmp_path, "import faulthandler; faulthandler.enable(); " + HANGS, "workers.boot_seconds=1") as master:
+    with serving(tmp_path, HANGS, "workers.boot_seconds=1") as master:
         master.until_said("it has not started within 1 s")
         master.until_said("was ended by SIGABRT")
         master.until_said("a worker starts", 3)
