@@ -32,7 +32,7 @@ def read_process(pid: int) -> ProcessFigures | None:
     try:
         # Field 2 is the command in brackets and may hold anything (proc(5)); fields 14, 15, 20 and 24 are wanted.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        descriptors = len(os.listdir(folder / "fd"))
+        descriptors = _descriptors(folder / "fd")
         limits = (folder / "limits").read_text()
     except OSError:
         return None
@@ -48,8 +48,7 @@ def read_process(pid: int) -> ProcessFigures | None:
 def descriptors_left() -> int:
     """How many more this process may open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    # The listing opens one itself.
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - len(os.listdir("/proc/self/fd")) + 1
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - _descriptors(Path("/proc/self/fd"))
 
 
 def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
@@ -67,6 +66,11 @@ def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
         reclaimable = _field((group / "memory.stat").read_text(), "inactive_file")
         available = min(available, int((group / "memory.max").read_text()) - used + reclaimable)
     return available
+
+
+def _descriptors(folder: Path) -> int:
+    # Before Linux 6.2 the size is 0; then listing our own counts the one that it opens.
+    return folder.stat().st_size or len(os.listdir(folder))
 
 
 def _field(text: str, name: str) -> int:

@@ -57,6 +57,11 @@ class SlotTable:
         # Word by word, each read and written whole: other processes write, too.
         self._words = memoryview(self._map).cast("Q")
         self._known: dict[Slot, SlotChanged] = {}
+        offsets = [slot_offsets(slot) for slot in self._slots]
+        words = [word for at in offsets for word in (at.incarnation, at.state, at.wanted, at.closed)]
+        self._told_by = [word // 8 for word in (*words, slot_offsets(own).log_level)]
+        """Where the master and operators write what workers follow."""
+        self._told: list[int] = []
 
     def rows(self) -> list[SlotRow]:
         """All slots, our own too."""
@@ -73,6 +78,13 @@ class SlotTable:
                 self._known[row.slot] = seen
                 changed.append(seen)
         return changed
+
+    def was_written(self) -> bool:
+        """Whether anything of `changes`, `shut`, `is_wanted` and `log_level` may be another than when last asked."""
+        words = self._words
+        told = [words[word] for word in self._told_by]
+        before, self._told = self._told, told
+        return told != before
 
     def beat(self) -> None:
         """Vouches for our control loop."""

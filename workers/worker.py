@@ -131,6 +131,8 @@ class Worker:
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._gauge = Gauge(BEAT_SECONDS)
+        self._beats = 0
+        self._next_beat: asyncio.TimerHandle | None = None
         self._settled = asyncio.Event()
         self._told_to_end = asyncio.Event()
         self._is_letting_go = False
@@ -151,7 +153,9 @@ class Worker:
         if not await self._media.adoption_done(START_SECONDS):
             log.warning("the engine has not said in time what it adopted")
         self._bus.start()
-        beating = asyncio.create_task(self._beat())
+        # From here on the master, or we ourselves, notice when nothing moves.
+        signal.alarm(0)
+        self._beat()
         await _within(START_SECONDS, self._settled)
         await self._public.start(self._boot.http_sockets)
         await self._admin.start(self._boot.admin_sockets)
@@ -170,7 +174,8 @@ class Worker:
         # Asked again: SIGTERM may have come meanwhile, and then nobody will go on with the sessions.
         if not self._is_letting_go:
             await self._say_goodbye()
-        beating.cancel()
+        if self._next_beat is not None:
+            self._next_beat.cancel()
         for task in self._tasks:
             task.cancel()
         self._bus.stop()
@@ -286,37 +291,40 @@ class Worker:
             reply = await self._desk.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
         return reply
 
-    async def _beat(self) -> None:
-        # From here on the master, or we ourselves, notice when nothing moves.
-        signal.alarm(0)
-        beats = 0
-        while True:
-            self._slot_table.beat()
-            self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
-            self._look_at_slots()
-            if (closed := self._slot_table.shut()) != self._closed:
-                self._closed = closed
-                self._take(SlotsClosed(closed))
-            if self._boot.slot in closed and not self._control.is_empty:
-                self._take(GiveAll())
-            if not self._slot_table.is_wanted():
-                self._leave()
-            elif self._is_leaving:
-                # Wanted after all. Its listeners are closed by now, or soon: a successor has them open.
-                self._let_go()
-            if level := self._slot_table.log_level():
-                logs.set_level(level)
-            if self._slot_table.is_draining():
-                self._take(DrainBegan())
-                if not len(self._control.sessions):
-                    self._slot_table.drained()
-            if beats % BEATS_PER_TICK == 0:
-                self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
-                self._take(self._gauge.measure())
-                self._take(Ticked())
-            self._orphan.look()
-            beats += 1
-            await asyncio.sleep(BEAT_SECONDS)
+    def _beat(self) -> None:
+        """Ten times a second, with caches that others have filled meanwhile: what need not be asked each time is not. A
+        defect ends the beating, and with it this worker.
+        """
+        self._slot_table.beat()
+        self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
+        if self._slot_table.was_written():
+            self._obey_slot_table()
+        if self._boot.slot in self._closed and not self._control.is_empty:
+            self._take(GiveAll())
+        if self._slot_table.is_draining():
+            self._take(DrainBegan())
+            if not len(self._control.sessions):
+                self._slot_table.drained()
+        if self._beats % BEATS_PER_TICK == 0:
+            self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
+            self._take(self._gauge.measure())
+            self._take(Ticked())
+        self._orphan.look()
+        self._beats += 1
+        self._next_beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+    def _obey_slot_table(self) -> None:
+        self._look_at_slots()
+        if (closed := self._slot_table.shut()) != self._closed:
+            self._closed = closed
+            self._take(SlotsClosed(closed))
+        if not self._slot_table.is_wanted():
+            self._leave()
+        elif self._is_leaving:
+            # Wanted after all. Its listeners are closed by now, or soon: a successor has them open.
+            self._let_go()
+        if level := self._slot_table.log_level():
+            logs.set_level(level)
 
     def _look_at_slots(self) -> None:
         for changed in self._slot_table.changes():

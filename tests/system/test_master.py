@@ -239,7 +239,7 @@ def test_worker_with_a_silent_loop_is_aborted_with_a_traceback_and_replaced(
 
 
 def test_workers_that_do_not_come_up_end_when_their_master_is_killed(tmp_path: Path) -> None:
-    with serving(tmp_path, HANGS, "workers.boot_seconds=1") as master:
+    with serving(tmp_path, HANGS, "workers.boot_seconds=3") as master:
         master.until_said("hanging", 2)
         workers = master.workers()
         master.send(signal.SIGKILL)

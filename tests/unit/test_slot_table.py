@@ -134,3 +134,24 @@ def test_a_worker_learns_that_its_slot_is_not_wanted(master: Master) -> None:
     master.write(1, 1, SlotState.RUNNING, wanted=False)
     assert not table.is_wanted()
     table.close()
+
+
+def test_a_beat_looks_closer_only_when_something_was_written(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(1))
+    at = slot_offsets(Slot(1))
+    assert table.was_written(), "nobody has looked yet"
+    assert not table.was_written()
+    master.write(0, 1, SlotState.RUNNING)
+    assert table.was_written()
+    master.write(0, 1, SlotState.RUNNING, monotonic_us())
+    assert not table.was_written(), "others' beats are not asked for"
+    master.write(0, 1, SlotState.DEAD)
+    assert table.was_written()
+    master.write(0, 1, SlotState.DEAD, wanted=False)
+    assert table.was_written()
+    table.close_slot(Slot(2), True)
+    assert table.was_written()
+    write_word(master.map, at.log_level, 10)
+    assert table.was_written()
+    assert not table.was_written()
+    table.close()
