@@ -10,7 +10,7 @@ from functools import cache
 from mmap import mmap
 
 MAGIC = b"MILLRACE"
-VERSION = 6
+VERSION = 7
 COUNTERS = 512
 """64-bit counters in a slot's stats page."""
 

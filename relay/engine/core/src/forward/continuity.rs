@@ -2,7 +2,7 @@
 //! order in which they are put; must never decide a number. Read `subscription.rs` next, which gives the numbers.
 //!
 //! ```text
-//! 0 next index   1 shift and 2 first index of the numbering   3 next arrival   4 newest timestamp and its arrival
+//! 0 next index   1 first index and 2 shift of the numbering   3 next arrival   4 newest timestamp and its arrival
 //! 5 next RTX index   6 newest frame ids   7 whether there is a source
 //! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 taken up at   12 publication
 //! ```
@@ -21,8 +21,8 @@ use crate::time::Time;
 pub const WORDS: usize = 16;
 
 const NEXT_INDEX: usize = 0;
-const SHIFT: usize = 1;
-const FROM: usize = 2;
+const FROM: usize = 1;
+const SHIFT: usize = 2;
 const NEXT_POSITION: usize = 3;
 const NEWEST: usize = 4;
 const NEXT_RTX_INDEX: usize = 5;
@@ -97,8 +97,10 @@ impl Words {
             ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp)
         });
         let next_index = source.numbering.highest_outgoing() + 1;
-        // From `NEXT_INDEX` on, and in this order: first the index is reserved, at last the packet has been looked at.
-        self.words.put_all(self.at, [next_index, shift, from, source.next_position, newest]);
+        // From `NEXT_INDEX` on, and in this order: first the index is reserved, at last the packet has been looked at. A new
+        // piece's beginning does not go with the shift before it, which `Numbering::resume` sees; its shift would go with
+        // the beginning before it, and number all of that piece anew.
+        self.words.put_all(self.at, [next_index, from, shift, source.next_position, newest]);
     }
 
     pub fn next_index(&self) -> u64 {
