@@ -23,6 +23,9 @@ use super::nack::{Arrival, Missing};
 const AUDIO_LOG_PACKETS: u32 = 256;
 /// Indexes left free before the first packet of an SSRC that replaces another, for packets that it overtook.
 const RESTART_ROOM: u64 = 64;
+/// How far beyond the newest packet a retransmission may lie: it was sent before, so only what was lost or overtaken since.
+/// Farther ones carry the numbers of an SSRC that was replaced.
+const REPAIR_LEAD: u64 = 64;
 /// Arrivals that a successor looks at for the newest packet of all, and for what is missing among them: more than are
 /// reordered, and a round trip's worth of video.
 const LOOK_BACK: u64 = 128;
@@ -42,6 +45,8 @@ pub struct Incoming {
     unwrapper: Unwrapper,
     /// log index = unwrapped sequence + this: an SSRC that replaces another goes on after it.
     base: u64,
+    /// Indexes below this are of an SSRC before the present one.
+    first: u64,
 
     pub(super) missing: Missing,
     pub(super) key_frames: Requests,
@@ -133,6 +138,7 @@ impl Incoming {
             previous_ssrc: None,
             unwrapper: Unwrapper::new(),
             base: 0,
+            first: 0,
             missing: Missing::new(),
             key_frames: Requests::default(),
             reception: Reception::new(codec.clock_rate),
@@ -207,7 +213,8 @@ impl Incoming {
         restored[2..4].copy_from_slice(&[*high, *low]);
         restored[8..12].copy_from_slice(&ssrc.to_be_bytes());
         let result = match Header::parse(&restored[..len]) {
-            Ok(header) => self.append(now, &header, &restored[..len], true),
+            Ok(header) if self.is_repair(header.sequence) => self.append(now, &header, &restored[..len], true),
+            Ok(_) => Err(Drop::RtpTooOld),
             Err(_) => Err(Drop::RtpMalformed),
         };
         self.restored = restored;
@@ -231,6 +238,12 @@ impl Incoming {
         self.previous_ssrc.is_some_and(|(previous, at)| previous == ssrc && now.since(at) < STRAGGLING)
     }
 
+    /// Whether a retransmitted sequence number can be one of the present SSRC. Its packet does not say which SSRC it is of.
+    fn is_repair(&self, sequence: u16) -> bool {
+        let index = self.unwrapper.peek(sequence).wrapping_add(self.base);
+        (self.first..=self.writer.highest() + REPAIR_LEAD).contains(&index)
+    }
+
     /// The encoder began again under another SSRC: other sequence numbers, other timestamps, the same log.
     fn restart(&mut self, now: Time, old: u32, header: &Header) {
         self.previous_ssrc = Some((old, now));
@@ -239,7 +252,8 @@ impl Incoming {
         self.reception = Reception::new(self.codec.clock_rate);
         self.unwrapper = Unwrapper::new();
         let first = self.unwrapper.peek(header.sequence);
-        let next = self.writer.highest() + 1 + RESTART_ROOM;
+        self.first = self.writer.highest() + 1;
+        let next = self.first + RESTART_ROOM;
         self.base = next.wrapping_sub(first);
         self.missing.restart(next - 1);
         self.key_frame_timestamp = None;

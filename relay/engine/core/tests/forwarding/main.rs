@@ -138,6 +138,26 @@ fn an_encoder_that_starts_over_with_another_ssrc_goes_on_at_its_key_frame() {
 }
 
 #[test]
+fn a_late_retransmission_of_a_replaced_ssrc_does_not_stop_the_new_one() {
+    for sequence in [60_000, 20_000, 90] {
+        let arena = arena(256);
+        let publish = publish(1, VIDEO, &[0]);
+        let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+        let mut old = Source::new(7, VIDEO, sequence, 5);
+        play(&mut publication, 0, &mut old, 0, 4, true);
+        let late = old.frame(false, 1).remove(0);
+        let mut new = Source::new(8, VIDEO, 40, 1_000_000);
+        play(&mut publication, 0, &mut new, 120, 1, true);
+        let repair = new.frame(false, 1).remove(0);
+        let taken = publication.handle_rtp(ms(121), 0, true, &rtx(&late, 9, 1));
+        // 90 and some is too near to the new numbers to tell.
+        assert_eq!(taken, if sequence == 90 { Ok(()) } else { Err(Drop::RtpTooOld) });
+        play(&mut publication, 0, &mut new, 150, 3, false);
+        publication.handle_rtp(ms(250), 0, true, &rtx(&repair, 9, 2)).unwrap();
+    }
+}
+
+#[test]
 fn the_best_living_encoding_is_taken_at_its_key_frames() {
     let arena = arena(256);
     let publish = publish(1, VIDEO, &[0, 1]);
