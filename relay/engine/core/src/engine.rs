@@ -242,6 +242,7 @@ impl Engine {
             self.clients[key].transport.handle_deadline(now, &mut self.outbox);
             self.pump(now, key);
             if self.clients.contains(key) {
+                self.end_publications(now, key);
                 self.report(now, key);
                 self.schedule(now, key);
             }

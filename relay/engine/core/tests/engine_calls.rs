@@ -636,7 +636,7 @@ fn whoever_leaves_says_goodbye_and_leaves_nothing_behind() {
     let ssrc = world.peers[publisher].sources[0].ssrc;
     world.peers[publisher].send_rtcp(|writer| assert!(writer.receiver_report(ssrc, &[]) && writer.bye(&[ssrc])));
     world.peers[publisher].stop_media();
-    world.run_for(100);
+    world.run_for(700);
     let ended =
         |event: &Event| matches!(event, Event::PublicationEnded(ended) if ended.publication == publish.publication);
     assert!(world.events[0].iter().any(ended));

@@ -35,7 +35,7 @@ impl Engine {
             Packet::ReceiverReport(report) => {
                 report.blocks().for_each(|block| self.handle_report_block(now, key, &block));
             }
-            Packet::Bye(bye) => bye.ssrcs().for_each(|ssrc| self.handle_bye(key, ssrc)),
+            Packet::Bye(bye) => bye.ssrcs().for_each(|ssrc| self.handle_bye(now, key, ssrc)),
             Packet::Nack(nack) => {
                 let Some(subscription) = self.subscription_of(key, nack.media_ssrc) else { return };
                 let asked = self.subscriptions[subscription].subscription.handle_nack(now, nack.sequences());
@@ -66,13 +66,23 @@ impl Engine {
         self.pass_on_wish_of(now, subscription);
     }
 
-    fn handle_bye(&mut self, key: usize, ssrc: u32) {
+    fn handle_bye(&mut self, now: Time, key: usize, ssrc: u32) {
         let Some(stream) = self.clients[key].streams.find(ssrc) else { return };
         let Some(&place) = self.publication_by_id.get(&stream.publication) else { return };
         let publication = &mut self.publications[place].publication;
-        publication.handle_bye(stream.encoding, ssrc);
-        if publication.take_ended() {
-            self.events.push_back(Event::PublicationEnded(PublicationEnded { publication: publication.id() }));
+        publication.handle_bye(now, stream.encoding, ssrc);
+        if let Some(at) = publication.next_deadline() {
+            self.deadlines.wake_by(key, at);
+        }
+    }
+
+    /// Tells of the client's publications whose streams have all said BYE a while ago.
+    pub(super) fn end_publications(&mut self, now: Time, key: usize) {
+        for place in &self.clients[key].publications {
+            let publication = &mut self.publications[*place].publication;
+            if publication.take_ended(now) {
+                self.events.push_back(Event::PublicationEnded(PublicationEnded { publication: publication.id() }));
+            }
         }
     }
 

@@ -20,6 +20,9 @@ pub const REPORTER_SSRC: u32 = 1;
 const REPORTER_CNAME: &str = "millrace";
 /// RFC 3550's five seconds are for large groups; a browser adapts faster with a report each second.
 const REPORT_INTERVAL: Span = Span::from_secs(1);
+/// A BYE counts after so long without a packet. An end, and the start that may follow, are events that cost every worker
+/// and every viewer of the room; one each for every two packets of a stranger would be too many.
+const BYE_PATIENCE: Span = Span::from_millis(500);
 /// Sequence numbers of one NACK packet: the bound of `Missing` takes a few.
 const MAX_NACK: usize = 256;
 /// The head of a NACK packet (RFC 4585 section 6.1), and the empty receiver report that begins a compound.
@@ -40,6 +43,8 @@ pub struct Publication {
     nacks_sent: u64,
     started: bool,
     ended: bool,
+    /// When what said BYE counts as ended.
+    ends_at: Option<Time>,
 }
 
 impl Publication {
@@ -85,6 +90,7 @@ impl Publication {
             nacks_sent: 0,
             started: false,
             ended: false,
+            ends_at: None,
         }
     }
 
@@ -114,6 +120,7 @@ impl Publication {
             incoming.handle_media(now, &header, packet)?;
         }
         self.report_at = self.report_at.or(Some(now + REPORT_INTERVAL));
+        self.ends_at = None;
         Ok(())
     }
 
@@ -124,9 +131,12 @@ impl Publication {
     }
 
     /// An SSRC of this encoding said BYE. A later packet takes that back.
-    pub fn handle_bye(&mut self, encoding: usize, ssrc: u32) {
+    pub fn handle_bye(&mut self, now: Time, encoding: usize, ssrc: u32) {
         if let Some(incoming) = self.encodings.get_mut(encoding) {
             incoming.said_bye |= incoming.ssrc() == Some(ssrc);
+        }
+        if self.is_over() && !self.ended {
+            self.ends_at = self.ends_at.or(Some(now + BYE_PATIENCE));
         }
     }
 
@@ -141,13 +151,21 @@ impl Publication {
         starts
     }
 
-    /// True once each time that every stream that ever sent has said BYE, until `take_started` says that one sends.
-    pub fn take_ended(&mut self) -> bool {
-        let mut used = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some()).peekable();
-        let is_over = used.peek().is_some() && used.all(|encoding| encoding.said_bye);
-        let ends = is_over && !self.ended;
+    /// True once each time that every stream that ever sent has said BYE and was silent for a while, until `take_started`
+    /// says that one sends.
+    pub fn take_ended(&mut self, now: Time) -> bool {
+        if self.ends_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        self.ends_at = None;
+        let ends = self.is_over() && !self.ended;
         self.ended |= ends;
         ends
+    }
+
+    fn is_over(&self) -> bool {
+        let mut used = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some()).peekable();
+        used.peek().is_some() && used.all(|encoding| encoding.said_bye)
     }
 
     /// Each log that got packets since the last call, with one bit for each slot that reads it.
@@ -166,18 +184,22 @@ impl Publication {
         }
     }
 
-    /// When `write_feedback` has something to say.
+    /// When `write_feedback` has something to say, or `take_ended`.
     pub fn next_deadline(&self) -> Option<Time> {
+        [self.next_feedback(), self.ends_at].into_iter().flatten().min()
+    }
+
+    pub fn feedback_due(&self, now: Time) -> bool {
+        self.next_feedback().is_some_and(|at| at <= now)
+    }
+
+    fn next_feedback(&self) -> Option<Time> {
         let encodings = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some());
         let feedback = encodings.flat_map(|encoding| {
             let key_frame = encoding.key_frames.next_deadline().filter(|_| self.pli || self.fir);
             [encoding.missing.next_deadline(), key_frame]
         });
         feedback.flatten().chain(self.report_at).min()
-    }
-
-    pub fn feedback_due(&self, now: Time) -> bool {
-        self.next_deadline().is_some_and(|at| at <= now)
     }
 
     /// Writes what is due. What finds no room stays due: seal what there is, and call again while `feedback_due`.

@@ -451,24 +451,45 @@ fn a_replay_and_a_batch_that_overlap_send_nothing_twice() {
 }
 
 #[test]
-fn a_publication_ends_when_all_its_streams_said_bye() {
+fn a_publication_ends_when_all_its_streams_said_bye_and_are_silent() {
     let arena = arena(256);
     let mut publication = Publication::new(&publish(1, VIDEO, &[0, 1]), &arena, 0).unwrap();
-    assert!(!publication.take_started() && !publication.take_ended());
+    assert!(!publication.take_started() && !publication.take_ended(ms(9_000)));
     let (mut low, mut high) = (Source::new(7, VIDEO, 1, 5), Source::new(8, VIDEO, 1, 9));
     play(&mut publication, 0, &mut low, 0, 1, true);
     play(&mut publication, 1, &mut high, 0, 1, true);
     assert!(publication.take_started() && !publication.take_started());
-    publication.handle_bye(0, 7);
-    publication.handle_bye(1, 99);
-    assert!(!publication.take_ended());
-    publication.handle_bye(1, 8);
-    assert!(publication.take_ended() && !publication.take_ended());
-    play(&mut publication, 0, &mut low, 0, 1, false);
-    assert!(!publication.take_ended(), "a packet takes the BYE back");
-    assert!(publication.take_started() && !publication.take_started(), "and starts it again");
-    publication.handle_bye(0, 7);
-    assert!(publication.take_ended());
+    publication.handle_bye(ms(100), 0, 7);
+    publication.handle_bye(ms(100), 1, 99);
+    assert!(!publication.take_ended(ms(9_000)));
+    publication.handle_bye(ms(100), 1, 8);
+    assert_eq!(publication.next_deadline(), Some(ms(600)));
+    assert!(!publication.feedback_due(ms(600)), "nothing has to be written");
+    assert!(!publication.take_ended(ms(599)));
+    assert!(publication.take_ended(ms(600)) && !publication.take_ended(ms(601)));
+    play(&mut publication, 0, &mut low, 700, 1, false);
+    assert!(publication.take_started() && !publication.take_started(), "a packet starts it again");
+    publication.handle_bye(ms(800), 0, 7);
+    play(&mut publication, 0, &mut low, 900, 1, false);
+    assert!(!publication.take_ended(ms(1_300)), "a packet takes the BYE back");
+    assert!(!publication.take_started(), "and nobody has heard of it");
+    publication.handle_bye(ms(1_400), 0, 7);
+    assert!(publication.take_ended(ms(1_900)));
+}
+
+#[test]
+fn byes_and_packets_in_turn_end_nothing() {
+    let arena = arena(256);
+    let mut publication = Publication::new(&publish(1, VIDEO, &[0]), &arena, 0).unwrap();
+    let mut source = Source::new(7, VIDEO, 1, 5);
+    let mut events = (0, 0);
+    for now in (0..5_000).step_by(100) {
+        play(&mut publication, 0, &mut source, now, 1, now == 0);
+        events.0 += u32::from(publication.take_started());
+        publication.handle_bye(ms(now), 0, 7);
+        events.1 += u32::from(publication.take_ended(ms(now + 99)));
+    }
+    assert_eq!(events, (1, 0));
 }
 
 #[test]
