@@ -15,8 +15,10 @@ const BATCH: usize = 64;
 /// The kernel's limit on segments of one GSO message (UDP_MAX_SEGMENTS), and bytes somewhat below that of an IP packet.
 const MAX_SEGMENTS: usize = 64;
 const MAX_BYTES: usize = 64_000;
-/// A path with a small MTU refuses a large segment; so many refusals in a row mean that everything does.
+/// A path with a small MTU refuses a large segment; after so many refusals in a row, perhaps everything does. Then so many
+/// datagrams go out singly before another run is tried: the one viewer of such a path may get company.
 const MAX_REFUSALS: u32 = 16;
+const PAUSE: u32 = 10_000;
 
 /// Room for the one control message that is sent, UDP_SEGMENT with its 16-bit size.
 #[derive(Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct Sender {
     runs: Vec<Range<usize>>,
     segmentation: bool,
     refusals: u32,
+    /// Datagrams to go out singly.
+    pause: u32,
 }
 
 /// What became of a batch.
@@ -59,6 +63,7 @@ impl Sender {
             runs: Vec::with_capacity(BATCH),
             segmentation: sockets.first().is_some_and(known),
             refusals: 0,
+            pause: 0,
         }
     }
 
@@ -71,7 +76,8 @@ impl Sender {
             self.runs.clear();
             while self.runs.len() < BATCH && datagrams.get(next).is_some_and(|datagram| datagram.path.socket == socket)
             {
-                let end = if self.segmentation { run_end(datagrams, next) } else { next + 1 };
+                let end = if self.segmentation && self.pause == 0 { run_end(datagrams, next) } else { next + 1 };
+                self.pause = self.pause.saturating_sub(1);
                 self.runs.push(next..end);
                 next = end;
             }
@@ -123,9 +129,10 @@ impl Sender {
     /// The kernel refused a run: perhaps this path, perhaps segmentation as such.
     fn note_refusal(&mut self, error: libc::c_int) {
         self.refusals += 1;
-        // EIO is the answer of a device without checksum offload: it will not change its mind.
+        // EIO is the answer of a device without checksum offload: it will hardly change its mind.
         if error == libc::EIO || error == libc::EOPNOTSUPP || self.refusals >= MAX_REFUSALS {
-            self.segmentation = false;
+            self.refusals = 0;
+            self.pause = PAUSE;
         }
     }
 
@@ -337,13 +344,24 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_refuses_segmentation_is_believed_for_good() {
+    fn a_kernel_that_refuses_segmentation_is_left_alone_for_a_while() {
         let bench = Bench::new(&["127.0.0.1"]);
-        let mut sender = Sender::new(&bench.sockets);
-        sender.note_refusal(libc::EINVAL);
-        assert!(sender.segmentation, "one path may have a small MTU");
-        sender.note_refusal(libc::EIO);
-        assert!(!sender.segmentation);
+        let run = outbox(&[(bench.path(0), vec![1; 20]), (bench.path(0), vec![1; 20])]);
+        let (queued, bytes) = run.queued();
+        let runs = |sender: &mut Sender| {
+            assert_eq!(sender.send(&bench.sockets, queued, bytes).failed, 0);
+            sender.runs.len()
+        };
+        for refusals in [vec![libc::EIO], vec![libc::EMSGSIZE; MAX_REFUSALS as usize]] {
+            let mut sender = Sender::new(&bench.sockets);
+            for (noted, error) in refusals.into_iter().enumerate() {
+                assert!(sender.pause == 0 && sender.refusals == noted as u32, "one path may have a small MTU");
+                sender.note_refusal(error);
+            }
+            assert_eq!(runs(&mut sender), 2);
+            sender.pause = 1;
+            assert_eq!((runs(&mut sender), runs(&mut sender)), (2, 1), "and is asked again");
+        }
     }
 
     #[test]
