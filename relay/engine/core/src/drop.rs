@@ -84,6 +84,9 @@ drops! {
     OutboxFull => "outbox_full" out,
     /// The kernel refused the datagram.
     SendFailed => "send_failed" out,
+    /// An address that found no place in the box's table (`arena.addresses`): its datagrams come in only where the kernel
+    /// steers, or by luck.
+    AddressTableFull => "address_table_full" in,
     /// The ring to the owning worker is full.
     HandoverFull => "handover_full" in,
 }

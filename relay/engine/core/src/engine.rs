@@ -334,7 +334,9 @@ impl Engine {
     /// What comes from there is this client's from now on.
     fn claim(&mut self, key: usize, path: Path) {
         self.client_by_path.insert(path, key);
-        self.arena.addresses().insert(path.socket.0, path.remote, self.slot);
+        if !self.arena.addresses().insert(path.socket.0, path.remote, self.slot) {
+            self.count_drop(Some(key), Drop::AddressTableFull);
+        }
         self.steering.push_back(Steer { path, owner: Some(self.slot) });
     }
 

@@ -174,6 +174,17 @@ fn addresses_of_one_client_are_bounded() {
 }
 
 #[test]
+fn an_address_that_finds_no_place_on_the_box_is_counted() {
+    let mut world = World::with_limits(1, 4, &Limits::default());
+    for n in 0..4_000u32 {
+        world.arena.addresses().insert(0, SocketAddr::from(((n + (1 << 24)).to_be_bytes(), 5)), 1);
+    }
+    let call = world.connect(0);
+    assert!(world.is_connected(call), "its own worker's socket is where its datagrams come in");
+    assert_eq!(world.drops(Drop::AddressTableFull), 1);
+}
+
+#[test]
 fn streams_of_one_client_are_bounded() {
     let mut world = World::with_limits(2, 5, &Limits { max_streams: 4, ..Limits::default() });
     let call = Call::begin(&mut world);
