@@ -21,7 +21,7 @@ class Slots(Protocol):
     """What an operator may ask of slots."""
 
     def view(self) -> list[dict[str, Any]]:
-        """One after the other, as plain values."""
+        """Every slot that ever had a worker, one after the other, as plain values."""
 
     def close(self, slot: int, is_closed: bool) -> str | None:
         """Has a slot have no session, or takes that back; the reason when it cannot be."""
@@ -84,7 +84,7 @@ class AdminRoutes:
 
     def _drain(self, slot: int | None, is_closed: bool) -> web.Response:
         if slot is None or (refusal := self.slots.close(slot, is_closed)) == "no-slot":
-            return problem(404, "no-slot", "There is no such slot.")
+            return problem(404, "no-slot", "There is no such slot, or it never had a worker.")
         if refusal:
             return problem(409, refusal, "Nobody would be left to take sessions: it is the last slot that does.")
         (view,) = [view for view in self.slots.view() if view["slot"] == slot]

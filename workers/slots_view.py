@@ -33,9 +33,10 @@ class SlotsView:
 
     def close(self, slot: int, is_closed: bool) -> str | None:
         """Has a slot have no session, or takes that back; the reason when it cannot be."""
-        living = [row.slot for row in self._table.rows() if row.lives and row.is_wanted]
-        if slot not in [row.slot for row in self._table.rows()]:
+        rows = self._table.rows()
+        if not any(row.slot == slot and row.incarnation for row in rows):
             return "no-slot"
+        living = [row.slot for row in rows if row.lives and row.is_wanted]
         if is_closed and not set(living) - self._table.closed() - {Slot(slot)}:
             return "last-slot"
         self._table.close_slot(Slot(slot), is_closed)

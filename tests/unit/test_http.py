@@ -2,14 +2,15 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
+from arena_kit import Master
+from control_kit import desk
 
 from relay.effects import (
     Deleted,
@@ -24,7 +25,8 @@ from relay.effects import (
     RoomsListed,
     SessionAsked,
 )
-from relay.ids import RequestId
+from relay.ids import RequestId, Slot
+from relay.layout import SlotState, read_word, slot_offsets
 from workers import http
 from workers.admin import AdminRoutes
 from workers.desk import MakeRequest
@@ -32,6 +34,8 @@ from workers.http import Deadlines, HttpServer, Routes
 from workers.origins import Cors
 from workers.page import Page
 from workers.public import PublicRoutes
+from workers.slot_table import SlotTable
+from workers.slots_view import SlotsView
 
 SDP = {"Content-Type": "application/sdp"}
 CREATED = Reply(RequestId(0), 201, (("Location", "/whip/hall/00.abc"), ("Link", "<a>"), ("Link", "<b>")), b"v=0")
@@ -427,32 +431,31 @@ async def test_rooms_are_listed_for_the_bearer_of_a_token(site: Site) -> None:
         assert site.control.asked.pop() == RoomsListed(RequestId(0), token)
 
 
-class FakeSlots:
-    """Two, of which one at least takes sessions."""
-
-    def __init__(self) -> None:
-        self.drained: set[int] = set()
-
-    def view(self) -> list[dict[str, Any]]:
-        return [{"slot": slot, "drained": slot in self.drained} for slot in (0, 1)]
-
-    def close(self, slot: int, is_closed: bool) -> str | None:
-        if slot not in (0, 1):
-            return "no-slot"
-        if is_closed and self.drained:
-            return "last-slot"
-        (self.drained.add if is_closed else self.drained.discard)(slot)
-        return None
+@pytest.fixture
+def master() -> Iterator[Master]:
+    """Workers live in the first two slots; the third never had one."""
+    master = Master()
+    for slot in (0, 1):
+        master.write(slot, 1, SlotState.RUNNING)
+    master.write(2, 0, SlotState.EMPTY, wanted=False)
+    yield master
+    os.close(master.arena)
 
 
-async def test_admin_routes_reach_control(page: Page) -> None:
+@pytest.fixture
+def slots(master: Master) -> Iterator[SlotsView]:
+    table = SlotTable(master.arena, 3, Slot(0))
+    yield SlotsView(table, desk().control)
+    table.close()
+
+
+async def test_admin_routes_reach_control(slots: SlotsView) -> None:
     control = Control(Reply(RequestId(0), 200, (("Content-Type", "application/json"),), b"{}"))
     reason: list[str | None] = ["slot 1 does not beat"]
 
     async def metrics() -> tuple[bytes, str]:
         return b"m 1\n", "text/plain"
 
-    slots = FakeSlots()
     async for site in serve(AdminRoutes(control.ask, metrics, lambda: reason[0], slots), control, Deadlines(5), 4):
         for method, path, asked in [
             ("GET", "/rooms", RoomsAsked(RequestId(0))),
@@ -478,14 +481,21 @@ async def test_admin_routes_reach_control(page: Page) -> None:
             ("/slots/0/drain", 200),
             ("/slots/1/drain", 409),
             ("/slots/2/drain", 404),
+            ("/slots/3/drain", 404),
             ("/slots/x/drain", 404),
         ]:
             async with site.client.post(site.url + path) as answer:
                 assert answer.status == status, path
+        row = {"lives": True, "sessions": 0, "publications": 0}
         async with site.client.get(f"{site.url}/slots") as answer:
-            assert await answer.json() == [{"slot": 0, "drained": True}, {"slot": 1, "drained": False}]
+            assert await answer.json() == [row | {"slot": 0, "drained": True}, row | {"slot": 1, "drained": False}]
         async with site.client.delete(f"{site.url}/slots/0/drain") as answer:
-            assert await answer.json() == {"slot": 0, "drained": False}
+            assert await answer.json() == row | {"slot": 0, "drained": False}
         async with site.client.post(f"{site.url}/rooms/hall") as answer:
             assert answer.status == 405
             assert "DELETE" in answer.headers["Allow"]
+
+
+def test_a_slot_that_never_had_a_worker_cannot_be_closed(master: Master, slots: SlotsView) -> None:
+    assert slots.close(2, is_closed=True) == "no-slot"
+    assert read_word(master.map, slot_offsets(2).closed) == 0

@@ -1,35 +1,13 @@
-import mmap
 import os
 from collections.abc import Iterator
 
 import pytest
+from arena_kit import Master
 
 from relay.effects import SlotChanged
 from relay.ids import Incarnation, Slot
-from relay.layout import ArenaParameters, SlotState, read_word, slot_offsets, write_word
+from relay.layout import SlotState, read_word, slot_offsets, write_word
 from workers.slot_table import SlotTable, monotonic_us
-
-
-class Master:
-    """Writes the table as the master does."""
-
-    def __init__(self) -> None:
-        parameters = ArenaParameters(3, 8, 256, 256, 16, 64, 4, 256)
-        self.arena = os.memfd_create("arena")
-        os.ftruncate(self.arena, parameters.size())
-        self.map = memoryview(mmap.mmap(self.arena, parameters.size()))
-
-    def write(self, slot: int, incarnation: int, state: SlotState, beat_us: int = 0, wanted: bool = True) -> None:
-        at = slot_offsets(slot)
-        for offset, value in [
-            (at.incarnation, incarnation),
-            (at.pid, 100 + slot),
-            (at.state, state),
-            (at.wanted, wanted),
-            (at.engine_beat, beat_us),
-            (at.control_beat, beat_us),
-        ]:
-            write_word(self.map, offset, value)
 
 
 @pytest.fixture
