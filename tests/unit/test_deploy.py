@@ -49,6 +49,11 @@ def test_panels_lie_on_the_grid_and_none_on_another() -> None:
         taken |= cells
 
 
+def test_panels_share_no_description() -> None:
+    said = [panel["description"] for panel in DASHBOARD["panels"] if "description" in panel]
+    assert len(said) == len(set(said))
+
+
 def test_every_alert_has_a_summary_that_names_the_box() -> None:
     rules = (DEPLOY / "prometheus" / "millrace.rules.yml").read_text()
     alerts = rules.split("- alert:")[1:]
