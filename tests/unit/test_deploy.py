@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from master.slots import Slots
+from relay.config import WorkersConfig
+from relay.exits import Exit
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())
 VARIABLES = {each["name"] for each in DASHBOARD["templating"]["list"]}
@@ -63,11 +67,29 @@ def test_every_alert_has_a_summary_that_names_the_box() -> None:
         assert re.search(r"summary: .*\{\{ \$labels\.instance \}\}", alert), alert
 
 
-def test_unit_is_one_that_the_program_answers_to() -> None:
+def unit() -> RawConfigParser:
     unit = RawConfigParser(strict=False, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DEPLOY / "millrace.service")
-    service = unit["Service"]
+    return unit
+
+
+def test_unit_stays_down_when_its_workers_die_at_each_start() -> None:
+    slots, now = Slots(1, WorkersConfig()), 0.0
+    gives_up = None
+    while gives_up is None:
+        (life,) = slots.due(now)
+        slots.forked(life, 100, now)
+        death = slots.reaped(100, Exit.CRASHED << 8, now)
+        assert death is not None
+        gives_up, now = death.gives_up, max(now, life.due_at)
+    starts = unit()["Unit"]
+    # Twice as long: a start and a death take their time, too.
+    assert int(starts["StartLimitIntervalSec"]) > 2 * int(starts["StartLimitBurst"]) * now
+
+
+def test_unit_is_one_that_the_program_answers_to() -> None:
+    service = unit()["Service"]
     assert service["Type"] == "notify"
     assert "HUP" in service["ExecReload"]
     assert int(service["WatchdogSec"]) >= 5
