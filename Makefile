@@ -110,7 +110,7 @@ kills: setup ## Measure the gap of 50 sessions while their workers are killed KI
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly toolchain and cargo-fuzz
 	cd $(ENGINE)/fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
-		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS_EACH),60) || exit 1; done
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
 
 .PHONY: miri
 miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain with the miri component
