@@ -81,7 +81,7 @@ class Counters:
         self.values[_turned_away(pressure)] += 1
 
     def refused(self, status: int) -> None:
-        """A request got a problem."""
+        """Control refused a request."""
         self.values[_refused(status)] += 1
 
     def count(self, name: Count) -> None:
