@@ -73,7 +73,7 @@ test-python: setup ## Unit, contract, simulation, system and browser tests
 	$(BIN)/pytest
 
 .PHONY: test-fast
-test-fast: setup ## What needs no browser and no real process
+test-fast: .stamp-dev ## Engine, unit, contract and simulation tests: no browser, no running relay
 	cd $(ENGINE) && $(CARGO) test --quiet
 	$(BIN)/pytest tests/unit tests/contract tests/sim
 
