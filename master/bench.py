@@ -1,5 +1,6 @@
-"""`millrace bench`: the load generator, told where this configuration's running server is, which process to charge and,
-if it asks for tokens, one. It must never start or measure anything itself. Read next: `tests/load/README.md`.
+"""`millrace bench`: the load generator, told where this configuration's running server and its metrics are, which
+process to charge and, if it asks for tokens, one. It must never start or measure anything itself. Read next:
+`tests/load/README.md`.
 """
 
 import os
@@ -32,11 +33,12 @@ def command(config: Config, arguments: Sequence[str]) -> list[str]:
     if master is None:
         raise Refused("no server runs with this configuration on this machine")
     base = f"http://{_reachable(config.http.bind[0])}:{config.http.port}"
-    where = ["--pid", str(master)]
+    metrics = f"http://{_reachable(config.admin.bind)}:{config.admin.port}/metrics"
+    where = ["--metrics", metrics, "--pid", str(master)]
     if config.is_open:
         room = "{room}"
     else:
-        # A token opens one room; so there is one publisher, which all scenarios but meeting and rooms are content with.
+        # A token opens one room, so there is one publisher: too few for meeting, rooms, kills and several --publishers.
         room = f"bench-{secrets.token_hex(4)}"
         key, secret = next(iter(config.auth.keys.items()))
         expires_at = time.time() + _TOKEN_SECONDS

@@ -84,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
         each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
     bench.add_argument(
-        "arguments", nargs=argparse.REMAINDER, metavar="SCENARIO ...", help="of the load generator; --help lists them"
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="SCENARIO ...",
+        help="of the load generator; `millrace bench video --help` lists them",
     )
     return parser
 

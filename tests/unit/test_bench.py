@@ -52,7 +52,8 @@ def test_an_open_server_is_measured_in_rooms_of_any_name(master: int, tmp_path: 
     program, *words = command(configured("[http]\nport = 81", tmp_path), ["audio", "--viewers", "9"])
     assert program.endswith("/millrace-load")
     whip, whep = (f"http://127.0.0.1:81/{which}/{{room}}" for which in ("whip", "whep"))
-    assert words == ["audio", "--viewers", "9", "--whip", whip, "--whep", whep, "--pid", str(master)]
+    where = ["--whip", whip, "--whep", whep, "--metrics", "http://127.0.0.1:6789/metrics", "--pid", str(master)]
+    assert words == ["audio", "--viewers", "9", *where]
 
 
 def test_a_server_with_keys_is_shown_a_token_for_the_one_room(master: int, tmp_path: Path) -> None:
@@ -61,6 +62,16 @@ def test_a_server_with_keys_is_shown_a_token_for_the_one_room(master: int, tmp_p
     assert whip.startswith("http://[::1]:7880/whip/bench-")
     assert words[words.index("--whep") + 1] == whip.replace("whip", "whep")
     assert words[words.index("--token") + 1].count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("bind", "host"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("192.0.2.1", "192.0.2.1")]
+)
+def test_metrics_are_read_where_the_administration_address_is(
+    master: int, tmp_path: Path, bind: str, host: str
+) -> None:
+    words = command(configured(keys() + f'[admin]\nbind = "{bind}"\nport = 82', tmp_path), ["joins", "--scrape", "1"])
+    assert words[words.index("--metrics") + 1] == f"http://{host}:82/metrics"
 
 
 def test_without_a_server_nothing_is_measured(tmp_path: Path) -> None:
