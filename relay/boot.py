@@ -34,12 +34,14 @@ class Boot:
     slot: Slot
     incarnation: Incarnation
     slots: int
-    """How many workers there are; slots are 0 to slots - 1."""
+    """How many workers there may be; slots are 0 to slots - 1."""
     http_sockets: tuple[int, ...]
     """This slot's TCP listeners, listening."""
     admin_sockets: tuple[int, ...]
     media_sockets: tuple[MediaSocket, ...]
-    """In the order of `media.bind`: the place in it is the socket number in paths and in the address table."""
+    """In the order of `media.bind`, each wildcard as the addresses that it stands for, and last the one for Firefox, if
+    there is one (`master/sockets.py`): the place is the socket number in paths and in the address table.
+    """
     candidates: tuple[CandidateAddress, ...]
     master: int
     """Its process: while it is not our parent, we have none."""

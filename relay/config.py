@@ -134,7 +134,7 @@ class LimitsConfig:
     sessions_per_worker: Annotated[int, within(1, 65_536)] = 2_000
     """Twice what a core can feed with video; past it a POST gets 503."""
     publications_per_worker: Annotated[int, within(1, 65_536)] = 1_000
-    """As many as there are track logs of one encoding each."""
+    """Hardly fewer than there are track logs, of which each encoding takes one."""
     handshakes_per_worker: Annotated[int, within(1, 65_536)] = 256
     """DTLS handshakes at once: each holds some 100 kB."""
     addresses_per_session: Annotated[int, within(2, 64)] = 8

@@ -127,7 +127,7 @@ class FactHeard:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotHeard:
-    """The answer to AskSnapshot, or None-like when that worker is gone (then SlotChanged follows)."""
+    """The answer to AskSnapshot. A worker that is gone gives none; then SlotChanged follows."""
 
     snapshot: Snapshot
 

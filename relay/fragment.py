@@ -1,6 +1,6 @@
 """Trickled candidates and ICE restarts (RFC 8840, RFC 9725 section 4.3): reads a fragment, writes the restart's answer.
 
-Must never know sessions or ETags: `control.py` compares the credentials and holds the state. `answer.py` is its sister.
+Must never know sessions or ETags: `patch.py`, to be read next, does. `answer.py` is its sister.
 """
 
 from collections.abc import Sequence

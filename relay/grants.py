@@ -1,6 +1,6 @@
 """Access tokens of LiveKit's shape: an HS256 JWT (RFC 7519) whose `video` claim says what its bearer may do in a room.
 
-Must never read a clock or keep a token: `now` comes in, a Grant goes out. `control.py` asks it before each POST.
+Must never read a clock or keep a token: `now` comes in, a Grant goes out. Read `admission.py` next, which asks it.
 """
 
 import re

@@ -1,5 +1,5 @@
 """Turns an admitted offer into a session: its numbers, the engine's commands, its facts and the answer. Owns that order
-of things; must never decide who may come in, which is `relay/control.py`'s. Read `relay/negotiation.py` for the
+of things; must never decide who may come in, which is `relay/admission.py`'s. Read `relay/negotiation.py` for the
 answers.
 """
 

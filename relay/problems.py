@@ -1,5 +1,5 @@
 """HTTP answers that control gives: problems (RFC 9457) and JSON. Owns their form; must never decide which one is due.
-Read `relay/control.py` for who does.
+Read `relay/requests.py` for who does.
 """
 
 import json

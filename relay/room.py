@@ -1,6 +1,6 @@
 """Whom a viewer watches, and what its streams are fed from. Owns the choice, as a function of the directory alone, so
-that it does not matter in which order the facts came; must never know sessions' transports. Read `relay/control.py`
-next.
+that it does not matter in which order the facts came; must never know sessions' transports. Read `relay/ledger.py`
+next, which feeds them.
 """
 
 from collections.abc import Sequence

@@ -75,10 +75,12 @@ from workers.turns import stand_back
 log = logging.getLogger("millrace.worker")
 
 BEAT_SECONDS = 0.1
-"""Between beats, and between looks at the slot table: a dead worker's participants must be gone within 0.5 s."""
+"""Between beats, and between looks at the slot table: a tenth of the least `workers.beat_seconds`, so that some late
+beats are no hang, and a successor is asked for its facts soon after its birth.
+"""
 BEATS_PER_TICK = 10
 ASK_SECONDS = 5.0
-"""For a reply of control, which replies at once but when it asks the engine (3 s) or another worker (2 s)."""
+"""For a reply of control, which replies at once but when it asks the engine (3 s) or another worker (4 s)."""
 STOP_SECONDS = 2.0
 START_SECONDS = 1.0
 """For the engine to name what it adopted, and again for the other workers to say who is where; usually milliseconds.
@@ -141,8 +143,8 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
-        """Serves until SIGTERM or the master is gone, until SIGUSR2 (`Exit.RELEASED`), or until the slot is not wanted
-        (`Exit.RETIRED`); with the latter two the engine still runs.
+        """Serves until SIGTERM, until nobody comes for a dead master (`workers/orphan.py`), until SIGUSR2
+        (`Exit.RELEASED`), or until the slot is not wanted (`Exit.RETIRED`); with the latter two the engine still runs.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)

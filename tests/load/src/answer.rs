@@ -1,5 +1,5 @@
 //! Reads an answer, whoever wrote it: where the server is, its ICE and DTLS side, and how each m-line is numbered. Must
-//! never know which server it was. Read `whip.rs` next.
+//! never know which server it was. Read `desk.rs` next.
 
 use std::net::SocketAddr;
 

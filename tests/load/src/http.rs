@@ -1,5 +1,5 @@
 //! Just enough HTTP/1.1 to open and close WHIP and WHEP sessions: one request a connection, so that each one may land on
-//! another worker, as with many real clients. Must never know SDP. Read `whip.rs` next.
+//! another worker, as with many real clients. Must never know SDP. Read `desk.rs` next.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -1,5 +1,5 @@
-//! The mapped memory as a slice of atomic words: the only unsafe code of this crate. Owns the mapping and its file
-//! descriptor; must never know what lies where. Read `arena.rs` next.
+//! The mapped memory as a slice of atomic words: but for the hints of `prefetch.rs`, the only unsafe code of this crate.
+//! Owns the mapping and its file descriptor; must never know what lies where. Read `arena.rs` next.
 //!
 //! Every access, of every process, is an atomic one, so no data race exists whatever the other side does; protocols
 //! above only decide which values are meaningful.

@@ -1,5 +1,5 @@
 //! The arena's memory as a model checker sees it: atomics of its own, in no file. Must never know what lies where.
-//! `arena/src/mapping.rs` is what it stands for; read `tests/models.rs` next.
+//! `arena/src/mapping.rs` is what it stands for; read `tests/main.rs` next.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,5 +1,5 @@
 //! Receiving: what one socket holds, in one system call, with the kernel's time of arrival. Owns the buffers; must never
-//! wait. Read `../sweep.rs` next.
+//! wait. Read `../world.rs` next.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;

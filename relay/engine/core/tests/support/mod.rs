@@ -1,5 +1,5 @@
 //! A certificate, a client's checks and two transports on a wire in memory, for the tests of the transport half.
-//! Must never send anything for real. Read `transport.rs` next.
+//! Must never send anything for real. Read `transport_handshake.rs` next.
 // Each test file uses its part of this, and what fails here fails a test.
 #![allow(dead_code, clippy::unwrap_used)]
 
