@@ -269,7 +269,7 @@ def _read(file: Path | None, overrides: list[str]) -> Config | None:
 
 
 def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
-    """The configuration, or every problem as a line."""
+    """The configuration, or every problem as a line that says where it comes from."""
     try:
         text = file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -277,7 +277,10 @@ def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
     parsed = parse(text, overrides)
     if isinstance(parsed, Config):
         return parsed
-    return tuple(f"{file}: {problem}" if file else str(problem) for problem in parsed)
+    # What is wrong without the command line's settings, too, is the file's.
+    without = parse(text)
+    of_file = () if isinstance(without, Config) else without
+    return tuple(f"{file if problem in of_file else 'command line'}: {problem}" for problem in parsed)
 
 
 def _refuse(why: str) -> int:

@@ -39,6 +39,23 @@ def test_check_of_a_missing_file_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert "No such file" in capsys.readouterr().err
 
 
+def test_each_problem_says_whether_the_file_or_the_command_line_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text("[admin]\nport = 8080\n[workers]\npin = 1\n")
+    settings = ["--set", "workers.count=x", "--set", "http.port=8080", "--set", "nothing"]
+    assert main(["serve", "--config", str(file), *settings]) == 1
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"{file}: workers.pin: found 1, expected true or false",
+        'command line: --set: found "nothing", expected section.key=value',
+        "command line: admin.port: found 8080, expected another port than http.port",
+        'command line: workers.count: found "x", expected a whole number from 0 to 64',
+    ]
+    assert main(["serve", "--workers", "65"]) == 1
+    assert capsys.readouterr().err.startswith("command line: workers.count: found 65, ")
+
+
 def test_keys_are_what_the_configuration_takes() -> None:
     first, second = parse(keys()), parse(keys())
     assert isinstance(first, Config)
