@@ -13,9 +13,10 @@ from relay.config_rules import (
     ANNOUNCED,
     ICE_URL,
     IP_ADDRESS,
+    KEY_NAME,
     NON_EMPTY,
     ORIGIN,
-    SECRETS,
+    SECRET,
     VISIBLE,
     VISIBLE_SECRET,
     Rule,
@@ -85,7 +86,9 @@ class AdminConfig:
 class AuthConfig:
     """Who may come in."""
 
-    keys: Annotated[Mapping[str, str], SECRETS] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    keys: Mapping[Annotated[str, KEY_NAME], Annotated[str, SECRET]] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False
+    )
     """API key to secret (`millrace keys` makes a pair). None: open to everyone, hence loopback only."""
 
 

@@ -2,8 +2,10 @@
 in the checks that concern several keys. It must never open a file. Read next: `relay/config_rules.py`.
 """
 
+import json
+import re
 import tomllib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from operator import attrgetter
@@ -42,9 +44,9 @@ def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Probl
     return tuple(parser.problems) or config
 
 
-def contradictions(config: Config, refused: Container[str] = ()) -> Iterator[Problem]:
+def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Problem]:
     """What no single key can tell; `refused` are keys that stand at their defaults in place of something wrong."""
-    if config.is_open and "auth.keys" not in refused:
+    if config.is_open and not any(key.startswith("auth.keys") for key in refused):
         binds = {"http.bind": config.http.bind, "media.bind": config.media.bind, "admin.bind": (config.admin.bind,)}
         for key, addresses in binds.items():
             for address in addresses:
@@ -67,6 +69,9 @@ _NO_MORE_THAN = {
     "limits.publications_per_worker": "arena.logs_per_slot",
     "workers.respawn_backoff_ms": "workers.respawn_backoff_limit_ms",
 }
+_BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST_NAME = 31
+"""What is longer may be a secret that stands where its name should, and goes by its place."""
 _REFUSED: Any = object()
 """Stands for a value that has left a problem behind."""
 
@@ -131,7 +136,7 @@ class _Parser:
         if get_origin(hint) is tuple:
             value = self._list(get_args(hint)[0], found, key)
         elif get_origin(hint) is Mapping:
-            value = self._texts(found, key)
+            value = self._table(get_args(hint), found, key)
         elif get_origin(hint) is Literal:
             choices = get_args(hint)
             value = found if found in choices else self.refuse(key, _show(found), "one of " + ", ".join(choices))
@@ -142,7 +147,7 @@ class _Parser:
     def _ruled(self, value: Any, key: str, rules: tuple[Rule, ...]) -> Any:
         for rule in rules:
             if not rule.accepts(value):
-                return self.refuse(key, "something else" if rule.secret else _show(value), rule.expected)
+                return self.refuse(key, _found(value, rules), rule.expected)
         return value
 
     def _list(self, hint: Any, found: object, key: str) -> Any:
@@ -151,21 +156,36 @@ class _Parser:
         values = tuple(self.value(hint, entry, f"{key}[{place}]", ()) for place, entry in enumerate(found))
         return _REFUSED if any(value is _REFUSED for value in values) else values
 
-    def _texts(self, found: object, key: str) -> Any:
-        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    def _table(self, hints: tuple[Any, ...], found: object, key: str) -> Any:
+        if not isinstance(found, dict):
             return self.refuse(key, "something else", "a table of texts")
-        return MappingProxyType(dict(found))
+        name_hint, hint = hints
+        values = {}
+        for place, (name, entry) in enumerate(found.items()):
+            entry_key = f"{key}[{place}]" if len(name) > _LONGEST_NAME else f"{key}.{_name(name)}"
+            values[self.value(name_hint, name, entry_key, ())] = self.value(hint, entry, entry_key, ())
+        is_refused = _REFUSED in values or any(value is _REFUSED for value in values.values())
+        return _REFUSED if is_refused else MappingProxyType(values)
 
     def _scalar(self, hint: type, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
         # bool is an int to Python, and true is not a number to anybody else.
         if type(found) is hint:
             return found
         names = {int: "a whole number", bool: "true or false", str: "a text"}
-        return self.refuse(key, _show(found), rules[0].expected if rules else names[hint])
+        return self.refuse(key, _found(found, rules), rules[0].expected if rules else names[hint])
 
 
 def _required(kind: type[Any]) -> list[str]:
     return [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+
+
+def _found(value: object, rules: tuple[Rule, ...]) -> str:
+    return "something else" if any(rule.secret for rule in rules) else _show(value)
+
+
+def _name(name: str) -> str:
+    """An entry's, as TOML has it."""
+    return name if _BARE_NAME.fullmatch(name) else json.dumps(name)
 
 
 def _show(value: object) -> str:

@@ -66,8 +66,9 @@ ICE_URL = Rule(
 )
 VISIBLE = Rule("a text of visible ASCII characters", lambda text: text.isascii() and text.isprintable())
 VISIBLE_SECRET = replace(VISIBLE, secret=True)
-SECRETS = Rule(
-    "secrets of at least 32 characters (RFC 7518 section 3.2); `millrace keys` makes a pair",
-    lambda keys: all(key and len(secret.encode()) >= 32 for key, secret in keys.items()),
+KEY_NAME = Rule("a name of at least one character", bool)
+SECRET = Rule(
+    "a secret of at least 32 bytes (RFC 7518 section 3.2); `millrace keys` makes a pair",
+    lambda secret: len(secret.encode()) >= 32,
     secret=True,
 )

@@ -108,10 +108,39 @@ def test_server_without_keys_stays_on_loopback(section: str, address: str) -> No
     assert config(public, f"auth.keys.demo={SECRET}").auth.keys == {"demo": SECRET}
 
 
-def test_short_secret_is_refused_and_not_shown() -> None:
-    found = problems('http.bind = ["0.0.0.0"]\nauth.keys = { demo = "hunter2" }')
-    assert set(found) == {"auth.keys"}, "a public address is no second problem when there are keys, if bad ones"
-    assert "hunter2" not in str(found["auth.keys"])
+def test_short_secret_is_refused_by_the_name_of_its_key_and_not_shown() -> None:
+    found = problems(f'http.bind = ["0.0.0.0"]\nauth.keys = {{ good = "{SECRET}", demo = "hunter2" }}')
+    assert set(found) == {"auth.keys.demo"}, "a public address is no second problem when there are keys, if bad ones"
+    said = str(found["auth.keys.demo"])
+    assert said.startswith("auth.keys.demo: found something else, expected a secret of at least 32 bytes")
+
+
+def test_a_secret_is_as_long_as_its_bytes() -> None:
+    assert config(f'auth.keys = {{ demo = "{"é" * 16}" }}').auth.keys
+    assert "auth.keys.demo" in problems(f'auth.keys = {{ demo = "{"é" * 15}" }}')
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        (f'{{ "" = "{SECRET}" }}', 'auth.keys.""'),
+        ('{ "two words" = "hunter2" }', 'auth.keys."two words"'),
+        (f"{{ demo = {'1' * 40} }}", "auth.keys.demo"),
+        (f'{{ {SECRET} = "demo" }}', "auth.keys[0]"),
+        (f'"{SECRET}"', "auth.keys"),
+    ],
+)
+def test_a_bad_key_pair_is_named_and_no_secret_is_shown(keys: str, key: str) -> None:
+    found = problems(f"auth.keys = {keys}")
+    assert set(found) == {key}
+    said = str(found[key])
+    assert not any(secret in said for secret in (SECRET, "hunter2", "1" * 40))
+    assert ("a name" in said) is (key == 'auth.keys.""')
+
+
+def test_a_credential_that_is_no_text_is_not_shown() -> None:
+    found = problems('[ice]\nservers = [{ urls = ["stun:a"], credential = 271828 }]')
+    assert "271828" not in str(found["ice.servers[0].credential"])
 
 
 def test_secrets_stay_out_of_the_text_of_a_config() -> None:
