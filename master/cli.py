@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from relay.config import Config
-from relay.config_parse import parse
+from relay.config_parse import parse, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,15 +165,16 @@ def _token(chosen: argparse.Namespace) -> int:
     if key not in config.auth.keys:
         return _refuse(f"auth.keys has no key {key}")
     if chosen.ttl <= 0:
-        return _refuse("--ttl has to be positive")
+        return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
     # Kept out of the other subcommands, which need none of it.
     from relay.admission import room_name
     from relay.grants import is_identity, make_token
 
     if room_name(chosen.room) is None:
-        return _refuse("--room has to be 1 to 128 of the characters A-Z a-z 0-9 _ . - as no other room can exist")
+        expected = "1 to 128 of the characters A-Z a-z 0-9 _ . - as no other room can exist"
+        return _refuse(f"--room: found {show(chosen.room)}, expected {expected}")
     if not is_identity(chosen.identity):
-        return _refuse("--identity has to have 1 to 256 characters, none a control")
+        return _refuse(f"--identity: found {show(chosen.identity)}, expected 1 to 256 characters, none a control")
 
     both = not (chosen.publish or chosen.subscribe)
     token = make_token(

@@ -133,5 +133,8 @@ def _make(directory: Path) -> bool:
         raise DirectoryRefused(f"runtime.directory: {directory} is no directory")
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         # Whoever can connect to a worker's socket can end any session.
-        raise DirectoryRefused(f"runtime.directory: {directory} has to be this user's, with mode 0700")
+        raise DirectoryRefused(
+            f"runtime.directory: {directory} is user {found.st_uid}'s with mode {stat.S_IMODE(found.st_mode):04o}, and "
+            f"has to be user {os.geteuid()}'s with mode 0700"
+        )
     return is_made

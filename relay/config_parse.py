@@ -52,7 +52,7 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
             for address in addresses:
                 if not is_loopback(address):
                     expected = "loopback addresses while auth.keys is empty; `millrace keys` makes a key pair"
-                    yield Problem(key, _show(address), expected)
+                    yield Problem(key, show(address), expected)
     if bool(config.dtls.certificate) != bool(config.dtls.key):
         missing = "dtls.key" if config.dtls.certificate else "dtls.certificate"
         yield Problem(missing, "nothing", "a PEM file, as the other half is given")
@@ -88,12 +88,13 @@ class _Parser:
         name, equals, text = override.partition("=")
         *path, last = name.strip().split(".")
         if not equals or not path or not all((*path, last)):
-            self.refuse("--set", _show(override), "section.key=value")
+            self.refuse("--set", show(override), "section.key=value")
             return
         for step in path:
             below = tree.setdefault(step, {})
             if not isinstance(below, dict):
-                self.refuse(f"--set {name}", _show(below), f"a table at {step}")
+                # It may be a secret.
+                self.refuse(f"--set {name}", "something else", f"a table at {step}")
                 return
             tree = below
         try:
@@ -103,7 +104,7 @@ class _Parser:
 
     def section(self, kind: type[Any], found: object, key: str) -> Any:
         if not isinstance(found, dict):
-            return self.refuse(key, _show(found), "a table")
+            return self.refuse(key, show(found), "a table")
         hints = get_type_hints(kind, include_extras=True)
         for name in found.keys() - hints.keys():
             self._refuse_unknown(f"{key}.{name}" if key else name, name, list(hints))
@@ -139,7 +140,7 @@ class _Parser:
             value = self._table(get_args(hint), found, key)
         elif get_origin(hint) is Literal:
             choices = get_args(hint)
-            value = found if found in choices else self.refuse(key, _show(found), "one of " + ", ".join(choices))
+            value = found if found in choices else self.refuse(key, show(found), "one of " + ", ".join(choices))
         else:
             value = self._scalar(hint, found, key, rules)
         return value if value is _REFUSED else self._ruled(value, key, rules)
@@ -152,7 +153,7 @@ class _Parser:
 
     def _list(self, hint: Any, found: object, key: str) -> Any:
         if not isinstance(found, list):
-            return self.refuse(key, _show(found), "a list")
+            return self.refuse(key, show(found), "a list")
         values = tuple(self.value(hint, entry, f"{key}[{place}]", ()) for place, entry in enumerate(found))
         return _REFUSED if any(value is _REFUSED for value in values) else values
 
@@ -180,20 +181,22 @@ def _required(kind: type[Any]) -> list[str]:
 
 
 def _found(value: object, rules: tuple[Rule, ...]) -> str:
-    return "something else" if any(rule.secret for rule in rules) else _show(value)
+    return "something else" if any(rule.secret for rule in rules) else show(value)
 
 
 def _name(name: str) -> str:
     """An entry's, as TOML has it."""
-    return name if _BARE_NAME.fullmatch(name) else json.dumps(name)
+    return name if _BARE_NAME.fullmatch(name) else show(name)
 
 
-def _show(value: object) -> str:
-    """A value as it might stand in the file, short."""
+def show(value: object) -> str:
+    """A value as it might stand in the file, short. A table may have secrets."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
     if isinstance(value, (list, tuple)):
-        text = "[" + ", ".join(map(_show, value)) + "]"
+        text = "[" + ", ".join(map(show, value)) + "]"
     else:
-        text = f'"{value}"' if isinstance(value, str) else str(value)
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -64,9 +64,10 @@ class AdminRoutes:
             case ("sessions", session) if request.method == "DELETE":
                 return from_reply(await self.ask(lambda number: Deleted(number, session, None, by_admin=True)))
             case ("sessions", session, "move") if request.method == "POST":
-                slot = _number(request.query.get("slot", ""))
+                said = request.query.get("slot", "")
+                slot = _number(said)
                 if slot is None:
-                    return problem(400, "slot", "Say which slot: ?slot=1")
+                    return problem(400, "slot", f"Say which slot, such as ?slot=1; found ?slot={said[:80]}")
                 return from_reply(await self.ask(lambda number: MoveAsked(number, session, slot)))
             case ("slots",) if _reads(request):
                 return respond(200, json.dumps(self.slots.view()).encode(), "application/json")

@@ -84,10 +84,18 @@ def test_token_opens_its_room_and_no_other(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--room", "two words"), ("--room", ""), ("--identity", ""), ("--identity", "x" * 257)]
+    ("option", "value", "found"),
+    [
+        ("--room", "two words", '"two words"'),
+        ("--room", "", '""'),
+        ("--identity", "", '""'),
+        ("--identity", "a\nb", '"a\\nb"'),
+        ("--identity", "x" * 257, '"xxxx'),
+        ("--ttl", "0", "0"),
+    ],
 )
 def test_token_that_the_server_would_never_take_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, found: str
 ) -> None:
     file = tmp_path / "millrace.toml"
     file.write_text(keys())
@@ -96,7 +104,8 @@ def test_token_that_the_server_would_never_take_is_refused(
     assert main(["token", "--config", str(file), *words]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert option in said.err
+    assert said.err.startswith(f"millrace: {option}: found {found}")
+    assert ", expected " in said.err
 
 
 def test_token_without_keys_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:

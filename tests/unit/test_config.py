@@ -138,9 +138,22 @@ def test_a_bad_key_pair_is_named_and_no_secret_is_shown(keys: str, key: str) -> 
     assert ("a name" in said) is (key == 'auth.keys.""')
 
 
-def test_a_credential_that_is_no_text_is_not_shown() -> None:
-    found = problems('[ice]\nservers = [{ urls = ["stun:a"], credential = 271828 }]')
-    assert "271828" not in str(found["ice.servers[0].credential"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('ice.servers = [{ urls = ["stun:a"], credential = 271828 }]', "ice.servers[0].credential"),
+        ('ice.servers = { urls = ["stun:a"], credential = "271828" }', "ice.servers"),
+        ('auth.keys.demo = "271828"', "--set auth.keys.demo.more"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_shown(text: str, key: str) -> None:
+    found = problems(text, *([f"{key.removeprefix('--set ')}=1"] if key.startswith("--set") else []))
+    assert key in found
+    assert "271828" not in "".join(map(str, found.values()))
+
+
+def test_what_was_found_cannot_forge_a_line() -> None:
+    assert "\n" not in str(problems('log.level = "a\\nb"')["log.level"])
 
 
 def test_secrets_stay_out_of_the_text_of_a_config() -> None:

@@ -487,6 +487,8 @@ async def test_admin_routes_reach_control(slots: SlotsView) -> None:
             async with site.client.post(site.url + path) as answer:
                 assert answer.status == status, path
         row = {"lives": True, "sessions": 0, "publications": 0}
+        async with site.client.post(f"{site.url}/sessions/00.x/move?slot=first") as answer:
+            assert "?slot=first" in (await answer.json(content_type=None))["detail"]
         async with site.client.get(f"{site.url}/slots") as answer:
             assert await answer.json() == [row | {"slot": 0, "drained": True}, row | {"slot": 1, "drained": False}]
         async with site.client.delete(f"{site.url}/slots/0/drain") as answer:
