@@ -262,8 +262,6 @@ class Slots:
 
     def _plan(self, life: Life, code: int, now: float) -> str | None:
         """Sets when the slot is due, or says why there is no sense in it."""
-        if code == Exit.CONFIG_REFUSED:
-            return f"worker {life.slot} refuses the configuration; its own log line says why"
         is_quick = now - life.born_at < self._config.quick_death_seconds
         life.quick_deaths = life.quick_deaths + 1 if is_quick or code == Exit.BOOT_FAILED else 0
         if life.quick_deaths >= self._config.crash_limit:

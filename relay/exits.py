@@ -12,8 +12,6 @@ class Exit(IntEnum):
     """An unexpected exception. Respawned with back-off."""
     BOOT_FAILED = 3
     """Could not start (import, engine, ports of its own). Counts towards the crash-loop limit at once."""
-    CONFIG_REFUSED = 4
-    """The configuration that the master handed over does not hold. The master stops: respawning cannot mend it."""
     RELEASED = 5
     """Let go: its sessions wait in the arena, nobody has heard goodbye. Respawned at once, and no death to count."""
     RETIRED = 6

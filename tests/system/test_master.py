@@ -41,7 +41,6 @@ while True:
     time.sleep(0.02)
 """
 """Slot 0's two loops as the master sees them; one falls silent when the test names it in a file."""
-REFUSES = "raise SystemExit(4)"
 FINDS_THE_STAND_IN = """
 import sys
 from importlib.util import spec_from_file_location
@@ -201,13 +200,6 @@ def test_broken_import_in_workers_ends_in_a_clear_line_and_status_1(tmp_path: Pa
         assert "ImportError: this module is broken" in master.output()
         assert "the server stops: worker 0 died 3 times in a row soon after its start" in master.output()
         assert master.output().count("a worker starts") == 3
-
-
-def test_refused_configuration_ends_the_server_without_another_try(tmp_path: Path) -> None:
-    with serving(tmp_path, REFUSES, workers=1) as master:
-        assert master.status() == 1
-        assert "worker 0 refuses the configuration" in master.output()
-        assert master.output().count("a worker starts") == 1
 
 
 def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_path: Path) -> None:

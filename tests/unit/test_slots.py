@@ -151,14 +151,6 @@ def test_failed_boot_counts_however_long_it_took() -> None:
     assert death.gives_up
 
 
-def test_refused_configuration_makes_the_master_give_up_at_once() -> None:
-    box = Box()
-    box.fork_due()
-    death = box.slots.reaped(1, exited(Exit.CONFIG_REFUSED), box.now)
-    assert death is not None
-    assert "refuses the configuration" in (death.gives_up or "")
-
-
 def test_child_that_is_no_worker_is_nobodys_death() -> None:
     box = Box()
     box.fork_due()
