@@ -79,8 +79,7 @@ class Rollout(Generic[T]):
             None,
         )
 
-    def fall_back(self) -> T:
+    def fall_back(self) -> None:
         """Hands out again what worked before."""
         assert self._fallback is not None, "only what has begun can fail"
         self.target, self._fallback, self.is_under_way = self._fallback, None, True
-        return self.target

@@ -44,24 +44,12 @@ class Denial:
 class Grant:
     """What a token that is genuine and in time allows."""
 
-    key: str
-    """The name of the key that signed it."""
     identity: str
     room: str
     """Empty grants no room."""
     room_join: bool
     can_publish: bool
     can_subscribe: bool
-    expires_at: float
-    """Unix time, seconds."""
-
-    def allows_publish(self, room: str) -> bool:
-        """Whether its bearer may publish in the room."""
-        return self.publish_denial(room) is None
-
-    def allows_subscribe(self, room: str) -> bool:
-        """Whether its bearer may watch the room."""
-        return self.subscribe_denial(room) is None
 
     def publish_denial(self, room: str) -> Denial | None:
         """Why its bearer may not publish in the room, if so."""
@@ -104,7 +92,7 @@ def check(token: str | None, keys: Mapping[str, str], now: float, leeway: float 
         claims = jwt.decode(token, secret, algorithms=["HS256"], options=_ONLY_SIGNATURE)
     except (jwt.PyJWTError, ValueError, RecursionError):
         return Denial(401, "bad-signature", "The token is not signed with the secret of its key.")
-    return _times_denial(claims, now, leeway) or _grant(str(issuer), claims)
+    return _times_denial(claims, now, leeway) or _grant(claims)
 
 
 def is_identity(text: str) -> bool:
@@ -148,7 +136,7 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
-def _grant(key: str, claims: dict[str, Any]) -> Grant | Denial:
+def _grant(claims: dict[str, Any]) -> Grant | Denial:
     identity, video = claims.get("sub"), claims.get("video")
     if not isinstance(identity, str) or not is_identity(identity):
         return Denial(
@@ -158,12 +146,10 @@ def _grant(key: str, claims: dict[str, Any]) -> Grant | Denial:
         return Denial(403, "may-not-join", "The token has no `video` claim.")
     room = video.get("room", "")
     return Grant(
-        key=key,
         identity=identity,
         room=room if isinstance(room, str) else "",
         room_join=video.get("roomJoin") is True,
         # LiveKit: what is absent is allowed to who may join.
         can_publish=video.get("canPublish", True) is True,
         can_subscribe=video.get("canSubscribe", True) is True,
-        expires_at=float(claims["exp"]),
     )

@@ -58,29 +58,6 @@ class ArenaParameters:
     session_bytes: int
     """A multiple of 64."""
 
-    def problems(self) -> list[str]:
-        """Everything that the engine would refuse; empty when the parameters hold."""
-        bounds = (
-            ("slots", 1, 64, 1),
-            ("logs_per_slot", 1, 1 << 16, 1),
-            ("log_packets", 4, 1 << 16, 0),
-            ("addresses", 16, 1 << 24, 0),
-            ("handover_packets", 2, 1 << 16, 0),
-            ("messages", 2, 1 << 16, 0),
-            ("sessions_per_slot", 1, 1 << 16, 1),
-            ("session_bytes", 64, 1 << 20, 64),
-        )
-        found = []
-        for name, low, high, multiple in bounds:
-            value: int = getattr(self, name)
-            if not low <= value <= high:
-                found.append(f"{name} is {value}, not in {low}..{high}")
-            elif multiple == 0 and value & (value - 1):
-                found.append(f"{name} is {value}, not a power of two")
-            elif multiple and value % multiple:
-                found.append(f"{name} is {value}, not a multiple of {multiple}")
-        return found
-
     def log_stride(self) -> int:
         """Bytes from one track log to the next."""
         return _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))

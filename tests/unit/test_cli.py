@@ -8,7 +8,7 @@ import pytest
 from master.cli import keys, main
 from relay.config import Config
 from relay.config_parse import parse
-from relay.grants import check
+from relay.grants import Grant, check
 
 
 def test_check_says_every_problem_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,10 +77,11 @@ def test_token_opens_its_room_and_no_other(
     assert isinstance(config, Config)
     assert main(["token", "--config", str(file), "--room", "hall", "--identity", "ann", *flags]) == 0
     grant = check(capsys.readouterr().out.strip(), config.auth.keys, time.time())
-    assert grant.allows_publish("hall") is publish
-    assert grant.allows_subscribe("hall") is subscribe
-    assert not grant.allows_publish("cellar")
-    assert not grant.allows_subscribe("cellar")
+    assert isinstance(grant, Grant)
+    assert (grant.publish_denial("hall") is None) is publish
+    assert (grant.subscribe_denial("hall") is None) is subscribe
+    assert grant.publish_denial("cellar") is not None
+    assert grant.subscribe_denial("cellar") is not None
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Both languages agree on the arena, and bad parameters are named."""
+"""Both languages agree on the arena, and every word of it is read and written whole."""
 
 import mmap
 import os
 import signal
 import time
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,6 @@ SMALL = golden_parameters("small")
 @pytest.mark.parametrize("which", ["small", "large"])
 def test_both_languages_agree_on_the_size(which: str) -> None:
     parameters = golden_parameters(which)
-    assert parameters.problems() == []
     assert parameters.size() == int(GOLDEN[f"{which}.size"])
 
 
@@ -73,8 +72,3 @@ def test_a_word_that_another_process_writes_is_read_whole() -> None:
             os.kill(writer, signal.SIGKILL)
             os.waitpid(writer, 0)
     assert read == set(values)
-
-
-def test_every_bad_parameter_is_named_at_once() -> None:
-    bad = replace(SMALL, slots=65, log_packets=100, session_bytes=65)
-    assert [problem.split()[0] for problem in bad.problems()] == ["slots", "log_packets", "session_bytes"]
