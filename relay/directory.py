@@ -52,8 +52,8 @@ class Change:
     """Publishers that were not there before."""
     gone: frozenset[SessionId | PublicationId] = frozenset()
     """What the slot withdrew."""
-    ask: Incarnation | None = None
-    """Ask that slot, in this incarnation, for a snapshot."""
+    ask: bool = False
+    """Ask that slot for a snapshot."""
 
 
 class Directory:
@@ -186,8 +186,7 @@ class Directory:
                         rooms.add(fact.room)
                 case Load():
                     standing.load = fact
-        ask = self._peers[slot].incarnation if heard.ask else None
-        return Change(frozenset(rooms), tuple(publishers), frozenset(gone_now), ask)
+        return Change(frozenset(rooms), tuple(publishers), frozenset(gone_now), heard.ask)
 
     def _take_participant(self, slot: Slot, standing: _Standing, fact: ParticipantHere, moves: bool) -> None:
         standing.participants[fact.session] = fact

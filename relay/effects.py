@@ -213,7 +213,6 @@ class AskSnapshot:
     """Another worker's standing facts are wanted: its sequence has a gap, or it is new to us."""
 
     slot: Slot
-    incarnation: Incarnation
 
 
 @dataclass(frozen=True, slots=True)

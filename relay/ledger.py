@@ -138,9 +138,9 @@ class Ledger:
     def take(self, slot: Slot, change: Change) -> None:
         """Draws the consequences of a change of the directory."""
         self._touched |= change.rooms
-        if change.ask is not None:
+        if change.ask:
             self.counters.count(Count.SNAPSHOTS_ASKED)
-            self.add(AskSnapshot(slot, change.ask))
+            self.add(AskSnapshot(slot))
         for publisher in change.publishers:
             self._close_replaced(publisher)
         if slot != self.slot and change.gone:

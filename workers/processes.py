@@ -23,14 +23,13 @@ class ProcessFigures:
     """Shared memory counts in full for each process that touched it."""
     descriptors: int
     max_descriptors: int
-    threads: int
 
 
 def read_process(pid: int) -> ProcessFigures | None:
     """None when it is gone, or not ours to look at."""
     folder = Path("/proc") / str(pid)
     try:
-        # Field 2 is the command in brackets and may hold anything (proc(5)); fields 14, 15, 20 and 24 are wanted.
+        # Field 2 is the command in brackets and may hold anything (proc(5)); fields 14, 15 and 24 are wanted.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         descriptors = _descriptors(folder / "fd")
         limits = (folder / "limits").read_text()
@@ -41,7 +40,6 @@ def read_process(pid: int) -> ProcessFigures | None:
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         descriptors=descriptors,
         max_descriptors=_max_descriptors(limits),
-        threads=int(fields[17]),
     )
 
 

@@ -220,7 +220,7 @@ def test_a_respawned_worker_asks_every_living_slot() -> None:
     one, two = desk(slot=0), desk(slot=1, incarnation=2)
     one.publish()
     two.handle(SlotChanged(Slot(0), Incarnation(1)))
-    assert two.effects == [AskSnapshot(Slot(0), Incarnation(1))]
+    assert two.effects == [AskSnapshot(Slot(0))]
     two.watch()
     two.handle(SnapshotHeard(one.control.snapshot()))
     assert two.control.directory.view() >= one.control.directory.view()
@@ -230,5 +230,5 @@ def test_a_respawned_worker_asks_every_living_slot() -> None:
 def test_a_gap_asks_for_a_snapshot() -> None:
     worker = desk()
     worker.handle(FactHeard(Envelope(Slot(1), Incarnation(1), 2, Load(0, 0, 0, ()))))
-    assert worker.effects == [AskSnapshot(Slot(1), Incarnation(1))]
+    assert worker.effects == [AskSnapshot(Slot(1))]
     assert worker.control.counters.values["millrace_snapshots_asked_total"] == 1
