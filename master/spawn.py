@@ -1,5 +1,5 @@
-"""The one `os.fork`. The child gets default signals, the lock of its slot and its core, and becomes a worker; it never
-returns into the master's code. Read next: `workers/main.py`.
+"""The one `os.fork`. The child gets signals of its own, the lock of its slot and its core, and becomes a worker; it
+never returns into the master's code. Read next: `workers/main.py`.
 """
 
 import faulthandler
@@ -65,11 +65,14 @@ def _become(child: Child, parent: int) -> NoReturn:
 
 
 def _detach() -> None:
-    for each in (signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD):
+    for each in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)
+    # A client that is gone is an error of one write, and not the end of the process.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # A terminal signals its keys and its own end to the whole foreground group; the master alone says what follows.
     for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(each, signal.SIG_IGN)
+    # The master waits with its signals blocked, which a fork inherits.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

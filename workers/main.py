@@ -1,5 +1,5 @@
-"""Where a forked child becomes a worker: its log, its signals, its engine, its loop, its exit status. It must never
-know what a worker does. Read next: `workers/worker.py`.
+"""Where a forked child becomes a worker: its log, its engine, its loop, its exit status. It must never know what a
+worker does. Read next: `workers/worker.py`.
 
     fork -> engine made and started: adopted sessions' media flows -> uvloop, ZeroMQ, HTTP imported and built -> serves
 """
@@ -8,7 +8,6 @@ import asyncio
 import gc
 import logging
 import resource
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -28,11 +27,6 @@ GC_THRESHOLDS = (50_000, 20, 50)
 def run(boot: Boot) -> int:
     """Serves until told to stop; the exit status is a `relay.exits.Exit`."""
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
-    # Ctrl-C reaches the whole process group, and it is the master who says when a worker stops. The master waits with
-    # its signals blocked, which a fork inherits.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
