@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from relay.answer import Local
 from relay.refusal import Refusal, RefusedError, malformed
-from relay.sdp import DEFAULT_LIMITS
 from relay.sdp_lines import SdpLimits, attribute, check_candidate, ice_pwd, ice_ufrag, lines, token
 
 
@@ -29,7 +28,7 @@ class Fragment:
         return self.ufrag is not None and (self.ufrag, self.pwd) != (ufrag, pwd)
 
 
-def parse_fragment(text: str, limits: SdpLimits = DEFAULT_LIMITS) -> Fragment | Refusal:
+def parse_fragment(text: str, limits: SdpLimits) -> Fragment | Refusal:
     """The fragment, or the first reason against it."""
     try:
         return _read(text, limits)

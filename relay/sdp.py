@@ -11,8 +11,6 @@ from relay.media_section import FINGERPRINT_BYTES, MediaOffer, MediaReader, Tran
 from relay.refusal import Refusal, RefusedError, malformed, unacceptable
 from relay.sdp_lines import SdpLimits, attribute, ice_pwd, ice_ufrag, lines, token
 
-DEFAULT_LIMITS = SdpLimits()
-
 
 @dataclass(frozen=True, slots=True)
 class Remote:
@@ -38,7 +36,7 @@ class Offer:
     extmap_allow_mixed: bool
 
 
-def parse_offer(text: str, limits: SdpLimits = DEFAULT_LIMITS) -> Offer | Refusal:
+def parse_offer(text: str, limits: SdpLimits) -> Offer | Refusal:
     """The offer, or the first reason against it."""
     try:
         return _Reader(limits).read(text)

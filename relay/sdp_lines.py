@@ -12,12 +12,11 @@ from relay.refusal import malformed
 
 @dataclass(frozen=True, slots=True)
 class SdpLimits:
-    """What a body may cost before it is looked at."""
+    """What a body may cost before it is looked at: the configuration's `[limits]` of the same names."""
 
-    sdp_bytes: int = 65536
-    sdp_lines: int = 4000
-    """A browser's full offer has about 150 lines an m-line."""
-    m_lines: int = 64
+    sdp_bytes: int
+    sdp_lines: int
+    m_lines: int
 
 
 class Direction(StrEnum):

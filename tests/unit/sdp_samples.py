@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from relay.config import LimitsConfig
 from relay.negotiation import Local, host_candidates
+from relay.sdp_lines import SdpLimits
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "sdp"
 NAMES = sorted(path.stem for path in VECTORS.glob("*.sdp"))
 PUBLISHERS = [name for name in NAMES if not name.endswith(".viewer")]
+_LIMITS = LimitsConfig()
+LIMITS = SdpLimits(_LIMITS.sdp_bytes, _LIMITS.sdp_lines, _LIMITS.m_lines)
 DIGEST = ":".join(["AB"] * 32)
 LOCAL = Local(
     ufrag="00abcdEFGH",

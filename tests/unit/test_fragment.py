@@ -1,11 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdp_samples import LOCAL, text
+from sdp_samples import LIMITS, LOCAL, text
 
 from relay.fragment import Fragment, parse_fragment, restart_answer
 from relay.refusal import Refusal
-from relay.sdp_lines import SdpLimits
 
 PWD = "p" * 22
 CREDENTIALS = ("a=ice-ufrag:EsAw", f"a=ice-pwd:{PWD}")
@@ -17,7 +18,7 @@ TRICKLE = text(
 
 
 def taken(body: str) -> Fragment:
-    fragment = parse_fragment(body)
+    fragment = parse_fragment(body, LIMITS)
     assert isinstance(fragment, Fragment), fragment
     return fragment
 
@@ -66,17 +67,17 @@ def test_only_other_credentials_restart() -> None:
         (text(CREDENTIALS, ("m=audio 9 RTP/AVP 0", "a=mid:a b")), "bad-mid"),
         (text(CREDENTIALS, ("a=candidate:1 1 udp",)), "bad-candidate"),
         (text(CREDENTIALS, ("a=candidate",)), "bad-candidate"),
-        (text(CREDENTIALS, ("m=audio 9 RTP/AVP 0",) * 65), "too-many-m-lines"),
+        (text(CREDENTIALS, ("m=audio 9 RTP/AVP 0",) * (LIMITS.m_lines + 1)), "too-many-m-lines"),
     ],
 )
 def test_refuses_with_its_own_reason(body: str, reason: str) -> None:
-    refusal = parse_fragment(body)
+    refusal = parse_fragment(body, LIMITS)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.reason) == (400, reason)
 
 
 def test_limits_hold_for_fragments_too() -> None:
-    refusal = parse_fragment(TRICKLE, SdpLimits(sdp_bytes=20))
+    refusal = parse_fragment(TRICKLE, replace(LIMITS, sdp_bytes=20))
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "sdp-too-large"
 
@@ -115,4 +116,4 @@ def test_our_answer_reads_back() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text() | st.lists(st.sampled_from(TRICKLE.split("\r\n")) | st.text(max_size=30)).map("\r\n".join))
 def test_any_text_gives_a_value(body: str) -> None:
-    assert isinstance(parse_fragment(body), Fragment | Refusal)
+    assert isinstance(parse_fragment(body, LIMITS), Fragment | Refusal)

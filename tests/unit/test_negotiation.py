@@ -6,6 +6,7 @@ from aiortc.sdp import SessionDescription
 from sdp_samples import (
     AUDIO,
     AUDIO_CODECS,
+    LIMITS,
     LOCAL,
     NAMES,
     PUBLISHERS,
@@ -44,7 +45,7 @@ HIGH = "packetization-mode=1;profile-level-id=640028"
 
 
 def offered(body: str) -> Offer:
-    offer = parse_offer(body)
+    offer = parse_offer(body, LIMITS)
     assert isinstance(offer, Offer), offer
     return offer
 
@@ -648,7 +649,7 @@ def test_an_ssrc_claimed_twice_is_left_to_be_learnt() -> None:
 def test_whatever_is_taken_is_answered_with_something_that_reads_back() -> None:
     answered = 0
     for seed in range(2_000):
-        offer = parse_offer(mutated(seed))
+        offer = parse_offer(mutated(seed), LIMITS)
         if not isinstance(offer, Offer):
             continue
         for answer in (answer_publisher(offer, LOCAL), answer_viewer(offer, LOCAL, STREAMS, "cname1", [])):

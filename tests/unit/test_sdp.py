@@ -1,5 +1,6 @@
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from sdp_samples import (
     AUDIO,
     AUDIO_CODECS,
     DIGEST,
+    LIMITS,
     NAMES,
     SESSION,
     TRANSPORT,
@@ -26,13 +28,13 @@ from relay.sdp_lines import Direction, SdpLimits
 
 
 def taken(body: str) -> Offer:
-    offer = parse_offer(body)
+    offer = parse_offer(body, LIMITS)
     assert isinstance(offer, Offer), offer
     return offer
 
 
-def refused(body: str, limits: SdpLimits | None = None) -> tuple[int, str]:
-    refusal = parse_offer(body, limits) if limits else parse_offer(body)
+def refused(body: str, limits: SdpLimits = LIMITS) -> tuple[int, str]:
+    refusal = parse_offer(body, limits)
     assert isinstance(refusal, Refusal), refusal
     assert refusal.detail
     return refusal.status, refusal.reason
@@ -197,8 +199,8 @@ def test_every_limit_is_refused_one_past_it() -> None:
 
 def test_size_is_counted_in_bytes() -> None:
     body = both().replace("s=-", "s=\u20ac")
-    assert isinstance(parse_offer(body, SdpLimits(sdp_bytes=len(body) + 2)), Offer)
-    assert refused(body, SdpLimits(sdp_bytes=len(body) + 1)) == (400, "sdp-too-large")
+    assert isinstance(parse_offer(body, replace(LIMITS, sdp_bytes=len(body) + 2)), Offer)
+    assert refused(body, replace(LIMITS, sdp_bytes=len(body) + 1)) == (400, "sdp-too-large")
 
 
 def filled(head: str, line: str) -> str:
@@ -247,7 +249,7 @@ def test_hostile_text_costs_little(name: str, lines: int) -> None:
     costs = []
     for _ in range(3):
         before = time.process_time()
-        parse_offer(body, SdpLimits(sdp_lines=lines))
+        parse_offer(body, replace(LIMITS, sdp_lines=lines))
         costs.append(time.process_time() - before)
     assert min(costs) < 0.05
 
@@ -255,7 +257,7 @@ def test_hostile_text_costs_little(name: str, lines: int) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.text())
 def test_any_text_gives_a_value(body: str) -> None:
-    assert isinstance(parse_offer(body), Offer | Refusal)
+    assert isinstance(parse_offer(body, LIMITS), Offer | Refusal)
 
 
 PIECES = sorted({line for name in NAMES for line in real(name).split("\r\n")})
@@ -264,7 +266,7 @@ PIECES = sorted({line for name in NAMES for line in real(name).split("\r\n")})
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=40).map("a={}".format), max_size=60))
 def test_any_lines_give_a_value(lines: list[str]) -> None:
-    assert isinstance(parse_offer("\r\n".join(["v=0", *lines])), Offer | Refusal)
+    assert isinstance(parse_offer("\r\n".join(["v=0", *lines]), LIMITS), Offer | Refusal)
 
 
 def mutated(seed: int) -> str:
@@ -289,5 +291,5 @@ def mutated(seed: int) -> str:
 
 
 def test_mutated_real_offers_give_a_value() -> None:
-    results = [parse_offer(mutated(seed)) for seed in range(2_000)]
+    results = [parse_offer(mutated(seed), LIMITS) for seed in range(2_000)]
     assert {type(result) for result in results} == {Offer, Refusal}
