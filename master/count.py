@@ -97,7 +97,7 @@ class Count:
             self._places.tell(*wanted)
         except OSError as error:
             if self._refused != wanted:
-                log.error("the kernel cannot be told who gets new clients: %s", os.strerror(error.errno or 0))
+                log.warning("the kernel cannot be told who gets new clients: %s", os.strerror(error.errno or 0))
             self._refused = wanted
             return False
         self._refused = None

@@ -103,7 +103,7 @@ def find(runtime: Runtime) -> Estate | None:
                 end_all(runtime.lock, signal.SIGTERM)
                 return None
         if time.monotonic() > end:
-            log.error("workers of a dead master do not answer, and are ended")
+            log.warning("workers of a dead master do not answer, and are ended")
             end_all(runtime.lock, signal.SIGKILL)
             return None
         time.sleep(LOOK_SECONDS)

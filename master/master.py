@@ -184,7 +184,7 @@ class Master:
             if self._can_roll_out and self._rollout.failed(self._slots.lives):
                 continue
             if death.gives_up and not death.is_fatal:
-                log.error("there is one worker less: %s", death.gives_up)
+                log.warning("there is one worker less: %s", death.gives_up)
                 self._count.give_up()
             elif death.gives_up and not self._slots.is_stopping:
                 log.error("the server stops: %s", death.gives_up)
@@ -204,7 +204,7 @@ class Master:
                 # Another master's. At the last moment: until now its clients had a worker.
                 end(self._prepared.lock, life.slot)
             except EstateRefused as refusal:
-                log.error("%s", refusal)
+                log.warning("%s", refusal)
                 life.due_at = time.monotonic() + _END_SECONDS
                 continue
             child = self._prepared.child(life.slot, self._slots.next_incarnation(life))
@@ -309,7 +309,7 @@ class Master:
             self._count.give_up()
             self._take_effect()
             self._slots.pardon(failed, now)
-            log.error("worker %s does not come up with the new configuration: the old one is in force", failed.slot)
+            log.warning("worker %s does not come up with the new configuration: the old one is in force", failed.slot)
         elif self._rollout.is_done(lives):
             log.info("all workers have the configuration that is in force")
             self._notify.ready(self._status_line())
@@ -342,7 +342,7 @@ class Master:
         for kill in kills:
             if kill.signal not in (signal.SIGTERM, signal.SIGUSR2):
                 fields = {"slot": kill.slot, "pid": kill.pid, "signal": kill.signal.name}
-                log.error("a worker is ended: %s", kill.reason, extra=fields)
+                log.warning("a worker is ended: %s", kill.reason, extra=fields)
             # Not yet reaped, so the number is still that worker's.
             os.kill(kill.pid, kill.signal)
             if kill.signal is signal.SIGABRT:
@@ -352,4 +352,4 @@ class Master:
 
 def _refuse(problems: Iterable[str]) -> None:
     for problem in problems:
-        log.error("the configuration is refused and the old one stays: %s", problem)
+        log.warning("the configuration is refused and the old one stays: %s", problem)

@@ -67,7 +67,7 @@ class Upgrade:
         """Ends a rehearsal that takes too long."""
         if now >= self._deadline:
             self._deadline = math.inf
-            log.error("the new program takes too long to come up", extra={"pid": self._pid})
+            log.warning("the new program takes too long to come up", extra={"pid": self._pid})
             os.kill(self._pid, signal.SIGKILL)
 
     def reaped(self, pid: int, status: int) -> bool:
@@ -79,7 +79,7 @@ class Upgrade:
         if code in (READY, INCOMPATIBLE):
             self.verdict = code
         else:
-            log.error("the new program does not come up, and the old one goes on: it %s", describe(code))
+            log.warning("the new program does not come up, and the old one goes on: it %s", describe(code))
         return True
 
     def take_place(self, status: str) -> None:
@@ -87,21 +87,21 @@ class Upgrade:
         self.verdict = 0
         log.info("an upgrade: the new program takes over")
         self.notify.reloading("A new program takes over")
-        self._become(self._estate)
+        self._become(self._estate, logging.WARNING)
         self.notify.ready(status)
 
     def start_anew(self) -> None:
         """The new program starts in our place, with nothing of ours. Returns when it cannot."""
         log.info("an upgrade: the new program starts")
-        self._become({})
+        self._become({}, logging.ERROR)
 
-    def _become(self, descriptors: Mapping[str, Sequence[int]]) -> None:
+    def _become(self, descriptors: Mapping[str, Sequence[int]], level: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             self._program.become(descriptors, self.notify.environment)
         except OSError as error:
-            log.error("the new program cannot be started: %s", error.strerror)
+            log.log(level, "the new program cannot be started: %s", error.strerror)
 
 
 def rehearse(config: Config, program: Program) -> int:

@@ -65,7 +65,7 @@ class Orphan:
         return self._boot.config.workers.orphan_seconds if self._boot.heirs is not None else 0
 
     def _become(self) -> None:
-        log.error("the master is gone; its workers wait for another", extra={"seconds": self._patience()})
+        log.warning("the master is gone; its workers wait for another", extra={"seconds": self._patience()})
         # By the kernel, should our loop hang: nobody is there to notice.
         signal.alarm(int(self._patience()) + END_SECONDS)
         if self._boot.heirs is not None:
@@ -89,7 +89,7 @@ class Orphan:
                     heir.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
                 )
                 if uid != os.geteuid():
-                    log.error("somebody else wants to be the master", extra={"pid": pid, "uid": uid})
+                    log.warning("somebody else wants to be the master", extra={"pid": pid, "uid": uid})
                     return
                 log.warning("another master takes over", extra={"pid": pid})
                 self._give(heir)
@@ -101,4 +101,4 @@ class Orphan:
             for start in range(0, len(everything), MAX_DESCRIPTORS):
                 socket.send_fds(heir, [b"some"], everything[start : start + MAX_DESCRIPTORS])
         except OSError as error:
-            log.error("the other master cannot be given everything", extra={"reason": str(error)})
+            log.warning("the other master cannot be given everything", extra={"reason": str(error)})

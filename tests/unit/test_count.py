@@ -100,7 +100,7 @@ def test_a_worker_of_which_the_kernel_cannot_be_told_does_not_leave(caplog: pyte
     counted.told.clear()
     counted.refuses = True
     counted.count.change(-1)
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.WARNING):
         counted.pass_time()
     assert counted.told == []
     assert (counted.slots.wanted, counted.count.goal) == (2, 2)
