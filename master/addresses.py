@@ -1,5 +1,5 @@
-"""Which addresses the box has, and which of them clients are told. Asks the kernel once, at start. Read next:
-`master/sockets.py`.
+"""Which addresses the box has, and which of them clients are told. Asks the kernel alone, and must never bind
+or reach one. Read next: `master/sockets.py`.
 """
 
 import socket

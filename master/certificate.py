@@ -1,5 +1,6 @@
 """The DTLS certificate: made at start or read from the configured files. Clients know it by its fingerprint alone
-(RFC 8122), so nobody has to sign it. Read next: `master/x509.py`, which makes it.
+(RFC 8122), so nobody has to sign it. A key of our own making must never be written to a disk. Read next:
+`master/x509.py`, which makes it.
 """
 
 from dataclasses import dataclass

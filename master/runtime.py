@@ -1,5 +1,6 @@
 """The directory in which workers find each other's sockets, and a new master its dead predecessor's workers: nobody
-else's, one master's at a time, and gone when the server is. Read next: `workers/bus.py` and `master/heir.py`.
+else's, one master's at a time, and gone when the server is. It must never be one that another user can enter, who could
+end any session then. Read next: `workers/bus.py` and `master/heir.py`.
 
     lock          byte 0 is the master's, byte 1 + slot its worker's (`master/locks.py`)
     heirs         where workers without a master give the estate to the next one (`workers/orphan.py`)

@@ -1,5 +1,6 @@
-"""What the master hands to a worker in the child after the fork. Descriptors are plain numbers, inherited and already
-bound; the worker must not close another slot's. Read next: `workers/main.py`, which takes it.
+"""What the master hands to a worker in the child after the fork: values, and descriptors as plain numbers, inherited
+and already bound. It must never open or close anything: other slots' descriptors are there for whoever comes after a
+dead master. Read next: `workers/main.py`, which takes it.
 """
 
 from dataclasses import dataclass

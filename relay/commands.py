@@ -1,4 +1,6 @@
-"""Python -> engine: what control wants done. The other side is `relay/engine/core/src/command.rs`.
+"""Python -> engine: what control wants done. Owns the shapes, whose other side is `relay/engine/core/src/command.rs`;
+must never have control wait: it has named everything before, and what comes of a command is an event. Read
+`relay/events.py` next.
 
 Each command is packed as `{"Name": {field: value}}`; `tests/contract` holds the golden bytes.
 """

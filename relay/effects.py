@@ -1,5 +1,6 @@
 """What goes into `Control.handle` and what comes out of it. Inputs are facts about the outside; effects are what
-control wants done. Neither waits.
+control wants done. Owns their shapes; none must ever hold what can wait, such as a socket or a future. Read
+`relay/control.py` next, which takes inputs, and `workers/worker.py`, which performs effects.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Engine -> Python: what happened that control must know. The other side is `relay/engine/core/src/event.rs`."""
+"""Engine -> Python: what happened that control must know. Owns the shapes, whose other side is
+`relay/engine/core/src/event.rs`; must never know what follows from an event. Read `relay/engine_events.py` next, which
+does.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum

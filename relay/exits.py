@@ -1,4 +1,7 @@
-"""Worker exit codes: the contract with the master."""
+"""Worker exit codes: the contract with the master. Owns the numbers; must never give one that was in use another
+meaning, as after an upgrade the master reaps workers of the program before. Read `master/slots.py` next, which acts on
+them.
+"""
 
 from enum import IntEnum
 

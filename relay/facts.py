@@ -1,5 +1,6 @@
 """Worker -> workers, over ZeroMQ: who is here and what is published. Each fact has one owner, the worker that holds the
-participant's transport; the directory is the union of all facts by (slot, incarnation).
+participant's transport; the directory is the union of all facts by (slot, incarnation). Owns the shapes; must never
+know in which order they arrive. Read `relay/peer.py` next, which does, and `relay/directory.py` for the union.
 """
 
 from dataclasses import dataclass

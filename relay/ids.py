@@ -1,4 +1,6 @@
-"""Names of things, so that swapped arguments do not type-check. Ids are picked here, never by the engine."""
+"""Names of things, so that swapped arguments do not type-check. Owns the types and must never make an id: control
+picks them all, and never the engine. Read `relay/numbers.py` next, where it does.
+"""
 
 from typing import NewType
 

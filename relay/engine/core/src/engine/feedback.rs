@@ -1,5 +1,6 @@
 //! RTCP both ways: what a client says about its streams, and what the relay says to it. Owns how reports are packed into
-//! datagrams; the halves decide what they say.
+//! datagrams; must never decide what they say. Read `forward/publication.rs` and `forward/subscription.rs` next, which
+//! do.
 
 use super::{Counter, DATAGRAM_ROOM, Engine};
 use crate::drop::Drop;

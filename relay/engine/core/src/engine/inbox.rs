@@ -1,5 +1,6 @@
 //! What other workers left for this one in the arena: messages, and datagrams that they received for it. Bounded work a
-//! round; what is left is there the next time.
+//! round; what is left is there the next time. Must never wait for another worker. Read `message.rs` next for what they
+//! say, the arena's `messages.rs` and `handover.rs` for the way.
 
 use millrace_arena::MAX_DATAGRAM;
 
