@@ -23,7 +23,9 @@ Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_REQUESTS = 256
-"""In progress at once. Control answers in well under a millisecond, so these are slow bodies and passed-on requests."""
+"""In progress at once. Control answers in well under a millisecond, so these are passed-on requests and slow bodies, of
+which the oldest is cut for whoever comes then.
+"""
 MAX_CONNECTIONS = 1024
 """Per listener group; each costs some 20 kB and a descriptor."""
 IDLE_SECONDS = 2.0
@@ -56,8 +58,8 @@ class HttpServer:
         self._deadlines = deadlines
         self._guard = guard
         self._max_requests = max_requests
-        self._busy: set[web.RequestHandler] = set()
-        """Connections with a request under way."""
+        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
+        """Connections with a request under way, the oldest first."""
         self._is_letting_go = False
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
@@ -116,14 +118,14 @@ class HttpServer:
                     await asyncio.sleep(LOOK_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if len(self._busy) >= self._max_requests:
+        if not self._has_room():
             response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
         else:
-            self._busy.add(request.protocol)
+            self._busy[request.protocol] = request
             try:
                 response = await self._respond(request)
             finally:
-                self._busy.discard(request.protocol)
+                self._busy.pop(request.protocol, None)
         response.headers["Server"] = SERVER
         if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
@@ -137,6 +139,21 @@ class HttpServer:
         except ConnectionError:
             pass  # The client left without its answer.
         return response
+
+    def _has_room(self) -> bool:
+        """For one more request. Nobody has shown a token before the body is in, so bodies that do not come keep nobody
+        out: the oldest makes room.
+        """
+        if len(self._busy) < self._max_requests:
+            return True
+        arriving = next((busy for busy in self._busy.items() if not busy[1].content.is_eof()), None)
+        if arriving is None:
+            return False
+        connection, request = arriving
+        del self._busy[connection]
+        if request.transport is not None:
+            request.transport.abort()
+        return True
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         if self._guard is not None:

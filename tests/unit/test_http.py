@@ -337,6 +337,35 @@ async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site
     assert (await post())[0] == 201
 
 
+async def test_bodies_that_do_not_come_keep_nobody_out_and_the_oldest_makes_room(site: Site) -> None:
+    site.control.hold = asyncio.Event()
+    complete = asyncio.create_task(site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP))
+    async with asyncio.timeout(5):
+        while not site.control.asked:
+            await asyncio.sleep(0.002)
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n"
+    held = []
+    # Three have the places that are left; each that comes after them takes the oldest's.
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(head + b"Expect: 100-continue\r\n\r\n")
+        # Its body is waited for.
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        held.append((reader, writer))
+    for reader, _ in held[:2]:
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+    async with site.client.options(f"{site.url}/whip/hall") as answer:
+        assert answer.status == 204
+    site.control.hold.set()
+    assert (await complete).status == 201
+    for reader, writer in held[3:]:
+        writer.write(b"x" * 900)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
+    for _, writer in held:
+        writer.close()
+
+
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
