@@ -36,7 +36,8 @@ def read_patch(session: Session, if_match: str | None, text: str, limits: SdpLim
         return fragment
     tags = [tag.strip() for tag in if_match.split(",")]
     renewed = fragment.restarts(session.remote_ufrag, session.remote_pwd)
-    if tags == ["*"]:
+    # RFC 9725 section 4.3.3 writes it with quotes in its example. No tag of ours is so short.
+    if tags in (["*"], ['"*"']):
         if fragment.ufrag is None or fragment.pwd is None or not renewed:
             return Trickle()
         return Restart(fragment, fragment.ufrag, fragment.pwd)

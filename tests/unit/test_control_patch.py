@@ -20,10 +20,11 @@ def test_trickled_candidates_are_taken() -> None:
     assert (worker.reply().status, worker.reply().body) == (204, b"")
 
 
-def test_an_ice_restart_is_answered_with_new_credentials_and_a_new_tag() -> None:
+@pytest.mark.parametrize("star", ["*", '"*"'])
+def test_an_ice_restart_is_answered_with_new_credentials_and_a_new_tag(star: str) -> None:
     worker = desk()
     reply = worker.publish()
-    worker.handle(Patched(worker.number(), session_of(reply), None, "*", RESTART))
+    worker.handle(Patched(worker.number(), session_of(reply), None, star, RESTART))
     restarted = worker.reply()
     (command,) = worker.commands(RestartIce)
     assert restarted.status == 200
