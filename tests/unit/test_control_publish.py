@@ -6,7 +6,17 @@ from control_kit import NOW, Desk, body, desk, header, offer, session_of, told
 
 from relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish
 from relay.config import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
-from relay.effects import Announce, Deleted, EngineRefused, EngineSaid, Reply, SessionEnded, SessionOpened, Submit
+from relay.effects import (
+    Announce,
+    Deleted,
+    EngineRefused,
+    EngineSaid,
+    Patched,
+    Reply,
+    SessionEnded,
+    SessionOpened,
+    Submit,
+)
 from relay.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
 from relay.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
 from relay.grants import make_token
@@ -139,6 +149,22 @@ def test_only_its_owner_ends_a_session_on_a_locked_server() -> None:
         worker.handle(Deleted(worker.number(), session, other))
         assert worker.reply().status == status
     worker.handle(Deleted(worker.number(), session, token(identity="ann")))
+    assert worker.reply().status == 200
+
+
+def test_a_token_that_has_expired_since_still_changes_and_ends_its_session() -> None:
+    worker = desk(LOCKED)
+    old = token()
+    session = session_of(worker.publish(token=old))
+    worker.now += 3600
+    assert worker.publish(token=old).status == 401
+    for other in (token(identity="bob"), token(room="attic"), token(can_publish=False)):
+        worker.handle(Deleted(worker.number(), session, other))
+        assert worker.reply().status == 403
+    restart = "a=ice-ufrag:wxyz\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"
+    worker.handle(Patched(worker.number(), session, old, "*", restart))
+    assert worker.reply().status == 200
+    worker.handle(Deleted(worker.number(), session, old))
     assert worker.reply().status == 200
 
 

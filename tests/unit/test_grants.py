@@ -108,6 +108,20 @@ def test_times_are_checked_against_the_callers_clock_with_a_small_leeway() -> No
     assert isinstance(check(token, KEYS, 999.9, leeway=0), Grant)
 
 
+def test_an_expired_token_does_where_it_is_asked_for_and_all_else_is_checked() -> None:
+    token = signed(exp=1000, nbf=900)
+    assert isinstance(check(token, KEYS, 5000.0, even_expired=True), Grant)
+    for bad, now, reason in (
+        (token, 800.0, "not-yet-valid"),
+        (token[:-4] + "AAAA", 5000.0, "bad-signature"),
+        (signed(exp=None), NOW, "malformed-token"),
+        (signed(exp="soon"), NOW, "malformed-token"),
+    ):
+        denial = check(bad, KEYS, now, even_expired=True)
+        assert isinstance(denial, Denial)
+        assert denial.reason == reason
+
+
 @pytest.mark.parametrize(
     ("video", "publish", "subscribe"),
     [
