@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from workers.answers import SERVER, Refused, problem
-from workers.origins import Guard
+from workers.origins import Cors, Guard
 
 log = logging.getLogger("millrace.http")
 
@@ -52,11 +52,17 @@ class HttpServer:
     """Serves `routes` on listening sockets."""
 
     def __init__(
-        self, routes: Routes, deadlines: Deadlines, max_requests: int = MAX_REQUESTS, guard: Guard | None = None
+        self,
+        routes: Routes,
+        deadlines: Deadlines,
+        max_requests: int = MAX_REQUESTS,
+        guard: Guard | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._routes = routes
         self._deadlines = deadlines
         self._guard = guard
+        self._cors = cors
         self._max_requests = max_requests
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
         """Connections with a request under way, the oldest first."""
@@ -127,6 +133,9 @@ class HttpServer:
             finally:
                 self._busy.pop(request.protocol, None)
         response.headers["Server"] = SERVER
+        if self._cors is not None:
+            # Refusals too: a page that may not read one sees a network error.
+            response.headers.update(self._cors.headers(request.headers.get("Origin")))
         if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
         try:

@@ -35,11 +35,6 @@ class PublicRoutes:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Any request whatever."""
-        response = await self._route(request)
-        response.headers.update(self.cors.headers(request.headers.get("Origin")))
-        return response
-
-    async def _route(self, request: web.BaseRequest) -> web.Response:
         match path_segments(request):
             case ("whip" | "whep" as protocol, room):
                 return await self._endpoint(request, Protocol(protocol), room)

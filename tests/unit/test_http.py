@@ -87,7 +87,7 @@ def listen() -> tuple[int, int]:
 
 
 async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests: int) -> AsyncIterator[Site]:
-    server = HttpServer(routes, deadlines, requests)
+    server = HttpServer(routes, deadlines, requests, cors=routes.cors if isinstance(routes, PublicRoutes) else None)
     descriptor, port = listen()
     await server.start([descriptor])
     async with aiohttp.ClientSession() as client:
@@ -226,6 +226,37 @@ async def test_only_listed_origins_may_read_the_answers(page: Page) -> None:
             assert not [name for name in answer.headers if name.startswith("Access-Control")]
         async with site.client.post(url, data="x", headers=SDP | {"Origin": "https://bad.example"}) as answer:
             assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_every_refusal_may_be_read_by_a_page_of_a_listed_origin(page: Page) -> None:
+    control = Control()
+    origin = {"Origin": "https://good.example"}
+    routes = public(control, page, ("https://good.example",), seconds=0.3)
+
+    async def refused(site: Site, status: int, headers: dict[str, str], body: bytes) -> None:
+        async with site.client.post(f"{site.url}/whip/hall", data=body, headers=headers | origin) as answer:
+            assert answer.status == status
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://good.example"
+            assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+
+    async for site in serve(routes, control, Deadlines(0.3), 1):
+        await refused(site, 415, {"Content-Type": "text/plain"}, b"v=0")
+        await refused(site, 413, SDP, b"x" * 1001)
+        await refused(site, 400, SDP, b"\xff\xfe")
+        head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nOrigin: https://good.example\r\nContent-Length: 9\r\n"
+        slow = await site.raw(head + b"Content-Type: application/sdp\r\n\r\n")
+        assert slow.startswith(b"HTTP/1.1 408 ")
+        assert b"Access-Control-Allow-Origin: https://good.example\r\n" in slow
+        control.hold = asyncio.Event()
+        under_way = asyncio.create_task(site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP))
+        async with asyncio.timeout(5):
+            while not control.asked:
+                await asyncio.sleep(0.002)
+        await refused(site, 503, SDP, b"v=0")
+        control.hold.set()
+        assert (await under_way).status == 201
+        control.broken = True
+        await refused(site, 500, SDP, b"v=0")
 
 
 @pytest.mark.parametrize(
