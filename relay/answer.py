@@ -134,6 +134,9 @@ def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
     if media.protocol in DATA_PROFILES:
         return [*lines, "a=sctp-port:5000"]
     lines += [f"a={section.direction}", "a=rtcp-mux"]
+    if media.rtcp_mux_only:
+        # RFC 9725 section 4.4 wants it in answers, where RFC 8858 section 4.3 does not: who offers it understands it.
+        lines.append("a=rtcp-mux-only")
     if media.rtcp_rsize:
         lines.append("a=rtcp-rsize")
     lines += [_extension(extension) for extension in section.extensions]

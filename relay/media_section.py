@@ -60,6 +60,7 @@ class MediaOffer:
     direction: Direction
     formats: tuple[Format, ...]
     extensions: tuple[ExtensionMap, ...]
+    rtcp_mux_only: bool
     rtcp_rsize: bool
     streams: OfferedStreams
 
@@ -132,6 +133,7 @@ class MediaReader:
         self.bundle_only = False
         self.mid: str | None = None
         self.rtcp_mux = False
+        self.rtcp_mux_only = False
         self.rtcp_rsize = False
         self.extmap_allow_mixed = False
         self.extensions: list[ExtensionMap] = []
@@ -149,8 +151,10 @@ class MediaReader:
     def handle(self, name: str, value: str | None) -> None:
         """Reads one attribute."""
         match name:
-            case "rtcp-mux" | "rtcp-mux-only":
+            case "rtcp-mux":
                 self.rtcp_mux = True
+            case "rtcp-mux-only":
+                self.rtcp_mux = self.rtcp_mux_only = True
             case "rtcp-rsize":
                 self.rtcp_rsize = True
             case "bundle-only":
@@ -195,6 +199,7 @@ class MediaReader:
             direction=self.transport.direction or session_direction or Direction.SENDRECV,
             formats=self._formats(),
             extensions=tuple(self.extensions),
+            rtcp_mux_only=self.rtcp_mux_only,
             rtcp_rsize=self.rtcp_rsize,
             streams=self.streams.finish(),
         )

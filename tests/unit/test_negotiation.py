@@ -272,6 +272,13 @@ def test_only_what_was_offered_comes_back() -> None:
     assert sections(richer)[0].count("a=extmap-allow-mixed") == 1
 
 
+def test_who_takes_no_separate_rtcp_is_answered_likewise_in_that_m_line() -> None:
+    offer = both().replace("a=rtcp-mux", "a=rtcp-mux\r\na=rtcp-mux-only", 1)
+    _, audio, video = sections(publish(offer).sdp)
+    assert audio.count("a=rtcp-mux") == audio.count("a=rtcp-mux-only") == video.count("a=rtcp-mux") == 1
+    assert "a=rtcp-mux-only" not in video
+
+
 def test_one_m_line_without_a_group_is_answered_without_a_group() -> None:
     answer = publish(video_only().replace("a=mid:1\r\n", ""))
     assert "group" not in answer.sdp
