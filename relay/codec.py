@@ -7,7 +7,7 @@ workers a message is `[VERSION, {...}]`, because old and new binaries meet durin
 
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple, NewType, Union, cast, get_args, get_origin, get_type_hints
@@ -109,10 +109,24 @@ class _Shape(NamedTuple):
 
 
 class KeptPart:
-    """A dataclass that is kept, once examined."""
+    """A dataclass that is kept, once examined. A field with a default came later: it is absent where it has that value,
+    so that older records are read, and older programs read those of sessions that do without it.
+    """
 
     def __init__(self, annotation: type) -> None:
-        self.shape = _record(annotation)
+        whole = _record(annotation)
+        hints = get_type_hints(annotation)
+        later = {
+            field.name: _shape(hints[field.name]).pack(field.default)
+            for field in fields(annotation)
+            if field.default is not MISSING
+        }
+
+        def pack(value: Any) -> Plain:
+            packed = whole.pack(value)
+            return {name: item for name, item in packed.items() if name not in later or item != later[name]}
+
+        self.shape = _Shape(pack, lambda plain: whole.unpack(later | _as(dict, plain)))
 
 
 @cache

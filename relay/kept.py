@@ -73,6 +73,7 @@ class Kept:
     """For each of the streams."""
     fixed: bytes
     """A KeptFixed, packed and compressed."""
+    restarted_with: tuple[str, str] | None = None
 
 
 def pack_session(session: Session) -> bytes:
@@ -86,6 +87,7 @@ def pack_session(session: Session) -> bytes:
         tuple(sorted(session.paused)),
         tuple(receiving.publication for receiving in session.receiving),
         session.kept_fixed,
+        session.restarted_with,
     )
     return codec.pack_kept_part(_WHOLE, kept)
 
@@ -108,6 +110,7 @@ def unpack_session(record: bytes) -> Session:
         remote_ufrag=kept.remote_ufrag,
         remote_pwd=kept.remote_pwd,
         mids=fixed.mids,
+        restarted_with=kept.restarted_with,
         watches=fixed.watches,
         publications=publications,
         paused=set(kept.paused),

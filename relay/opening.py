@@ -111,11 +111,12 @@ class Opening:
             )
         return Opened(session, tuple(commands), answer.sdp)
 
-    def local(self) -> Local:
-        """Fresh credentials, for an answer or an ICE restart."""
+    def local(self, credentials: tuple[str, str] | None = None) -> Local:
+        """For an answer or an ICE restart; with fresh credentials unless there are some."""
+        ufrag, pwd = credentials or (self.numbers.ice_ufrag(), self.numbers.ice_pwd())
         return Local(
-            ufrag=self.numbers.ice_ufrag(),
-            pwd=self.numbers.ice_pwd(),
+            ufrag=ufrag,
+            pwd=pwd,
             fingerprint=self.fingerprint,
             candidates=self.candidates,
             session_id=self.numbers.sdp_session(),

@@ -25,7 +25,16 @@ class Restart:
     remote_pwd: str
 
 
-def read_patch(session: Session, if_match: str | None, text: str, limits: SdpLimits) -> Trickle | Restart | Refusal:
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The restart that stands already: the answer to it was lost, and our credentials with it."""
+
+    fragment: Fragment
+
+
+def read_patch(
+    session: Session, if_match: str | None, text: str, limits: SdpLimits
+) -> Trickle | Restart | Repeated | Refusal:
     """What to do, or why not. A refusal leaves the session as it is."""
     if if_match is None:
         return Refusal(
@@ -38,8 +47,10 @@ def read_patch(session: Session, if_match: str | None, text: str, limits: SdpLim
     renewed = fragment.restarts(session.remote_ufrag, session.remote_pwd)
     # RFC 9725 section 4.3.3 writes it with quotes in its example. No tag of ours is so short.
     if tags in (["*"], ['"*"']):
-        if fragment.ufrag is None or fragment.pwd is None or not renewed:
+        if fragment.ufrag is None or fragment.pwd is None:
             return Trickle()
+        if not renewed:
+            return Trickle() if session.restarted_with is None else Repeated(fragment)
         return Restart(fragment, fragment.ufrag, fragment.pwd)
     # The strong comparison of RFC 9110 section 8.8.3.2: a weak tag never matches.
     if session.etag not in tags:

@@ -19,12 +19,12 @@ from relay.effects import (
     RoomsListed,
     SessionAsked,
 )
-from relay.fragment import restart_answer
+from relay.fragment import Fragment, restart_answer
 from relay.ids import RequestId, SessionId, Slot
 from relay.ledger import Ledger
 from relay.moving import Touch
 from relay.opening import Opened
-from relay.patch import Restart, Trickle, read_patch
+from relay.patch import Repeated, Restart, Trickle, read_patch
 from relay.pressure import Pressure
 from relay.problems import json_reply, session_replaced, session_unknown
 from relay.refusal import Refusal
@@ -117,19 +117,28 @@ def _patched(ledger: Ledger, asked: Patched) -> None:
         case Trickle():
             ledger.add(Reply(asked.request, 204))
         case Restart():
-            _restart(ledger, asked.request, session, patch)
+            _restart(ledger, session, patch)
+            _answer_restart(ledger, asked.request, session, patch.fragment)
+        case Repeated():
+            _answer_restart(ledger, asked.request, session, patch.fragment)
 
 
-def _restart(ledger: Ledger, request: RequestId, session: Session, patch: Restart) -> None:
+def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
     """RFC 9725 section 4.3.3: a new ICE session, hence a new entity-tag."""
     local = ledger.opening.local()
     session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
+    session.restarted_with = (local.ufrag, local.pwd)
     session.etag = ledger.numbers.etag()
     ledger.keep(session)
     ledger.submit(RestartIce(session.transport, local.ufrag, local.pwd, patch.remote_ufrag, patch.remote_pwd))
     ledger.counters.count(Count.ICE_RESTARTS)
+
+
+def _answer_restart(ledger: Ledger, request: RequestId, session: Session, fragment: Fragment) -> None:
+    """The same each time that it is asked for."""
+    local = ledger.opening.local(session.restarted_with)
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
-    ledger.add(Reply(request, 200, headers, restart_answer(patch.fragment, session.mids, local).encode()))
+    ledger.add(Reply(request, 200, headers, restart_answer(fragment, session.mids, local).encode()))
 
 
 def _deleted(ledger: Ledger, asked: Deleted) -> None:

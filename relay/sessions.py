@@ -42,6 +42,8 @@ class Session:
     remote_pwd: str
     mids: tuple[str, ...]
     """Of the m-lines that the answer took, for the answer to an ICE restart."""
+    restarted_with: tuple[str, str] | None = None
+    """Our ICE credentials of the last restart, whose answer may have been lost."""
     watches: ParticipantId | None = None
     """A viewer's wish; None for the room's first publisher."""
     publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from typing import Any
 
+import msgpack
 import pytest
 from control_kit import Desk, body, desk, header, offer, session_of, told
 
@@ -22,6 +23,7 @@ from relay.effects import (
 from relay.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
 from relay.facts import ParticipantHere, PublicationHere
 from relay.ids import Incarnation, RequestId, Slot
+from relay.kept import unpack_session
 from relay.sessions import Session
 from relay.settling import SETTLE_SECONDS
 
@@ -119,6 +121,9 @@ def test_adopted_sessions_answer_patch_and_delete(hall: tuple[Desk, Recorder]) -
     heir = successor(adoptions(worker, recorder))
     heir.handle(Patched(heir.number(), publisher.id, None, publisher.etag, RESTART))
     assert heir.reply().status == 204
+    worker.handle(Patched(worker.number(), publisher.id, None, "*", RESTART))
+    heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART))
+    assert (heir.reply().status, heir.reply().body) == (200, worker.reply().body)
     heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART.replace("wxyz", "qrst")))
     assert heir.reply().status == 200
     assert header(heir.reply(), "ETag") != publisher.etag
@@ -241,6 +246,16 @@ def test_an_adopted_publisher_that_published_again_elsewhere_is_replaced() -> No
     snapshot = replace(other.control.snapshot(), facts=(replace(newer, session=other.control.sessions.all()[0].id),))
     heir.handle(SnapshotHeard(snapshot))
     assert [ended.cause for ended in heir.all(SessionEnded)] == ["replaced"]
+
+
+def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_were_kept() -> None:
+    worker = desk()
+    worker.publish()
+    (kept,) = worker.commands(KeepRecord)
+    (session,) = worker.control.sessions.all()
+    version, fields = msgpack.unpackb(kept.record)
+    assert (version, list(fields)) == (1, ["etag", "remote_ufrag", "remote_pwd", "paused", "fed_from", "fixed"])
+    assert plain(unpack_session(kept.record)) == plain(session)
 
 
 def test_the_widest_session_fits_its_record() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from control_kit import body, desk, header, offer, session_of, told
 
@@ -46,6 +48,18 @@ def test_the_old_tag_does_not_hold_after_a_restart() -> None:
     assert worker.reply().status == 412
     worker.handle(Patched(worker.number(), session, None, tag, RESTART))
     assert worker.reply().status == 204
+
+
+def test_a_restart_whose_answer_was_lost_is_answered_again_and_the_same() -> None:
+    worker = desk()
+    session = session_of(worker.publish())
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART))
+    first = worker.reply()
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART))
+    assert worker.effects == [replace(first, request=RequestId(worker.requests))]
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART.replace("wxyz", "qrst")))
+    assert header(worker.reply(), "ETag") != header(first, "ETag")
+    assert worker.commands(RestartIce)
 
 
 @pytest.mark.parametrize(
