@@ -19,7 +19,12 @@ MAX_FORMATS = 128
 MAX_FINGERPRINTS = 8
 FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 """The rtcp-fb values that the relay has a use for, in the order of answers."""
-DTLS_PROFILES = frozenset({"UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/DTLS/RTP/SAVPF", "TCP/DTLS/RTP/SAVP"})
+RTP_PROFILES = frozenset(["RTP/SAVPF", "RTP/SAVP", "RTP/AVPF", "RTP/AVP"]).union(
+    f"{transport}/RTP/{profile}" for transport in ("UDP/TLS", "TCP/TLS", "TCP/DTLS") for profile in ("SAVPF", "SAVP")
+)
+"""RFC 9429 section 5.1.2: all are accepted, and come back as they were. What says DTLS-SRTP is the fingerprint, without
+which there is no offer.
+"""
 
 _HEX_PAIRS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){15,63}")
 _ENCODING_NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -186,7 +191,7 @@ class MediaReader:
     def finish(self, session_direction: Direction | None, bundled: bool) -> MediaOffer:
         """The m-line as a value."""
         alive = bundled and not self.rejected
-        if alive and self.is_rtp and self.protocol not in DTLS_PROFILES:
+        if alive and self.is_rtp and self.protocol not in RTP_PROFILES:
             raise unacceptable("no-dtls", "An m-line's profile is not DTLS-SRTP, such as UDP/TLS/RTP/SAVPF.")
         return MediaOffer(
             position=self.position,

@@ -95,7 +95,7 @@ def hostile(sdp: str) -> list[tuple[str, str]]:
         ("no ufrag", without["ice-ufrag"]),
         ("no pwd", without["ice-pwd"]),
         ("no fingerprint", without["fingerprint"]),
-        ("plain RTP", sdp.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP")),
+        ("no RTP", sdp.replace("UDP/TLS/RTP/SAVPF", "UDP/TLS/UDPTL")),
         ("SDES", sdp + "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n"),
         ("short ufrag", re.sub("a=ice-ufrag:.*?\r", "a=ice-ufrag:abc\r", sdp)),
         ("short pwd", re.sub("a=ice-pwd:.*?\r", "a=ice-pwd:abcdefgh\r", sdp)),

@@ -286,6 +286,14 @@ def test_one_m_line_without_a_group_is_answered_without_a_group() -> None:
     assert answer.tracks[0].mid == ""
 
 
+@pytest.mark.parametrize(
+    "profile", ["RTP/AVP", "RTP/AVPF", "RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "TCP/TLS/RTP/SAVPF"]
+)
+def test_an_older_name_of_the_profile_comes_back_as_it_was(profile: str) -> None:
+    _, audio, video = sections(publish(both().replace("UDP/TLS/RTP/SAVPF", profile)).sdp)
+    assert (audio[0], video[0]) == (f"m=audio 7882 {profile} 111", f"m=video 7882 {profile} 96 97")
+
+
 def test_m_lines_that_are_not_taken_are_rejected_in_place() -> None:
     channel = ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "c=IN IP4 0.0.0.0", "a=mid:2", "a=sctp-port:5000")
     body = text((*SESSION[:-1], "a=group:BUNDLE 0 2 1"), AUDIO, AUDIO_CODECS, channel, VIDEO, VIDEO_CODECS)
