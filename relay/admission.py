@@ -3,10 +3,11 @@ tables. Read `relay/grants.py` next, which reads the tokens.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from relay.commands import MediaKind
 from relay.effects import Offered, Protocol
-from relay.grants import Denial, Grant, check, is_identity
+from relay.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
 from relay.ids import ParticipantId, RoomName, SessionId, Slot
 from relay.opening import Guest
 from relay.refusal import Refusal
@@ -46,7 +47,19 @@ def admit(
     if denial is not None:
         return Refusal(denial.status, denial.reason, denial.detail)
     assert isinstance(grant, Grant)
-    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now)
+    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources)
+
+
+def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
+    """Why its token does not let it publish these, if so."""
+    if not guest.sources:
+        return None
+    granted = [source for source in guest.sources if source in SOURCE_KINDS]
+    for kind in kinds:
+        if kind not in (SOURCE_KINDS[source] for source in granted):
+            listed = ", ".join(granted) or "no source that is known here"
+            return Refusal(403, "source-not-granted", f"The offer sends {kind}; the token grants {listed}.")
+    return None
 
 
 def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:

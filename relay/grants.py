@@ -11,8 +11,17 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
+from relay.commands import MediaKind
+
 MAX_TOKEN_CHARS = 8192
 """A LiveKit token has about 400; HTTP servers take headers of 8 KiB."""
+SOURCE_KINDS = {
+    "microphone": MediaKind.AUDIO,
+    "screen_share_audio": MediaKind.AUDIO,
+    "camera": MediaKind.VIDEO,
+    "screen_share": MediaKind.VIDEO,
+}
+"""LiveKit's sources. An offer tells kinds, and no sources."""
 LEEWAY_SECONDS = 5.0
 """For clocks that differ."""
 _IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
@@ -50,6 +59,8 @@ class Grant:
     room_join: bool
     can_publish: bool
     can_subscribe: bool
+    sources: tuple[str, ...] = ()
+    """All that may be published; empty grants every source."""
 
     def publish_denial(self, room: str) -> Denial | None:
         """Why its bearer may not publish in the room, if so."""
@@ -152,6 +163,9 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         )
     if not isinstance(video, dict):
         return Denial(403, "may-not-join", "The token has no `video` claim.")
+    sources = [] if video.get("canPublishSources") is None else video["canPublishSources"]
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        return Denial(401, "malformed-token", "The token's `canPublishSources` must be a list of names.")
     room = video.get("room", "")
     return Grant(
         identity=identity,
@@ -160,4 +174,5 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         # LiveKit: what is absent is allowed to who may join.
         can_publish=video.get("canPublish", True) is True,
         can_subscribe=video.get("canSubscribe", True) is True,
+        sources=tuple(sources),
     )

@@ -97,6 +97,11 @@ def host_candidates(addresses: Sequence[tuple[str, int]]) -> tuple[Candidate, ..
     )
 
 
+def published_kinds(offer: Offer) -> list[MediaKind]:
+    """Of the m-lines that a publisher sends."""
+    return [kind for _, kind, _ in _flowing(offer, Direction.SENDONLY)]
+
+
 def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
     """Takes one codec for each m-line: the first in the client's order that the relay forwards."""
     sections: list[Section] = []

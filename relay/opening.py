@@ -27,6 +27,8 @@ class Guest:
     participant: ParticipantId
     watches: ParticipantId | None
     now: float
+    sources: tuple[str, ...] = ()
+    """What it may publish (`Grant.sources`)."""
 
 
 @dataclass(frozen=True, slots=True)

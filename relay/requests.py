@@ -2,7 +2,7 @@
 and the answers' headers; must never keep anything between two requests. Read `relay/ledger.py` next, which does.
 """
 
-from relay.admission import admit, deny_touch, room_name, room_of_bearer, session_slot
+from relay.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
 from relay.commands import RestartIce
 from relay.counters import Count
 from relay.effects import (
@@ -23,6 +23,7 @@ from relay.fragment import Fragment, restart_answer
 from relay.ids import RequestId, SessionId, Slot
 from relay.ledger import Ledger
 from relay.moving import Touch
+from relay.negotiation import published_kinds
 from relay.opening import Opened
 from relay.patch import Repeated, Restart, Trickle, read_patch
 from relay.pressure import Pressure
@@ -81,7 +82,9 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     if isinstance(offer, Refusal):
         return offer
     if guest.protocol is Protocol.WHIP:
-        return ledger.opening.publisher(guest, offer, ledger.sessions.publications)
+        return deny_kinds(guest, published_kinds(offer)) or ledger.opening.publisher(
+            guest, offer, ledger.sessions.publications
+        )
     return ledger.opening.viewer(guest, offer, ledger.watched(guest.room, guest.watches))
 
 

@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 
+import jwt
 import pytest
 from control_kit import NOW, Desk, body, desk, header, offer, session_of, told
 
@@ -132,6 +133,38 @@ def test_a_token_that_does_not_grant_it_is_refused_with_the_reason(
 ) -> None:
     reply = desk(LOCKED).publish(token=token(**grants))  # type: ignore[arg-type]
     assert (reply.status, body(reply)["type"]) == (status, f"urn:millrace:problem:{reason}")
+
+
+@pytest.mark.parametrize(
+    ("sources", "kinds", "refused"),
+    [
+        (["microphone"], ["audio"], None),
+        (["microphone"], ["audio", "video"], "The offer sends video; the token grants microphone."),
+        (["camera", "screen_share"], ["audio"], "The offer sends audio; the token grants camera, screen_share."),
+        (["screen_share", "screen_share_audio"], ["audio", "video"], None),
+        (["else"], ["audio"], "The offer sends audio; the token grants no source that is known here."),
+        ([], ["audio", "video"], None),
+    ],
+)
+def test_only_the_kinds_of_granted_sources_are_published(
+    sources: list[str], kinds: list[str], refused: str | None
+) -> None:
+    video = {"room": "hall", "roomJoin": True, "canPublishSources": sources}
+    claims = {"iss": "key", "sub": "ann", "exp": NOW + 60, "video": video}
+    signed = jwt.encode(claims, SECRET, algorithm="HS256")
+    worker = desk(LOCKED)
+    reply = worker.publish(sdp=offer(kinds), token=signed)
+    if refused is None:
+        assert reply.status == 201
+    else:
+        assert (reply.status, body(reply)["detail"]) == (403, refused)
+        assert worker.effects == [reply]
+    # What a participant sends is bounded, not what it watches; nor an m-line on which it sends nothing.
+    assert worker.watch(token=signed).status == 201
+    receiving = offer(["video"], direction="recvonly").replace("a=mid:0", "a=mid:1")
+    both = offer(["audio"]) + receiving[receiving.index("m=video") :]
+    if refused is None and kinds == ["audio"]:
+        assert worker.publish(sdp=both.replace("BUNDLE 0", "BUNDLE 0 1"), token=signed).status == 201
 
 
 def test_the_tokens_identity_is_the_participant() -> None:

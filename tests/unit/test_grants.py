@@ -144,6 +144,20 @@ def test_what_is_not_granted_is_403_and_says_why(
         assert (denial and (denial.status, denial.reason)) == (reason and (403, reason))
 
 
+@pytest.mark.parametrize(
+    ("claim", "sources"),
+    [(["camera"], ("camera",)), ([], ()), (None, ()), (["nothing", "camera"], ("nothing", "camera"))],
+)
+def test_the_sources_that_may_be_published_are_those_of_the_claim(claim: object, sources: tuple[str, ...]) -> None:
+    assert granted(signed(video={"room": "demo", "roomJoin": True, "canPublishSources": claim})).sources == sources
+
+
+@pytest.mark.parametrize("claim", ["camera", {"camera": True}, ["camera", 7], 7, {}, "", False])
+def test_sources_that_are_no_list_of_names_grant_nothing(claim: object) -> None:
+    video = {"room": "demo", "roomJoin": True, "canPublishSources": claim}
+    assert denied(signed(video=video)) == (401, "malformed-token")
+
+
 @pytest.mark.parametrize("video", [None, [], "demo"])
 def test_a_token_without_a_video_claim_joins_nothing(video: object) -> None:
     assert denied(signed(video=video)) == (403, "may-not-join")
