@@ -33,6 +33,9 @@ FROM_VIEWERS = {
 }
 """Feedback that we take."""
 
+FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode=1, VP8, VP9"}
+"""For a person to read."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfferedTrack:
@@ -103,21 +106,20 @@ def published_kinds(offer: Offer) -> list[MediaKind]:
 
 
 def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
-    """Takes one codec for each m-line: the first in the client's order that the relay forwards."""
+    """Takes one codec for each m-line: the first in the client's order that the relay forwards. All or nothing: who
+    publishes would not notice that half of it goes nowhere (RFC 9725 section 4.4).
+    """
     sections: list[Section] = []
     tracks: list[OfferedTrack] = []
-    without_codec = False
     for media, kind, position in _flowing(offer, Direction.SENDONLY):
         codecs = forwarded(media)[:1]
         if not codecs:
-            without_codec = True
-            continue
+            return _not_forwarded(media, kind)
         section = _publisher_section(media, kind, codecs[0])
         sections.append(section)
         tracks.append(_track(section, codecs[0], kind, position))
     if not sections:
-        expected = "A publisher offers sendonly or sendrecv audio or video."
-        return _nothing_taken(offer, _no_codec(()) if without_codec else expected, without_codec)
+        return _nothing_taken(offer, "A publisher offers sendonly or sendrecv audio or video.", without_codec=False)
     taken = writer.completed(offer, sections)
     return PublisherAnswer(writer.write(offer, local, taken), offer.remote, tuple(tracks), _mids(taken))
 
@@ -244,6 +246,12 @@ def _no_codec(publications: Sequence[PublicationHere]) -> str:
     names = {publication.codec for publication in publications} or set(CodecName)
     listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
     return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
+
+
+def _not_forwarded(media: MediaOffer, kind: MediaKind) -> Refusal:
+    offered = ", ".join(dict.fromkeys(line.name for line in media.formats)) or "none by name"
+    detail = f"No codec of an m-line of {kind} is forwarded: it offers {offered}; the relay forwards {FORWARDED[kind]}."
+    return Refusal(422, "no-common-codec", detail)
 
 
 def _nothing_taken(offer: Offer, detail: str, without_codec: bool) -> Refusal:

@@ -6,7 +6,7 @@ answers.
 from dataclasses import dataclass
 
 from relay.answer import Candidate, Local
-from relay.commands import Command, Encoding, MediaKind, OpenTransport, Publish, Subscribe
+from relay.commands import Command, Encoding, OpenTransport, Publish, Subscribe
 from relay.config import IceServer
 from relay.effects import Protocol
 from relay.facts import PublicationHere
@@ -60,9 +60,6 @@ class Opening:
             return Refusal(503, "publications-full", "This worker takes no further publication now.")
         session = self._session(guest, answer.remote, answer.mids)
         commands: list[Command] = [_open_transport(session, local, answer.remote, expects_media=True)]
-        # Counted over the tracks that are taken, so that a viewer's first video is fed although our publisher's first
-        # m-line was refused.
-        position_by_kind = dict.fromkeys(MediaKind, 0)
         for track in answer.tracks:
             publish = self._publish(session, track)
             commands.append(publish)
@@ -72,7 +69,7 @@ class Opening:
                 participant=session.participant,
                 publication=publish.publication,
                 kind=track.kind,
-                position=position_by_kind[track.kind],
+                position=track.position,
                 codec=track.codec.name,
                 clock_rate=track.codec.clock_rate,
                 format_parameters=track.format_parameters,
@@ -80,7 +77,6 @@ class Opening:
                 extensions=track.extensions,
                 published_at=guest.now,
             )
-            position_by_kind[track.kind] += 1
         return Opened(session, tuple(commands), answer.sdp)
 
     def viewer(self, guest: Guest, offer: Offer, publications: tuple[PublicationHere, ...]) -> Opened | Refusal:

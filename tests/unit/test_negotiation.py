@@ -304,7 +304,7 @@ def test_m_lines_that_are_not_taken_are_rejected_in_place() -> None:
 
 
 def test_the_groups_first_m_line_stays_alive_without_media() -> None:
-    answer = publish(both().replace("opus/48000/2", "PCMU/8000"))
+    answer = publish(both().replace("a=sendonly", "a=inactive", 1))
     head, audio, video = sections(answer.sdp)
     assert "a=group:BUNDLE 0 1" in head
     assert audio[0] == "m=audio 7882 UDP/TLS/RTP/SAVPF 111"
@@ -414,11 +414,32 @@ def test_a_payload_type_that_looks_like_rtcp_is_passed_over() -> None:
     assert track_of(video_codecs((72, "VP8", ""), (101, "VP8", ""))).codec.payload_type == 101
 
 
-def test_no_common_codec_is_406_and_says_which_would_do() -> None:
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            video_codecs((99, "H265", ""), (100, "rtx", "apt=99")),
+            "video is forwarded: it offers H265, rtx; the relay forwards AV1, H264 with packetization-mode=1, VP8",
+        ),
+        (
+            both().replace("opus/48000/2", "PCMU/8000"),
+            "m-line of audio is forwarded: it offers PCMU; the relay forwards Opus.",
+        ),
+        (both().replace("VP8/90000", "H265/90000"), "m-line of video is forwarded: it offers H265, rtx;"),
+        (both().replace("a=rtpmap:111 opus/48000/2\r\n", ""), "it offers none by name;"),
+    ],
+)
+def test_a_publisher_is_taken_with_all_that_it_sends_or_refused_with_the_reason(body: str, said: str) -> None:
+    refusal = answer_publisher(offered(body), LOCAL)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.reason) == (422, "no-common-codec")
+    assert said in refusal.detail
+
+
+def test_no_common_codec_is_406_for_a_viewer_and_says_which_would_do() -> None:
     body = video_codecs((99, "H265", ""))
     refusals = {
         "The relay forwards AV1, H264, Opus, VP8, VP9,": [
-            answer_publisher(offered(body), LOCAL),
             answer_viewer(offered(viewing(body)), LOCAL, STREAMS, "cname1", []),
         ],
         "The publisher sends AV1,": [
