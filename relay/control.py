@@ -33,6 +33,7 @@ from relay.engine_events import engine_said
 from relay.facts import Load, Snapshot
 from relay.ids import Incarnation, RoomName, Slot
 from relay.ledger import Ledger, Reach
+from relay.moment import Moment
 from relay.numbers import Numbers, Random
 from relay.pressure import Measured, pressure_of
 from relay.refusal import Refusal
@@ -49,8 +50,8 @@ class Control:
         numbers = Numbers(random, slot, config.arena.logs_per_slot, reach.is_lent)
         self._ledger = Ledger(config, slot, incarnation, reach, numbers)
 
-    def handle(self, said: Input, now: float) -> list[Effect]:
-        """What is to be done about one input at Unix time `now`, in order."""
+    def handle(self, said: Input, now: Moment) -> list[Effect]:
+        """What is to be done about one input that comes `now`, in order."""
         ledger = self._ledger
         ledger.begin(now)
         match said:
@@ -71,13 +72,13 @@ class Control:
             case EngineSaid():
                 engine_said(ledger, said.event)
             case FactHeard():
-                ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now))
+                ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now.steady))
             case SnapshotHeard():
-                ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now))
+                ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now.steady))
             case SlotChanged(slot, is_empty=True):
                 ledger.take(slot, ledger.directory.handle_empty(slot))
             case SlotChanged(slot, incarnation):
-                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now))
+                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
             case RoomClosedElsewhere():
                 ledger.close_room(RoomName(said.room))
             case DrainBegan():
@@ -86,12 +87,12 @@ class Control:
                 ledger.pressure = pressure_of(said, ledger.config.limits)
                 ledger.balance_load(said.late_seconds)
             case Ticked():
-                self._ticked(now)
+                self._ticked(now.steady)
             case _:
                 assert_never(said)
         return ledger.finish()
 
-    def drain(self, now: float) -> list[Effect]:
+    def drain(self, now: Moment) -> list[Effect]:
         """Takes no more sessions and closes those that are open. Run the effects, then stop."""
         ledger = self._ledger
         ledger.begin(now)

@@ -37,6 +37,7 @@ from relay.facts import (
 )
 from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
 from relay.kept import pack_session
+from relay.moment import Moment
 from relay.moving import GIVEN_AT_ONCE, Moves, here
 from relay.negotiation import host_candidates
 from relay.numbers import IsLent, Numbers
@@ -90,19 +91,19 @@ class Ledger:
         self._incarnation = incarnation
         self._sequence = 0
         # Of the input that is being handled.
-        self.now = 0.0
+        self.now = Moment(0.0, 0.0)
         self._effects: list[Effect] = []
         self._touched: set[RoomName] = set()
         self._changed: dict[SessionId, Session] = {}
         """Sessions whose kept records no longer hold."""
 
-    def begin(self, now: float) -> None:
-        """An input has come at Unix time `now`."""
+    def begin(self, now: Moment) -> None:
+        """An input has come."""
         self.now, self._effects, self._touched, self._changed = now, [], set(), {}
 
     def finish(self) -> list[Effect]:
         """What is to be done about it. Viewers are fed here, once: what came and went meanwhile they never see."""
-        if self.settling.settles(self.directory.waits_for_peers(), self.now):
+        if self.settling.settles(self.directory.waits_for_peers(), self.now.steady):
             self._touched |= {session.room for session in self.sessions.all() if session.adopted}
         commands: list[Command] = []
         for room in self._touched:
@@ -188,8 +189,8 @@ class Ledger:
         self.sessions.add(session)
         has_moved = self.settling.adoption_done
         if has_moved:
-            self.moves.arrive(session, self.now)
-            session.arrived_at = self.now
+            self.moves.arrive(session, self.now.steady)
+            session.arrived_at = self.now.steady
         self.announce(here(session))
         for publication in session.publications.values():
             if publication.publication not in session.paused:
@@ -244,7 +245,7 @@ class Ledger:
         if outcome is Outcome.MOVED:
             self._release(session, slot)
         else:
-            self.moves.stay(session, outcome, self.now)
+            self.moves.stay(session, outcome, self.now.steady)
             self._touched.add(session.room)
             if session.ends_as is not None:
                 self.close(session, session.ends_as)
@@ -253,7 +254,7 @@ class Ledger:
 
     def give_all(self) -> None:
         """Some of our sessions go wherever there is least to do."""
-        can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now)
+        can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now.steady)
         for session in islice(can_go, GIVEN_AT_ONCE):
             slot = self.moves.target(self.directory, self.slot)
             if slot is not None:
@@ -263,13 +264,13 @@ class Ledger:
         """Gives some sessions to a worker that is better off, if this one was late for long enough."""
         late_ms = self.config.limits.late_ms
         # Before it gets so late that nobody is let in any more.
-        count = self.balance.wanted(late_seconds * 2000 > late_ms, len(self.sessions), self.now)
+        count = self.balance.wanted(late_seconds * 2000 > late_ms, len(self.sessions), self.now.steady)
         if not count or not self.config.workers.balance or self.slot in self.moves.closed:
             return
         others = better_off(self.directory.loads(), self.slot, len(self.sessions), late_ms)
         given = 0
         for session in self.sessions.all():
-            came_lately = session.arrived_at is not None and self.now - session.arrived_at < STAY_SECONDS
+            came_lately = session.arrived_at is not None and self.now.steady - session.arrived_at < STAY_SECONDS
             if given == count or came_lately or session.leaving is not None or not session.connected:
                 continue
             slot = self.moves.target(self.directory, self.slot, others)
@@ -278,11 +279,11 @@ class Ledger:
                 self.counters.count(Count.SESSIONS_BALANCED)
                 given += 1
         if given:
-            self.balance.gave(self.now)
+            self.balance.gave(self.now.steady)
 
     def tick_moves(self) -> None:
         """About once a second."""
-        facts, rooms = self.moves.handle_tick(self.now)
+        facts, rooms = self.moves.handle_tick(self.now.steady)
         self._touched |= rooms
         for fact in facts:
             self.announce(fact)
@@ -293,7 +294,7 @@ class Ledger:
         self.numbers.release_ssrcs(session.ssrcs)
         self._changed.pop(session.id, None)
         self.sessions.release(session)
-        self.moves.depart(session, slot, self.now)
+        self.moves.depart(session, slot, self.now.steady)
         for request in self.reports.forget(session):
             self.refuse(request, Refusal(503, "moved", "The session has just moved to another worker; ask again."))
         if session.ends_as is not None:

@@ -27,6 +27,7 @@ class Guest:
     participant: ParticipantId
     watches: ParticipantId | None
     now: float
+    """Unix time."""
     sources: tuple[str, ...] = ()
     """What it may publish (`Grant.sources`)."""
 

@@ -75,7 +75,7 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
         return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
     if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
         return Refusal(503, "sessions-full", "This worker takes no further session now.")
-    guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now)
+    guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
     if isinstance(guest, Refusal):
         return guest
     offer = parse_offer(asked.sdp, ledger.sdp_limits)
@@ -112,7 +112,7 @@ def _patched(ledger: Ledger, asked: Patched) -> None:
     session = _find(ledger, asked)
     if session is None:
         return
-    denial = deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
+    denial = deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now.unix)
     patch = denial or read_patch(session, asked.if_match, asked.fragment, ledger.sdp_limits)
     match patch:
         case Refusal():
@@ -149,7 +149,7 @@ def _deleted(ledger: Ledger, asked: Deleted) -> None:
     session = _find(ledger, asked)
     if session is None:
         return
-    denial = None if asked.by_admin else deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now)
+    denial = None if asked.by_admin else deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now.unix)
     if denial is not None:
         ledger.refuse(asked.request, denial)
         return
@@ -174,7 +174,8 @@ def rooms_asked(ledger: Ledger, asked: RoomsAsked) -> None:
 
 def rooms_listed(ledger: Ledger, asked: RoomsListed) -> None:
     """GET of the rooms that the public side shows: all, or the one that a token is for."""
-    visible = room_of_bearer(asked.token, ledger.config.auth.keys, ledger.now) if ledger.config.auth.keys else None
+    keys = ledger.config.auth.keys
+    visible = room_of_bearer(asked.token, keys, ledger.now.unix) if keys else None
     if isinstance(visible, Refusal):
         ledger.refuse(asked.request, visible)
         return
@@ -204,7 +205,7 @@ def _session_asked(ledger: Ledger, asked: SessionAsked) -> None:
     session = _find(ledger, asked)
     if session is None:
         return
-    command = ledger.reports.ask(asked.request, session, ledger.now)
+    command = ledger.reports.ask(asked.request, session, ledger.now.steady)
     if command is None:
         ledger.refuse(asked.request, Refusal(503, "busy", "Too many reports are under way."))
     else:

@@ -9,6 +9,7 @@ from relay.effects import Protocol
 from relay.events import Cause
 from relay.facts import PublicationHere
 from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Slot, SubscriptionId, TransportId
+from relay.moment import Moment
 from relay.negotiation import Receiver
 
 MAX_TOMBSTONES = 1000
@@ -37,6 +38,7 @@ class Session:
     participant: ParticipantId
     transport: TransportId
     opened_at: float
+    """Unix time, as other workers are told it."""
     etag: str
     remote_ufrag: str
     remote_pwd: str
@@ -61,9 +63,9 @@ class Session:
     ends_as: str | None = None
     """The cause with which it is to end as soon as that is known."""
     arrived_at: float | None = None
-    """When it came from another slot."""
+    """When it came from another slot, by the steady clock."""
     stays_until: float = 0.0
-    """It could not be moved just now, and is not tried again before this Unix time."""
+    """It could not be moved just now, and is not tried again before this time of the steady clock."""
     kept_fixed: bytes = b""
     """The part of its kept record that never changes, once packed."""
 
@@ -78,7 +80,10 @@ class Tombstone:
     participant: ParticipantId
     opened_at: float
     ended_at: float
+    """Unix time, likewise `opened_at`."""
     cause: str
+    until: float
+    """When it is forgotten, by the steady clock."""
 
 
 class Sessions:
@@ -133,11 +138,18 @@ class Sessions:
         self.publications -= len(session.publications)
         self.subscriptions -= len(session.receiving)
 
-    def remove(self, session: Session, cause: str, now: float) -> Tombstone:
+    def remove(self, session: Session, cause: str, now: Moment) -> Tombstone:
         """It is over; a tombstone stays for a while."""
         self.release(session)
         tombstone = Tombstone(
-            session.id, session.protocol, session.room, session.participant, session.opened_at, now, cause
+            session=session.id,
+            protocol=session.protocol,
+            room=session.room,
+            participant=session.participant,
+            opened_at=session.opened_at,
+            ended_at=now.unix,
+            cause=cause,
+            until=now.steady + TOMBSTONE_SECONDS,
         )
         self._tombstones[session.id] = tombstone
         if len(self._tombstones) > MAX_TOMBSTONES:
@@ -152,7 +164,7 @@ class Sessions:
         """Old tombstones go; the first is the oldest."""
         while self._tombstones:
             first = next(iter(self._tombstones.values()))
-            if now - first.ended_at < TOMBSTONE_SECONDS:
+            if now < first.until:
                 return
             self._tombstones.popitem(last=False)
 

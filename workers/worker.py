@@ -53,6 +53,7 @@ from relay.effects import (
 from relay.events import Outcome
 from relay.exits import Exit
 from relay.ids import RequestId, Slot
+from relay.moment import Moment
 from relay.moving import Touch
 from relay.problems import problem
 from workers import logs
@@ -205,7 +206,7 @@ class Worker:
 
     async def _say_goodbye(self) -> None:
         await self._public.stop(STOP_SECONDS)
-        for effect in self._control.drain(time.time()):
+        for effect in self._control.drain(_now()):
             self._perform(effect)
         await self._media.wait_closed(STOP_SECONDS)
         await self._admin.stop(STOP_SECONDS)
@@ -218,7 +219,7 @@ class Worker:
         log.debug("the control plane serves", extra={"after_ms": round(seconds * 1000)})
 
     def _handle(self, what: Input) -> None:
-        for effect in self._control.handle(what, time.time()):
+        for effect in self._control.handle(what, _now()):
             self._perform(effect)
         if self._control.is_settled:
             self._settled.set()
@@ -350,6 +351,10 @@ class Worker:
         if self._orphan.is_one:
             return "the master is gone"
         return self._slot_table.not_ready(self._boot.config.workers.beat_seconds)
+
+
+def _now() -> Moment:
+    return Moment(steady=time.monotonic(), unix=time.time())
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

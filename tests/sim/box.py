@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from control_kit import FINGERPRINT, NOW, offer, session_of
+from control_kit import FINGERPRINT, NOW, moment, offer, session_of
 from fake_engine import FakeEngine
 
 from relay import codec
 from relay.calls import PassedOn
-from relay.commands import GiveTransport
+from relay.commands import Command, GiveTransport
 from relay.config import ArenaConfig, AuthConfig, Config
 from relay.control import Control, Reach
 from relay.effects import (
@@ -74,6 +74,10 @@ class Box:
         self.weather = weather or Weather()
         self.config = config
         self.now = NOW
+        self.clock_set_by = 0.0
+        """By how much somebody has set the Unix clock."""
+        self.commands: list[Command] = []
+        """All that the engines were told."""
         self.lives: dict[Slot, Life] = {}
         self.arena: dict[Slot, FakeEngine] = {}
         """What dead workers have left."""
@@ -160,9 +164,10 @@ class Box:
     def give(self, life: Life, said: Input) -> None:
         if not self._lives(life):
             return
-        for effect in life.control.handle(said, self.now):
+        for effect in life.control.handle(said, moment(self.now, self.clock_set_by)):
             match effect:
                 case Submit(commands):
+                    self.commands += commands
                     for command in codec.unpack_commands(codec.pack_commands(commands)):
                         life.engine.submit([command])
                         self._look_at_gifts(life)

@@ -12,8 +12,11 @@ from relay.control import Control, Reach
 from relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, SnapshotHeard, Submit
 from relay.facts import Snapshot
 from relay.ids import Incarnation, RequestId, Slot
+from relay.moment import Moment
 
 NOW = 1_790_000_000.0
+UPTIME = 5_000.0
+"""Of the machine at NOW."""
 FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
 Wanted = TypeVar("Wanted")
 
@@ -38,6 +41,11 @@ def offer(kinds: Sequence[str] = ("audio", "video"), direction: str = "sendonly"
     return "\r\n".join(lines) + "\r\n"
 
 
+def moment(now: float, set_by: float = 0.0) -> Moment:
+    """Somebody has set the Unix clock by so much since NOW."""
+    return Moment(now - NOW + UPTIME, now + set_by)
+
+
 @dataclass
 class Desk:
     """Asks one Control, and keeps what it wanted done."""
@@ -48,7 +56,7 @@ class Desk:
     effects: list[Effect] = field(default_factory=list)
 
     def handle(self, said: Input) -> list[Effect]:
-        self.effects = self.control.handle(said, self.now)
+        self.effects = self.control.handle(said, moment(self.now))
         return self.effects
 
     def number(self) -> RequestId:

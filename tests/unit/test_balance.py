@@ -1,7 +1,7 @@
 """A worker that is late gives sessions to one that is better off, seldom and not to and fro."""
 
 import pytest
-from control_kit import Desk, desk
+from control_kit import Desk, desk, moment
 from test_control_moves import ONE, beside
 
 from relay.balance import LATE_SECONDS, REST_SECONDS, STAY_SECONDS
@@ -74,7 +74,7 @@ def test_nothing_goes_to_a_slot_that_is_to_be_empty() -> None:
 def test_a_session_that_came_lately_is_not_given_on() -> None:
     worker = crowded()
     for session in worker.control.sessions.all():
-        session.arrived_at = worker.now
+        session.arrived_at = moment(worker.now).steady
     assert given(worker, LATE, 3 * LATE_SECONDS) == []
     worker.now += STAY_SECONDS
     assert len(given(worker, LATE, LATE_SECONDS)) == 2

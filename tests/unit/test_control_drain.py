@@ -1,4 +1,4 @@
-from control_kit import body, desk, header, session_of
+from control_kit import body, desk, header, moment, session_of
 
 from relay.commands import CloseTransport
 from relay.effects import Deleted, DrainBegan
@@ -23,5 +23,5 @@ def test_sessions_that_are_left_are_closed_towards_their_clients() -> None:
     worker.publish()
     worker.watch()
     worker.handle(DrainBegan())
-    worker.effects = worker.control.drain(worker.now)
+    worker.effects = worker.control.drain(moment(worker.now))
     assert len(worker.commands(CloseTransport)) == 2

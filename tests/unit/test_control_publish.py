@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import jwt
 import pytest
-from control_kit import NOW, Desk, body, desk, header, offer, session_of, told
+from control_kit import NOW, Desk, body, desk, header, moment, offer, session_of, told
 
 from relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish
 from relay.config import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
@@ -340,7 +340,7 @@ def test_draining_closes_every_session_and_takes_no_more() -> None:
     worker = desk()
     worker.publish()
     worker.watch()
-    worker.effects = worker.control.drain(worker.now)
+    worker.effects = worker.control.drain(moment(worker.now))
     assert len(worker.commands(CloseTransport)) == 2
     assert not worker.control.directory.view()
     assert worker.publish().status == 503
