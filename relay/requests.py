@@ -2,6 +2,8 @@
 and the answers' headers; must never keep anything between two requests. Read `relay/ledger.py` next, which does.
 """
 
+from dataclasses import replace
+
 from relay.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
 from relay.commands import RestartIce
 from relay.counters import Count
@@ -29,6 +31,7 @@ from relay.patch import Repeated, Restart, Trickle, read_patch
 from relay.pressure import Pressure
 from relay.problems import json_reply, session_replaced, session_unknown
 from relay.refusal import Refusal
+from relay.room import joins_at
 from relay.sdp import parse_offer
 from relay.sessions import REPLACED, Session
 from relay.views import room_view, sessions_view, tombstone_view
@@ -82,6 +85,7 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     if isinstance(offer, Refusal):
         return offer
     if guest.protocol is Protocol.WHIP:
+        guest = replace(guest, now=joins_at(ledger.directory.room(guest.room), guest.now))
         return deny_kinds(guest, published_kinds(offer)) or ledger.opening.publisher(
             guest, offer, ledger.sessions.publications
         )

@@ -3,6 +3,7 @@ that it does not matter in which order the facts came; must never know sessions'
 next, which feeds them.
 """
 
+import math
 from collections.abc import Sequence
 
 from relay.commands import Attach, Command, Detach
@@ -16,6 +17,12 @@ from relay.sessions import Session
 def is_newer(one: ParticipantHere, other: ParticipantHere) -> bool:
     """Which of two sessions stands when one participant publishes twice; every worker decides alike."""
     return (one.joined_at, one.session) > (other.joined_at, other.session)
+
+
+def joins_at(room: Room | None, now: float) -> float:
+    """When a publisher that comes now joins: later than whoever publishes there, though the Unix clock was set back."""
+    joined = [fact.joined_at for _, fact in room.publishers.values()] if room is not None else []
+    return max(now, math.nextafter(max(joined, default=0.0), math.inf))
 
 
 def publications_for(room: Room | None, watches: ParticipantId | None) -> tuple[PublicationHere, ...]:

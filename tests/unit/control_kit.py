@@ -52,11 +52,13 @@ class Desk:
 
     control: Control
     now: float = NOW
+    set_by: float = 0.0
+    """By how much somebody has set the Unix clock."""
     requests: int = 0
     effects: list[Effect] = field(default_factory=list)
 
     def handle(self, said: Input) -> list[Effect]:
-        self.effects = self.control.handle(said, moment(self.now))
+        self.effects = self.control.handle(said, moment(self.now, self.set_by))
         return self.effects
 
     def number(self) -> RequestId:

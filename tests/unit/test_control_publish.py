@@ -201,6 +201,19 @@ def test_a_token_that_has_expired_since_still_changes_and_ends_its_session() -> 
     assert worker.reply().status == 200
 
 
+def test_a_participant_that_publishes_again_after_the_clock_was_set_back_replaces_itself() -> None:
+    one, two = desk(LOCKED, slot=0), desk(LOCKED, slot=1)
+    one.publish(token=token())
+    told(one, two)
+    two.set_by = -3600.0
+    new = session_of(two.publish(token=token()))
+    told(two, one)
+    assert one.control.sessions.all() == []
+    assert [session.id for session in two.control.sessions.all()] == [new]
+    again = session_of(two.publish(token=token()))
+    assert [session.id for session in two.control.sessions.all()] == [again]
+
+
 def test_the_admin_ends_a_session_without_a_token() -> None:
     worker = desk(LOCKED)
     session = session_of(worker.publish(token=token()))

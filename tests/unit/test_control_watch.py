@@ -164,6 +164,20 @@ def test_a_viewer_that_lacks_the_publishers_codec_is_refused() -> None:
     assert reply.status == 406
 
 
+def test_a_publisher_that_comes_after_the_clock_was_set_back_is_still_the_later_one() -> None:
+    one, two = desk(slot=0), desk(slot=1)
+    one.publish()
+    told(one, two)
+    one.watch()
+    before = fed(one)
+    assert None not in before.values()
+    two.set_by = one.set_by = -3600.0
+    for worker, other in ((one, two), (two, one)):
+        worker.publish()
+        told(worker, other)
+        assert fed(one) == before
+
+
 def test_a_viewer_is_not_fed_what_it_cannot_play() -> None:
     worker = desk()
     worker.watch(sdp=offer(["video"], direction="recvonly", codecs="vp8"))
