@@ -175,6 +175,8 @@ class Relay:
             "runtime.directory": f'"{self.runtime}"',
             # A machine for tests is busier than one that serves; `test_pressure.py` asks for less.
             "limits.late_ms": "60_000",
+            # And may give no time to one core's worker for seconds; `test_hangs.py` asks for the default.
+            "workers.beat_seconds": "6",
             **self.settings,
         }
         if self.workers is not None:

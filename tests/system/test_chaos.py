@@ -303,7 +303,12 @@ class Chaos:
 
 @pytest.mark.timeout(SECONDS + 120)
 async def test_nobody_who_is_connected_notices_what_happens_to_workers() -> None:
-    settings = {"workers.quick_death_seconds": "1", "workers.crash_limit": "1000", "workers.respawn_backoff_ms": "1"}
+    settings = {
+        "workers.quick_death_seconds": "1",
+        "workers.crash_limit": "1000",
+        "workers.respawn_backoff_ms": "1",
+        "workers.beat_seconds": "2",
+    }
     async with (
         Relay(workers=2, settings=settings) as relay,
         Publisher(f"{relay.url}/whip/screen", audio=False) as publisher,

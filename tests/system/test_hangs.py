@@ -27,6 +27,7 @@ def goes_round_for_ever(*_):
 os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGRTMIN, goes_round_for_ever))
 """
 """In each worker, so that a test can have its Python loop hang."""
+SETTINGS = {"workers.quick_death_seconds": "1", "workers.abort_seconds": "10", "workers.beat_seconds": "2"}
 JUMP_TO_ITSELF = {"x86_64": b"\xeb\xfe", "aarch64": b"\x00\x00\x00\x14"}
 
 
@@ -75,7 +76,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
     async with (
         Relay(
             workers=2,
-            settings={"workers.quick_death_seconds": "1", "workers.abort_seconds": "10"},
+            settings=SETTINGS,
             environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         ) as relay,
         Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
@@ -127,7 +128,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
 @pytest.mark.skipif(os.uname().machine not in JUMP_TO_ITSELF, reason="no jump is known for this machine")
 async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() -> None:
     async with (
-        Relay(workers=1, settings={"workers.quick_death_seconds": "1", "workers.abort_seconds": "10"}) as relay,
+        Relay(workers=1, settings=SETTINGS) as relay,
         Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
         Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,
         Viewer(f"{relay.url}/whep/hall", audio=False) as late,
