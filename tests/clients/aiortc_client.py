@@ -89,7 +89,7 @@ class Client:
         answer = await self._post(slot)
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
-    async def connected(self, seconds: float = 5.0) -> None:
+    async def connected(self, seconds: float = 20.0) -> None:
         """Waits for ICE and DTLS."""
         async with asyncio.timeout(seconds):
             while self.connection.connectionState != "connected":
@@ -145,7 +145,7 @@ class Viewer(Client):
             self.connection.addTransceiver("audio", direction="recvonly")
         self.connection.on("track", self._take)
 
-    async def until_frames(self, count: int, seconds: float = 10.0) -> None:
+    async def until_frames(self, count: int, seconds: float = 30.0) -> None:
         """Waits until so many pictures were decoded in all."""
         async with asyncio.timeout(seconds):
             while len(self.frames) < count:

@@ -23,7 +23,8 @@ from pylibsrtp import Policy, Session
 
 MAGIC = 0x2112A442
 RTP_KEY_BYTES, RTP_SALT_BYTES = 16, 14
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 10.0
+"""For what comes at once, on a machine that may stand still. Who expects nothing says for how long."""
 AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
