@@ -4,6 +4,7 @@ must never know what is done to the relay meanwhile. Read next: `tests/system/te
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,11 +26,12 @@ class Watched:
         viewer.connection.on("connectionstatechange", self._note_state)
         viewer.connection.on("iceconnectionstatechange", self._note_state)
 
-    def gap(self, since: float) -> float:
-        """The longest time without a packet, seconds, from just before `since` on."""
+    def gap(self, since: float, end: float | None = None) -> float:
+        """The longest time without a packet, seconds, from just before `since` to the last packet, or to `end`."""
         earlier = [at for at in self.times if at <= since]
         later = [at for at in self.times if at > since]
-        return max(after - before for before, after in itertools.pairwise([*earlier[-1:], *later]))
+        times = [*earlier[-1:], *later, *([] if end is None else [end])]
+        return max(after - before for before, after in itertools.pairwise(times))
 
     async def until_packets(self, since: float, count: int, seconds: float = 15.0) -> None:
         async with asyncio.timeout(seconds):
@@ -66,7 +68,8 @@ async def watched_call(
 
 
 def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+    """The least that so many are not above: of two, the median is the lesser."""
+    return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
 def told(name: str, gaps: list[float]) -> str:
