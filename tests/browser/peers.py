@@ -40,7 +40,7 @@ class Peer:
         """`{now, video, audio, pictures, gap}`: getStats summed by kind; `gap` is in milliseconds since `since`."""
         return await self._call("figures", self.name, since)
 
-    async def first_frame(self, seconds: float = 10) -> dict[str, float]:
+    async def first_frame(self, seconds: float = 30) -> dict[str, float]:
         """Milliseconds from the POST: `first` to the first picture shown, `connected` to the end of DTLS."""
         return await self._call("firstFrame", self.name, seconds=seconds)
 
