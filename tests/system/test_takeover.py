@@ -36,7 +36,7 @@ async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> No
         taken_over = watched.gap(started_at)
         print(told("master killed", [orphaned]), told("taken over", [taken_over]), sep="\n")
         # Cores that an encoder, a decoder and a Python that starts share: by itself it is a twentieth.
-        assert orphaned < 1
+        assert orphaned < 3
         assert taken_over < 3
         assert relay.pid != first
         assert len(relay.worker_pids()) == 2
