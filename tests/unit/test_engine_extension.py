@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import mmap
 import os
 import secrets
@@ -230,9 +231,15 @@ def test_an_idle_engine_beats_at_least_four_times_a_second_and_sleeps_in_between
         return len(beats - {0}) >= 6
 
     assert eventually(seen_six)
-    first, last = min(beats - {0}), max(beats)
-    assert 50_000 < (last - first) / (len(beats - {0}) - 1) < 250_000
-    assert 0 <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - last < 1_000_000
+    # The middle one: a machine that stands still makes one of them long.
+    pauses = sorted(later - earlier for earlier, later in itertools.pairwise(sorted(beats - {0})))
+    assert 50_000 < pauses[len(pauses) // 2] < 250_000
+
+    def is_of_now() -> bool:
+        beat = box.word(slot_offsets(0).engine_beat)
+        return 0 <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - beat < 1_000_000
+
+    assert eventually(is_of_now)
 
 
 def test_a_stopped_engine_leaves_no_thread_and_takes_no_command(box: Box) -> None:
@@ -245,7 +252,8 @@ def test_a_stopped_engine_leaves_no_thread_and_takes_no_command(box: Box) -> Non
     engine.submit(pack_commands([open_transport(1, "00abcdefgh")]))
     engine.stop(goodbye=True)
     engine.stop(goodbye=True)
-    assert "engine" not in thread_names()
+    # The kernel takes a thread off the list a moment after it was waited for.
+    assert eventually(lambda: "engine" not in thread_names())
     with pytest.raises(RuntimeError, match="stopped"):
         engine.submit(pack_commands([]))
     assert unpack_events(engine.events()) == [AdoptionDone(0, 0), TransportClosed(TransportId(1), Cause.CLOSED)]
@@ -279,7 +287,7 @@ def test_python_that_holds_its_lock_does_not_hold_the_engine(box: Box) -> None:
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not holds():
         if time.monotonic() > deadline:
             return False
