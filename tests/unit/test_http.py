@@ -126,6 +126,13 @@ async def impatient(page: Page) -> AsyncIterator[Site]:
         yield site
 
 
+@pytest.fixture
+async def patient(page: Page) -> AsyncIterator[Site]:
+    control = Control()
+    async for site in serve(public(control, page, seconds=60), control, Deadlines(60), 4):
+        yield site
+
+
 async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> None:
     headers = SDP | {"Authorization": "bearer abc.def", "Origin": "https://else.example"}
     async with site.client.post(f"{site.url}/whip/r%2F%C3%A9", data="v=0\r\n", headers=headers) as answer:
@@ -281,13 +288,13 @@ async def test_bad_bodies_are_refused_with_a_problem(
     assert site.control.asked == []
 
 
-async def test_a_body_announced_too_long_is_refused_before_it_is_sent(site: Site) -> None:
+async def test_a_body_announced_too_long_is_refused_before_it_is_sent(patient: Site) -> None:
     head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 9999999\r\n\r\n"
     loop = asyncio.get_running_loop()
     started = loop.time()
-    answer = await site.raw(head)
+    answer = await patient.raw(head)
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert loop.time() - started < http.LINGER_SECONDS + 1
+    assert loop.time() - started < 8, "some seconds, not the minute that a body may take"
 
 
 async def test_a_stream_is_refused_where_it_passes_the_limit(site: Site) -> None:
@@ -307,11 +314,17 @@ async def test_a_client_that_expects_100_gets_it_only_when_its_body_is_wanted(si
 
 
 async def test_headers_that_never_end_are_cut(impatient: Site) -> None:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    answer = await impatient.raw(b"POST /whip/h HTTP/1.1\r\n", b"X-A: 1\r\n", b"X-B: 2\r\n", pause=0.1)
-    assert answer == b""
-    assert loop.time() - started < 2
+    reader, writer = await asyncio.open_connection("127.0.0.1", impatient.port)
+    writer.write(b"POST /whip/h HTTP/1.1\r\n")
+    reading = asyncio.create_task(reader.read())
+    async with asyncio.timeout(10):
+        while not reading.done():
+            writer.write(b"X-A: 1\r\n")
+            await asyncio.sleep(0.1)
+    # What was under way when it was closed makes a reset of it.
+    with suppress(ConnectionResetError):
+        assert await reading == b""
+    writer.close()
 
 
 async def test_a_silent_connection_is_cut(impatient: Site) -> None:
