@@ -48,7 +48,10 @@ async def ask(runtime: Runtime) -> list[int]:
     return await asyncio.to_thread(heir._ask, runtime.directory / HEIRS)
 
 
-async def test_an_heir_gets_all_descriptors_of_the_largest_server(runtime: Runtime) -> None:
+async def test_an_heir_gets_all_descriptors_of_the_largest_server(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heir, "ANSWER_SECONDS", 30)
     prepared = make(config(runtime.directory), runtime)
     ends: list[str] = []
     one = orphan(prepared, ends)
@@ -101,7 +104,8 @@ def test_an_orphan_that_nobody_can_find_ends_at_once(runtime: Runtime) -> None:
     assert ends == ["it ends"]
 
 
-async def test_half_an_estate_is_none(runtime: Runtime) -> None:
+async def test_half_an_estate_is_none(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heir, "ANSWER_SECONDS", 30)
     prepared = make(config(runtime.directory), runtime)
     orphan(prepared, []).look()
     received = await ask(runtime)
