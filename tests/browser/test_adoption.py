@@ -10,6 +10,7 @@ import signal
 from tests.browser.browser import Browser
 from tests.browser.peers import Peer, open_page, publish, watch
 from tests.clients.raw_client import request
+from tests.system.asking import until_moved
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot, until_gone
 
@@ -68,9 +69,7 @@ async def test_chromium_stays_connected_while_its_workers_are_killed(chromium: B
 async def move_everybody(relay: Relay) -> None:
     """Each session of the room goes to the other slot."""
     for one in json.loads(request("GET", f"{relay.admin}/rooms/hall").body)["sessions"]:
-        asked = f"{relay.admin}/sessions/{one['session']}/move?slot={1 - one['slot']}"
-        answer = await asyncio.to_thread(request, "POST", asked)
-        assert answer.status == 200, answer.body
+        await until_moved(relay, one["session"], 1 - one["slot"])
 
 
 async def one_worker_less_and_one_more(relay: Relay) -> None:

@@ -1,5 +1,7 @@
-"""What tests ask of a relay over HTTP: counters, and a session's URL. Read next: `tests/system/relay_process.py`."""
+"""What tests ask of a relay over HTTP: counters, a session's URL, moves. Read next: `tests/system/relay_process.py`."""
 
+import asyncio
+import json
 import re
 
 import aiohttp
@@ -7,6 +9,9 @@ import aiohttp
 from tests.clients.aiortc_client import Client
 from tests.clients.raw_client import request
 from tests.system.relay_process import Relay
+
+TOO_LATE = (409, "not moved not taken")
+"""The other worker got no time within the 150 ms that a move waits for it: so it is on a machine that stands still."""
 
 
 def metrics(relay: Relay) -> dict[str, float]:
@@ -40,3 +45,20 @@ async def delete(client: Client) -> int:
     async with aiohttp.ClientSession() as http, http.delete(client.session_url) as answer:
         client.session_url = ""
         return answer.status
+
+
+async def move(relay: Relay, session_url: str, slot: int) -> tuple[int, str]:
+    """The status, and what came of it."""
+    session = session_url.rpartition("/")[2]
+    answer = await asyncio.to_thread(request, "POST", f"{relay.admin}/sessions/{session}/move?slot={slot}")
+    said = json.loads(answer.body)
+    return answer.status, said.get("outcome") or said["title"]
+
+
+async def until_moved(relay: Relay, session_url: str, slot: int) -> int:
+    """Moves it; says how often that came too late, which it may three times."""
+    too_late = 0
+    while (came := await move(relay, session_url, slot)) == TOO_LATE and too_late < 3:
+        too_late += 1
+    assert came == (200, "moved")
+    return too_late

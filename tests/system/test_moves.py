@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.clients.raw_client import RawClient, request
-from tests.system.asking import counter, delete, metrics, patch
+from tests.system.asking import counter, delete, metrics, move, patch, until_moved
 from tests.system.relay_process import ROOT, Relay
 from tests.system.watched import percentile, told, watched_call
 
@@ -23,18 +23,10 @@ MOVES = int(os.environ.get("MILLRACE_MOVES", "4"))
 STEERING = ["handover", *(["ebpf"] if os.geteuid() == 0 else [])]
 
 
-async def move(relay: Relay, session_url: str, slot: int) -> tuple[int, str]:
-    """The status, and what came of it."""
-    session = session_url.rpartition("/")[2]
-    answer = await asyncio.to_thread(request, "POST", f"{relay.admin}/sessions/{session}/move?slot={slot}")
-    said = json.loads(answer.body)
-    return answer.status, said.get("outcome") or said["title"]
-
-
 async def until_slots(relay: Relay, expected: list[tuple[bool, int]]) -> None:
     """Until every worker says so of each slot: whether it is drained, and its sessions."""
     agreed = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while agreed < 8:
             answer = await asyncio.to_thread(request, "GET", f"{relay.admin}/slots")
             found = [(one["drained"], one["sessions"]) for one in json.loads(answer.body)]
@@ -50,12 +42,13 @@ async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(
     ):
         states = list(watched.states)
         gaps: list[float] = []
+        too_late: list[int] = []
         places = {publisher: 0, viewer: 1}
         for round_ in range(2 * MOVES):
             mover = (publisher, viewer)[round_ % 2]
             places[mover] = 1 - places[mover]
             began = time.monotonic()
-            assert await move(relay, mover.session_url, places[mover]) == (200, "moved")
+            too_late.append(await until_moved(relay, mover.session_url, places[mover]))
             await watched.until_packets(began + 0.3, 20)
             gaps.append(watched.gap(began))
             assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
@@ -67,7 +60,9 @@ async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(
         await viewer.until_frames(len(viewer.frames) + 10)
         found = metrics(relay)
         assert found["millrace_moves_out_total"] == found["millrace_moves_in_total"] == 2 * MOVES
-        assert found["millrace_moves_failed_total"] == found["millrace_adoptions_lost_total"] == 0
+        assert too_late.count(0) >= MOVES, "half of them at once, at least"
+        assert found["millrace_moves_failed_total"] == sum(too_late)
+        assert found["millrace_adoptions_lost_total"] == 0
         for reason in ("srtp_replay", "srtp_authentication"):
             assert await counter(relay, f'millrace_drops_total{{direction="in",reason="{reason}"}}') == 0
         assert await move(relay, publisher.session_url, places[publisher]) == (409, "already there")
@@ -77,7 +72,9 @@ async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(
 
 
 async def test_a_drained_slot_gives_its_sessions_away_and_takes_none_until_that_is_undone() -> None:
-    async with Relay(workers=2) as relay, watched_call(relay) as (publisher, viewer, watched):
+    # Clients that are never heard of are to be there to the end.
+    patient = {"timeouts.ice_seconds": "120", "timeouts.consent_seconds": "120"}
+    async with Relay(workers=2, settings=patient) as relay, watched_call(relay) as (publisher, viewer, watched):
         states = list(watched.states)
         session = publisher.session_url.rpartition("/")[2]
         began = time.monotonic()
@@ -99,7 +96,7 @@ async def test_a_drained_slot_gives_its_sessions_away_and_takes_none_until_that_
             await until_slots(relay, [(True, 0), (False, 14)])
             assert metrics(relay)['millrace_slot_closed{slot="0"}'] == 1
         assert (await command(relay, "drain", "0", "--undo")).returncode == 0
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # The worker that has the session hears of it with its next beat.
             while (await command(relay, "move", session, "0")).returncode:
                 await asyncio.sleep(0.1)
