@@ -184,6 +184,10 @@ class RawClient:
         self.send(self.stun(**spoiled))  # type: ignore[arg-type]
         return any(datagram[:2] == b"\x01\x01" for datagram in self.until(lambda one: one[:2] == b"\x01\x01", seconds))
 
+    def is_answered(self, times: int = 10) -> bool:
+        """Checks once a second, as clients do that hear nothing; whether one was answered."""
+        return any(self.check(1.0) for _ in range(times))
+
     # --- DTLS
 
     def handshake(self, seconds: float = WAIT_SECONDS) -> bool:

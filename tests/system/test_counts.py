@@ -12,10 +12,9 @@ import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient
-from tests.system.asking import counter, delete, metrics, patch
+from tests.system.asking import TOO_LATE, counter, delete, metrics, move, patch
 from tests.system.posts import Posts
 from tests.system.relay_process import Relay
-from tests.system.test_moves import move
 from tests.system.watched import percentile, told, watched_call
 from tests.system.worker_pids import pid_by_slot, until_gone
 
@@ -90,7 +89,7 @@ async def test_calls_move_away_from_a_worker_that_leaves_and_are_noticed_by_nobo
             for client in (publisher, viewer):
                 async with asyncio.timeout(30):
                     # The others hear of a worker that joins within a second.
-                    while (came := await move(relay, client.session_url, 1)) == (409, "no worker"):
+                    while (came := await move(relay, client.session_url, 1)) in ((409, "no worker"), TOO_LATE):
                         await asyncio.sleep(0.05)
                 assert came == (200, "moved")
         print(told("a worker leaves", gaps))
@@ -98,13 +97,15 @@ async def test_calls_move_away_from_a_worker_that_leaves_and_are_noticed_by_nobo
         assert percentile(gaps, 0.5) < 1
         assert watched.states == states
         found = metrics(relay)
-        assert found["millrace_adoptions_total"] == found["millrace_moves_failed_total"] == 0
+        assert found["millrace_adoptions_total"] == 0
+        assert found["millrace_moves_failed_total"] <= found["millrace_moves_out_total"] / 2, "most go at once"
         assert found['millrace_drops_total{direction="in",reason="srtp_replay"}'] == 0
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
 
 
 async def test_a_client_of_an_empty_slot_still_has_its_checks_answered(steered: dict[str, str]) -> None:
-    async with Relay(workers=2, settings=steered) as relay:
+    patient = {"timeouts.ice_seconds": "120", "timeouts.consent_seconds": "120"}
+    async with Relay(workers=2, settings=steered | patient) as relay:
         with RawClient(f"{relay.url}/whep/hall") as connected, RawClient(f"{relay.url}/whep/hall") as late:
             for client in (connected, late):
                 await asyncio.to_thread(client.post, 1)
@@ -112,8 +113,9 @@ async def test_a_client_of_an_empty_slot_still_has_its_checks_answered(steered: 
             os.kill(relay.pid, signal.SIGTTOU)
             await relay.until_logged("the slot is empty", 1, 60)
             # Its name still says slot 1.
-            assert await asyncio.to_thread(connected.check)
+            assert await asyncio.to_thread(connected.is_answered)
             # It has an answer, and has not begun to connect.
+            assert await asyncio.to_thread(late.is_answered)
             await asyncio.to_thread(late.connect)
 
 
