@@ -29,11 +29,11 @@ class Watched:
     def gap(self, since: float, end: float | None = None) -> float:
         """The longest time without a packet, seconds, from just before `since` to the last packet, or to `end`."""
         earlier = [at for at in self.times if at <= since]
-        later = [at for at in self.times if at > since]
+        later = [at for at in self.times if at > since and (end is None or at < end)]
         times = [*earlier[-1:], *later, *([] if end is None else [end])]
         return max(after - before for before, after in itertools.pairwise(times))
 
-    async def until_packets(self, since: float, count: int, seconds: float = 15.0) -> None:
+    async def until_packets(self, since: float, count: int, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while sum(at > since for at in reversed(self.times[-count:])) < count:
                 await asyncio.sleep(0.01)
