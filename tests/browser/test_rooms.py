@@ -61,7 +61,6 @@ UNTIL_PICTURE = """
 """
 
 
-@pytest.mark.timeout(300)
 async def test_the_best_layer_of_a_simulcast_is_watched(relay: Relay, chromium: Browser) -> None:
     await open_page(chromium, relay)
     # Chromium sends three layers from this size on.
