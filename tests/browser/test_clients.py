@@ -32,7 +32,7 @@ async def publish_with_gstreamer(relay: Relay, codec: str) -> AsyncIterator[None
     )
     try:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"connected\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"connected\n"
         yield
     finally:
         if process.returncode is None:
@@ -40,7 +40,7 @@ async def publish_with_gstreamer(relay: Relay, codec: str) -> AsyncIterator[None
         await process.wait()
 
 
-async def published_slot(relay: Relay, seconds: float = 20) -> int:
+async def published_slot(relay: Relay, seconds: float = 60) -> int:
     """The worker that the client in the room happened to reach."""
     async with asyncio.timeout(seconds):
         while True:
@@ -69,7 +69,7 @@ async def hear_and_see_with_aiortc(relay: Relay, slot: int) -> None:
 @pytest.mark.parametrize("profile", ["baseline", "high"])
 async def test_chromium_and_aiortc_see_and_hear_ffmpeg(relay: Relay, chromium: Browser, profile: str) -> None:
     await open_page(chromium, relay)
-    async with publish_with_ffmpeg(f"{relay.url}/whip/hall", profile=profile):
+    async with publish_with_ffmpeg(f"{relay.url}/whip/hall", seconds=300, profile=profile):
         slot = 1 - await published_slot(relay)
         await see(await watch(chromium, relay, slot=slot), "H264")
         await hear_and_see_with_aiortc(relay, slot)
@@ -91,7 +91,7 @@ async def test_gstreamer_sees_and_hears_gstreamer(lan_relay: Relay) -> None:
             DEBIAN_PYTHON, str(CLIENTS / "gst_watch.py"), f"{lan_relay.url}/whep/hall", "90", relay_token(lan_relay)
         )
         try:
-            assert await asyncio.wait_for(viewer.wait(), 30) == 0
+            assert await asyncio.wait_for(viewer.wait(), 90) == 0
         finally:
             if viewer.returncode is None:
                 viewer.kill()

@@ -16,7 +16,7 @@ from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot
 
 
-async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 15) -> Any:
+async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 60) -> Any:
     """Waits until an expression of the page is true; returns its value."""
     code = f"""
       const end = performance.now() + {seconds * 1000};
@@ -45,7 +45,7 @@ LONGEST_GAP = """
     const gaps = () => frames().slice(1).map((time, place) => time - frames()[place]);
     // Long enough for the death to show, and then pictures that follow one another again.
     while (performance.now() < start + 2500 || gaps().length < 20 || Math.max(...gaps().slice(-15)) > 250) {
-      if (performance.now() > start + 15000) throw new Error('no picture; ' + document.body.innerText);
+      if (performance.now() > start + 60000) throw new Error('no picture; ' + document.body.innerText);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     return Math.max(...gaps());
@@ -66,7 +66,7 @@ async def test_the_page_publishes_and_watches(relay: Relay, chromium: Browser) -
     # The second reading is the first with rates.
     await until(chromium, f"{FIGURES}.includes('bit/s')")
     await until(chromium, "document.querySelector('#rooms li')?.innerText.includes('watching')")
-    assert await chromium.run("return [millrace.watch.video.muted, millrace.watch.message.innerText]") == [False, ""]
+    await until(chromium, "!millrace.watch.video.muted && millrace.watch.message.innerText === ''")
     await shoot(chromium, "page-desktop")
     await chromium.viewport(390, 844)
     await shoot(chromium, "page-phone-top")
@@ -80,13 +80,13 @@ async def test_the_page_waits_and_plays_in_firefox_on_the_same_machine(
     namespace: None, relay: Relay, firefox: Browser
 ) -> None:
     await firefox.goto(f"{relay.url}/?watch=demo")
-    await until(firefox, f"{WATCH_STATE} === 'waiting'", seconds=30)
+    await until(firefox, f"{WATCH_STATE} === 'waiting'")
     await firefox.run("millrace.publish.form.source.value = 'test'; millrace.publish.start()")
-    await until(firefox, PLAYS, seconds=30)
+    await until(firefox, PLAYS)
     await shoot(firefox, "page-firefox")
     # A hidden page's own timers tick once a second; some 30 pictures a second are drawn.
     await firefox.goto(f"{relay.url}/icon.svg", "in front")
-    assert await firefox.run("return document.hidden")
+    await until(firefox, "document.hidden")
     assert await firefox.run(PICTURES_OF_THREE_SECONDS) > 12
 
 
@@ -147,7 +147,7 @@ async def test_the_page_plays_on_after_its_workers_death(relay: Relay, chromium:
     for panel in ("watch", "publish"):
         resource = await chromium.run(f"return millrace.{panel}.session.resource")
         os.kill(pid_by_slot(relay)[slot_of(resource)], signal.SIGKILL)
-        gap = await chromium.run(LONGEST_GAP, seconds=20)
+        gap = await chromium.run(LONGEST_GAP, seconds=70)
         kept = await chromium.run(f"return millrace.{panel}.session.resource") == resource
         print(f"{panel}: {gap:.0f} ms without a picture after its worker's death, same session: {kept}")
         assert gap < 5000
@@ -216,7 +216,7 @@ async def test_the_page_opens_a_new_session_when_the_server_lost_its_own(relay: 
         url = f"{relay.admin}/sessions/{resource.rpartition('/')[2]}"
         async with aiohttp.ClientSession() as http, http.delete(url) as answer:
             assert answer.status in (200, 204)
-        gap = await chromium.run(LONGEST_GAP, seconds=20)
+        gap = await chromium.run(LONGEST_GAP, seconds=70)
         print(f"{panel}: {gap:.0f} ms without a picture after the server had ended it")
         assert gap < 5000
         assert await chromium.run(f"return millrace.{panel}.session.resource") != resource
