@@ -329,6 +329,22 @@ def later_frame(number: int) -> bytes:
     return bytes([0x90, 0x80, number & 0x7F]) + b"\x51\x42\x00" + bytes(50)
 
 
+def until_flows(publisher: RawClient, viewer: RawClient, seconds: float = 20.0) -> int:
+    """Sends key frames until the last one comes out, so that nothing is under way; says how many that took.
+
+    What is sent before the viewer's subscription stands may be missed.
+    """
+    deadline = time.monotonic() + seconds
+    sent = 0
+    while time.monotonic() < deadline:
+        sent += 1
+        mark = b"begin" + sent.to_bytes(4, "big")
+        publisher.send(publisher.packet(key_frame(sent) + mark))
+        if any(packet.endswith(mark) for packet in viewer.media(0.2 * sent)):
+            return sent
+    raise AssertionError(f"none of {sent} key frames came")
+
+
 def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
 

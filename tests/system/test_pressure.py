@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.clients.raw_client import RawClient, key_frame, later_frame, request
+from tests.clients.raw_client import RawClient, later_frame, request, until_flows
 from tests.system.asking import metrics
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot
@@ -24,7 +24,7 @@ TURNED_AWAY = 'millrace_turned_away_total{{pressure="{}",slot="0"}}'
 
 async def until_turned_away(relay: Relay, pressure: str) -> None:
     """The worker looks once a second."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             answered = request("POST", f"{relay.url}/whep/hall", "no offer", {"Content-Type": "application/sdp"})
             if answered.status == 503:
@@ -33,14 +33,14 @@ async def until_turned_away(relay: Relay, pressure: str) -> None:
             await asyncio.sleep(0.05)
     assert json.loads(answered.body)["type"] == "urn:millrace:problem:overloaded"
     assert int(answered.headers["Retry-After"]) > 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while metrics(relay)[TURNED_AWAY.format(pressure)] == 0:
             await asyncio.sleep(0.05)
 
 
 async def until_let_in(relay: Relay) -> None:
     """As soon as it has looked again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while request("POST", f"{relay.url}/whep/hall", "no offer", {"Content-Type": "application/sdp"}).status == 503:
             await asyncio.sleep(0.05)
     with RawClient(f"{relay.url}/whep/hall") as late:
@@ -110,7 +110,7 @@ async def test_a_worker_without_descriptors_keeps_its_calls_and_its_temper() -> 
         ):
             publisher.post().connect()
             viewer.post().connect()
-            publisher.send(publisher.packet(key_frame()))
+            until_flows(publisher, viewer)
             assert flows(publisher, viewer, 1)
             pid = pid_by_slot(relay)[0]
             with descriptors_limited(pid, 24):
@@ -128,7 +128,7 @@ async def test_a_worker_without_descriptors_keeps_its_calls_and_its_temper() -> 
                 spent = (relay.cpu_seconds() - before) / (time.monotonic() - since)
                 assert spent < 0.5, f"{spent:.0%} of a core"
             flood.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while request("GET", f"{relay.admin}/healthz").status != 200:
                     await asyncio.sleep(0.05)
             assert pid_by_slot(relay)[0] == pid

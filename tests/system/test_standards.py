@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.clients.raw_client import Answered, RawClient, key_frame, later_frame, request
+from tests.clients.raw_client import Answered, RawClient, later_frame, request, until_flows
 from tests.system.relay_process import Relay
 
 SDP = {"Content-Type": "application/sdp"}
@@ -107,9 +107,8 @@ async def test_media_goes_on_through_an_ice_restart_and_through_one_that_fails(r
     ):
         publisher.post(0).connect()
         viewer.post(1).connect()
-        publisher.send(publisher.packet(key_frame()))
-        media = viewer.media(20)
-        assert next(media)
+        until_flows(publisher, viewer)
+        media = viewer.media(60)
         numbers = iter(range(1, 100))
 
         def passes() -> None:
