@@ -216,7 +216,8 @@ def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_pa
 def test_worker_with_a_silent_loop_is_aborted_with_a_traceback_and_replaced(
     tmp_path: Path, beat: str, loop: str
 ) -> None:
-    with serving(tmp_path, BEATS, "workers.beat_seconds=1", "workers.drain_seconds=0", workers=1) as master:
+    settings = ("workers.beat_seconds=2", "workers.abort_seconds=10", "workers.drain_seconds=0")
+    with serving(tmp_path, BEATS, *settings, workers=1) as master:
         master.until_said("all workers serve")
         assert "is ended" not in master.output()
         (tmp_path / "silent.new").write_text(beat)
