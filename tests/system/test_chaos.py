@@ -99,8 +99,9 @@ class Watched:
         self.numbers: set[tuple[int, int]] = set()
         self.repeated = 0
         self.unanswered: list[str] = []
-        """When its last checks of consent were sent, since the last one that was answered. aiortc gives up after six
-        that had no answer within half a second: a machine that stands still for half a minute does that, too.
+        """When its last checks of consent were sent, since the last one that was answered. aiortc gives up after six.
+        Each is sent up to three times, as others do it: a Python client that gets no time within half a second has not
+        lost its relay.
         """
         self.longest_unanswered: list[str] = []
         connection = client.connection
@@ -123,7 +124,7 @@ class Watched:
         async def noting(*arguments, **named):  # type: ignore[no-untyped-def]
             asked_at = clock()
             try:
-                answer = await ask(*arguments, **named)
+                answer = await ask(*arguments, **named | {"retransmissions": 2})
             except TransactionError:
                 self.unanswered.append(asked_at)
                 if len(self.unanswered) > len(self.longest_unanswered):
