@@ -146,7 +146,7 @@ async def closes(browser: Browser) -> None:
             assert viewers(relay) == 1
             # Without a DELETE; consent would end after half a minute.
             await browser.run("peers.all.get('in').pc.close()")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while viewers(relay) > 0:
                     await asyncio.sleep(0.05)
 

@@ -114,7 +114,7 @@ async def test_clients_hear_goodbye_when_the_relay_stops() -> None:
 async def test_workers_end_when_their_master_is_killed() -> None:
     async with Relay(workers=2) as relay:
         os.kill(relay.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while relay.processes():
                 await asyncio.sleep(0.01)
         relay.expected_status = -signal.SIGKILL
@@ -129,7 +129,7 @@ async def test_the_engine_comes_before_its_control_plane_on_their_core() -> None
         names = {int(task.name): (task / "comm").read_text().strip() for task in tasks.iterdir()}
         engine = next(thread for thread, name in names.items() if name == "engine")
         # Once it serves, which it says itself; whoever asks whether it is ready may be told a moment before.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while os.sched_getscheduler(pid) != os.SCHED_BATCH:
                 await asyncio.sleep(0.01)
             while (lead := nice(pid) - nice(engine)) != 5:

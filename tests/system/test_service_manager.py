@@ -128,7 +128,7 @@ async def test_calls_outlive_everything_when_the_service_manager_keeps_their_mem
         print(told("everything killed", [everything]), told("master", [watched.gap(killed_at)]), sep="\n")
         # Cores that an encoder, a decoder and a Python that starts share.
         assert everything < 10
-        assert watched.gap(killed_at) < 3
+        assert watched.gap(killed_at) < 5
         assert not set(workers) & set(relay.worker_pids())
         assert sorted(name for name, _ in relay.kept) == names
         assert await counter(relay, "millrace_adoptions_total") == 4
@@ -137,7 +137,7 @@ async def test_calls_outlive_everything_when_the_service_manager_keeps_their_mem
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
         await relay.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while relay.kept:
                 await asyncio.sleep(0.01)
 
@@ -174,6 +174,6 @@ async def test_sockets_that_the_service_manager_has_bound_are_served() -> None:
                 return answer.status
 
     async with Activated(workers=2) as relay:
-        assert await asyncio.wait_for(relay.early, 10) == 200
+        assert await asyncio.wait_for(relay.early, 30) == 200
         for _, listener in relay.bound:
             listener.close()

@@ -56,7 +56,7 @@ async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: 
         assert set(posts.statuses) == {201}
         assert set(posts.ends) == {200}
         # Cores that an encoder, a decoder and a Python that starts share: by itself it is a twentieth.
-        assert watched.gap(asked_at) < 3
+        assert watched.gap(asked_at) < 5
         assert relay.pid == master
         assert len(relay.worker_pids()) == 2
         assert not set(workers) & set(relay.worker_pids())
