@@ -183,7 +183,9 @@ class Master:
                 log.info("the slot is empty", extra={"slot": death.slot})
             if self._can_roll_out and self._rollout.failed(self._slots.lives):
                 continue
-            if death.gives_up and not death.is_fatal:
+            if death.loops:
+                log.warning("the others go on, and it is tried again: %s", death.loops)
+            elif death.gives_up and not death.is_fatal:
                 log.warning("there is one worker less: %s", death.gives_up)
                 self._count.give_up()
             elif death.gives_up and not self._slots.is_stopping:
@@ -207,7 +209,10 @@ class Master:
                 log.warning("%s", refusal)
                 life.due_at = time.monotonic() + _END_SECONDS
                 continue
-            child = self._prepared.child(life.slot, self._slots.next_incarnation(life))
+            adopts = self._slots.adopts(life)
+            if not adopts:
+                log.warning("its sessions are given up: workers crash again and again", extra={"slot": life.slot})
+            child = self._prepared.child(life.slot, self._slots.next_incarnation(life), adopts)
             # Taken before the fork: the child's first beat is later.
             now = time.monotonic()
             pid = spawn(child)

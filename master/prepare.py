@@ -91,17 +91,18 @@ class Prepared:
             candidates=told(self.sockets, config),
         )
 
-    def child(self, slot: int, incarnation: int) -> Child:
+    def child(self, slot: int, incarnation: int, adopts: bool = True) -> Child:
         """One worker's share. It keeps everything open, for whoever comes after a master that was killed."""
-        return Child(self._boot(slot, incarnation), self.cores[slot] if self.cores else None, self.lock)
+        return Child(self._boot(slot, incarnation, adopts), self.cores[slot] if self.cores else None, self.lock)
 
-    def _boot(self, slot: int, incarnation: int) -> Boot:
+    def _boot(self, slot: int, incarnation: int, adopts: bool) -> Boot:
         by_name, manifest = self.estate.by_name(), self.estate.manifest
         return Boot(
             config=self.config,
             slot=Slot(slot),
             incarnation=Incarnation(incarnation),
             slots=self.slots,
+            adopts=adopts,
             http_sockets=tuple(group.members[slot].fileno() for group in self.sockets.http),
             admin_sockets=tuple(group.members[slot].fileno() for group in self.sockets.admin),
             media_sockets=tuple(

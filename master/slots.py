@@ -45,6 +45,8 @@ class Life:
     """When to send SIGKILL to a worker that was told to end."""
     quick_deaths: int = 0
     """In a row."""
+    crashes: int = 0
+    """Those of them of which nobody else was the cause, and that came after the boot."""
     serves: bool = False
     """In this life, the present one or the last."""
     has_served: bool = False
@@ -91,6 +93,8 @@ class Death:
     """Why no worker of this slot is tried any more."""
     is_fatal: bool
     """The master stops for it."""
+    loops: str | None
+    """What is wrong with the slot when it is tried again and again because others serve."""
 
 
 class Slots:
@@ -122,7 +126,7 @@ class Slots:
     def add(self, now: float) -> Life:
         """One more slot shall have a worker: the first that is not wanted, whether it is empty or about to leave."""
         life = self.lives[self.wanted]
-        life.is_wanted, life.quick_deaths = True, 0
+        life.is_wanted, life.quick_deaths, life.crashes = True, 0, 0
         life.joins = not life.pid and not life.has_served
         life.due_at = min(life.due_at, now)
         return life
@@ -158,7 +162,14 @@ class Slots:
 
     def pardon(self, life: Life, now: float) -> None:
         """What its worker died of is gone."""
-        life.quick_deaths, life.due_at = 0, now
+        life.quick_deaths = life.crashes = 0
+        life.due_at = now
+
+    def adopts(self, life: Life) -> bool:
+        """Whether the slot's next worker takes up its sessions. When workers crash again and again, one of these may be
+        what they crash of: they are given up, halfway to the limit, rather than everything.
+        """
+        return life.crashes < max(2, self._config.crash_limit // 2)
 
     def next_incarnation(self, life: Life) -> int:
         """Begins a life: call it before the fork, so that the child is told."""
@@ -182,18 +193,20 @@ class Slots:
         life.pid, life.state = 0, SlotState.DEAD
         if code == Exit.RETIRED:
             life.has_served = False
-        gives_up = None
+        loop = None
         if is_release:
             life.due_at = now
         elif not self.is_stopping:
-            gives_up = self._plan(life, code, now)
+            loop = self._plan(life, code, now)
+        goes_on = life.is_wanted and not life.joins and self._others_serve(life, now)
+        gives_up, loops = (None, loop) if goes_on else (loop, None)
         is_fatal = bool(gives_up) and life.is_wanted and not life.joins
         if gives_up and not is_fatal:
             # The others go on without it.
             life.is_wanted = life.joins = life.has_served = False
         if not life.is_needed:
             life.state = SlotState.EMPTY
-        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up, is_fatal)
+        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up, is_fatal, loops)
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Looks at every worker's beats: notices who has started, and who has to be ended."""
@@ -261,14 +274,24 @@ class Slots:
         return min(times)
 
     def _plan(self, life: Life, code: int, now: float) -> str | None:
-        """Sets when the slot is due, or says why there is no sense in it."""
+        """Sets when the slot is due, and says so when there is hardly any sense in it."""
         is_quick = now - life.born_at < self._config.quick_death_seconds
         life.quick_deaths = life.quick_deaths + 1 if is_quick or code == Exit.BOOT_FAILED else 0
-        if life.quick_deaths >= self._config.crash_limit:
-            last = describe(code)
-            return f"worker {life.slot} died {life.quick_deaths} times in a row soon after its start; at last it {last}"
+        if not life.quick_deaths:
+            life.crashes = 0
+        elif code not in (Exit.BOOT_FAILED, -signal.SIGKILL):
+            life.crashes += 1
         life.due_at = now + self._backoff(life.quick_deaths)
-        return None
+        if life.quick_deaths < self._config.crash_limit:
+            return None
+        last = describe(code)
+        return f"worker {life.slot} died {life.quick_deaths} times in a row soon after its start; at last it {last}"
+
+    def _others_serve(self, life: Life, now: float) -> bool:
+        """Whether another worker has served for long enough: then the program works, and whoever it serves needs it."""
+        quick = self._config.quick_death_seconds
+        others = (other for other in self.lives if other is not life and other.state is SlotState.RUNNING)
+        return any(now - other.born_at >= quick for other in others)
 
     def _backoff(self, quick_deaths: int) -> float:
         if quick_deaths <= 1:

@@ -36,6 +36,8 @@ class Boot:
     incarnation: Incarnation
     slots: int
     """How many workers there may be; slots are 0 to slots - 1."""
+    adopts: bool
+    """Whether it takes up the sessions that the slot's last worker left, or gives them up."""
     http_sockets: tuple[int, ...]
     """This slot's TCP listeners, listening."""
     admin_sockets: tuple[int, ...]

@@ -109,7 +109,9 @@ class WorkersConfig:
     quick_death_seconds: Seconds = 10
     """A worker that lived longer had booted and worked; its death is not part of a crash loop."""
     crash_limit: Annotated[int, within(1, 1000)] = 8
-    """Quick deaths of one slot in a row after which the master stops: some 10 s of trying."""
+    """Quick deaths of a slot in a row, some 10 s of trying, after which the master stops unless another worker serves.
+    After half as many crashes the slot's sessions are given up, as one of them may be the cause.
+    """
     boot_seconds: Seconds = 30
     """Longest from the fork to the first beat; a cold disk takes seconds."""
     beat_seconds: Seconds = 2

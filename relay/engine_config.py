@@ -14,6 +14,7 @@ class EngineConfig:
 
     slot: int
     slots: int
+    adopts: bool
     certificate_pem: str
     private_key_pem: str
     max_transports: int
@@ -33,6 +34,7 @@ def engine_config(boot: Boot) -> EngineConfig:
     return EngineConfig(
         slot=boot.slot,
         slots=boot.slots,
+        adopts=boot.adopts,
         certificate_pem=boot.certificate_pem,
         private_key_pem=boot.private_key_pem,
         max_transports=limits.sessions_per_worker,

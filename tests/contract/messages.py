@@ -236,6 +236,7 @@ ANSWERS: dict[str, Answer] = {
 ENGINE_CONFIG = EngineConfig(
     slot=3,
     slots=4,
+    adopts=True,
     certificate_pem="-----BEGIN CERTIFICATE-----\n",
     private_key_pem="-----BEGIN PRIVATE KEY-----\n",
     max_transports=2_000,

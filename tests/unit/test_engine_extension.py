@@ -77,7 +77,8 @@ def box() -> Iterator[Box]:
 
 def config(slot: int) -> EngineConfig:
     certificate_pem, private_key_pem = CERTIFICATE.certificate_pem, CERTIFICATE.private_key_pem
-    return EngineConfig(slot, 2, certificate_pem, private_key_pem, 10, 10, 8, 32, 30_000, 30_000, 30_000, 30_000, 250)
+    times = (30_000, 30_000, 30_000, 30_000)
+    return EngineConfig(slot, 2, True, certificate_pem, private_key_pem, 10, 10, 8, 32, *times, 250)
 
 
 def open_transport(transport: int, ufrag: str) -> OpenTransport:

@@ -140,6 +140,24 @@ def test_crash_loop_makes_the_master_give_up(code: Exit) -> None:
     assert "died 8 times in a row" in (gave_up[-1] or "")
 
 
+def test_sessions_are_given_up_halfway_to_the_limit_when_workers_crash_and_not_when_somebody_kills_them() -> None:
+    crashed = {Exit.CRASHED: exited(Exit.CRASHED), "aborted": signal.SIGABRT.value}
+    spared = {Exit.BOOT_FAILED: exited(Exit.BOOT_FAILED), "killed": KILLED}
+    for status in (*crashed.values(), *spared.values()):
+        box = Box()
+        adopts = []
+        for _ in range(CONFIG.crash_limit - 1):
+            box.fork_due()
+            box.slots.reaped(box.pids, status, box.now)
+            box.now = box.slots.lives[0].due_at
+            adopts.append(box.slots.adopts(box.slots.lives[0]))
+        assert adopts == [True] * 3 + [status in spared.values()] * 4
+        box.fork_due()
+        box.now += 10
+        box.slots.reaped(box.pids, status, box.now)
+        assert box.slots.adopts(box.slots.lives[0]) or status == exited(Exit.BOOT_FAILED)
+
+
 def test_failed_boot_counts_however_long_it_took() -> None:
     box = Box()
     for _ in range(CONFIG.crash_limit):
@@ -458,14 +476,23 @@ def test_a_worker_that_was_added_and_is_taken_back_before_it_serves_is_not_tried
     assert box.fork_due() == []
 
 
-def test_a_crash_loop_of_a_worker_that_has_served_is_still_the_end() -> None:
+@pytest.mark.parametrize("served_for", [1, CONFIG.quick_death_seconds])
+def test_a_crash_loop_ends_the_server_unless_another_worker_has_served_for_a_while(served_for: int) -> None:
     box = grown()
+    for life in box.slots.lives:
+        life.born_at = box.now - served_for
     for _ in range(CONFIG.crash_limit):
-        box.now = max(box.now, box.slots.lives[1].due_at)
+        box.slots.lives[1].due_at = box.now
         box.fork_due()
         death = box.slots.reaped(living(box, 1), exited(Exit.BOOT_FAILED), box.now)
     assert death is not None
-    assert death.is_fatal
+    if served_for == 1:
+        assert (death.is_fatal, death.loops) == (True, None)
+        assert death.gives_up
+    else:
+        assert (death.is_fatal, death.gives_up) == (False, None)
+        assert "died 8 times in a row" in (death.loops or "")
+        assert box.slots.lives[1].due_at == box.now + CONFIG.respawn_backoff_limit_ms / 1000
 
 
 def test_an_empty_slot_of_another_master_is_left_empty() -> None:

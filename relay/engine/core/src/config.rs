@@ -9,6 +9,8 @@ pub struct EngineConfig {
     /// This worker's fixed number, and how many there are; at most 64.
     pub slot: u8,
     pub slots: u8,
+    /// Whether it takes up the sessions that the slot's last worker left. Else they are given up: workers crashed of them.
+    pub adopts: bool,
     pub certificate_pem: String,
     pub private_key_pem: String,
     pub max_transports: u32,

@@ -86,6 +86,8 @@ pub struct Engine {
     arena: Arena,
     contexts: DtlsContexts,
     limits: Limits,
+    /// Whether it takes up what a predecessor left.
+    adopts: bool,
     /// What a viewer's player is asked to wait on a lossy path.
     repair_delay: Span,
     max_transports: usize,
@@ -164,6 +166,7 @@ impl Engine {
             slots: config.slots,
             contexts,
             limits,
+            adopts: config.adopts,
             repair_delay: Span::from_millis(config.repair_delay_ms),
             max_transports: config.max_transports as usize,
             max_handshakes: config.max_handshakes as usize,

@@ -410,6 +410,28 @@ fn lower_limits_cost_no_session_that_is_there() {
     assert_nothing_was_noticed(&world);
 }
 
+#[test]
+fn a_successor_that_is_not_to_adopt_gives_everything_up_and_serves_who_comes() {
+    let mut world = box_of(2, 7);
+    let (lost, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 1);
+    world.watch(viewer, &publish);
+    world.run_for(300);
+    world.configs[0].adopts = false;
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 0, lost: 1 });
+    assert!(adopted(&world, lost).is_none());
+    assert_eq!(world.arena.addresses().find(0, &world.peers[lost].address), None);
+    let (came, publish) = publisher(&mut world, 0);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(700);
+    world.configs[0].adopts = true;
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 1, lost: 0 }, "who came since is kept");
+    finish(&mut world);
+    assert_everything_came(&world, (came, 0), viewer, ssrc);
+}
+
 /// Whenever its worker dies on the way from the POST to the first packet, a client either connects without a word to the
 /// control plane, or its session is given up and counted: no handshake is answered by one who does not know it.
 #[test]

@@ -76,6 +76,7 @@ fn engine(slot: u8, arena: &Arena) -> Engine {
     let config = EngineConfig {
         slot,
         slots: 2,
+        adopts: true,
         certificate_pem,
         private_key_pem,
         max_transports: 8,

@@ -43,7 +43,12 @@ impl Engine {
         for i in ours {
             let torn = self.arena.session(i).is_torn();
             match self.read_record(i) {
-                Some(record) => found.push((i, record)),
+                Some(record) if self.adopts => found.push((i, record)),
+                Some(record) => {
+                    self.close_logs(&record.lasting.map(|lasting| lasting.publications).unwrap_or_default());
+                    self.records.give_back(&self.arena, i);
+                    lost += 1;
+                }
                 None => {
                     self.records.give_back(&self.arena, i);
                     lost += u32::from(torn);

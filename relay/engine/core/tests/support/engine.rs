@@ -222,6 +222,7 @@ impl World {
         let config = |slot| EngineConfig {
             slot,
             slots,
+            adopts: true,
             certificate_pem: identity.certificate_pem.clone(),
             private_key_pem: identity.private_key_pem.clone(),
             max_transports: limits.max_transports,
