@@ -192,7 +192,14 @@ class Chaos:
         await self._relay.until_ready()
 
     async def kill(self) -> None:
-        self._send(self._random.choice(self._workers()), signal.SIGKILL)
+        self._send(await self._one(), signal.SIGKILL)
+
+    async def _one(self) -> int:
+        """A worker, of which there may be none for a moment."""
+        async with asyncio.timeout(30):
+            while not (pids := self._workers()):
+                await asyncio.sleep(0.01)
+        return self._random.choice(pids)
 
     async def kill_all(self) -> None:
         for pid in self._workers():
@@ -208,10 +215,10 @@ class Chaos:
         self._disturbed_at = time.monotonic()
 
     async def let_go(self) -> None:
-        self._send(self._random.choice(self._workers()), signal.SIGUSR2)
+        self._send(await self._one(), signal.SIGUSR2)
 
     async def hang(self) -> None:
-        self._hung.append(pid := self._random.choice(self._workers()))
+        self._hung.append(pid := await self._one())
         self._send(pid, signal.SIGSTOP)
 
     async def upgrade(self) -> None:
