@@ -82,14 +82,18 @@ impl Sender {
                 next = end;
             }
             match sockets.get(usize::from(socket.0)) {
-                Some(socket) => self.send_runs(socket.as_raw_fd(), datagrams, bytes, &mut sent),
+                Some(socket) => {
+                    let left = self.send_runs(socket.as_raw_fd(), datagrams, bytes, &mut sent);
+                    next = left.unwrap_or(next);
+                }
                 None => sent.failed += self.runs.iter().map(|run| run.len() as u64).sum::<u64>(),
             }
         }
         sent
     }
 
-    fn send_runs(&mut self, fd: RawFd, datagrams: &[Datagram], bytes: &[u8], sent: &mut Sent) {
+    /// All runs, unless there are to be none: then the first datagram that is left.
+    fn send_runs(&mut self, fd: RawFd, datagrams: &[Datagram], bytes: &[u8], sent: &mut Sent) -> Option<usize> {
         for place in 0..self.runs.len() {
             self.prepare(place, self.runs[place].clone(), datagrams, bytes);
         }
@@ -116,6 +120,9 @@ impl Sender {
                     if run.len() > 1 && error != libc::EAGAIN && error != libc::ENOBUFS {
                         self.note_refusal(error);
                         self.send_singly(fd, place, run, datagrams, bytes, sent);
+                        if self.pause > 0 {
+                            return self.runs.get(place + 1).map(|run| run.start);
+                        }
                     } else {
                         sent.failed += run.len() as u64;
                     }
@@ -124,6 +131,7 @@ impl Sender {
                 }
             }
         }
+        None
     }
 
     /// The kernel refused a run: perhaps this path, perhaps segmentation as such.
@@ -362,6 +370,20 @@ mod tests {
             sender.pause = 1;
             assert_eq!((runs(&mut sender), runs(&mut sender)), (2, 1), "and is asked again");
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_batch_goes_out_singly_once_runs_are_refused() {
+        let bench = Bench::new(&["127.0.0.1"]);
+        // Port 0 is no destination.
+        let bad = |n: u8| Path { remote: SocketAddr::from(([127, 0, 0, n], 0)), ..bench.path(0) };
+        let batch: Vec<_> =
+            (0..40).flat_map(|n| [(bad(1 + n % 2), vec![1; 20]), (bad(1 + n % 2), vec![1; 20])]).collect();
+        let outbox = outbox(&batch);
+        let (queued, bytes) = outbox.queued();
+        let mut sender = Sender::new(&bench.sockets);
+        assert_eq!(sender.send(&bench.sockets, queued, bytes).failed, 80);
+        assert_eq!(sender.runs.len(), 80 - 2 * MAX_REFUSALS as usize);
     }
 
     #[test]
