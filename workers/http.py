@@ -194,7 +194,9 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if status >= 500:
-            log.error("a connection failed", exc_info=exc)
+            # A client that leaves in mid-body, or that is cut there, is no defect.
+            if not isinstance(exc, ConnectionError):
+                log.error("a connection failed", exc_info=exc)
             response = problem(500, "defect", "This is a defect of the server; its log has it.")
         else:
             response = problem(status, "not-http", "The request is not HTTP as this server takes it.")

@@ -359,6 +359,21 @@ async def test_what_is_not_http_gets_400_and_no_detail_of_ours_and_no_line_in_th
     assert not caplog.records
 
 
+async def test_a_client_that_leaves_in_mid_body_leaves_no_line_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n"
+    before = asyncio.all_tasks()
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(head + b"Expect: 100-continue\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    serving = asyncio.all_tasks() - before
+    assert serving
+    writer.close()
+    await asyncio.wait_for(asyncio.wait(serving), 5)
+    assert not caplog.records
+
+
 async def test_headers_too_large_are_refused(site: Site) -> None:
     answer = await site.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 100_000 + b"\r\n\r\n")
     assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
