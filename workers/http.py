@@ -4,6 +4,7 @@ the administration side. It must never know a route. Read next: `workers/public.
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -26,6 +27,8 @@ MAX_REQUESTS = 256
 """In progress at once. Control answers in well under a millisecond, so these are passed-on requests and slow bodies, of
 which the oldest is cut for whoever comes then.
 """
+BODY_SECONDS = 1.0
+"""What a body may take before it can be cut for somebody else: several times round the world."""
 MAX_CONNECTIONS = 1024
 """Per listener group; each costs some 20 kB and a descriptor."""
 IDLE_SECONDS = 2.0
@@ -151,11 +154,12 @@ class HttpServer:
 
     def _has_room(self) -> bool:
         """For one more request. Nobody has shown a token before the body is in, so bodies that do not come keep nobody
-        out: the oldest makes room.
+        out: the oldest makes room. What reads no body is never cut, as it would go on without being counted.
         """
         if len(self._busy) < self._max_requests:
             return True
-        arriving = next((busy for busy in self._busy.items() if not busy[1].content.is_eof()), None)
+        late = asyncio.get_running_loop().time() - BODY_SECONDS
+        arriving = next((busy for busy in self._busy.items() if _awaited_since(busy[1]) < late), None)
         if arriving is None:
             return False
         connection, request = arriving
@@ -184,7 +188,12 @@ class HttpServer:
 class _Connection(web.RequestHandler):
     """Refuses what is not HTTP as everything else is refused: strangers fill no log, and learn no library's name."""
 
-    __slots__ = ()
+    __slots__ = ("body_awaited_since",)
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.body_awaited_since = math.inf
+        """By the loop's clock; infinity while no body is read."""
 
     def handle_error(
         self,
@@ -203,6 +212,15 @@ class _Connection(web.RequestHandler):
         response.headers["Server"] = SERVER
         response.force_close()
         return response
+
+
+def _connection(request: web.BaseRequest) -> _Connection:
+    assert isinstance(request.protocol, _Connection), "each server here makes these"
+    return request.protocol
+
+
+def _awaited_since(request: web.BaseRequest) -> float:
+    return math.inf if request.content.is_eof() else _connection(request).body_awaited_since
 
 
 class _BoundedServer(web.Server):
@@ -262,6 +280,8 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     body = bytearray()
+    connection = _connection(request)
+    connection.body_awaited_since = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(deadlines.request_seconds):
             async for chunk in request.content.iter_any():
@@ -270,6 +290,8 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
                     raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
     except TimeoutError:
         raise Refused(408, "body-too-slow", "The body did not come in time.") from None
+    finally:
+        connection.body_awaited_since = math.inf
     try:
         return body.decode()
     except UnicodeDecodeError:

@@ -362,11 +362,8 @@ async def test_what_is_not_http_gets_400_and_no_detail_of_ours_and_no_line_in_th
 async def test_a_client_that_leaves_in_mid_body_leaves_no_line_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n"
     before = asyncio.all_tasks()
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-    writer.write(head + b"Expect: 100-continue\r\n\r\n")
-    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    _, writer = await awaited_body(site)
     serving = asyncio.all_tasks() - before
     assert serving
     writer.close()
@@ -396,33 +393,83 @@ async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site
     assert (await post())[0] == 201
 
 
-async def test_bodies_that_do_not_come_keep_nobody_out_and_the_oldest_makes_room(site: Site) -> None:
+AWAITED = (
+    b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n"
+    b"Expect: 100-continue\r\n\r\n"
+)
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def await_body(site: Site) -> Streams | None:
+    """A request whose body the server waits for; none when it was refused."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(AWAITED)
+    status = await reader.readuntil(b"\r\n\r\n")
+    if status == b"HTTP/1.1 100 Continue\r\n\r\n":
+        return reader, writer
+    assert status.startswith(b"HTTP/1.1 503 ")
+    writer.close()
+    return None
+
+
+async def awaited_body(site: Site) -> Streams:
+    """The same, as soon as there is room for it."""
+    async with asyncio.timeout(5):
+        while (streams := await await_body(site)) is None:
+            await asyncio.sleep(0.002)
+    return streams
+
+
+async def finish(streams: Streams) -> None:
+    reader, writer = streams
+    writer.write(b"x" * 900)
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
+    writer.close()
+
+
+async def test_bodies_that_do_not_come_keep_nobody_out_and_the_oldest_makes_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.05)
     site.control.hold = asyncio.Event()
     complete = asyncio.create_task(site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP))
     async with asyncio.timeout(5):
         while not site.control.asked:
             await asyncio.sleep(0.002)
-    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n"
-    held = []
     # Three have the places that are left; each that comes after them takes the oldest's.
-    for _ in range(5):
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(head + b"Expect: 100-continue\r\n\r\n")
-        # Its body is waited for.
-        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        held.append((reader, writer))
-    for reader, _ in held[:2]:
+    held = [await awaited_body(site) for _ in range(5)]
+    for reader, writer in held[:2]:
         with suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 2) == b""
-    async with site.client.options(f"{site.url}/whip/hall") as answer:
-        assert answer.status == 204
+        writer.close()
     site.control.hold.set()
     assert (await complete).status == 201
-    for reader, writer in held[3:]:
-        writer.write(b"x" * 900)
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
-    for _, writer in held:
-        writer.close()
+    for streams in held[2:]:
+        await finish(streams)
+
+
+async def test_a_body_that_is_on_its_way_is_not_cut_for_a_newcomer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 60.0)
+    held = [await awaited_body(site) for _ in range(4)]
+    assert await await_body(site) is None
+    for streams in held:
+        await finish(streams)
+
+
+async def test_a_request_that_reads_no_body_is_not_cut_for_a_newcomer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.0)
+    site.control.hold = asyncio.Event()
+    head = b"DELETE /whip/hall/00.x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 900\r\n\r\n"
+    deleting = [asyncio.create_task(site.raw(head)) for _ in range(4)]
+    async with asyncio.timeout(5):
+        while len(site.control.asked) < 4:
+            await asyncio.sleep(0.002)
+    assert await await_body(site) is None
+    site.control.hold.set()
+    for answer in await asyncio.gather(*deleting):
+        assert answer.startswith(b"HTTP/1.1 201 ")
 
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
