@@ -68,7 +68,7 @@ def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now
     """
     if not keys:
         return None
-    grant = check(token, keys, now, even_expired=True)
+    grant = check(token, keys, now, opened_at=session.opened_at)
     denial = grant if isinstance(grant, Denial) else _denial(grant, session.protocol, session.room)
     if denial is not None:
         return Refusal(denial.status, denial.reason, denial.detail)

@@ -86,10 +86,10 @@ def check(
     keys: Mapping[str, str],
     now: float,
     leeway: float = LEEWAY_SECONDS,
-    even_expired: bool = False,
+    opened_at: float | None = None,
 ) -> Grant | Denial:
-    """The grant of a token signed with one of `keys` (secret by name), at Unix time `now`; that of an expired one
-    only if asked for.
+    """The grant of a token signed with one of `keys` (secret by name), at Unix time `now`. For a session that was
+    `opened_at` that time, it may have expired since, and a clock set back does not lock its client out.
     """
     if not token:
         return Denial(401, "no-token", "Send `Authorization: Bearer <token>`.")
@@ -111,7 +111,7 @@ def check(
         claims = jwt.decode(token, secret, algorithms=["HS256"], options=_ONLY_SIGNATURE)
     except (jwt.PyJWTError, ValueError, RecursionError):
         return Denial(401, "bad-signature", "The token is not signed with the secret of its key.")
-    return _times_denial(claims, now, leeway, even_expired) or _grant(claims)
+    return _times_denial(claims, now, leeway, opened_at) or _grant(claims)
 
 
 def is_identity(text: str) -> bool:
@@ -138,14 +138,14 @@ def make_token(  # noqa: PLR0913 - one for each claim
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def _times_denial(claims: dict[str, Any], now: float, leeway: float, even_expired: bool) -> Denial | None:
+def _times_denial(claims: dict[str, Any], now: float, leeway: float, opened_at: float | None) -> Denial | None:
     """RFC 7519 sections 4.1.4 and 4.1.5. A token that never ends is none."""
     expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
     if expires_at is None or not _is_time(expires_at) or not _is_time(not_before):
         return Denial(401, "malformed-token", "The token needs `exp`, in seconds since 1970; `nbf` likewise.")
-    if not even_expired and now >= expires_at + leeway:
+    if (now if opened_at is None else min(now, opened_at)) >= expires_at + leeway:
         return Denial(401, "expired", "The token has expired.")
-    if now < not_before - leeway:
+    if opened_at is None and now < not_before - leeway:
         return Denial(401, "not-yet-valid", "The token is not valid yet.")
     return None
 

@@ -201,6 +201,19 @@ def test_a_token_that_has_expired_since_still_changes_and_ends_its_session() -> 
     assert worker.reply().status == 200
 
 
+def test_a_token_that_had_expired_before_touches_no_session() -> None:
+    worker = desk(LOCKED)
+    old = token()
+    worker.now += 3600
+    later = make_token("key", SECRET, identity="ann", room="hall", expires_at=worker.now + 60, not_before=worker.now)
+    session = session_of(worker.publish(token=later))
+    worker.handle(Deleted(worker.number(), session, old))
+    assert (worker.reply().status, body(worker.reply())["type"]) == (401, "urn:millrace:problem:expired")
+    worker.set_by = -600.0
+    worker.handle(Deleted(worker.number(), session, later))
+    assert worker.reply().status == 200
+
+
 def test_a_participant_that_publishes_again_after_the_clock_was_set_back_replaces_itself() -> None:
     one, two = desk(LOCKED, slot=0), desk(LOCKED, slot=1)
     one.publish(token=token())

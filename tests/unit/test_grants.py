@@ -108,16 +108,32 @@ def test_times_are_checked_against_the_callers_clock_with_a_small_leeway() -> No
     assert isinstance(check(token, KEYS, 999.9, leeway=0), Grant)
 
 
-def test_an_expired_token_does_where_it_is_asked_for_and_all_else_is_checked() -> None:
-    token = signed(exp=1000, nbf=900)
-    assert isinstance(check(token, KEYS, 5000.0, even_expired=True), Grant)
-    for bad, now, reason in (
-        (token, 800.0, "not-yet-valid"),
-        (token[:-4] + "AAAA", 5000.0, "bad-signature"),
-        (signed(exp=None), NOW, "malformed-token"),
-        (signed(exp="soon"), NOW, "malformed-token"),
+@pytest.mark.parametrize(
+    ("now", "opened_at", "reason"),
+    [
+        (5000.0, 950.0, None),
+        (5000.0, 1004.9, None),
+        (5000.0, 1005.0, "expired"),
+        (1004.9, 5000.0, None),
+        (1005.0, 5000.0, "expired"),
+        (800.0, 950.0, None),
+    ],
+)
+def test_a_sessions_token_may_have_expired_since_it_was_opened(
+    now: float, opened_at: float, reason: str | None
+) -> None:
+    checked = check(signed(exp=1000, nbf=900), KEYS, now, opened_at=opened_at)
+    assert (checked.reason if isinstance(checked, Denial) else None) == reason
+
+
+def test_all_else_is_checked_of_a_sessions_token() -> None:
+    for bad, reason in (
+        (signed(exp=1000)[:-4] + "AAAA", "bad-signature"),
+        (signed(exp=None), "malformed-token"),
+        (signed(exp="soon"), "malformed-token"),
+        (signed(nbf="soon"), "malformed-token"),
     ):
-        denial = check(bad, KEYS, now, even_expired=True)
+        denial = check(bad, KEYS, NOW, opened_at=950.0)
         assert isinstance(denial, Denial)
         assert denial.reason == reason
 
