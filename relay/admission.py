@@ -47,7 +47,7 @@ def admit(
     if denial is not None:
         return Refusal(denial.status, denial.reason, denial.detail)
     assert isinstance(grant, Grant)
-    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources)
+    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources or ())
 
 
 def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:

@@ -59,13 +59,15 @@ class Grant:
     room_join: bool
     can_publish: bool
     can_subscribe: bool
-    sources: tuple[str, ...] = ()
-    """All that may be published; empty grants every source."""
+    sources: tuple[str, ...] | None = ()
+    """All that may be published, in lower case; empty grants every source, None is a claim that cannot be read."""
 
     def publish_denial(self, room: str) -> Denial | None:
         """Why its bearer may not publish in the room, if so."""
         if (denial := self.join_denial(room)) is not None:
             return denial
+        if self.sources is None:
+            return Denial(403, "may-not-publish", "The token's `canPublishSources` must be a list of names.")
         return None if self.can_publish else Denial(403, "may-not-publish", "The token has canPublish false.")
 
     def subscribe_denial(self, room: str) -> Denial | None:
@@ -163,9 +165,6 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         )
     if not isinstance(video, dict):
         return Denial(403, "may-not-join", "The token has no `video` claim.")
-    sources = [] if video.get("canPublishSources") is None else video["canPublishSources"]
-    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-        return Denial(401, "malformed-token", "The token's `canPublishSources` must be a list of names.")
     room = video.get("room", "")
     return Grant(
         identity=identity,
@@ -174,5 +173,14 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         # LiveKit: what is absent is allowed to who may join.
         can_publish=video.get("canPublish", True) is True,
         can_subscribe=video.get("canSubscribe", True) is True,
-        sources=tuple(sources),
+        sources=_sources(video.get("canPublishSources")),
     )
+
+
+def _sources(claim: object) -> tuple[str, ...] | None:
+    if claim is None:
+        return ()
+    if not isinstance(claim, list) or not all(isinstance(source, str) for source in claim):
+        return None
+    # LiveKit reads the names without regard to case, too.
+    return tuple(source.lower() for source in claim)

@@ -139,6 +139,7 @@ def test_a_token_that_does_not_grant_it_is_refused_with_the_reason(
     ("sources", "kinds", "refused"),
     [
         (["microphone"], ["audio"], None),
+        (["MICROPHONE", "Camera"], ["audio", "video"], None),
         (["microphone"], ["audio", "video"], "The offer sends video; the token grants microphone."),
         (["camera", "screen_share"], ["audio"], "The offer sends audio; the token grants camera, screen_share."),
         (["screen_share", "screen_share_audio"], ["audio", "video"], None),
@@ -165,6 +166,16 @@ def test_only_the_kinds_of_granted_sources_are_published(
     both = offer(["audio"]) + receiving[receiving.index("m=video") :]
     if refused is None and kinds == ["audio"]:
         assert worker.publish(sdp=both.replace("BUNDLE 0", "BUNDLE 0 1"), token=signed).status == 201
+
+
+def test_sources_that_cannot_be_read_keep_nobody_from_watching() -> None:
+    video = {"room": "hall", "roomJoin": True, "canPublishSources": "camera"}
+    signed = jwt.encode({"iss": "key", "sub": "ann", "exp": NOW + 60, "video": video}, SECRET, algorithm="HS256")
+    worker = desk(LOCKED)
+    assert worker.publish(token=signed).status == 403
+    session = session_of(worker.watch(token=signed))
+    worker.handle(Deleted(worker.number(), session, signed))
+    assert worker.reply().status == 200
 
 
 def test_the_tokens_identity_is_the_participant() -> None:
