@@ -1,5 +1,5 @@
 """Text to `Config`, or every problem at once. Driven by the dataclasses of `relay/config.py`: no key is named here but
-in the checks that concern several keys. It must never open a file. Read next: `relay/config_rules.py`.
+in the checks that concern several keys, or secrets. It must never open a file. Read next: `relay/config_rules.py`.
 """
 
 import json
@@ -72,6 +72,7 @@ _NO_MORE_THAN = {
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_NAME = 31
 """What is longer may be a secret that stands where its name should, and goes by its place."""
+_MAY_HAVE_SECRET = re.compile("auth|credential", re.IGNORECASE)
 _REFUSED: Any = object()
 """Stands for a value that has left a problem behind."""
 
@@ -88,13 +89,16 @@ class _Parser:
         name, equals, text = override.partition("=")
         *path, last = name.strip().split(".")
         if not equals or not path or not all((*path, last)):
-            self.refuse("--set", show(override), "section.key=value")
+            is_shown = len(override) <= _LONGEST_NAME and not _MAY_HAVE_SECRET.search(override)
+            found = show(override) if is_shown else "something else, which may have a secret"
+            self.refuse("--set", found, "section.key=value")
             return
-        for step in path:
+        for place, step in enumerate(path):
             below = tree.setdefault(step, {})
             if not isinstance(below, dict):
                 # It may be a secret.
-                self.refuse(f"--set {name}", "something else", f"a table at {step}")
+                shown = [each if len(each) <= _LONGEST_NAME else "..." for each in name.strip().split(".")]
+                self.refuse(f"--set {'.'.join(shown)}", "something else", f"a table at {shown[place]}")
                 return
             tree = below
         try:
@@ -104,10 +108,11 @@ class _Parser:
 
     def section(self, kind: type[Any], found: object, key: str) -> Any:
         if not isinstance(found, dict):
-            return self.refuse(key, show(found), "a table")
+            return self.refuse(key, _kind(found), "a table")
         hints = get_type_hints(kind, include_extras=True)
-        for name in found.keys() - hints.keys():
-            self._refuse_unknown(f"{key}.{name}" if key else name, name, list(hints))
+        for place, name in enumerate(found):
+            if name not in hints:
+                self._refuse_unknown(key, place, name, hints)
         values = {
             name: self.value(hint, found[name], f"{key}.{name}" if key else name, ())
             for name, hint in hints.items()
@@ -121,10 +126,15 @@ class _Parser:
             return _REFUSED
         return kind(**{name: value for name, value in values.items() if value is not _REFUSED})
 
-    def _refuse_unknown(self, key: str, name: str, known: list[str]) -> None:
-        near = get_close_matches(name, known, 1)
-        hint = f"perhaps {near[0]}" if near else "one of " + ", ".join(known)
-        self.refuse(key, "an unknown key", hint)
+    def _refuse_unknown(self, section: str, place: int, name: str, hints: Mapping[str, Any]) -> None:
+        near = get_close_matches(name, hints, 1)
+        # Beside a secret, a name that is like no other may be one whose table was forgotten.
+        is_shown = len(name) <= _LONGEST_NAME and (near or not any(map(_has_secret, hints.values())))
+        if is_shown:
+            key = f"{section}.{_name(name)}" if section else _name(name)
+        else:
+            key = f"{section or 'section'}[{place}]"
+        self.refuse(key, "an unknown key", f"perhaps {near[0]}" if near else "one of " + ", ".join(hints))
 
     def value(self, hint: Any, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
         """Takes one value of the type `hint`; `rules` come from around it."""
@@ -153,7 +163,7 @@ class _Parser:
 
     def _list(self, hint: Any, found: object, key: str) -> Any:
         if not isinstance(found, list):
-            return self.refuse(key, show(found), "a list")
+            return self.refuse(key, _kind(found) if is_dataclass(hint) else show(found), "a list")
         values = tuple(self.value(hint, entry, f"{key}[{place}]", ()) for place, entry in enumerate(found))
         return _REFUSED if any(value is _REFUSED for value in values) else values
 
@@ -180,8 +190,18 @@ def _required(kind: type[Any]) -> list[str]:
     return [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
 
 
+def _has_secret(hint: Any) -> bool:
+    return any((isinstance(each, Rule) and each.secret) or _has_secret(each) for each in get_args(hint))
+
+
 def _found(value: object, rules: tuple[Rule, ...]) -> str:
     return "something else" if any(rule.secret for rule in rules) else show(value)
+
+
+def _kind(value: object) -> str:
+    """What stands for a section, in which secrets may be."""
+    names = {str: "a text", list: "a list", dict: "a table", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
 
 
 def _name(name: str) -> str:

@@ -143,7 +143,15 @@ def test_a_bad_key_pair_is_named_and_no_secret_is_shown(keys: str, key: str) -> 
     [
         ('ice.servers = [{ urls = ["stun:a"], credential = 271828 }]', "ice.servers[0].credential"),
         ('ice.servers = { urls = ["stun:a"], credential = "271828" }', "ice.servers"),
+        ('ice.servers = "271828"', "ice.servers"),
+        ('ice.servers = ["271828"]', "ice.servers[0]"),
         ('auth.keys.demo = "271828"', "--set auth.keys.demo.more"),
+        ('auth = "271828"', "auth"),
+        ('auth = ["271828"]', "auth"),
+        ('auth.271828 = "demo"', "auth[0]"),
+        ('auth.kays.demo = "271828"', "auth.kays"),
+        (f'media.port = 1\n{"271828" * 6} = "demo"', "section[1]"),
+        ('[auth]\n"two\\nlines" = "271828"', "auth[0]"),
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_shown(text: str, key: str) -> None:
@@ -152,8 +160,28 @@ def test_a_secret_in_the_wrong_place_is_not_shown(text: str, key: str) -> None:
     assert "271828" not in "".join(map(str, found.values()))
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "auth.keys.me: 271828",
+        'auth={keys={me="271828"}}',
+        "ice.servers[0].credential 271828",
+        "271828" * 6,
+        "=" + "271828" * 6,
+        f"auth.keys.{'271828' * 6}.more=1",
+        f"log.level.{'271828' * 6}=1",
+        f"log.{'271828' * 6}=1",
+    ],
+)
+def test_a_secret_in_the_wrong_place_of_the_command_line_is_not_shown(override: str) -> None:
+    said = "".join(map(str, problems('auth.keys = "x"\nlog.level = "info"', override).values()))
+    assert "271828" not in said
+    assert "--set" in said or "log[" in said
+
+
 def test_what_was_found_cannot_forge_a_line() -> None:
     assert "\n" not in str(problems('log.level = "a\\nb"')["log.level"])
+    assert list(problems('"two\\nlines" = 1')) == ['"two\\nlines"']
 
 
 def test_secrets_stay_out_of_the_text_of_a_config() -> None:
