@@ -109,6 +109,8 @@ def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
     """Takes one codec for each m-line: the first in the client's order that the relay forwards. All or nothing: who
     publishes would not notice that half of it goes nowhere (RFC 9725 section 4.4).
     """
+    if (outside := _sent_outside(offer)) is not None:
+        return outside
     sections: list[Section] = []
     tracks: list[OfferedTrack] = []
     for media, kind, position in _flowing(offer, Direction.SENDONLY):
@@ -246,6 +248,20 @@ def _no_codec(publications: Sequence[PublicationHere]) -> str:
     names = {publication.codec for publication in publications} or set(CodecName)
     listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
     return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
+
+
+def _sent_outside(offer: Offer) -> Refusal | None:
+    """An m-line that would send on a transport of its own, of which there is none."""
+    for media in offer.media:
+        is_outside = media.kind is not None and not media.alive and media.port != 0
+        if is_outside and media.direction in (Direction.SENDRECV, Direction.SENDONLY):
+            named = "has no a=mid" if media.mid is None else f"has a=mid:{media.mid}"
+            detail = (
+                f"M-line {media.position + 1}, of {media.kind}, {named} and sends outside of the BUNDLE group: "
+                "a=group:BUNDLE must name it, or its port be 0."
+            )
+            return Refusal(422, "outside-bundle", detail)
+    return None
 
 
 def _not_forwarded(media: MediaOffer, kind: MediaKind) -> Refusal:

@@ -359,6 +359,28 @@ def test_a_viewer_that_receives_nothing_is_refused() -> None:
     assert (refusal.status, refusal.reason) == (422, "wrong-direction")
 
 
+@pytest.mark.parametrize("direction", ["sendonly", "sendrecv"])
+def test_a_publisher_that_sends_outside_of_the_group_is_refused_and_told_where(direction: str) -> None:
+    body = both().replace("BUNDLE 0 1", "BUNDLE 0").replace("a=sendonly", f"a={direction}")
+    for offer, named in ((body, "has a=mid:1 "), (body.replace("a=mid:1\r\n", ""), "has no a=mid ")):
+        refusal = answer_publisher(offered(offer), LOCAL)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.status, refusal.reason) == (422, "outside-bundle")
+        assert refusal.detail.startswith(f"M-line 2, of video, {named}")
+        assert "a=group:BUNDLE must name it" in refusal.detail
+    assert len(view(body.replace(f"a={direction}", "a=recvonly")).receivers) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [("m=video 9", "m=video 0"), ("a=mid:1\r\na=sendonly", "a=mid:1\r\na=recvonly"), ("m=video 9", "m=text 9")],
+)
+def test_what_sends_no_media_outside_of_the_group_is_passed_over(line: str, other: str) -> None:
+    body = both().replace("BUNDLE 0 1", "BUNDLE 0")
+    assert line in body
+    assert [track.mid for track in publish(body.replace(line, other)).tracks] == ["0"]
+
+
 def test_data_alone_is_refused() -> None:
     body = text(SESSION[:-1], ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *AUDIO[2:6]))
     refusal = answer_publisher(offered(body), LOCAL)
