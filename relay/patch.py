@@ -50,7 +50,9 @@ def read_patch(
         if fragment.ufrag is None or fragment.pwd is None:
             return Trickle()
         if not renewed:
-            return Trickle() if session.restarted_with is None else Repeated(fragment)
+            # A client may trickle with the star and the new credentials, too, and a second answer would confuse it.
+            is_restart = session.restarted_with is not None and not fragment.candidates
+            return Repeated(fragment) if is_restart else Trickle()
         return Restart(fragment, fragment.ufrag, fragment.pwd)
     # The strong comparison of RFC 9110 section 8.8.3.2: a weak tag never matches.
     if session.etag not in tags:

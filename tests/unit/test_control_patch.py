@@ -62,6 +62,18 @@ def test_a_restart_whose_answer_was_lost_is_answered_again_and_the_same() -> Non
     assert worker.commands(RestartIce)
 
 
+def test_candidates_that_are_trickled_with_a_star_after_a_restart_are_taken() -> None:
+    worker = desk()
+    session = session_of(worker.publish())
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART))
+    candidate = "a=candidate:1 1 udp 2130706431 192.0.2.1 40000 typ host\r\n"
+    for batch in (candidate, RESTART.replace("a=end-of-candidates\r\n", candidate), RESTART + candidate):
+        worker.handle(Patched(worker.number(), session, None, "*", batch))
+        assert (worker.reply().status, worker.reply().body) == (204, b"")
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART))
+    assert worker.reply().status == 200
+
+
 @pytest.mark.parametrize(
     ("if_match", "fragment", "status"),
     [
