@@ -215,7 +215,13 @@ class Master:
             child = self._prepared.child(life.slot, self._slots.next_incarnation(life), adopts)
             # Taken before the fork: the child's first beat is later.
             now = time.monotonic()
-            pid = spawn(child)
+            try:
+                pid = spawn(child)
+            except OSError as error:
+                again = self._slots.not_forked(life, now)
+                why = f"{error.strerror}; it is tried again in {again:.1f} s"
+                log.warning("a worker cannot be forked: %s", why, extra={"slot": life.slot})
+                continue
             self._slots.forked(life, pid, now)
             self._rollout.forked(life.slot)
             self._prepared.arena.write(life)

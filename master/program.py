@@ -50,7 +50,7 @@ class Program:
                 os.chdir(here)
 
     def rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> int:
-        """Starts that program beside us, as a child that says by its exit status how it went."""
+        """Starts that program beside us, as a child that says by its exit status how it went. Raises OSError."""
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()

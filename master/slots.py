@@ -8,6 +8,7 @@ told the time and every death, and must never fork, wait or kill by itself. Read
                                                        |  asked to let go
                                          RELEASING <---+      SIGUSR2, later SIGKILL
     any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
+                             DEAD, EMPTY --cannot be forked--> due again after a back-off
 
 A slot: wanted --retire--> its worker gives its sessions away --RETIRED--> EMPTY --add--> wanted; one that dies on the
 way is forked again, as its sessions are there. Wanted are always the first ones, so that the kernel needs one number.
@@ -47,6 +48,8 @@ class Life:
     """In a row."""
     crashes: int = 0
     """Those of them of which nobody else was the cause, and that came after the boot."""
+    failed_forks: int = 0
+    """In a row."""
     serves: bool = False
     """In this life, the present one or the last."""
     has_served: bool = False
@@ -179,7 +182,17 @@ class Slots:
     def forked(self, life: Life, pid: int, now: float) -> None:
         """A worker lives."""
         life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
-        life.silent_at, life.serves = math.inf, False
+        life.silent_at, life.serves, life.failed_forks = math.inf, False, 0
+
+    def not_forked(self, life: Life, now: float) -> float:
+        """There was no process to be had: says in how many seconds the slot is due again. That is never a reason to
+        give up, as the machine's other programs may be its cause.
+        """
+        life.incarnation -= 1
+        life.failed_forks += 1
+        seconds = self._backoff(1 + life.failed_forks)
+        life.due_at = now + seconds
+        return seconds
 
     def reaped(self, pid: int, status: int, now: float) -> Death | None:
         """A child has ended, with `status` as waitpid gives it. None when it was not a worker."""
@@ -293,11 +306,11 @@ class Slots:
         others = (other for other in self.lives if other is not life and other.state is SlotState.RUNNING)
         return any(now - other.born_at >= quick for other in others)
 
-    def _backoff(self, quick_deaths: int) -> float:
-        if quick_deaths <= 1:
+    def _backoff(self, times: int) -> float:
+        if times <= 1:
             return 0.0
         # Doubling stops to matter long before it could overflow.
-        doubled: int = self._config.respawn_backoff_ms << min(quick_deaths - 2, 32)
+        doubled: int = self._config.respawn_backoff_ms << min(times - 2, 32)
         return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
 
     def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:

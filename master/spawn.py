@@ -27,7 +27,7 @@ class Child:
 
 
 def spawn(child: Child) -> int:
-    """Forks a worker and returns its process id."""
+    """Forks a worker and returns its process id. Raises OSError."""
     # What is buffered would be written twice.
     sys.stdout.flush()
     sys.stderr.flush()

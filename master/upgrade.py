@@ -55,7 +55,11 @@ class Upgrade:
         if self._pid:
             log.warning("an upgrade is under way")
             return
-        self._pid = self._program.rehearse(self._estate)
+        try:
+            self._pid = self._program.rehearse(self._estate)
+        except OSError as error:
+            log.warning("the new program cannot be tried, and the old one goes on: %s", error.strerror)
+            return
         self._deadline = now + seconds
         log.info("an upgrade: the program on disk is tried", extra={"pid": self._pid})
 

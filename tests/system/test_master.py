@@ -56,6 +56,22 @@ sys.meta_path.insert(0, Finder)
 """
 
 
+FORKS_NOT = """
+import errno, os
+from pathlib import Path
+
+fork = os.fork
+
+def forks_unless_forbidden():
+    if Path(os.environ["TMPDIR"]).with_name("forbidden").exists():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = forks_unless_forbidden
+"""
+"""A limit on processes that is reached while the test says so by a file. A real one does not bind root."""
+
+
 @dataclass
 class Master:
     """One `millrace serve` with its output so far."""
@@ -91,13 +107,15 @@ class Master:
 
 
 @contextmanager
-def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2) -> Iterator[Master]:
-    """A master whose workers run `stand_in` in place of the engine, the first thing that only workers import."""
+def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2, customize: str = "") -> Iterator[Master]:
+    """A master whose workers run `stand_in` in place of the engine, the first thing that only workers import.
+    `customize` runs in every process before all else.
+    """
     modules, temporary = folder / "modules", folder / "temporary"
     modules.mkdir()
     temporary.mkdir()
     (modules / "stand_in.py").write_text(stand_in)
-    (modules / "sitecustomize.py").write_text(FINDS_THE_STAND_IN)
+    (modules / "sitecustomize.py").write_text(FINDS_THE_STAND_IN + customize)
     arguments = [part for setting in (*PORTS, *settings) for part in ("--set", setting)]
     environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT}", "TMPDIR": str(temporary)}
     with (folder / "output").open("wb") as output:
@@ -208,6 +226,23 @@ def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_pa
         master.until_said("was ended by SIGABRT")
         master.until_said("a worker starts", 3)
         assert "Fatal Python error: Aborted" in master.output()
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_master_without_a_process_to_be_had_goes_on_and_forks_when_there_is_one(tmp_path: Path) -> None:
+    with serving(tmp_path, BEATS, "workers.drain_seconds=0", workers=1, customize=FORKS_NOT) as master:
+        master.until_said("all workers serve")
+        (tmp_path / "forbidden").touch()
+        master.send(signal.SIGUSR2)
+        master.until_said("the new program cannot be tried, and the old one goes on: Resource temporarily unavailable")
+        os.kill(master.workers()[0], signal.SIGKILL)
+        master.until_said("it is tried again in 0.4 s")
+        # Five would take one second more.
+        assert 3 <= master.output().count("a worker cannot be forked") <= 5, "no spin"
+        assert master.workers() == []
+        (tmp_path / "forbidden").unlink()
+        master.until_said("incarnation=2")
         master.send(signal.SIGTERM)
         assert master.status() == 0
 

@@ -502,3 +502,22 @@ def test_an_empty_slot_of_another_master_is_left_empty() -> None:
         box.slots.inherit(slot, incarnation, 0, is_empty)
     assert box.fork_due() == [0, 1, 2], "somebody's sessions wait in the third"
     assert box.slots.living == 3
+
+
+def test_slot_that_cannot_be_forked_waits_twice_as_long_each_time_and_is_never_given_up() -> None:
+    box = Box(2)
+    life = box.slots.lives[0]
+    waits = []
+    for _ in range(3 * CONFIG.crash_limit):
+        box.slots.next_incarnation(life)
+        waits.append(box.slots.not_forked(life, box.now))
+        assert life not in box.slots.due(box.now)
+        box.now += waits[-1]
+        assert life in box.slots.due(box.now)
+    assert waits[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
+    assert set(waits[5:]) == {1.0}
+    assert box.fork_due() == [0, 1]
+    assert life.incarnation == 1, "nobody lived meanwhile"
+    box.slots.reaped(life.pid, KILLED, box.now + 20)
+    box.slots.next_incarnation(life)
+    assert box.slots.not_forked(life, box.now) == 0.1

@@ -1,0 +1,87 @@
+"""The master when there is no process to be had: nothing ends by it."""
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from master.arena import Arena
+from master.master import Master
+from master.notify import Notify
+from master.program import Program
+from master.startup import Startup
+from master.upgrade import Upgrade
+from relay.config import Config
+
+
+class Forks:
+    """`os.fork` that has no process for a while, and numbers afterwards."""
+
+    def __init__(self) -> None:
+        self.failures, self.calls = 0, 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return 1_000_000 + self.calls
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> Forks:
+    made = Forks()
+    monkeypatch.setattr(os, "fork", made)
+    return made
+
+
+@pytest.fixture
+def upgrade(tmp_path: Path) -> Upgrade:
+    prepared = SimpleNamespace(estate=SimpleNamespace(descriptors=()))
+    return Upgrade(Program(("/bin/false",), tmp_path, None, False), prepared, Notify({}))
+
+
+@pytest.fixture
+def master(tmp_path: Path, upgrade: Upgrade) -> Iterator[Master]:
+    config = Config()
+    arena = Arena.make(2, config.arena)
+    arena.want(2)
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    prepared = SimpleNamespace(
+        config=config, arena=arena, slots=2, lock=lock, goal=2, places=None, child=lambda *_: None
+    )
+    yield Master(prepared, Config, Startup(), upgrade)
+    os.close(lock)
+    os.close(arena.fd)
+
+
+def test_a_fork_that_fails_is_said_and_tried_again_after_a_while_and_the_others_are_forked(
+    master: Master, forks: Forks, caplog: pytest.LogCaptureFixture
+) -> None:
+    forks.failures = 1
+    master._fork_due()
+    first, second = master._slots.lives
+    assert (first.pid, second.pid) == (0, 1_000_002)
+    assert [each.levelno for each in caplog.records if "cannot be forked" in each.message] == [logging.WARNING]
+    assert os.strerror(errno.EAGAIN) in caplog.text
+    master._fork_due()
+    assert forks.calls == 2, "not at once"
+    first.due_at = 0
+    master._fork_due()
+    assert (first.pid, first.incarnation) == (1_000_003, 1)
+
+
+def test_an_upgrade_that_cannot_be_tried_is_refused_and_the_next_one_is_not(
+    upgrade: Upgrade, forks: Forks, caplog: pytest.LogCaptureFixture
+) -> None:
+    forks.failures = 1
+    upgrade.begin(0.0, 30.0)
+    assert [each.levelno for each in caplog.records if "cannot be tried" in each.message] == [logging.WARNING]
+    assert upgrade.next_deadline(0.0) == float("inf")
+    upgrade.begin(0.0, 30.0)
+    assert upgrade.next_deadline(0.0) == 30.0
+    assert upgrade.reaped(1_000_002, 0)
