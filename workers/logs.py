@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 
 from relay.config import LogConfig
@@ -16,11 +18,11 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 def set_up(config: LogConfig, process: str) -> None:
     """Logs to the configured file, else to standard error. `process` is who speaks, such as `worker-0`. Raises OSError
-    when the file cannot be written.
+    when the file cannot be written, and the process was not forked by one that has it open.
     """
-    handler = LogFile(config.file) if config.file else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Json(process) if config.format == "json" else Plain(process))
     root = logging.getLogger()
+    handler = _log_file(config.file, root.handlers) if config.file else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json(process) if config.format == "json" else Plain(process))
     root.handlers[:] = [handler]
     set_level(logging.getLevelNamesMapping()[config.level.upper()])
 
@@ -43,14 +45,53 @@ def reopen() -> None:
 
 
 class LogFile(WatchedFileHandler):
-    """Looks with each line whether its file is still the one of that name."""
+    """Looks with each line whether its file is still the one of that name. One that cannot be opened anew is missed in
+    the file that is open, and is nobody's error.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self._is_missed = False
+        """And that has been said."""
         self._has_standard_error = self.stream is not None and os.path.samestat(
             os.fstat(2), os.fstat(self.stream.fileno())
         )
         """A daemon's: it goes wherever the file goes."""
+
+    def reopenIfNeeded(self) -> None:
+        """With each line. Lets go of the open file only for another."""
+        try:
+            if self._is_open():
+                self._is_missed = False
+                return
+            opened = self._open()
+        except OSError as error:
+            if not self._is_missed:
+                self._is_missed = True
+                self._miss(error)
+            return
+        left, self.stream, self._is_missed = self.stream, opened, False
+        self._statstream()
+        if left is not None:
+            # What could not be written, to a disk that is full, say, still cannot.
+            with suppress(OSError):
+                left.close()
+
+    def _is_open(self) -> bool:
+        if self.stream is None:
+            return False
+        try:
+            there = os.stat(self.baseFilename)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (self.dev, self.ino)
+
+    def _miss(self, error: OSError) -> None:
+        text = "log.file: %s cannot be opened anew: %s; the log goes on where it was"
+        why = (self.baseFilename, error.strerror)
+        line = logging.LogRecord("millrace.log", logging.WARNING, __file__, 0, text, why, None)
+        # Not by the logger: this is within a line of its.
+        logging.StreamHandler.emit(self, line)
 
     def reopen(self) -> None:
         """Lets go of a file that was moved away."""
@@ -62,6 +103,17 @@ class LogFile(WatchedFileHandler):
                 os.dup2(self.stream.fileno(), 2)
         finally:
             self.release()
+
+
+def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:
+    try:
+        return LogFile(path)
+    except OSError:
+        # The folder may be gone while the server runs: then a worker has the master's, as it was forked with it.
+        for handler in inherited:
+            if isinstance(handler, LogFile):
+                return handler
+        raise
 
 
 class Plain(logging.Formatter):

@@ -209,6 +209,30 @@ def test_rotated_log_is_let_go_by_all_processes(place: Place) -> None:
         until(lambda: "was read again" in place.log.read_text(), "logged into the new one")
 
 
+def test_log_that_cannot_be_opened_after_its_rotation_ends_nobody(place: Place) -> None:
+    folder = place.folder / "logs"
+    folder.mkdir()
+    text = (place.folder / "millrace.toml").read_text()
+    (place.folder / "millrace.toml").write_text(text.replace(str(place.log), str(folder / "millrace.log")))
+    assert place.daemon().returncode == 0
+    with ended(place):
+        until(place.is_ready, "ready")
+        workers = place.workers()
+        gone = folder.rename(place.folder / "gone")
+        old, new = gone / "millrace.log", folder / "millrace.log"
+        os.kill(place.pid, signal.SIGUSR1)
+        until(lambda: old.read_text().count("cannot be opened anew") == 3, "the master and both workers say so")
+        os.kill(workers[0], signal.SIGKILL)
+        until(lambda: place.is_ready() and workers[0] not in place.workers(), "another worker")
+        assert workers[1] in place.workers()
+        folder.mkdir()
+        os.kill(place.pid, signal.SIGUSR1)
+        until(new.exists, "opened again")
+        os.kill(place.pid, signal.SIGHUP)
+        until(lambda: "was read again" in new.read_text(), "logged into the new one")
+        assert old.read_text().count("cannot be opened anew") == 3
+
+
 def test_upgraded_daemon_keeps_its_number_its_pid_file_and_its_place(place: Place) -> None:
     assert place.daemon().returncode == 0
     with ended(place):
