@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from master.locks import lock
+from master.program import flush
 from relay.boot import Boot
 from relay.exits import Exit
 
@@ -28,9 +29,7 @@ class Child:
 
 def spawn(child: Child) -> int:
     """Forks a worker and returns its process id. Raises OSError."""
-    # What is buffered would be written twice.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -22,7 +21,7 @@ from master.heir import EstateRefused, NotUnderstood, understood
 from master.notify import Notify
 from master.preload import SHARED
 from master.prepare import Prepared, inherit
-from master.program import Program
+from master.program import Program, flush
 from master.slots import describe
 from relay.config import Config
 from workers import logs
@@ -100,8 +99,7 @@ class Upgrade:
         self._become({}, logging.ERROR)
 
     def _become(self, descriptors: Mapping[str, Sequence[int]], level: int) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         try:
             self._program.become(descriptors, self.notify.environment)
         except OSError as error:

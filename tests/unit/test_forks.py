@@ -1,8 +1,10 @@
 """The master when there is no process to be had: nothing ends by it."""
 
 import errno
+import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +32,13 @@ class Forks:
             self.failures -= 1
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return 1_000_000 + self.calls
+
+
+class Unread(io.StringIO):
+    """A pipe whose reader is gone. What it did not take stays in the buffer."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 @pytest.fixture
@@ -73,6 +82,16 @@ def test_a_fork_that_fails_is_said_and_tried_again_after_a_while_and_the_others_
     first.due_at = 0
     master._fork_due()
     assert (first.pid, first.incarnation) == (1_000_003, 1)
+
+
+def test_greeting_that_nobody_has_read_keeps_no_worker_from_being_forked(
+    master: Master, upgrade: Upgrade, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Unread())
+    master._fork_due()
+    assert [life.pid for life in master._slots.lives] == [1_000_001, 1_000_002]
+    upgrade.begin(0.0, 30.0)
+    assert upgrade.reaped(1_000_003, 0)
 
 
 def test_an_upgrade_that_cannot_be_tried_is_refused_and_the_next_one_is_not(
