@@ -3,6 +3,7 @@ never returns into the master's code. Read next: `workers/main.py`.
 """
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from master.locks import lock
 from master.program import flush
 from relay.boot import Boot
 from relay.exits import Exit
+
+log = logging.getLogger("millrace.master")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def _become(child: Child, parent: int) -> NoReturn:
         faulthandler.enable()
         _claim_slot(child, parent)
         if child.core is not None:
-            os.sched_setaffinity(0, {child.core})
+            _pin(child.core)
         # Only now: an import that fails is this worker's failed boot and not the master's end.
         from workers.main import run
 
@@ -73,6 +76,14 @@ def _detach() -> None:
         signal.signal(each, signal.SIG_IGN)
     # The master waits with its signals blocked, which a fork inherits.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _pin(core: int) -> None:
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError as error:
+        # Taken from us since the start, or from the machine: no reason to have no worker.
+        log.warning("core %s cannot be had, and a worker runs on any: %s", core, error.strerror)
 
 
 def _claim_slot(child: Child, parent: int) -> None:

@@ -72,6 +72,17 @@ os.fork = forks_unless_forbidden
 """A limit on processes that is reached while the test says so by a file. A real one does not bind root."""
 
 
+PINS_NOT = """
+import errno, os
+
+def is_refused(process, cores):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+os.sched_setaffinity = is_refused
+"""
+"""As where the cores of a container have been exchanged."""
+
+
 @dataclass
 class Master:
     """One `millrace serve` with its output so far."""
@@ -336,6 +347,15 @@ def test_workers_are_pinned_to_a_core_each_when_there_are_enough(tmp_path: Path)
             lambda: sorted(map(os.sched_getaffinity, master.workers()), key=min) == [{core} for core in sorted(cores)],
             "one core each",
         )
+        master.send(signal.SIGTERM)
+        assert master.status() == 0
+
+
+def test_worker_whose_core_is_gone_serves_on_any(tmp_path: Path) -> None:
+    with serving(tmp_path, BEATS, "workers.drain_seconds=0", workers=1, customize=PINS_NOT) as master:
+        master.until_said("all workers serve")
+        assert "cannot be had, and a worker runs on any: Invalid argument" in master.output()
+        assert master.output().count("a worker starts") == 1
         master.send(signal.SIGTERM)
         assert master.status() == 0
 
