@@ -46,8 +46,11 @@ def read_certificate(config: DtlsConfig) -> Certificate:
     """The configured files, checked against each other."""
     try:
         certificate = x509.load_pem_x509_certificate(Path(config.certificate).read_bytes())
-    except (OSError, ValueError) as error:
-        raise CertificateRefused(f"dtls.certificate: {config.certificate} is no PEM certificate ({error})") from error
+        certified = certificate.public_key()
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(
+            f"dtls.certificate: {config.certificate} is no PEM certificate of a usable key ({error})"
+        ) from error
     try:
         key = load_pem_private_key(Path(config.key).read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -57,7 +60,7 @@ def read_certificate(config: DtlsConfig) -> Certificate:
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise CertificateRefused(f"dtls.key: {config.key} is neither an ECDSA nor an RSA key")
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+    if key.public_key().public_bytes(*form) != certified.public_bytes(*form):
         raise CertificateRefused(f"dtls.key: {config.key} is not the key of {config.certificate}")
     return _paired(certificate, key)
 

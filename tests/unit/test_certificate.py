@@ -15,6 +15,18 @@ from master.x509 import make_certificate
 from relay.config import DtlsConfig
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
+SECP112R1 = """\
+-----BEGIN CERTIFICATE-----
+MIIBIDCB7KADAgECAhRX1iN4Oid5dAI32yFsUxQmrfdVWTAKBggqhkjOPQQDAjAM
+MQowCAYDVQQDDAFhMB4XDTI2MTEyNzAwMDA0OFoXDTM1MDIxMzAwMDA0OFowDDEK
+MAgGA1UEAwwBYTAyMBAGByqGSM49AgEGBSuBBAAGAx4ABKCAq/BEsrKh/YsfaEgJ
+L0M02bttwBGPwjXFWLijUzBRMB0GA1UdDgQWBBSX67PiKE5godmAmEoPWre9ZqWt
+UTAfBgNVHSMEGDAWgBSX67PiKE5godmAmEoPWre9ZqWtUTAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCAyMAMCACDgtXJKG613T4sdXfYON/Ag42uauwnl3kSNg9
+47y2vw==
+-----END CERTIFICATE-----
+"""
+"""Of a curve that our library does not have."""
 
 
 def written(folder: Path, certificate: Certificate) -> DtlsConfig:
@@ -86,4 +98,11 @@ def test_rsa_key_of_another_kind_of_certificate_is_refused(tmp_path: Path) -> No
     key = rsa.generate_private_key(65537, 2048)
     Path(config.key).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(CertificateRefused, match="is not the key of"):
+        certificate_for(config)
+
+
+def test_certificate_of_a_key_that_nobody_can_use_is_refused(tmp_path: Path) -> None:
+    config = written(tmp_path, make_certificate(NOW))
+    Path(config.certificate).write_text(SECP112R1)
+    with pytest.raises(CertificateRefused, match=r"dtls\.certificate: .* of a usable key .*is not supported"):
         certificate_for(config)
