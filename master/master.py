@@ -205,8 +205,8 @@ class Master:
             try:
                 # Another master's. At the last moment: until now its clients had a worker.
                 end(self._prepared.lock, life.slot)
-            except EstateRefused as refusal:
-                log.warning("%s", refusal)
+            except (EstateRefused, OSError) as refusal:
+                log.warning("slot %s waits: %s", life.slot, refusal)
                 life.due_at = time.monotonic() + _END_SECONDS
                 continue
             adopts = self._slots.adopts(life)

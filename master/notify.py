@@ -75,16 +75,16 @@ class Notify:
     def _all_of(self, messages: Sequence[tuple[str, list[int]]]) -> bool:
         if not self._address:
             return False
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-            # Its queue takes some ten messages, and none may be lost.
-            speaker.settimeout(_STORE_SECONDS)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+                # Its queue takes some ten messages, and none may be lost.
+                speaker.settimeout(_STORE_SECONDS)
                 speaker.connect(self._address)
                 for text, descriptors in messages:
                     socket.send_fds(speaker, [text.encode()], descriptors)
-            except OSError as error:
-                log.warning("the service manager does not keep our descriptors: %s", error)
-                return False
+        except OSError as error:
+            log.warning("the service manager does not keep our descriptors: %s", error)
+            return False
         return True
 
     def _send(self, *lines: str) -> None:

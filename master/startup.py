@@ -66,4 +66,5 @@ class QuietStartup(Startup):
 
     def failed(self, why: str) -> None:
         """To standard error."""
-        print(f"millrace: {why}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"millrace: {why}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What the service manager is told, as it receives it."""
 
+import errno
 import os
 import socket
 import threading
@@ -98,3 +99,15 @@ def test_nothing_to_forget_is_not_told(manager: socket.socket) -> None:
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(1)
+
+
+def test_descriptors_that_cannot_be_sent_for_want_of_a_socket_are_not_kept_and_nothing_else(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    monkeypatch.setattr(notify_module.socket, "socket", refused)
+    notify.store({"arena": 0})
+    assert "does not keep our descriptors" in caplog.text

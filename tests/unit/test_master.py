@@ -1,4 +1,4 @@
-"""The master when there is no process to be had: nothing ends by it."""
+"""The master when the system refuses it a process, a descriptor or a reader: nothing ends by it."""
 
 import errno
 import io
@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from master import master as master_module
 from master.arena import Arena
 from master.master import Master
 from master.notify import Notify
 from master.program import Program
-from master.startup import Startup
+from master.startup import QuietStartup, Startup
 from master.upgrade import Upgrade
 from relay.config import Config
 
@@ -36,6 +37,10 @@ class Forks:
 
 class Unread(io.StringIO):
     """A pipe whose reader is gone. What it did not take stays in the buffer."""
+
+    def write(self, text: str) -> int:
+        self.flush()
+        return len(text)
 
     def flush(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -84,6 +89,19 @@ def test_a_fork_that_fails_is_said_and_tried_again_after_a_while_and_the_others_
     assert (first.pid, first.incarnation) == (1_000_003, 1)
 
 
+def test_predecessor_who_cannot_be_looked_at_leaves_his_slot_for_later_and_no_other(
+    master: Master, forks: Forks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(lock: int, slot: int) -> None:
+        if slot == 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(master_module, "end", refused)
+    master._fork_due()
+    assert [life.pid for life in master._slots.lives] == [0, 1_000_001]
+    assert "slot 0 waits: [Errno 24] Too many open files" in caplog.text
+
+
 def test_greeting_that_nobody_has_read_keeps_no_worker_from_being_forked(
     master: Master, upgrade: Upgrade, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +110,11 @@ def test_greeting_that_nobody_has_read_keeps_no_worker_from_being_forked(
     assert [life.pid for life in master._slots.lives] == [1_000_001, 1_000_002]
     upgrade.begin(0.0, 30.0)
     assert upgrade.reaped(1_000_003, 0)
+
+
+def test_end_that_nobody_at_the_terminal_hears_of_is_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Unread())
+    QuietStartup().failed("the server stops")
 
 
 def test_an_upgrade_that_cannot_be_tried_is_refused_and_the_next_one_is_not(
