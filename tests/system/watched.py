@@ -52,12 +52,12 @@ class Watched:
 
 @asynccontextmanager
 async def watched_call(
-    relay: Relay, audio: bool = True, viewer_slot: int = 1
+    relay: Relay, audio: bool = True, viewer_slot: int = 1, tokens: tuple[str | None, str | None] = (None, None)
 ) -> AsyncIterator[tuple[Publisher, Viewer, Watched]]:
     """A publisher on worker 0 and a viewer of it that plays already."""
     async with (
-        Publisher(f"{relay.url}/whip/hall", audio=audio) as publisher,
-        Viewer(f"{relay.url}/whep/hall", audio=audio) as viewer,
+        Publisher(f"{relay.url}/whip/hall", tokens[0], audio=audio) as publisher,
+        Viewer(f"{relay.url}/whep/hall", tokens[1], audio=audio) as viewer,
     ):
         await publisher.open(0)
         await publisher.connected()
