@@ -93,17 +93,19 @@ def held(path: Path | None, program: Program) -> Iterator[None]:
     if path is None:
         yield
         return
+    # A program before us in this process has locked it for us, with the same number in it.
+    left = (program.left or {}).get(PID_FILE)
     try:
-        # A program before us in this process has locked it for us.
-        (descriptor,) = (program.left or {}).get(PID_FILE) or (lock_file(path),)
+        (descriptor,) = left or (lock_file(path),)
+        if not left:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except Held as held_by:
         raise PidFileRefused(f"{path} is held by process {held_by.pid or 'unknown'}: Millrace runs already") from None
     except OSError as error:
         raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
     program.kept[PID_FILE] = (descriptor,)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         # While it is still locked: nobody else's can be removed.
