@@ -1,10 +1,11 @@
-"""Worker -> one worker, over ZeroMQ with a reply: a snapshot wanted, a request passed on, a room to close. Owns the
-shapes; must never know how they travel. Read `relay/codec.py` for their bytes and `workers/bus.py` for the sockets.
+"""Worker -> one worker, over ZeroMQ with a reply: a snapshot wanted, a request passed on, a room to close, ends told.
+Owns the shapes; must never know how they travel. Read `relay/codec.py` for their bytes and `workers/bus.py` for the
+sockets.
 """
 
 from dataclasses import dataclass
 
-from relay.effects import Deleted, MoveAsked, Offered, Patched, Reply, RoomClosedElsewhere, SessionAsked
+from relay.effects import Deleted, EndsHeard, MoveAsked, Offered, Patched, Reply, RoomClosedElsewhere, SessionAsked
 from relay.facts import Snapshot
 
 
@@ -24,6 +25,6 @@ class PassedOnAgain:
     request: PassedOn
 
 
-Call = SnapshotAsked | RoomClosedElsewhere | PassedOn | PassedOnAgain
+Call = SnapshotAsked | RoomClosedElsewhere | EndsHeard | PassedOn | PassedOnAgain
 Answer = Snapshot | Reply
-"""RoomClosedElsewhere has no answer."""
+"""RoomClosedElsewhere and EndsHeard have no answer."""

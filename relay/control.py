@@ -12,6 +12,7 @@ from relay.effects import (
     Deleted,
     DrainBegan,
     Effect,
+    EndsHeard,
     EngineSaid,
     FactHeard,
     GiveAll,
@@ -29,6 +30,7 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
+from relay.ends import Ends
 from relay.engine_events import engine_said
 from relay.facts import Load, Snapshot
 from relay.ids import Incarnation, RoomName, Slot
@@ -81,6 +83,8 @@ class Control:
                 ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
             case RoomClosedElsewhere():
                 ledger.close_room(RoomName(said.room))
+            case EndsHeard(ends):
+                ledger.hear_ends(ends)
             case DrainBegan():
                 ledger.draining = True
             case Measured():
@@ -139,10 +143,15 @@ class Control:
         """To look at."""
         return self._ledger.sessions
 
+    @property
+    def ends(self) -> Ends:
+        """To look at."""
+        return self._ledger.ends
+
     def _ticked(self, now: float) -> None:
         ledger = self._ledger
         ledger.settling.slots_seen = True
-        ledger.sessions.handle_tick(now)
+        ledger.ends.handle_tick(now)
         ledger.tick_moves()
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))

@@ -106,6 +106,10 @@ class Directory:
         """Whether requests can be passed on to it: a successor answers those that wait for it."""
         return slot == self._slot or (slot in self._peers and (self._peers[slot].alive or self._peers[slot].is_held))
 
+    def others(self) -> tuple[Slot, ...]:
+        """The slots of all others that can be told something: a successor hears what came before it was there."""
+        return tuple(slot for slot in self._peers if self.is_alive(slot))
+
     def living(self) -> list[Slot]:
         """The other slots that have a worker which has said how busy it is."""
         loads = self.loads()

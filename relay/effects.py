@@ -20,6 +20,23 @@ class Protocol(StrEnum):
     WHEP = "whep"
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is remembered of a session that is over."""
+
+    session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    opened_at: float
+    ended_at: float
+    """Unix time, likewise `opened_at`."""
+    cause: str
+    """An `events.Cause` or one of control's own, such as `replaced` or `room_deleted`."""
+    until: float
+    """When it is forgotten, by the machine's steady clock."""
+
+
 # --- inputs
 
 
@@ -151,6 +168,13 @@ class RoomClosedElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class EndsHeard:
+    """Sessions that ended, in whatever slot: what another worker told."""
+
+    ends: tuple[Tombstone, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DrainBegan:
     """The master lets no more sessions in; those that are open go on."""
 
@@ -176,6 +200,7 @@ Input = (
     | SnapshotHeard
     | SlotChanged
     | RoomClosedElsewhere
+    | EndsHeard
     | DrainBegan
     | Measured
     | Ticked
@@ -240,6 +265,14 @@ class CloseRoomEverywhere:
 
 
 @dataclass(frozen=True, slots=True)
+class TellEnds:
+    """These workers are to know how some sessions of ours ended."""
+
+    slots: tuple[Slot, ...]
+    ends: EndsHeard
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened:
     """For the log: a client came."""
 
@@ -297,6 +330,7 @@ Effect = (
     | PassOn
     | DeleteElsewhere
     | CloseRoomEverywhere
+    | TellEnds
     | SessionOpened
     | SessionEnded
     | SessionsAdopted

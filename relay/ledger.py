@@ -18,12 +18,16 @@ from relay.effects import (
     Deleted,
     DeleteElsewhere,
     Effect,
+    EndsHeard,
     Protocol,
     SessionEnded,
     SessionMoved,
     SessionOpened,
     Submit,
+    TellEnds,
+    Tombstone,
 )
+from relay.ends import Ends
 from relay.events import Outcome
 from relay.facts import (
     Envelope,
@@ -76,6 +80,7 @@ class Ledger:
         self.counters = Counters()
         self.directory = Directory(slot)
         self.sessions = Sessions()
+        self.ends = Ends()
         self.reports = Reports()
         self.numbers = numbers
         self.moves = Moves()
@@ -110,6 +115,9 @@ class Ledger:
             commands += self._feed(room, [one for one in self.sessions.in_room(room) if self._is_fed(one)])
         # In one list with what they tell of: the engine keeps both or neither.
         self.submit(*commands, *(self._keep_record(session) for session in self._changed.values()))
+        if (ends := self.ends.to_tell()) and (others := self.directory.others()):
+            # Before the facts that withdraw them: whoever misses a session shall know why.
+            self._effects.insert(0, TellEnds(others, EndsHeard(ends)))
         return self._effects
 
     # --- effects
@@ -221,6 +229,7 @@ class Ledger:
         self.announce(ParticipantGone(session.room, session.id))
         self._changed.pop(session.id, None)
         tombstone = self.sessions.remove(session, cause, self.now)
+        self.ends.add(tombstone)
         self.counters.ended(session.protocol)
         # One that stood still was counted then.
         if session.stalled is None:
@@ -301,6 +310,10 @@ class Ledger:
             self.add(DeleteElsewhere(slot, Deleted(NOBODY, session.id, None, by_admin=True)))
 
     # --- what happens to sessions
+
+    def hear_ends(self, ends: Sequence[Tombstone]) -> None:
+        """Other workers' sessions."""
+        self.ends.hear(ends)
 
     def pause(self, session: Session, publication: PublicationId) -> None:
         """The track said BYE. Browsers do that for a sender without a track, which may get one again."""

@@ -20,6 +20,7 @@ from relay.effects import (
     RoomsAsked,
     RoomsListed,
     SessionAsked,
+    Tombstone,
 )
 from relay.fragment import Fragment, restart_answer
 from relay.ids import RequestId, SessionId, Slot
@@ -201,11 +202,6 @@ def room_deleted(ledger: Ledger, asked: RoomDeleted) -> None:
 
 def _session_asked(ledger: Ledger, asked: SessionAsked) -> None:
     """GET of a session: answered when the engine has reported, at once when it is over."""
-    named = session_slot(asked.session)
-    tombstone = None if named is None else ledger.sessions.tombstone(named[0])
-    if tombstone is not None:
-        ledger.add(json_reply(asked.request, tombstone_view(tombstone)))
-        return
     session = _find(ledger, asked)
     if session is None:
         return
@@ -234,7 +230,7 @@ def _move_asked(ledger: Ledger, asked: MoveAsked) -> None:
 
 
 def _find(ledger: Ledger, asked: Touch) -> Session | None:
-    """Our session; else the request is passed on to its owner, put off, or refused."""
+    """Our session; else the request is passed on to its owner, put off, refused, or answered with the session's end."""
     named = session_slot(asked.session)
     if named is not None:
         session_id, opened_in = named
@@ -244,6 +240,10 @@ def _find(ledger: Ledger, asked: Touch) -> Session | None:
             return None
         if session is not None:
             return session
+        ended = ledger.ends.get(session_id)
+        if ended is not None:
+            _answer_end(ledger, asked, ended)
+            return None
         # Who opened it has it, unless somebody was heard to have it since.
         slot = ledger.moves.whither(session_id)
         slot = ledger.directory.holder(session_id) if slot is None else slot
@@ -252,10 +252,17 @@ def _find(ledger: Ledger, asked: Touch) -> Session | None:
             _pass_on(ledger, asked.request, slot)
             return None
     ledger.counters.refused(404)
-    ended = None if named is None else ledger.sessions.tombstone(named[0])
-    is_replaced = ended is not None and ended.cause == REPLACED
-    ledger.add(session_replaced(asked.request) if is_replaced else session_unknown(asked.request))
+    ledger.add(session_unknown(asked.request))
     return None
+
+
+def _answer_end(ledger: Ledger, asked: Touch, ended: Tombstone) -> None:
+    """The same from any worker, wherever the session was."""
+    if isinstance(asked, SessionAsked):
+        ledger.add(json_reply(asked.request, tombstone_view(ended)))
+        return
+    ledger.counters.refused(404)
+    ledger.add(session_replaced(asked.request) if ended.cause == REPLACED else session_unknown(asked.request))
 
 
 def _pass_on(ledger: Ledger, request: RequestId, slot: Slot) -> None:

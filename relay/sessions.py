@@ -1,22 +1,19 @@
-"""The sessions that this worker holds, and the memory of those that ended. Owns the tables; must never know HTTP or
-what an offer said. Read `relay/opening.py` next, which makes them.
+"""The sessions that this worker holds. Owns the tables; must never know HTTP or what an offer said. Read
+`relay/opening.py` next, which makes them, and `relay/ends.py` for those that are over.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from relay.effects import Protocol
+from relay.effects import Protocol, Tombstone
+from relay.ends import TOMBSTONE_SECONDS
 from relay.events import Cause
 from relay.facts import PublicationHere
 from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Slot, SubscriptionId, TransportId
 from relay.moment import Moment
 from relay.negotiation import Receiver
 
-MAX_TOMBSTONES = 1000
 REPLACED = "replaced"
 """The cause of the older session's end when a participant publishes again."""
-TOMBSTONE_SECONDS = 300.0
-"""Long enough for an operator to look up why a client's session failed."""
 
 
 @dataclass(slots=True)
@@ -70,22 +67,6 @@ class Session:
     """The part of its kept record that never changes, once packed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """What is remembered of a session that is over."""
-
-    session: SessionId
-    protocol: Protocol
-    room: RoomName
-    participant: ParticipantId
-    opened_at: float
-    ended_at: float
-    """Unix time, likewise `opened_at`."""
-    cause: str
-    until: float
-    """When it is forgotten, by the steady clock."""
-
-
 class Sessions:
     """Living sessions by every id that an input may name them by."""
 
@@ -94,7 +75,6 @@ class Sessions:
         self._by_thing: dict[int, Session] = {}
         """By transport, publication and subscription: all are random numbers of 63 bits."""
         self._by_room: dict[RoomName, dict[SessionId, Session]] = {}
-        self._tombstones: OrderedDict[SessionId, Tombstone] = OrderedDict()
         self.publications = 0
         self.subscriptions = 0
 
@@ -139,9 +119,9 @@ class Sessions:
         self.subscriptions -= len(session.receiving)
 
     def remove(self, session: Session, cause: str, now: Moment) -> Tombstone:
-        """It is over; a tombstone stays for a while."""
+        """It is over: what is to be remembered of it."""
         self.release(session)
-        tombstone = Tombstone(
+        return Tombstone(
             session=session.id,
             protocol=session.protocol,
             room=session.room,
@@ -151,22 +131,6 @@ class Sessions:
             cause=cause,
             until=now.steady + TOMBSTONE_SECONDS,
         )
-        self._tombstones[session.id] = tombstone
-        if len(self._tombstones) > MAX_TOMBSTONES:
-            self._tombstones.popitem(last=False)
-        return tombstone
-
-    def tombstone(self, session: SessionId) -> Tombstone | None:
-        """Of a session that ended lately."""
-        return self._tombstones.get(session)
-
-    def handle_tick(self, now: float) -> None:
-        """Old tombstones go; the first is the oldest."""
-        while self._tombstones:
-            first = next(iter(self._tombstones.values()))
-            if now < first.until:
-                return
-            self._tombstones.popitem(last=False)
 
 
 def _things(session: Session) -> list[int]:

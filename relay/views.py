@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from relay.directory import Room
+from relay.effects import Tombstone
 from relay.events import TransportReport
 from relay.ids import RoomName
-from relay.sessions import Session, Tombstone
+from relay.sessions import Session
 
 
 def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import zmq
 
 from relay import codec
 from relay.calls import Answer, Call, PassedOn, PassedOnAgain, SnapshotAsked
-from relay.effects import Reply, RoomClosedElsewhere
+from relay.effects import EndsHeard, Reply, RoomClosedElsewhere
 from relay.facts import Envelope, Snapshot
 from relay.ids import Slot
 
@@ -40,6 +40,8 @@ SNAPSHOT_SECONDS = 0.2
 """Then it is asked for again: the first call may have gone to a predecessor that was dying."""
 SNAPSHOT_ATTEMPTS = 5
 """Control asks again each second."""
+UNANSWERED = bytes(8)
+"""In place of the number of a call that has no answer."""
 BATCH = 512
 """Messages read before other work gets its turn."""
 
@@ -53,6 +55,7 @@ class Handlers:
     own_snapshot: Callable[[], Snapshot]
     passed_on: Callable[[PassedOn | PassedOnAgain], Awaitable[Reply | None]]
     room_closed: Callable[[RoomClosedElsewhere], None]
+    ends: Callable[[EndsHeard], None]
     lost: Callable[[str], None]
     """Counts what could not be read, sent or had, by kind."""
 
@@ -137,6 +140,13 @@ class Bus:
         """Asks a worker for its standing facts until it answers; `Handlers.snapshot` gets them."""
         self._spawn(self._fetch_snapshot(slot))
 
+    def tell_ends(self, slots: Iterable[Slot], ends: EndsHeard) -> None:
+        """Tells these workers how some sessions ended."""
+        packed = codec.pack_call(ends)
+        for slot in slots:
+            if (socket := self._calls_out.get(slot)) is not None:
+                self._send(socket, [UNANSWERED, packed])
+
     def close_room(self, call: RoomClosedElsewhere) -> None:
         """Tells all other workers."""
         for slot in self._calls_out:
@@ -212,6 +222,8 @@ class Bus:
                 self._send_answer(peer, number, self._handlers.own_snapshot())
             case RoomClosedElsewhere():
                 self._handlers.room_closed(call)
+            case EndsHeard():
+                self._handlers.ends(call)
             case _:
                 self._spawn(self._answer_passed_on(peer, number, call))
 

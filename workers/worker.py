@@ -48,6 +48,7 @@ from relay.effects import (
     SlotsClosed,
     SnapshotHeard,
     Submit,
+    TellEnds,
     Ticked,
 )
 from relay.events import Outcome
@@ -116,6 +117,7 @@ class Worker:
             own_snapshot=self._control.snapshot,
             passed_on=self._answer_passed_on,
             room_closed=self._take,
+            ends=self._take,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
         )
         others = [row.slot for row in self._slot_table.rows() if row.slot != boot.slot and not row.is_empty]
@@ -259,6 +261,8 @@ class Worker:
                 self._spawn(self._delete_elsewhere(slot, deleted))
             case CloseRoomEverywhere(room):
                 self._bus.close_room(RoomClosedElsewhere(room))
+            case TellEnds(slots, ends):
+                self._bus.tell_ends(slots, ends)
             case SessionOpened() | SessionEnded() | SessionsAdopted() | SessionMoved() | EngineRefused():
                 _log(effect)
 

@@ -32,6 +32,7 @@ from relay.commands import (
 )
 from relay.effects import (
     Deleted,
+    EndsHeard,
     MoveAsked,
     Offered,
     Patched,
@@ -39,6 +40,7 @@ from relay.effects import (
     Reply,
     RoomClosedElsewhere,
     SessionAsked,
+    Tombstone,
 )
 from relay.engine_config import EngineConfig, pack_engine_config
 from relay.events import (
@@ -218,8 +220,12 @@ FACTS: dict[str, Fact] = {
 }
 ENVELOPES = {name: Envelope(Slot(3), Incarnation(2), 70_000, fact) for name, fact in FACTS.items()}
 
+_ENDS = EndsHeard(
+    (Tombstone(_SESSION, Protocol.WHIP, _ROOM, _WHO, 1_790_000_000.25, 1_790_000_060.5, "replaced", 5_300.75),)
+)
 CALLS: dict[str, Call] = {
     "snapshot_asked": SnapshotAsked(),
+    "ends_told": _ENDS,
     "room_closed": RoomClosedElsewhere("hall"),
     "patched": Patched(RequestId(1), _SESSION, "token", '"etag"', "a=ice-ufrag:abcd\r\n"),
     "deleted": Deleted(RequestId(2), _SESSION, None, by_admin=True),

@@ -21,18 +21,22 @@ from relay.effects import (
     CloseRoomEverywhere,
     Deleted,
     DeleteElsewhere,
+    EndsHeard,
     EngineSaid,
     FactHeard,
     Input,
     MoveAsked,
     Offered,
     PassOn,
+    Patched,
     Protocol,
     Reply,
     RoomClosedElsewhere,
+    SessionAsked,
     SlotChanged,
     SnapshotHeard,
     Submit,
+    TellEnds,
     Ticked,
 )
 from relay.events import Cause, Outcome, TransportClosed, TransportGiven
@@ -187,6 +191,11 @@ class Box:
                     for other in self.lives.values():
                         if other is not life:
                             self.after(0.001, lambda o=other, room=room: self.give(o, RoomClosedElsewhere(room)))
+                case TellEnds(slots, ends):
+                    # Calls, likewise.
+                    packed = codec.pack_call(ends)
+                    for slot in slots:
+                        self.after(0.001, lambda slot=slot, packed=packed: self._hear_ends(slot, packed))
                 case PassOn(request, slot):
                     self._pass_on(life, request, slot)
                 case Reply():
@@ -205,6 +214,12 @@ class Box:
         if answering is not None:
             snapshot = answering.control.snapshot()
             self._send(asker, lambda: self.give(asker, SnapshotHeard(snapshot)))
+
+    def _hear_ends(self, slot: Slot, packed: bytes) -> None:
+        ends = codec.unpack_call(packed)
+        assert isinstance(ends, EndsHeard)
+        if slot in self.lives:
+            self.give(self.lives[slot], ends)
 
     def _reply(self, life: Life, reply: Reply) -> None:
         asked = life.passed_on.get(reply.request)
@@ -305,6 +320,19 @@ class Box:
         self.give(by, asked)
         reply = by.replies.pop(request, None)
         return 504 if reply is None else reply.status
+
+    def ask(self, by: Life, session: str) -> Reply | None:
+        """What the administration is told of a session; None when it does not answer at once."""
+        return self._touch(by, SessionAsked(self.number(), session))
+
+    def patch(self, by: Life, session: str) -> Reply | None:
+        """A check of a client whether its session is there."""
+        return self._touch(by, Patched(self.number(), session, None, None, "a=ice-ufrag:abcd\r\n"))
+
+    def _touch(self, by: Life, asked: SessionAsked | Patched) -> Reply | None:
+        by.passed_on[asked.request] = asked
+        self.give(by, asked)
+        return by.replies.pop(asked.request, None)
 
     def move(self, by: Life, session: str, slot: Slot) -> RequestId:
         """Asked of any worker; the number under which its reply may be found later, if it comes at once."""

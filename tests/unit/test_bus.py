@@ -7,10 +7,25 @@ import pytest
 
 from relay import codec
 from relay.calls import PassedOn
-from relay.effects import Deleted, Reply, RoomClosedElsewhere
+from relay.effects import Deleted, EndsHeard, Protocol, Reply, RoomClosedElsewhere, Tombstone
 from relay.facts import Envelope, Load, Snapshot
-from relay.ids import Incarnation, RequestId, Slot
+from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
 from workers.bus import Bus, Handlers
+
+ENDS = EndsHeard(
+    (
+        Tombstone(
+            SessionId("00.AAAAAAAAAAAAAAAAAAAAAA"),
+            Protocol.WHIP,
+            RoomName("hall"),
+            ParticipantId("ann"),
+            opened_at=1.0,
+            ended_at=2.0,
+            cause="replaced",
+            until=302.0,
+        ),
+    )
+)
 
 
 class Node:
@@ -20,6 +35,7 @@ class Node:
         self.facts: list[Envelope] = []
         self.snapshots: list[Snapshot] = []
         self.rooms: list[str] = []
+        self.ends: list[EndsHeard] = []
         self.passed_on: list[PassedOn] = []
         self.is_mute = False
         self.losses: Counter[str] = Counter()
@@ -31,6 +47,7 @@ class Node:
             self._own,
             self._pass,
             lambda call: self.rooms.append(call.room),
+            self.ends.append,
             lambda kind: self.losses.update([kind]),
         )
         self.bus = Bus(directory, self.slot, [Slot(other) for other in range(slots) if other != slot], handlers)
@@ -226,3 +243,13 @@ async def test_a_slot_is_met_when_somebody_comes_and_parted_from_when_nobody_is_
         a.bus.part(Slot(1))
         assert await a.bus.call(Slot(1), delete) is None, "at once"
     a.bus.stop()
+
+
+async def test_ends_are_told_to_whom_they_are_for(directory: Path) -> None:
+    a, b, c = (Node(directory, slot, slots=3) for slot in range(3))
+    a.bus.tell_ends([Slot(1), Slot(7)], ENDS)
+    await until(lambda: b.ends == [ENDS])
+    assert c.ends == []
+    for node in (a, b, c):
+        assert not node.losses
+        node.bus.stop()

@@ -17,6 +17,7 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
+from relay.ends import MAX_TOMBSTONES, TOMBSTONE_SECONDS
 from relay.events import (
     Cause,
     PublicationReport,
@@ -29,7 +30,6 @@ from relay.events import (
 from relay.facts import Envelope, Load
 from relay.ids import Incarnation, Slot
 from relay.reports import REPORT_SECONDS
-from relay.sessions import MAX_TOMBSTONES, TOMBSTONE_SECONDS
 
 
 def test_rooms_are_listed_with_those_who_publish() -> None:
@@ -169,11 +169,11 @@ def test_memories_of_sessions_are_bounded_in_time_and_number() -> None:
     for _ in range(MAX_TOMBSTONES + 1):
         sessions.append(session_of(worker.watch(sdp=offer(["audio"], direction="recvonly"))))
         worker.handle(Deleted(worker.number(), sessions[-1], None))
-    assert worker.control.sessions.tombstone(sessions[0]) is None
-    assert worker.control.sessions.tombstone(sessions[1]) is not None
+    assert worker.control.ends.get(sessions[0]) is None
+    assert worker.control.ends.get(sessions[1]) is not None
     worker.now += TOMBSTONE_SECONDS
     worker.handle(Ticked())
-    assert worker.control.sessions.tombstone(sessions[-1]) is None
+    assert worker.control.ends.get(sessions[-1]) is None
 
 
 def test_a_request_whose_session_ends_first_gets_its_end() -> None:
