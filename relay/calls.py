@@ -14,6 +14,11 @@ class SnapshotAsked:
     """Answered with `Control.snapshot()`."""
 
 
+@dataclass(frozen=True, slots=True)
+class EndsAsked:
+    """Answered with `Control.own_ends()`; by older programs not at all."""
+
+
 PassedOn = Offered | Patched | Deleted | SessionAsked | MoveAsked
 """An HTTP request that another worker took: the one who answers handles it as an input, under a number of its own."""
 
@@ -25,6 +30,6 @@ class PassedOnAgain:
     request: PassedOn
 
 
-Call = SnapshotAsked | RoomClosedElsewhere | EndsHeard | PassedOn | PassedOnAgain
-Answer = Snapshot | Reply
+Call = SnapshotAsked | RoomClosedElsewhere | EndsAsked | EndsHeard | PassedOn | PassedOnAgain
+Answer = Snapshot | EndsHeard | Reply
 """RoomClosedElsewhere and EndsHeard have no answer."""

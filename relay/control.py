@@ -9,6 +9,7 @@ from relay.config import Config
 from relay.counters import Counters
 from relay.directory import Directory
 from relay.effects import (
+    AskEnds,
     Deleted,
     DrainBegan,
     Effect,
@@ -30,7 +31,7 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from relay.ends import Ends
+from relay.ends import ASKED, Ends
 from relay.engine_events import engine_said
 from relay.facts import Load, Snapshot
 from relay.ids import Incarnation, RoomName, Slot
@@ -109,6 +110,10 @@ class Control:
         """The answer to another worker's SnapshotAsked."""
         return self._ledger.snapshot()
 
+    def own_ends(self) -> EndsHeard:
+        """The answer to another worker's EndsAsked."""
+        return EndsHeard(self._ledger.ends.recent())
+
     def loads(self) -> dict[Slot, Load]:
         """The last Load of each living worker, ours included, for the metrics of the whole box."""
         return self._ledger.directory.loads()
@@ -150,7 +155,10 @@ class Control:
 
     def _ticked(self, now: float) -> None:
         ledger = self._ledger
-        ledger.settling.slots_seen = True
+        if not ledger.settling.slots_seen:
+            ledger.settling.slots_seen = True
+            for slot in ledger.directory.neighbours()[:ASKED]:
+                ledger.add(AskEnds(slot))
         ledger.ends.handle_tick(now)
         ledger.tick_moves()
         for request in ledger.reports.handle_tick(now):

@@ -110,6 +110,12 @@ class Directory:
         """The slots of all others that can be told something: a successor hears what came before it was there."""
         return tuple(slot for slot in self._peers if self.is_alive(slot))
 
+    def neighbours(self) -> list[Slot]:
+        """The other slots that have a worker, those after ours first: so that not all ask the same one."""
+        return sorted(
+            (slot for slot, peer in self._peers.items() if peer.alive), key=lambda slot: (slot < self._slot, slot)
+        )
+
     def living(self) -> list[Slot]:
         """The other slots that have a worker which has said how busy it is."""
         loads = self.loads()

@@ -169,7 +169,7 @@ class RoomClosedElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class EndsHeard:
-    """Sessions that ended, in whatever slot: what another worker told."""
+    """Sessions that ended, in whatever slot: what another worker told, or the answer to AskEnds."""
 
     ends: tuple[Tombstone, ...]
 
@@ -273,6 +273,13 @@ class TellEnds:
 
 
 @dataclass(frozen=True, slots=True)
+class AskEnds:
+    """We have just begun: another worker knows how sessions ended before."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened:
     """For the log: a client came."""
 
@@ -331,6 +338,7 @@ Effect = (
     | DeleteElsewhere
     | CloseRoomEverywhere
     | TellEnds
+    | AskEnds
     | SessionOpened
     | SessionEnded
     | SessionsAdopted

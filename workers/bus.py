@@ -16,11 +16,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import zmq
 
 from relay import codec
-from relay.calls import Answer, Call, PassedOn, PassedOnAgain, SnapshotAsked
+from relay.calls import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
 from relay.effects import EndsHeard, Reply, RoomClosedElsewhere
 from relay.facts import Envelope, Snapshot
 from relay.ids import Slot
@@ -45,6 +46,8 @@ UNANSWERED = bytes(8)
 BATCH = 512
 """Messages read before other work gets its turn."""
 
+Wanted = TypeVar("Wanted")
+
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
@@ -56,6 +59,7 @@ class Handlers:
     passed_on: Callable[[PassedOn | PassedOnAgain], Awaitable[Reply | None]]
     room_closed: Callable[[RoomClosedElsewhere], None]
     ends: Callable[[EndsHeard], None]
+    own_ends: Callable[[], EndsHeard]
     lost: Callable[[str], None]
     """Counts what could not be read, sent or had, by kind."""
 
@@ -138,10 +142,14 @@ class Bus:
 
     def ask_snapshot(self, slot: Slot) -> None:
         """Asks a worker for its standing facts until it answers; `Handlers.snapshot` gets them."""
-        self._spawn(self._fetch_snapshot(slot))
+        self._spawn(self._fetch(slot, SnapshotAsked(), Snapshot, self._handlers.snapshot))
+
+    def ask_ends(self, slot: Slot) -> None:
+        """Asks a worker how sessions ended, until it answers; `Handlers.ends` gets them."""
+        self._spawn(self._fetch(slot, EndsAsked(), EndsHeard, self._handlers.ends))
 
     def tell_ends(self, slots: Iterable[Slot], ends: EndsHeard) -> None:
-        """Tells these workers how some sessions ended."""
+        """Tells these workers how some sessions ended. One that could not be told asks when it begins again."""
         packed = codec.pack_call(ends)
         for slot in slots:
             if (socket := self._calls_out.get(slot)) is not None:
@@ -177,11 +185,11 @@ class Bus:
             if asked.slot == slot and slot in self._calls_out and is_passed_on:
                 self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_call(asked.call)])
 
-    async def _fetch_snapshot(self, slot: Slot) -> None:
+    async def _fetch(self, slot: Slot, question: Call, kind: type[Wanted], take: Callable[[Wanted], None]) -> None:
         for _ in range(SNAPSHOT_ATTEMPTS):
-            answer = await self.call(slot, SnapshotAsked(), SNAPSHOT_SECONDS)
-            if isinstance(answer, Snapshot):
-                self._handlers.snapshot(answer)
+            answer = await self.call(slot, question, SNAPSHOT_SECONDS)
+            if isinstance(answer, kind):
+                take(answer)
                 return
 
     def _send_call(self, slot: Slot, call: Call) -> int | None:
@@ -222,6 +230,8 @@ class Bus:
                 self._send_answer(peer, number, self._handlers.own_snapshot())
             case RoomClosedElsewhere():
                 self._handlers.room_closed(call)
+            case EndsAsked():
+                self._send_answer(peer, number, self._handlers.own_ends())
             case EndsHeard():
                 self._handlers.ends(call)
             case _:

@@ -26,6 +26,7 @@ from relay.control import Control, Reach
 from relay.counters import Count, Seconds
 from relay.effects import (
     Announce,
+    AskEnds,
     AskSnapshot,
     CloseRoomEverywhere,
     Deleted,
@@ -118,6 +119,7 @@ class Worker:
             passed_on=self._answer_passed_on,
             room_closed=self._take,
             ends=self._take,
+            own_ends=self._control.own_ends,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
         )
         others = [row.slot for row in self._slot_table.rows() if row.slot != boot.slot and not row.is_empty]
@@ -263,6 +265,8 @@ class Worker:
                 self._bus.close_room(RoomClosedElsewhere(room))
             case TellEnds(slots, ends):
                 self._bus.tell_ends(slots, ends)
+            case AskEnds(slot):
+                self._bus.ask_ends(slot)
             case SessionOpened() | SessionEnded() | SessionsAdopted() | SessionMoved() | EngineRefused():
                 _log(effect)
 

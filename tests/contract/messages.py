@@ -7,7 +7,7 @@ overwritten: who changes a message deletes its file, and looks at the difference
 from pathlib import Path
 
 from relay import codec
-from relay.calls import Answer, Call, PassedOnAgain, SnapshotAsked
+from relay.calls import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
 from relay.commands import (
     Attach,
     CloseTransport,
@@ -225,6 +225,7 @@ _ENDS = EndsHeard(
 )
 CALLS: dict[str, Call] = {
     "snapshot_asked": SnapshotAsked(),
+    "ends_asked": EndsAsked(),
     "ends_told": _ENDS,
     "room_closed": RoomClosedElsewhere("hall"),
     "patched": Patched(RequestId(1), _SESSION, "token", '"etag"', "a=ice-ufrag:abcd\r\n"),
@@ -236,6 +237,7 @@ CALLS: dict[str, Call] = {
 }
 ANSWERS: dict[str, Answer] = {
     "snapshot": Snapshot(Slot(3), Incarnation(2), 70_000, tuple(FACTS.values())),
+    "ends": _ENDS,
     "reply": Reply(RequestId(1), 200, (("ETag", '"a"'), ("Content-Type", "text/plain")), bytes(range(256))),
 }
 

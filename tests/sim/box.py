@@ -17,6 +17,7 @@ from relay.config import ArenaConfig, AuthConfig, Config
 from relay.control import Control, Reach
 from relay.effects import (
     Announce,
+    AskEnds,
     AskSnapshot,
     CloseRoomEverywhere,
     Deleted,
@@ -196,6 +197,8 @@ class Box:
                     packed = codec.pack_call(ends)
                     for slot in slots:
                         self.after(0.001, lambda slot=slot, packed=packed: self._hear_ends(slot, packed))
+                case AskEnds(slot):
+                    self.after(0.001, lambda slot=slot: self._answer_ends(life, slot))
                 case PassOn(request, slot):
                     self._pass_on(life, request, slot)
                 case Reply():
@@ -220,6 +223,12 @@ class Box:
         assert isinstance(ends, EndsHeard)
         if slot in self.lives:
             self.give(self.lives[slot], ends)
+
+    def _answer_ends(self, asker: Life, slot: Slot) -> None:
+        if slot in self.lives:
+            answer = codec.unpack_answer(codec.pack_answer(self.lives[slot].control.own_ends()))
+            assert isinstance(answer, EndsHeard)
+            self.after(0.001, lambda: self.give(asker, answer))
 
     def _reply(self, life: Life, reply: Reply) -> None:
         asked = life.passed_on.get(reply.request)

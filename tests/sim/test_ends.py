@@ -1,4 +1,4 @@
-"""Whoever is asked for a session that is over names the one cause, wherever it was."""
+"""Whoever is asked for a session that is over names the one cause, wherever it was and whoever has died since."""
 
 import pytest
 from box import Box, Life, Weather
@@ -67,6 +67,36 @@ def test_a_client_whose_session_moved_and_was_replaced_is_told_so_by_all_workers
     assert {title(box, life, old) for life in box.lives.values()} == {"session replaced"}
     assert causes(box, old) == {"replaced"}
     assert box.holder(newer) is not None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_end_is_known_after_every_worker_was_replaced_one_by_one(seed: int) -> None:
+    box = Box(seed)
+    session = moved_by(box, 5.0)
+    fails(box, session)
+    box.run(0.2)
+    for slot in box.chance.sample(sorted(box.lives), 4):
+        box.kill(slot)
+        box.run(0.4)
+        box.spawn(slot, adopts=True)
+        box.run(1.5)
+    assert causes(box, session) == {"consent_lost"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_end_is_known_when_who_opened_the_session_and_who_had_it_die_at_once(seed: int) -> None:
+    box = Box(seed)
+    session = moved_by(box, 5.0)
+    fails(box, session)
+    box.run(0.05)
+    for slot in (Slot(0), Slot(1)):
+        box.kill(slot)
+    assert causes(box, session) == {"consent_lost"}
+    box.run(0.4)
+    for slot in (Slot(0), Slot(1)):
+        box.spawn(slot, adopts=True)
+    box.run(2.0)
+    assert causes(box, session) == {"consent_lost"}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -48,6 +48,7 @@ class Node:
             self._pass,
             lambda call: self.rooms.append(call.room),
             self.ends.append,
+            lambda: ENDS,
             lambda kind: self.losses.update([kind]),
         )
         self.bus = Bus(directory, self.slot, [Slot(other) for other in range(slots) if other != slot], handlers)
@@ -245,10 +246,12 @@ async def test_a_slot_is_met_when_somebody_comes_and_parted_from_when_nobody_is_
     a.bus.stop()
 
 
-async def test_ends_are_told_to_whom_they_are_for(directory: Path) -> None:
+async def test_ends_are_told_to_whom_they_are_for_and_asked_of_one_worker(directory: Path) -> None:
     a, b, c = (Node(directory, slot, slots=3) for slot in range(3))
     a.bus.tell_ends([Slot(1), Slot(7)], ENDS)
     await until(lambda: b.ends == [ENDS])
+    a.bus.ask_ends(Slot(1))
+    await until(lambda: a.ends == [ENDS])
     assert c.ends == []
     for node in (a, b, c):
         assert not node.losses

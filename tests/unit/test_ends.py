@@ -3,6 +3,7 @@
 from control_kit import NOW, Desk, desk, moment, offer, session_of
 
 from relay.effects import (
+    AskEnds,
     Deleted,
     Protocol,
     SlotChanged,
@@ -11,10 +12,12 @@ from relay.effects import (
     Tombstone,
 )
 from relay.ends import (
+    ASKED,
     ENDS_A_MESSAGE,
     MAX_HEARD,
     MAX_TOMBSTONES,
     MESSAGES_A_SECOND,
+    RECENT,
     TOMBSTONE_SECONDS,
     Ends,
 )
@@ -53,6 +56,16 @@ def test_an_end_keeps_the_cause_that_came_first_and_is_forgotten_when_it_is_wher
         ends.handle_tick(now)
         known = [ends.get(tombstone(number).session) for number in (1, 2)]
         assert [one and one.cause for one in known] == causes
+
+
+def test_who_asks_is_told_the_newest() -> None:
+    ends = Ends()
+    ends.hear(tombstone(number) for number in range(1, 2 * RECENT, 2))
+    for number in range(0, MAX_TOMBSTONES, 2):
+        ends.add(tombstone(number))
+    assert [one.until for one in ends.recent()] == sorted(
+        [*range(1, 2 * RECENT, 2), *range(0, MAX_TOMBSTONES, 2)],
+    )[-RECENT:]
 
 
 def test_messages_a_second_are_bounded_and_what_was_put_off_follows() -> None:
@@ -103,3 +116,12 @@ def test_a_flood_of_ends_is_told_in_few_messages() -> None:
     worker.now += 1
     worker.handle(Ticked())
     assert [len(told.ends.ends) for told in worker.all(TellEnds)] == [ENDS_A_MESSAGE]
+
+
+def test_a_worker_asks_some_others_once_how_sessions_ended() -> None:
+    worker = beside(slots=5, slot=3)
+    worker.handle(Ticked())
+    assert [asked.slot for asked in worker.all(AskEnds)] == [4, 0]
+    assert len(worker.all(AskEnds)) == ASKED
+    worker.handle(Ticked())
+    assert worker.all(AskEnds) == []
