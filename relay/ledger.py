@@ -312,8 +312,11 @@ class Ledger:
     # --- what happens to sessions
 
     def hear_ends(self, ends: Sequence[Tombstone]) -> None:
-        """Other workers' sessions."""
+        """Other workers' sessions. One of them is here when its worker died before its engine had closed it."""
         self.ends.hear(ends)
+        for tombstone in ends:
+            if (session := self.sessions.get(tombstone.session)) is not None:
+                self.close(session, tombstone.cause)
 
     def pause(self, session: Session, publication: PublicationId) -> None:
         """The track said BYE. Browsers do that for a sender without a track, which may get one again."""

@@ -1,11 +1,15 @@
 """How much is remembered of sessions that are over, and how much of it is told."""
 
+from dataclasses import replace
+
 from control_kit import NOW, Desk, desk, moment, offer, session_of
 
 from relay.effects import (
     AskEnds,
     Deleted,
+    EndsHeard,
     Protocol,
+    SessionEnded,
     SlotChanged,
     TellEnds,
     Ticked,
@@ -125,3 +129,12 @@ def test_a_worker_asks_some_others_once_how_sessions_ended() -> None:
     assert len(worker.all(AskEnds)) == ASKED
     worker.handle(Ticked())
     assert worker.all(AskEnds) == []
+
+
+def test_a_session_that_had_ended_before_its_worker_died_ends_again_in_its_successor() -> None:
+    worker = desk()
+    session = session_of(worker.publish())
+    told = replace(tombstone(1, "room_deleted", until=9e9), session=SessionId(session))
+    worker.handle(EndsHeard((told,)))
+    assert [ended.cause for ended in worker.all(SessionEnded)] == ["room_deleted"]
+    assert worker.control.is_empty
