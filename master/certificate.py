@@ -10,7 +10,11 @@ from relay.config import DtlsConfig
 
 
 class CertificateRefused(Exception):
-    """The configured files do not hold; the text names the key."""
+    """The configured files do not hold; each problem names its key."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from relay.config import Config
-from relay.config_parse import parse, show
+from relay.config_parse import parse, parse_all, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--pid-file", type=Path, metavar="FILE", help="keep the number of the server's process there")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
 
-    check = commands.add_parser("check", help="say everything that is wrong with a configuration file")
+    check = commands.add_parser("check", help="say everything that is wrong with a configuration file or what it names")
     check.add_argument("file", type=Path, metavar="FILE")
 
     token = commands.add_parser("token", help="make an access token with a key of the configuration")
@@ -141,18 +141,19 @@ def relative_paths(config: Config) -> list[tuple[str, str]]:
 
 
 def _check(file: Path) -> int:
-    config = _read(file, [])
-    if config is None:
-        return 1
-    from master.certificate import CertificateRefused, certificate_for
+    from master.check import outside
 
     try:
-        certificate_for(config.dtls)
-    except CertificateRefused as refusal:
-        print(f"{file}: {refusal}", file=sys.stderr)
-        return 1
-    print(f"{file}: no problems")
-    return 0
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        return _refuse(_unreadable(file, error))
+    config, problems = parse_all(text)
+    said = [*map(str, problems), *outside(config)]
+    for problem in said:
+        print(f"{file}: {problem}", file=sys.stderr)
+    if not said:
+        print(f"{file}: no problems")
+    return 1 if said else 0
 
 
 def _token(chosen: argparse.Namespace) -> int:
@@ -274,7 +275,7 @@ def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
     try:
         text = file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
-        return (f"millrace: {file} cannot be read: {getattr(error, 'strerror', None) or error}",)
+        return (f"millrace: {_unreadable(file, error)}",)
     parsed = parse(text, overrides)
     if isinstance(parsed, Config):
         return parsed
@@ -282,6 +283,10 @@ def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
     without = parse(text)
     of_file = () if isinstance(without, Config) else without
     return tuple(f"{file if problem in of_file else 'command line'}: {problem}" for problem in parsed)
+
+
+def _unreadable(file: Path | None, error: OSError | UnicodeDecodeError) -> str:
+    return f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _refuse(why: str) -> int:

@@ -71,6 +71,19 @@ def find(config: Config) -> int | None:
         os.close(lock)
 
 
+def unusable(directory: Path) -> str | None:
+    """Why `claim` would refuse it, as far as can be told without making it. Root may ask for another user's server."""
+    try:
+        found = directory.lstat()
+    except FileNotFoundError:
+        above = next(folder for folder in directory.absolute().parents if folder.exists())
+        may = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        return None if may else f"runtime.directory: {directory} cannot be made in {above}"
+    except OSError as error:
+        return f"runtime.directory: {directory} cannot be made: {error.strerror}"
+    return _unsafe(directory, found, os.geteuid() or found.st_uid)
+
+
 def leave(runtime: Runtime) -> None:
     """Removes what we had there, unless workers without a master live on, for whom another one may come."""
     if living(runtime.lock):
@@ -130,12 +143,18 @@ def _make(directory: Path) -> bool:
         found = directory.lstat()
     except OSError as error:
         raise DirectoryRefused(f"runtime.directory: {directory} cannot be made: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise DirectoryRefused(f"runtime.directory: {directory} is no directory")
-    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        # Whoever can connect to a worker's socket can end any session.
-        raise DirectoryRefused(
-            f"runtime.directory: {directory} is user {found.st_uid}'s with mode {stat.S_IMODE(found.st_mode):04o}, and "
-            f"has to be user {os.geteuid()}'s with mode 0700"
-        )
+    if (why := _unsafe(directory, found, os.geteuid())) is not None:
+        raise DirectoryRefused(why)
     return is_made
+
+
+def _unsafe(directory: Path, found: os.stat_result, owner: int) -> str | None:
+    if not stat.S_ISDIR(found.st_mode):
+        return f"runtime.directory: {directory} is no directory"
+    if found.st_uid != owner or found.st_mode & 0o077:
+        # Whoever can connect to a worker's socket can end any session.
+        return (
+            f"runtime.directory: {directory} is user {found.st_uid}'s with mode {stat.S_IMODE(found.st_mode):04o}, and "
+            f"has to be user {owner}'s with mode 0700"
+        )
+    return None

@@ -43,26 +43,34 @@ def make_certificate(now: datetime) -> Certificate:
 
 
 def read_certificate(config: DtlsConfig) -> Certificate:
-    """The configured files, checked against each other."""
-    try:
-        certificate = x509.load_pem_x509_certificate(Path(config.certificate).read_bytes())
-        certified = certificate.public_key()
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateRefused(
-            f"dtls.certificate: {config.certificate} is no PEM certificate of a usable key ({error})"
-        ) from error
-    try:
-        key = load_pem_private_key(Path(config.key).read_bytes(), None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateRefused(
-            f"dtls.key: {config.key} is no PEM private key without a password ({error})"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise CertificateRefused(f"dtls.key: {config.key} is neither an ECDSA nor an RSA key")
+    """The configured files, checked against each other. Raises CertificateRefused with what is wrong with either."""
+    certificate, key = _certificate(config.certificate), _key(config.key)
+    if isinstance(certificate, str) or isinstance(key, str):
+        raise CertificateRefused(*(problem for problem in (certificate, key) if isinstance(problem, str)))
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*form) != certified.public_bytes(*form):
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise CertificateRefused(f"dtls.key: {config.key} is not the key of {config.certificate}")
     return _paired(certificate, key)
+
+
+def _certificate(path: str) -> x509.Certificate | str:
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        # Here an unknown curve is noticed.
+        certificate.public_key()
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        return f"dtls.certificate: {path} is no PEM certificate of a usable key ({error})"
+    return certificate
+
+
+def _key(path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | str:
+    try:
+        key = load_pem_private_key(Path(path).read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return f"dtls.key: {path} is no PEM private key without a password ({error})"
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        return f"dtls.key: {path} is neither an ECDSA nor an RSA key"
+    return key
 
 
 def _paired(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Certificate:

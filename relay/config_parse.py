@@ -30,10 +30,16 @@ class Problem:
 
 def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Problem, ...]:
     """Makes the configuration from TOML and `section.key=value` overrides, whose values are TOML or else plain text."""
+    config, problems = parse_all(text, overrides)
+    return problems or config
+
+
+def parse_all(text: str = "", overrides: Sequence[str] = ()) -> tuple[Config, tuple[Problem, ...]]:
+    """The same for who looks on in spite of problems: what is wrong stands at its default."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return (Problem("file", str(error), "TOML (https://toml.io)"),)
+        return Config(), (Problem("file", str(error), "TOML (https://toml.io)"),)
     parser = _Parser([])
     for each in overrides:
         parser.override(tree, each)
@@ -41,7 +47,7 @@ def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Probl
     assert isinstance(config, Config), "a section with a problem is built from its defaults"
     refused = {problem.key for problem in parser.problems}
     parser.problems += (problem for problem in contradictions(config, refused) if problem.key not in refused)
-    return tuple(parser.problems) or config
+    return config, tuple(parser.problems)
 
 
 def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Problem]:

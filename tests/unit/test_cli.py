@@ -20,6 +20,44 @@ def test_check_says_every_problem_and_fails(tmp_path: Path, capsys: pytest.Captu
     assert said[0] == f"{file}: http.port: found 0.5, expected a whole number from 0 to 65535"
 
 
+def test_check_says_what_is_wrong_with_the_text_and_with_what_it_names_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(
+        "[http]\nport = 0.5\n"
+        f'[dtls]\ncertificate = "{tmp_path}/none.pem"\nkey = "{tmp_path}/none.key"\n'
+        f'[log]\nfile = "{tmp_path}/none/x.log"\n'
+        '[runtime]\ndirectory = "/etc"\n'
+    )
+    assert main(["check", str(file)]) == 1
+    said = [line.removeprefix(f"{file}: ") for line in capsys.readouterr().err.splitlines()]
+    assert [line.partition(": ")[0] for line in said] == [
+        "http.port",
+        "dtls.certificate",
+        "dtls.key",
+        "log.file",
+        "runtime.directory",
+    ]
+    assert said[3] == f"log.file: {tmp_path}/none/x.log cannot be written: No such file or directory"
+    assert said[4].endswith("with mode 0700")
+
+
+def test_check_makes_neither_the_log_nor_the_directory_that_it_looks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(f'[log]\nfile = "{tmp_path}/x.log"\n[runtime]\ndirectory = "{tmp_path}/a/run"\n')
+    assert main(["check", str(file)]) == 0, capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+    (tmp_path / "x.log").mkdir()
+    (tmp_path / "a").write_text("")
+    assert main(["check", str(file)]) == 1
+    said = [line.removeprefix(f"{file}: ") for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == f"log.file: {tmp_path}/x.log cannot be written: Is a directory"
+    assert said[1].startswith(f"runtime.directory: {tmp_path}/a/run cannot be made")
+
+
 def test_check_passes_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "millrace.toml"
     file.write_text("[http]\nport = 8080\n")
