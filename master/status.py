@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Labels = frozenset[tuple[str, str]]
@@ -27,6 +27,8 @@ class Look:
     at: float
     metrics: Mapping[tuple[str, Labels], float]
     rooms: list[dict[str, Any]]
+    workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What `/slots` says of each slot."""
 
     def get(self, name: str, **labels: str) -> float:
         """One series; 0 when there is none."""
@@ -43,8 +45,25 @@ class Look:
             for (found, labels), value in self.metrics.items()
             if found == f"{name}_bucket"
         }
-        total = max(buckets.values(), default=0.0)
-        return min((bound for bound, count in buckets.items() if total > 0 and count >= share * total), default=0.0)
+        return _bound(buckets, share)
+
+    def done(self, slot: str, name: str, before: "Look") -> float:
+        """What a worker counted between two looks."""
+        then, now = (float(look.workers.get(slot, {}).get(name, 0)) for look in (before, self))
+        return max(0.0, now - then)
+
+    def engine_late(self, slot: str, before: "Look") -> float:
+        """Milliseconds that of a hundred rounds between two looks 99 were late at most; 0 when there was none."""
+        then, now = (look.workers.get(slot, {}).get("engine_late_us", {}) for look in (before, self))
+        buckets, so_far = {}, 0.0
+        for bound in sorted((bound for bound in now if bound != "sum"), key=float):
+            so_far += now[bound] - then.get(bound, 0)
+            buckets[float(bound) / 1000] = so_far
+        return _bound(buckets, 0.99)
+
+    def control_late(self, slot: str) -> float:
+        """Milliseconds, on average over the last second."""
+        return float(self.workers.get(slot, {}).get("control_late_ms", 0))
 
     def slots(self) -> list[str]:
         """The slots of all workers."""
@@ -77,8 +96,9 @@ def run(admin: str, once: bool) -> int:
 
 def look(admin: str) -> Look:
     """Asks once. Raises OSError or ValueError."""
-    page, rooms = _read(f"{admin}/metrics").decode(), json.loads(_read(f"{admin}/rooms"))
-    return Look(time.monotonic(), parse(page), rooms)
+    page, rooms, slots = (_read(f"{admin}/{name}") for name in ("metrics", "rooms", "slots"))
+    workers = {str(each["slot"]): each for each in json.loads(slots)}
+    return Look(time.monotonic(), parse(page.decode()), json.loads(rooms), workers)
 
 
 def parse(page: str) -> dict[tuple[str, Labels], float]:
@@ -121,7 +141,8 @@ def table(before: Look, now: Look) -> str:
         f"moved {now.get('millrace_moves_in_total'):,.0f}   "
         f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
         "",
-        "worker    state  sessions  tracks  streams   last beat    cpu   memory  descriptors  starts",
+        "worker    state  sessions  tracks  streams      in/s     out/s  drops/s  engine late  control late  last beat"
+        "    cpu   memory   fds  starts",
     ]
     for slot in now.slots():
         silent = max(
@@ -135,13 +156,23 @@ def table(before: Look, now: Look) -> str:
         lines.append(
             f"{slot:>6} {state:>8}"
             f" {now.get('millrace_transports', slot=slot):>9,.0f} {now.get('millrace_publications', slot=slot):>7,.0f}"
-            f" {now.get('millrace_subscriptions', slot=slot):>8,.0f} {silent * 1000:>8,.0f} ms"
+            f" {now.get('millrace_subscriptions', slot=slot):>8,.0f}"
+            f" {now.done(slot, 'packets_in', before) / seconds:>9,.0f}"
+            f" {now.done(slot, 'packets_out', before) / seconds:>9,.0f}"
+            f" {(now.done(slot, 'drops', before) + now.done(slot, 'kernel_drops', before)) / seconds:>8,.1f}"
+            f" {now.engine_late(slot, before):>9g} ms {now.control_late(slot):>10.1f} ms {silent * 1000:>7,.0f} ms"
             f" {rate('millrace_process_cpu_seconds_total', slot=slot):>6.0%}"
             f" {now.get('millrace_process_resident_bytes', slot=slot) / 1e6:>5,.0f} MB"
-            f" {now.get('millrace_process_open_fds', slot=slot):>12,.0f}"
+            f" {now.get('millrace_process_open_fds', slot=slot):>5,.0f}"
             f" {now.get('millrace_worker_starts_total', slot=slot):>7,.0f}"
         )
     return "\n".join([*lines, "", *_rooms(now.rooms)]) + "\n"
+
+
+def _bound(buckets: Mapping[float, float], share: float) -> float:
+    """The upper bound of the bucket in which so much of all is reached; counts are cumulative."""
+    total = max(buckets.values(), default=0.0)
+    return min((bound for bound, count in buckets.items() if total > 0 and count >= share * total), default=0.0)
 
 
 def _rooms(rooms: list[dict[str, Any]]) -> list[str]:

@@ -1,10 +1,13 @@
-"""Slots as an operator sees them: who lives there, how many sessions are there, whether there shall be none. It must
-never move a session itself. Read next: `workers/slot_table.py`.
+"""Slots as an operator sees them: who lives there, how many sessions are there, whether there shall be none, how much
+there is to do. It must never move a session itself. Read next: `workers/slot_table.py`.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.control import Control
+from relay.counters import Seconds, microseconds
+from relay.facts import Load
 from relay.ids import Slot
 from workers.slot_table import SlotTable
 
@@ -12,13 +15,15 @@ from workers.slot_table import SlotTable
 class SlotsView:
     """What one worker knows of all."""
 
-    def __init__(self, table: SlotTable, control: Control) -> None:
+    def __init__(self, table: SlotTable, control: Control, stats: Callable[[], list[dict[str, int]]]) -> None:
         self._table = table
         self._control = control
+        self._stats = stats
+        """The engines' counters by name, for each slot."""
 
     def view(self) -> list[dict[str, Any]]:
         """Every slot that ever had a worker."""
-        closed, loads = self._table.closed(), self._control.loads()
+        closed, loads, stats = self._table.closed(), self._control.loads(), self._stats()
         return [
             {
                 "slot": row.slot,
@@ -26,6 +31,7 @@ class SlotsView:
                 "drained": row.slot in closed,
                 "sessions": self._control.directory.sessions_in(row.slot),
                 "publications": loads[row.slot].publications if row.slot in loads else 0,
+                **_work(stats[row.slot], loads.get(row.slot)),
             }
             for row in self._table.rows()
             if row.incarnation
@@ -41,3 +47,19 @@ class SlotsView:
             return "last-slot"
         self._table.close_slot(Slot(slot), is_closed)
         return None
+
+
+def _work(engine: Mapping[str, int], load: Load | None) -> dict[str, Any]:
+    """What all workers of the slot so far have done, and how late the present one is."""
+    control_us = dict(load.counters).get(microseconds(Seconds.CONTROL_LATE), 0) if load is not None else 0
+    prefix = "histogram.engine_late."
+    late = {name.removeprefix(prefix): count for name, count in engine.items() if name.startswith(prefix)}
+    return {
+        "packets_in": engine.get("packets_received", 0),
+        "packets_out": engine.get("packets_forwarded", 0),
+        "drops": sum(count for name, count in engine.items() if name.startswith("drops.")),
+        "kernel_drops": sum(count for name, count in engine.items() if name.startswith("kernel_drops.")),
+        # Rounds of the engine that were as late as this, in microseconds, and no later; `sum` is of all.
+        "engine_late_us": late,
+        "control_late_ms": round(control_us / 1000, 3),
+    }

@@ -131,7 +131,7 @@ class Worker:
         public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
-        slots = SlotsView(self._slot_table, self._control)
+        slots = SlotsView(self._slot_table, self._control, media.stats)
         self._orphan = Orphan(boot, self._sessions, self._stop)
         figures = BoxFigures(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_one)
         admin = AdminRoutes(self._ask, figures.page, self._not_ready, slots)

@@ -580,7 +580,9 @@ def master() -> Iterator[Master]:
 @pytest.fixture
 def slots(master: Master) -> Iterator[SlotsView]:
     table = SlotTable(master.arena, 3, Slot(0))
-    yield SlotsView(table, desk().control)
+    engine = {"packets_received": 5, "packets_forwarded": 50, "drops.in.no_key": 2, "drops.out.outbox_full": 1}
+    engine |= {"kernel_drops.0": 4, "histogram.engine_late.100": 7, "histogram.engine_late.sum": 300}
+    yield SlotsView(table, desk().control, lambda: [engine, {}, {}])
     table.close()
 
 
@@ -621,13 +623,24 @@ async def test_admin_routes_reach_control(slots: SlotsView) -> None:
         ]:
             async with site.client.post(site.url + path) as answer:
                 assert answer.status == status, path
-        row = {"lives": True, "sessions": 0, "publications": 0}
+        row = {"lives": True, "sessions": 0, "publications": 0, "control_late_ms": 0}
+        idle = {"packets_in": 0, "packets_out": 0, "drops": 0, "kernel_drops": 0, "engine_late_us": {}}
+        busy = {
+            "packets_in": 5,
+            "packets_out": 50,
+            "drops": 3,
+            "kernel_drops": 4,
+            "engine_late_us": {"100": 7, "sum": 300},
+        }
         async with site.client.post(f"{site.url}/sessions/00.x/move?slot=first") as answer:
             assert "?slot=first" in (await answer.json(content_type=None))["detail"]
         async with site.client.get(f"{site.url}/slots") as answer:
-            assert await answer.json() == [row | {"slot": 0, "drained": True}, row | {"slot": 1, "drained": False}]
+            assert await answer.json() == [
+                row | busy | {"slot": 0, "drained": True},
+                row | idle | {"slot": 1, "drained": False},
+            ]
         async with site.client.delete(f"{site.url}/slots/0/drain") as answer:
-            assert await answer.json() == row | {"slot": 0, "drained": False}
+            assert await answer.json() == row | busy | {"slot": 0, "drained": False}
         async with site.client.post(f"{site.url}/rooms/hall") as answer:
             assert answer.status == 405
             assert "DELETE" in answer.headers["Allow"]

@@ -33,13 +33,17 @@ def looks(page: str = PAGE, rooms: int = 0) -> tuple[Look, Look]:
         {"name": f"room-{n}", "participants": n, "publishers": [{}] * (n > 0), "viewers": max(0, n - 1)}
         for n in range(rooms)
     ]
-    before = Look(100.0, parse(page), named)
+    worker = {"packets_in": 100, "packets_out": 1000, "drops": 1, "kernel_drops": 5, "control_late_ms": 1.25}
+    late = {"engine_late_us": {"100": 900, "250": 0, "1000": 7, "inf": 0, "sum": 9_000}}
+    before = Look(100.0, parse(page), named, {"0": worker | late})
     later = dict(before.metrics)
     later["millrace_bytes_sent_total", frozenset()] += 250_000
     later["millrace_drops_total", frozenset({("reason", "no_key")})] += 3
     for le, more in (("0.001", 60), ("0.0025", 100), ("+Inf", 100)):
         later["millrace_forwarding_seconds_bucket", frozenset({("le", le)})] += more
-    return before, Look(102.0, later, named)
+    more = {"packets_in": 120, "packets_out": 3000, "drops": 4, "kernel_drops": 6}
+    late = {"engine_late_us": {"100": 901, "250": 99, "1000": 7, "inf": 0, "sum": 20_000}}
+    return before, Look(102.0, later, named, {"0": worker | more | late})
 
 
 def test_page_is_read_with_labels_in_any_order() -> None:
@@ -57,7 +61,11 @@ def test_table_shows_rates_and_the_later_of_two_loops() -> None:
     assert "drops 1.5/s" in next(line for line in lines if "drops" in line)
     (first,) = [line.split() for line in lines if line.split()[:2] == ["0", "up"]]
     assert first[2] == "7"
-    assert first[5:7] == ["250", "ms"]
+    assert first[5:8] == ["10", "1,000", "2.0"], "in, out, drops of the worker and of its sockets"
+    assert first[8:12] == ["0.25", "ms", "1.2", "ms"], (
+        "99 of a hundred rounds of the engine; the control plane on average"
+    )
+    assert first[12:14] == ["250", "ms"]
     assert [line.split()[1] for line in lines if line.split()[:1] == ["10"]] == ["DOWN"]
     assert [line.split()[1] for line in lines if line.split()[:1] == ["2"]] == ["leaves"]
     assert lines[-1] == "no rooms"
