@@ -34,8 +34,8 @@ class AdminRoutes:
     ask: Ask
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     """The text and its content type."""
-    not_ready: Callable[[], str | None]
-    """Why the server as a whole cannot serve, or None when it can."""
+    not_ready: Callable[[bool], str | None]
+    """Why nobody is let in, or None when some worker does; asked for all workers, why one of them does not serve."""
     slots: Slots
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -47,12 +47,8 @@ class AdminRoutes:
             case ("healthz",) if _reads(request):
                 return respond(200, b"ok\n", TEXT)
             case ("readyz",) if _reads(request):
-                reason = self.not_ready()
-                return (
-                    problem(503, "not-ready", reason)
-                    if reason
-                    else respond(200, b"ready\n", "text/plain; charset=utf-8")
-                )
+                reason = self.not_ready("all" in request.query)
+                return problem(503, "not-ready", reason) if reason else respond(200, b"ready\n", TEXT)
             case ("rooms",) if _reads(request):
                 return from_reply(await self.ask(RoomsAsked))
             case ("rooms", room) if _reads(request):

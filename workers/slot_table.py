@@ -41,6 +41,12 @@ class SlotRow:
         """Unix time at which the slot's sessions are closed; 0 while it is not drained."""
         return round(now + (self.drain_until_us - now_us) / 1e6, 2) if self.drain_until_us else 0.0
 
+    def lacks(self, now_us: int, beat_seconds: float) -> str | None:
+        """What keeps its worker from serving, if anything."""
+        if self.state != SlotState.RUNNING:
+            return f"is {_state_name(self.state)}"
+        return "does not beat" if max(self.beat_ages(now_us)) > beat_seconds else None
+
     def beat_ages(self, now_us: int) -> tuple[float, float]:
         """Seconds since the engine's and the control loop's last beat."""
         return (now_us - self.engine_beat_us) / 1e6, (now_us - self.control_beat_us) / 1e6
@@ -124,19 +130,18 @@ class SlotTable:
         at = slot_offsets(self._own)
         self._words[at.drained // 8] = self._word(at.drain_until)
 
-    def not_ready(self, beat_seconds: float) -> str | None:
-        """What keeps the server as a whole from serving, if anything."""
-        now_us = monotonic_us()
-        for row in self.rows():
-            if row.drain_until_us:
-                return "the server is draining"
-            if row.is_empty:
-                continue
-            if row.state != SlotState.RUNNING:
-                return f"worker {row.slot} is {_state_name(row.state)}"
-            if max(row.beat_ages(now_us)) > beat_seconds:
-                return f"worker {row.slot} does not beat"
-        return None
+    def not_ready(self, beat_seconds: float, needs_all: bool) -> str | None:
+        """What keeps the server from letting anybody in, if anything; with `needs_all`, what any worker lacks."""
+        rows, closed, now_us = self.rows(), self.closed(), monotonic_us()
+        if any(row.drain_until_us for row in rows):
+            return "the server is draining"
+        lacks = [(row, row.lacks(now_us, beat_seconds)) for row in rows if not row.is_empty]
+        what = next((f"worker {row.slot} {lack}" for row, lack in lacks if lack is not None), None)
+        if needs_all:
+            return what
+        if any(lack is None and row.is_wanted and row.slot not in closed for row, lack in lacks):
+            return None
+        return f"no worker lets anybody in: {what or 'all that serve are drained'}"
 
     def close(self) -> None:
         """Unmaps."""

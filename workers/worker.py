@@ -355,10 +355,10 @@ class Worker:
         others = (load.sessions for slot, load in self._control.loads().items() if slot != self._boot.slot)
         return len(self._control.sessions) + sum(others)
 
-    def _not_ready(self) -> str | None:
+    def _not_ready(self, needs_all: bool) -> str | None:
         if self._orphan.is_one:
             return "the master is gone"
-        return self._slot_table.not_ready(self._boot.config.workers.beat_seconds)
+        return self._slot_table.not_ready(self._boot.config.workers.beat_seconds, needs_all)
 
 
 def _now() -> Moment:

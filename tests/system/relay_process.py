@@ -132,7 +132,7 @@ class Relay:
                 await asyncio.sleep(0.01)
 
     async def until_ready(self, seconds: float = START_SECONDS) -> None:
-        """Waits for `/readyz`, which speaks for all workers."""
+        """Waits for `/readyz?all`, which speaks for all workers."""
         async with asyncio.timeout(seconds):
             while True:
                 if self._process.returncode is not None:
@@ -193,7 +193,7 @@ class Relay:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=1) as answer:
+            with urllib.request.urlopen(f"{self.admin}/readyz?all", timeout=1) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -70,7 +70,7 @@ class Place:
         """As it says itself. It is asked again when that took too long, or when a worker has got no time to beat."""
         for _ in range(5):
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz?all", timeout=5) as answer:
                     return bool(answer.status == 200)
             except urllib.error.HTTPError as error:
                 if b"does not beat" not in error.read():

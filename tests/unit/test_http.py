@@ -588,12 +588,12 @@ def slots(master: Master) -> Iterator[SlotsView]:
 
 async def test_admin_routes_reach_control(slots: SlotsView) -> None:
     control = Control(Reply(RequestId(0), 200, (("Content-Type", "application/json"),), b"{}"))
-    reason: list[str | None] = ["slot 1 does not beat"]
+    reasons: dict[bool, str | None] = {False: "slot 1 does not beat", True: "slot 2 is dead"}
 
     async def metrics() -> tuple[bytes, str]:
         return b"m 1\n", "text/plain"
 
-    async for site in serve(AdminRoutes(control.ask, metrics, lambda: reason[0], slots), control, Deadlines(5), 4):
+    async for site in serve(AdminRoutes(control.ask, metrics, reasons.__getitem__, slots), control, Deadlines(5), 4):
         for method, path, asked in [
             ("GET", "/rooms", RoomsAsked(RequestId(0))),
             ("GET", "/rooms/a%20b", RoomsAsked(RequestId(0), "a b")),
@@ -608,7 +608,10 @@ async def test_admin_routes_reach_control(slots: SlotsView) -> None:
         async with site.client.get(f"{site.url}/readyz") as answer:
             assert answer.status == 503
             assert "slot 1" in (await answer.json(content_type=None))["detail"]
-        reason[0] = None
+        reasons[False] = None
+        async with site.client.get(f"{site.url}/readyz?all") as answer:
+            assert answer.status == 503
+            assert "slot 2" in (await answer.json(content_type=None))["detail"]
         for path, status in [("/readyz", 200), ("/healthz", 200), ("/metrics", 200), ("/nothing", 404)]:
             async with site.client.get(site.url + path) as answer:
                 assert answer.status == status

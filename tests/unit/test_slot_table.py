@@ -41,16 +41,33 @@ def test_a_death_and_a_birth_between_two_looks_are_one_change(master: Master) ->
     table.close()
 
 
-def test_the_server_is_ready_when_every_worker_runs_and_beats(master: Master) -> None:
+def test_all_workers_are_ready_when_every_one_runs_and_beats(master: Master) -> None:
     table = SlotTable(master.arena, 3, Slot(0))
     now = monotonic_us()
     for slot in range(3):
         master.write(slot, 1, SlotState.RUNNING, now)
-    assert table.not_ready(5) is None
+    assert table.not_ready(5, needs_all=True) is None
     master.write(2, 1, SlotState.STARTING, now)
-    assert table.not_ready(5) == "worker 2 is starting"
+    assert table.not_ready(5, needs_all=True) == "worker 2 is starting"
     master.write(2, 1, SlotState.RUNNING, now - 6_000_000)
-    assert table.not_ready(5) == "worker 2 does not beat"
+    assert table.not_ready(5, needs_all=True) == "worker 2 does not beat"
+    table.close()
+
+
+def test_the_server_is_ready_while_one_open_worker_runs_and_beats(master: Master) -> None:
+    table = SlotTable(master.arena, 3, Slot(0))
+    now = monotonic_us()
+    master.write(0, 1, SlotState.RUNNING, now)
+    master.write(1, 1, SlotState.RUNNING, now - 6_000_000)
+    master.write(2, 1, SlotState.DEAD, now)
+    assert table.not_ready(5, needs_all=False) is None
+    table.close_slot(Slot(0), True)
+    assert table.not_ready(5, needs_all=False) == "no worker lets anybody in: worker 1 does not beat"
+    master.write(1, 2, SlotState.RUNNING, now)
+    assert table.not_ready(5, needs_all=False) is None
+    master.write(1, 2, SlotState.RUNNING, now, wanted=False)
+    master.write(2, 1, SlotState.EMPTY, wanted=False)
+    assert table.not_ready(5, needs_all=False) == "no worker lets anybody in: all that serve are drained"
     table.close()
 
 
@@ -72,7 +89,7 @@ def test_a_drained_server_is_not_ready_and_hears_when_our_last_session_is_over(m
     at = slot_offsets(0)
     write_word(master.map, at.drain_until, 30_000_000)
     assert table.is_draining()
-    assert table.not_ready(5) == "the server is draining"
+    assert {table.not_ready(5, needs_all) for needs_all in (True, False)} == {"the server is draining"}
     assert table.rows()[0].drain_deadline(1000.0, 10_000_000) == 1020
     assert read_word(master.map, at.drained) == 0
     table.drained()
@@ -85,11 +102,11 @@ def test_an_empty_slot_is_waited_for_only_when_somebody_is_wanted_there(master: 
     now = monotonic_us()
     for slot in (0, 1):
         master.write(slot, 1, SlotState.RUNNING, now)
-    assert table.not_ready(5) is None
+    assert table.not_ready(5, needs_all=True) is None
     master.write(2, 0, SlotState.EMPTY)
-    assert table.not_ready(5) == "worker 2 is empty"
+    assert table.not_ready(5, needs_all=True) == "worker 2 is empty"
     master.write(2, 1, SlotState.RUNNING, now, wanted=False)
-    assert table.not_ready(5) is None
+    assert table.not_ready(5, needs_all=True) is None
     table.close()
 
 

@@ -43,7 +43,7 @@ def main() -> int:
         # A session of its own: a Ctrl-C in the terminal comes to it through us, once.
         relay = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
         try:
-            if wait_until_ready(relay, f"http://127.0.0.1:{admin}/readyz"):
+            if wait_until_ready(relay, f"http://127.0.0.1:{admin}/readyz?all"):
                 base = f"http://127.0.0.1:{http}"
                 url = f"whip={base}/whip/{{room}} whep={base}/whep/{{room}}"
                 url += f" metrics=http://127.0.0.1:{admin}/metrics"
