@@ -12,7 +12,7 @@ told the time and every death, and must never fork, wait or kill by itself. Read
 
 A slot: wanted --retire--> its worker gives its sessions away --RETIRED--> EMPTY --add--> wanted; one that dies on the
 way is forked again, as its sessions are there. Wanted are always the first ones, so that the kernel needs one number.
-The server as a whole: serves --drain--> lets nobody in, replaces workers still --last session or deadline--> stops.
+The server as a whole: serves --drain--> opens no room, replaces workers still --last session or deadline--> stops.
 """
 
 import math

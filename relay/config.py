@@ -122,7 +122,7 @@ class WorkersConfig:
     stop_seconds: Seconds = 5
     """For a worker to say goodbye to its clients when the server stops, until it is killed."""
     drain_seconds: Annotated[int, within(0, 86_400)] = 30
-    """From SIGTERM on nobody is let in, and who is there may stay for so long."""
+    """From SIGTERM on nobody opens a room, and rooms that are open may go on for so long."""
     balance: bool = False
     """Whether a worker that is late for some seconds gives a tenth of its sessions to one that is better off. Clients
     miss some milliseconds for it; where all workers are equally busy, or the machine is, nothing is gained.

@@ -101,7 +101,7 @@ class Control:
         """Takes no more sessions and closes those that are open. Run the effects, then stop."""
         ledger = self._ledger
         ledger.begin(now)
-        ledger.draining = True
+        ledger.stopping = True
         for session in ledger.sessions.all():
             ledger.close(session, "stopping")
         return ledger.finish()

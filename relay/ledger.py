@@ -90,6 +90,9 @@ class Ledger:
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)
         self.draining = False
+        """Nobody may open a room."""
+        self.stopping = False
+        """Nobody is let in."""
         self.pressure: Pressure | None = None
         """While it is there, nobody is let in."""
         self.settling = Settling()

@@ -42,12 +42,13 @@ OVERLOADED = {
     Pressure.MEMORY: "This machine has hardly any memory left.",
     Pressure.LATE: "This worker has more to do than it can.",
 }
+DRAINING = Refusal(503, "draining", "This server is about to stop; rooms that are open go on for a while.")
 ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
 
 
 def offered(ledger: Ledger, asked: Offered) -> None:
     """POST: 201 with the answer (RFC 9725 section 4.2)."""
-    if ledger.slot in ledger.moves.closed and not ledger.draining:
+    if ledger.slot in ledger.moves.closed and not ledger.stopping:
         elsewhere = ledger.moves.target(ledger.directory, ledger.slot)
         if elsewhere is not None:
             _pass_on(ledger, asked.request, elsewhere)
@@ -72,8 +73,8 @@ def offered(ledger: Ledger, asked: Offered) -> None:
 
 def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
-    if ledger.draining:
-        return Refusal(503, "draining", "This server is about to stop; sessions that are open go on for a while.")
+    if ledger.stopping:
+        return DRAINING
     if ledger.pressure is not None:
         ledger.counters.turned_away(ledger.pressure)
         return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
@@ -82,6 +83,9 @@ def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
     if isinstance(guest, Refusal):
         return guest
+    # Who was here may come back, say after a reload. Only now: strangers need not learn which rooms there are.
+    if ledger.draining and ledger.directory.room(guest.room) is None:
+        return DRAINING
     offer = parse_offer(asked.sdp, ledger.sdp_limits)
     if isinstance(offer, Refusal):
         return offer

@@ -186,7 +186,7 @@ class _Page(Collector):
         )
         drain = GaugeMetricFamily(
             "millrace_drain_deadline_seconds",
-            "Unix time at which the sessions of a worker that lets nobody in are closed; 0 when it serves",
+            "Unix time at which the sessions of a worker that drains are closed; 0 when it serves",
             labels=["slot"],
         )
         closed = GaugeMetricFamily(

@@ -101,7 +101,7 @@ class SlotTable:
         return (monotonic_us() - self._word(slot_offsets(self._own).engine_beat)) / 1e6
 
     def is_draining(self) -> bool:
-        """Whether the master wants nobody let in any more."""
+        """Whether the master wants no room opened any more."""
         return self._word(slot_offsets(self._own).drain_until) != 0
 
     def is_wanted(self) -> bool:
@@ -125,10 +125,10 @@ class SlotTable:
         """The level that the master wants since we booted; 0 for the one we booted with."""
         return self._word(slot_offsets(self._own).log_level)
 
-    def drained(self) -> None:
-        """Says that our last session is over."""
+    def drained(self, is_empty: bool) -> None:
+        """Says whether our last session is over. Another one may come: to a room that goes on, or from another slot."""
         at = slot_offsets(self._own)
-        self._words[at.drained // 8] = self._word(at.drain_until)
+        self._words[at.drained // 8] = self._word(at.drain_until) if is_empty else 0
 
     def not_ready(self, beat_seconds: float, needs_all: bool) -> str | None:
         """What keeps the server from letting anybody in, if anything; with `needs_all`, what any worker lacks."""

@@ -314,8 +314,7 @@ class Worker:
             self._take(GiveAll())
         if self._slot_table.is_draining():
             self._take(DrainBegan())
-            if not len(self._control.sessions):
-                self._slot_table.drained()
+            self._slot_table.drained(not len(self._control.sessions))
         if self._beats % BEATS_PER_TICK == 0:
             self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
             self._take(self._gauge.measure())

@@ -1,4 +1,4 @@
-"""SIGTERM: nobody is let in, calls go on until the deadline, then clients hear goodbye."""
+"""SIGTERM: nobody opens a room, calls go on until the deadline, then clients hear goodbye."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ async def refusals(relay: Relay) -> list[tuple[int, str, bool]]:
     return found
 
 
-async def test_calls_go_on_and_nobody_is_let_in_until_the_last_one_ends() -> None:
+async def test_calls_go_on_and_no_room_is_opened_until_the_last_one_ends() -> None:
     async with (
         Relay(workers=2, settings=ROOM_FOR_A_LATE_DEADLINE) as relay,
         Publisher(f"{relay.url}/whip/hall") as publisher,
@@ -60,6 +60,9 @@ async def test_calls_go_on_and_nobody_is_let_in_until_the_last_one_ends() -> Non
         assert len(deadlines) == 2
         assert all(float(each) > 1e9 for each in deadlines)
         await viewer.close()
+        async with Viewer(f"{relay.url}/whep/hall") as reloaded:
+            await reloaded.open(1)
+            await reloaded.until_frames(10)
         await asyncio.sleep(0.3)
         assert len(relay.worker_pids()) == 2, "the publisher is still there"
         await publisher.close()

@@ -92,8 +92,10 @@ def test_a_drained_server_is_not_ready_and_hears_when_our_last_session_is_over(m
     assert {table.not_ready(5, needs_all) for needs_all in (True, False)} == {"the server is draining"}
     assert table.rows()[0].drain_deadline(1000.0, 10_000_000) == 1020
     assert read_word(master.map, at.drained) == 0
-    table.drained()
+    table.drained(is_empty=True)
     assert read_word(master.map, at.drained) == 30_000_000
+    table.drained(is_empty=False)
+    assert read_word(master.map, at.drained) == 0, "somebody has come back"
     table.close()
 
 
