@@ -117,7 +117,7 @@ def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:
 
 
 class Plain(logging.Formatter):
-    """`12:00:00.123 INFO  worker-0 a client came room=hall participant=ann`."""
+    """`2026-11-26 12:00:00.123 INFO    worker-0 a client came room=hall participant=ann`."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback when there is one."""
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
         head = f"{clock}.{int(record.msecs):03} {record.levelname:<7} {self._process} {record.getMessage()}{fields}"
         return head + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")

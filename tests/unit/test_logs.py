@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ def record(message: str, **fields: object) -> logging.LogRecord:
 def test_a_plain_line_shows_its_fields() -> None:
     line = Plain("worker-0").format(record("a client came", room="hall", session="00.abc"))
     assert line.endswith("INFO    worker-0 a client came room=hall session=00.abc")
+
+
+def test_a_plain_line_says_the_day_too() -> None:
+    made = record("a client came")
+    made.created, made.msecs = datetime(2026, 11, 26, 22, 21, 58).timestamp(), 691.0
+    assert Plain("worker-0").format(made) == "2026-11-26 22:21:58.691 INFO    worker-0 a client came"
 
 
 def test_a_name_that_a_client_chose_cannot_forge_a_line() -> None:
