@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--url", help="the server's administration address; by default that of the configuration")
 
     doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
-    doctor.add_argument("--url", help="of a running server, for a real call through it (needs aiortc)")
+    doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
 
     bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
     for each in (serve, token, status, move, drain, doctor, bench):
@@ -229,7 +229,8 @@ def _doctor(chosen: argparse.Namespace) -> int:
         try:
             from master.doctor_call import call
         except ImportError:
-            findings.append(Finding(Verdict.POOR, "a call", "not tried: `pip install aiortc` first"))
+            how = "not tried: it needs aiortc; `pip install '.[doctor]'` in the source tree brings it"
+            findings.append(Finding(Verdict.POOR, "a call", how))
         else:
             findings.append(call(chosen.url, config))
     for finding in findings:

@@ -1,6 +1,9 @@
 """The command's answers, without a server."""
 
+import re
+import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,18 @@ def test_token_that_the_server_would_never_take_is_refused(
 def test_token_without_keys_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "--room", "r", "--identity", "i"]) == 1
     assert "millrace keys" in capsys.readouterr().err
+
+
+def test_doctor_names_the_extra_that_its_call_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    monkeypatch.delitem(sys.modules, "master.doctor_call", raising=False)
+    main(["doctor", "--set", "http.port=0", "--set", "media.port=0", "--url", "http://127.0.0.1:1"])
+    (call,) = [line for line in capsys.readouterr().out.splitlines() if "a call" in line]
+    (extra,) = re.findall(r"'\.\[(\w+)\]'", call)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"][extra][0].startswith("aiortc")
 
 
 def test_server_without_keys_refuses_other_addresses_and_says_how_to_make_keys(
