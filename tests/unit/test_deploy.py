@@ -67,6 +67,18 @@ def test_every_alert_has_a_summary_that_names_the_box() -> None:
         assert re.search(r"summary: .*\{\{ \$labels\.instance \}\}", alert), alert
 
 
+def test_what_is_built_beside_the_source_does_not_get_into_the_image() -> None:
+    root = DEPLOY.parent
+    ignored = {line for line in (root / ".dockerignore").read_text().splitlines() if not line.startswith("#")}
+    for line in (root / ".gitignore").read_text().split():
+        expected = line.strip("/") if line.startswith("/") else "**/" + line.rstrip("/")
+        assert expected in ignored
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (root / name).exists()
+        assert name not in ignored
+
+
 def unit() -> RawConfigParser:
     unit = RawConfigParser(strict=False, delimiters=("=",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
