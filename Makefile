@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell scripts/toolchain.sh find-python)
 VENV := .venv
 BIN := $(VENV)/bin
 CARGO := cargo
@@ -10,6 +10,7 @@ ENGINE := relay/engine
 LOAD := tests/load
 RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(ENGINE)/Cargo.lock $(wildcard $(ENGINE)/*/Cargo.toml)
 ARGS ?=
+CHECK_TOOLCHAIN = scripts/toolchain.sh "$(or $(wildcard $(BIN)/python),$(PYTHON))" "$(CARGO)"
 
 .PHONY: help
 help: ## List the targets
@@ -24,16 +25,19 @@ build: .stamp-engine ## Build the engine into the virtual environment
 
 .PHONY: setup
 setup: ## Install the Debian packages and Python packages that tests need too
+	@$(CHECK_TOOLCHAIN)
 	@scripts/debian-packages.sh test
 	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node
 
 .stamp-venv: pyproject.toml scripts/debian-packages.sh
+	@$(CHECK_TOOLCHAIN)
 	@scripts/debian-packages.sh build
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check 'maturin>=1.9,<2'
 	@touch $@
 
 .stamp-engine: .stamp-venv $(RUST_SOURCES)
+	@$(CHECK_TOOLCHAIN)
 	@echo "Building the engine (some minutes the first time) ..."
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }
 	@touch $@
