@@ -1,5 +1,6 @@
-"""When a worker that has too much to do gives sessions to others, and how many. Owns the patience, so that sessions do
-not go to and fro; must never choose where to. Read next: `relay/ledger.py`, which gives them.
+"""When a worker that has too much to do gives sessions to others, and how many; which of them have room. Owns the
+patience, so that sessions do not go to and fro; must never choose where to. Read next: `relay/ledger.py`, which gives
+them.
 
 A worker acts when it was late for LATE_SECONDS in a row while another is clearly better off; then it rests, for what it
 gave to show. A session that came from another slot lately is not given on.
@@ -7,6 +8,7 @@ gave to show. A session that came from another slot lately is not given on.
 
 from collections.abc import Mapping
 
+from relay.config import LimitsConfig
 from relay.counters import Seconds, microseconds
 from relay.facts import Load
 from relay.ids import Slot
@@ -46,7 +48,18 @@ def better_off(loads: Mapping[Slot, Load], own: Slot, sessions: int, late_ms: in
     return frozenset(
         slot
         for slot, load in loads.items()
-        if slot != own
-        and load.sessions * 5 <= sessions * 4
-        and dict(load.counters).get(microseconds(Seconds.CONTROL_LATE), 0) < late_ms * 250
+        if slot != own and load.sessions * 5 <= sessions * 4 and _late_us(load) < late_ms * 250
     )
+
+
+def with_room(loads: Mapping[Slot, Load], limits: LimitsConfig) -> frozenset[Slot]:
+    """Slots that may let somebody in: not full, and not half as late as would be too much."""
+    return frozenset(
+        slot
+        for slot, load in loads.items()
+        if load.sessions < limits.sessions_per_worker and _late_us(load) < limits.late_ms * 500
+    )
+
+
+def _late_us(load: Load) -> int:
+    return dict(load.counters).get(microseconds(Seconds.CONTROL_LATE), 0)

@@ -247,6 +247,8 @@ class PassOn:
 
     request: RequestId
     slot: Slot
+    otherwise: Reply | None = None
+    """The answer when none comes, or when another worker has passed it on to us already: all seem to be short."""
 
 
 @dataclass(frozen=True, slots=True)

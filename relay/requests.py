@@ -5,6 +5,7 @@ and the answers' headers; must never keep anything between two requests. Read `r
 from dataclasses import replace
 
 from relay.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
+from relay.balance import with_room
 from relay.commands import RestartIce
 from relay.counters import Count
 from relay.effects import (
@@ -30,7 +31,7 @@ from relay.negotiation import published_kinds
 from relay.opening import Opened
 from relay.patch import Repeated, Restart, Trickle, read_patch
 from relay.pressure import Pressure
-from relay.problems import json_reply, session_replaced, session_unknown
+from relay.problems import json_reply, problem, session_replaced, session_unknown
 from relay.refusal import Refusal
 from relay.room import joins_at
 from relay.sdp import parse_offer
@@ -55,7 +56,17 @@ def offered(ledger: Ledger, asked: Offered) -> None:
         else:
             ledger.refuse(asked.request, Refusal(503, "no-slot", "No worker takes sessions now."))
         return
-    opened = _open(ledger, asked)
+    shortage = None if ledger.stopping else _shortage(ledger)
+    # Memory is short for all, and who is passed on holds a connection, and so a descriptor, here meanwhile.
+    if shortage is not None and ledger.pressure in (None, Pressure.LATE):
+        roomy = with_room(ledger.directory.loads(), ledger.config.limits)
+        elsewhere = ledger.moves.target(ledger.directory, ledger.slot, roomy)
+        if elsewhere is not None:
+            _pass_on(ledger, asked.request, elsewhere, shortage)
+            return
+    if shortage is not None and ledger.pressure is not None:
+        ledger.counters.turned_away(ledger.pressure)
+    opened = shortage or _open(ledger, asked)
     if isinstance(opened, Refusal):
         ledger.refuse(asked.request, opened)
         return
@@ -71,15 +82,19 @@ def offered(ledger: Ledger, asked: Offered) -> None:
     ledger.add(Reply(asked.request, 201, headers, opened.answer.encode()))
 
 
+def _shortage(ledger: Ledger) -> Refusal | None:
+    """Why this worker can let nobody in, if so."""
+    if ledger.pressure is not None:
+        return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
+    if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
+        return Refusal(503, "sessions-full", "This worker takes no further session now.")
+    return None
+
+
 def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.stopping:
         return DRAINING
-    if ledger.pressure is not None:
-        ledger.counters.turned_away(ledger.pressure)
-        return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
-    if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
-        return Refusal(503, "sessions-full", "This worker takes no further session now.")
     guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
     if isinstance(guest, Refusal):
         return guest
@@ -269,6 +284,9 @@ def _answer_end(ledger: Ledger, asked: Touch, ended: Tombstone) -> None:
     ledger.add(session_replaced(asked.request) if ended.cause == REPLACED else session_unknown(asked.request))
 
 
-def _pass_on(ledger: Ledger, request: RequestId, slot: Slot) -> None:
+def _pass_on(ledger: Ledger, request: RequestId, slot: Slot, otherwise: Refusal | None = None) -> None:
     ledger.counters.count(Count.REQUESTS_PASSED_ON)
-    ledger.add(PassOn(request, slot))
+    refused = None
+    if otherwise is not None:
+        refused = problem(request, otherwise.status, otherwise.reason, otherwise.detail)
+    ledger.add(PassOn(request, slot, refused))

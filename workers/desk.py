@@ -68,9 +68,9 @@ class Desk:
         if waiting is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
 
-    def to_pass_on(self, number: RequestId) -> PassedOn | PassedOnAgain | None:
-        """What to send to the owner; None when it was passed on twice already, or nobody waits any more."""
+    def to_pass_on(self, number: RequestId, hops: int = MAX_HOPS) -> PassedOn | PassedOnAgain | None:
+        """What to send to the owner; None when it was passed on so often already, or nobody waits any more."""
         waiting = self._waiting.get(number)
-        if waiting is None or waiting.hops == MAX_HOPS or not isinstance(waiting.request, PassedOn):
+        if waiting is None or waiting.hops >= hops or not isinstance(waiting.request, PassedOn):
             return None
         return PassedOnAgain(waiting.request) if waiting.hops else waiting.request

@@ -61,7 +61,7 @@ from relay.problems import problem
 from workers import logs
 from workers.admin import AdminRoutes
 from workers.bus import CALL_SECONDS, Bus, Handlers
-from workers.desk import Desk, MakeRequest
+from workers.desk import MAX_HOPS, Desk, MakeRequest
 from workers.figures import BoxFigures
 from workers.http import Deadlines, HttpServer
 from workers.log_table import LogTable
@@ -280,15 +280,18 @@ class Worker:
         return reply or problem(NOBODY, 504, "no-answer", "No answer came in time.")
 
     async def _pass_on(self, effect: PassOn) -> None:
-        request = self._desk.to_pass_on(effect.request)
+        otherwise = effect.otherwise
+        request = self._desk.to_pass_on(effect.request, MAX_HOPS if otherwise is None else 1)
         if request is None:
-            self._desk.reply(problem(effect.request, 508, "passed-on-twice", "The session's worker does not know it."))
+            lost = problem(effect.request, 508, "passed-on-twice", "The session's worker does not know it.")
+            self._desk.reply(otherwise or lost)
             return
         answer = await self._bus.call(effect.slot, request)
         if isinstance(answer, Reply):
             self._desk.reply(replace(answer, request=effect.request))
         else:
-            self._desk.reply(problem(effect.request, 504, "no-answer", "The session's worker does not answer."))
+            silent = problem(effect.request, 504, "no-answer", "The session's worker does not answer.")
+            self._desk.reply(otherwise or silent)
 
     async def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
         await self._bus.call(slot, deleted)

@@ -45,6 +45,8 @@ async def test_a_request_is_passed_on_twice_at_most_and_only_while_it_waits() ->
     await asyncio.sleep(0)
     assert desk.to_pass_on(RequestId(1)) == delete(RequestId(1))
     assert desk.to_pass_on(RequestId(2)) == PassedOnAgain(delete(RequestId(2)))
+    assert desk.to_pass_on(RequestId(1), hops=1) == delete(RequestId(1))
+    assert desk.to_pass_on(RequestId(2), hops=1) is None
     assert desk.to_pass_on(RequestId(4)) is None
     assert desk.to_pass_on(RequestId(3)) is None
     assert desk.to_pass_on(RequestId(9)) is None

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 from control_kit import body, desk, header, session_of
+from test_control_moves import ONE, beside
 
 from relay.commands import OpenTransport
 from relay.config import Config, LimitsConfig
 from relay.counters import Counters
-from relay.effects import Deleted
+from relay.effects import Deleted, FactHeard, Offered, PassOn, Protocol, Reply
+from relay.facts import Envelope, Load
+from relay.ids import Incarnation
 from relay.pressure import Measured, Pressure, pressure_of
 from workers.pressure import ENGINE_PAUSE_SECONDS, Gauge
 from workers.processes import descriptors_left, memory_available
@@ -47,6 +50,39 @@ def test_nobody_is_let_in_while_there_is_pressure_and_who_is_there_stays() -> No
     assert worker.reply().status == 200
     worker.handle(WELL)
     assert worker.publish().status == 201
+
+
+def test_a_worker_that_is_full_or_late_passes_newcomers_on_to_one_with_room() -> None:
+    for limits, measured, reason in (
+        (replace(LIMITS, sessions_per_worker=1), WELL, "sessions-full"),
+        (LIMITS, replace(WELL, late_seconds=1.0), "overloaded"),
+    ):
+        worker = beside(0, worker=desk(replace(Config(), limits=limits)))
+        worker.watch()
+        worker.handle(measured)
+        asked = Offered(worker.number(), Protocol.WHIP, "hall", None, "v=0", None)
+        worker.handle(asked)
+        (passed_on,) = worker.all(PassOn)
+        assert (passed_on.request, passed_on.slot) == (asked.request, ONE)
+        assert passed_on.otherwise is not None
+        assert body(passed_on.otherwise)["type"] == f"urn:millrace:problem:{reason}"
+        assert worker.all(Reply) == []
+
+
+def test_nobody_is_passed_on_for_what_the_machine_lacks_nor_to_one_that_is_short_too() -> None:
+    full, late = Load(1, 0, 0, ()), Load(0, 0, 0, (("millrace_control_late_microseconds", 200_000),))
+    for other, measured in (
+        (Load(0, 0, 0, ()), replace(WELL, memory_bytes=0)),
+        (Load(0, 0, 0, ()), replace(WELL, descriptors=0)),
+        (full, WELL),
+        (late, WELL),
+    ):
+        worker = beside(0, worker=desk(replace(Config(), limits=replace(LIMITS, sessions_per_worker=1))))
+        worker.handle(FactHeard(Envelope(ONE, Incarnation(1), 1, other)))
+        worker.watch()
+        worker.handle(measured)
+        assert worker.watch().status == 503, "and it was not passed on"
+        assert worker.all(PassOn) == []
 
 
 def test_who_is_turned_away_is_counted_by_what_was_short() -> None:
