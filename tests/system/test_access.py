@@ -161,6 +161,20 @@ async def test_a_full_worker_says_when_to_come_back() -> None:
         assert int(after) > 0
 
 
+async def test_a_full_worker_passes_newcomers_on_and_only_the_last_one_refuses() -> None:
+    sdp = await offer()
+    async with Relay(workers=2, settings={"limits.sessions_per_worker": "3"}) as relay:
+        said = []
+        for _ in range(20):
+            async with (
+                aiohttp.ClientSession() as http,
+                http.post(f"{relay.url}/whip/hall", data=sdp, headers=SDP) as answer,
+            ):
+                said.append((answer.status, answer.headers.get("Location", await answer.text()).rpartition("/")[2][:2]))
+        assert sorted(said[:6]) == [(201, "00")] * 3 + [(201, "01")] * 3, "wherever the kernel took them"
+        assert {status for status, _ in said[6:]} == {503}
+
+
 async def test_the_answer_to_a_post_takes_under_20_ms_at_the_99th_percentile_when_idle(relay: Relay) -> None:
     sdp = await offer()
     costs: list[float] = []

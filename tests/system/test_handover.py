@@ -2,6 +2,7 @@
 no request fails. `MILLRACE_POSTS=10000` reloads until there were as many POSTs.
 """
 
+import asyncio
 import itertools
 import os
 import signal
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.clients.aiortc_client import Publisher, Viewer
+from tests.clients.raw_client import request
 from tests.system.asking import counter, delete, patch
 from tests.system.posts import Posts
 from tests.system.relay_process import Relay
@@ -61,6 +63,19 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
         for client in (*viewers, *publishers):
             await client.close()
+
+
+async def test_the_server_stays_ready_while_its_workers_are_replaced() -> None:
+    async with Relay(workers=2, config=configured("https://page-0.example")) as relay:
+        relay.config_path.write_text(configured("https://page-1.example"))
+        os.kill(relay.pid, signal.SIGHUP)
+        ready, all_ready = set(), set()
+        async with asyncio.timeout(60):
+            while DONE not in relay.log():
+                ready.add((await asyncio.to_thread(request, "GET", f"{relay.admin}/readyz")).body)
+                all_ready.add((await asyncio.to_thread(request, "GET", f"{relay.admin}/readyz?all")).status)
+        assert ready == {"ready\n"}
+        assert 503 in all_ready
 
 
 async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_and_no_request_fails() -> None:
