@@ -84,6 +84,7 @@ class RawClient:
     ssrc: int = 0x11223344
     srtp_profiles: bytes = b"SRTP_AES128_CM_SHA1_80"
     """As OpenSSL names them."""
+    token: str | None = None
     ufrag: str = field(default_factory=lambda: os.urandom(4).hex())
     pwd: str = field(default_factory=lambda: os.urandom(12).hex())
 
@@ -110,6 +111,11 @@ class RawClient:
         return "/whip/" in self.url
 
     @property
+    def bearer(self) -> dict[str, str]:
+        """The header that admits it."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+
+    @property
     def session(self) -> str:
         """The session's id."""
         return self.session_url.rpartition("/")[2]
@@ -134,14 +140,14 @@ class RawClient:
     def post(self, slot: int | None = None) -> "RawClient":
         """POST, until the worker of that slot happens to take it."""
         for _ in range(100):
-            answered = request("POST", self.url, self.offer(), {"Content-Type": "application/sdp"})
+            answered = request("POST", self.url, self.offer(), {"Content-Type": "application/sdp", **self.bearer})
             assert answered.status == 201, answered
             origin = "/".join(self.url.split("/")[:3])
             self.session_url, self.etag = origin + answered.headers["Location"], answered.headers["ETag"]
             self.answer = answered.body
             if slot is None or int(self.session[:2], 16) == slot:
                 return self
-            request("DELETE", self.session_url)
+            request("DELETE", self.session_url, headers=self.bearer)
         raise AssertionError(f"no POST went to worker {slot}")
 
     def attribute(self, name: str) -> str:

@@ -14,12 +14,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.clients.raw_client import RawClient, request
+from relay.grants import make_token
+from tests.clients.raw_client import Answered, RawClient, request
 from tests.system.asking import counter, delete, metrics, move, patch, until_moved
 from tests.system.relay_process import ROOT, Relay
 from tests.system.watched import percentile, told, watched_call
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 MOVES = int(os.environ.get("MILLRACE_MOVES", "4"))
+SECRET = "s" * 32
+CONNECTIONS = 16
+"""That one of two workers gets none of so many happens once in 30,000 times."""
 STEERING = ["handover", *(["ebpf"] if os.geteuid() == 0 else [])]
 
 
@@ -120,6 +125,55 @@ async def test_a_worker_that_leaves_takes_its_calls_to_the_others() -> None:
         await relay.until_ready()
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
         assert await counter(relay, "millrace_adoptions_lost_total") == 0
+
+
+async def causes(relay: Relay, client: RawClient) -> set[str | None]:
+    """With which a session ended, as all workers tell it; None while it lives, "unknown" from who does not know it."""
+    urls = [f"{relay.admin}/sessions/{client.session}"] * CONNECTIONS
+    answers = await asyncio.gather(*(asyncio.to_thread(request, "GET", url) for url in urls))
+    return {json.loads(answer.body)["cause"] if answer.status == 200 else "unknown" for answer in answers}
+
+
+async def test_a_session_that_moved_and_ended_has_its_one_cause_at_all_workers_and_at_their_successors() -> None:
+    async with Relay(workers=2) as relay:
+        with RawClient(f"{relay.url}/whip/hall") as client:
+            await asyncio.to_thread(lambda: client.post(slot=0).connect())
+            await until_moved(relay, client.session_url, 1)
+            client.say_goodbye()
+            async with asyncio.timeout(20):
+                while await causes(relay, client) != {"closed_by_peer"}:
+                    await asyncio.sleep(0.02)
+        for slot in (0, 1):
+            victim, starts = pid_by_slot(relay)[slot], relay.log().count("a worker starts")
+            os.kill(victim, signal.SIGKILL)
+            await until_gone(victim, 20)
+            await relay.until_logged("a worker starts", starts + 1)
+            await relay.until_ready()
+            async with asyncio.timeout(20):
+                # It asks with its first tick.
+                while await causes(relay, client) != {"closed_by_peer"}:
+                    await asyncio.sleep(0.02)
+
+
+async def test_the_client_of_a_session_that_moved_is_told_by_all_workers_that_it_was_replaced() -> None:
+    token = make_token("devkey", SECRET, identity="ann", room="hall", expires_at=time.time() + 600)
+    async with Relay(workers=2, settings={"auth.keys": f'{{ devkey = "{SECRET}" }}'}) as relay:
+        url = f"{relay.url}/whip/hall"
+        with RawClient(url, token=token) as older, RawClient(url, token=token) as newer:
+            await asyncio.to_thread(lambda: older.post(slot=0).connect())
+            await until_moved(relay, older.session_url, 1)
+            await asyncio.to_thread(newer.post)
+
+            def probe(_: int) -> Answered:
+                headers = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": older.etag, **older.bearer}
+                return request("PATCH", older.session_url, "a=end-of-candidates\r\n", headers)
+
+            async with asyncio.timeout(20):
+                # The worker that has it hears of the newer one over the bus.
+                while await causes(relay, older) != {"replaced"}:
+                    await asyncio.sleep(0.02)
+            answers = await asyncio.gather(*(asyncio.to_thread(probe, number) for number in range(CONNECTIONS)))
+            assert {(answer.status, answer.reason) for answer in answers} == {(404, "session-replaced")}
 
 
 async def command(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
