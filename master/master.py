@@ -258,7 +258,7 @@ class Master:
             self._prepared.arena.set_drain(self._prepared.slots, slots.drain_until)
             seconds = self._prepared.config.workers.drain_seconds
             log.info("draining", extra={"seconds": seconds})
-            self._ends("Draining: nobody is let in", seconds + self._end_seconds())
+            self._ends("Draining: no room is opened any more", seconds + self._end_seconds())
 
     def _end_drain(self) -> None:
         if self._slots.is_drained(self._prepared.arena.drained(self._prepared.slots), time.monotonic()):
