@@ -151,3 +151,55 @@ impl Words {
         self.words.get(self.at + word)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millrace_arena::{Arena, Parameters};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_death_between_two_words_never_gives_a_used_number_to_another_packet(
+            steps in prop::collection::vec((1u64..4, any::<bool>()), 1..60),
+        ) {
+            let arena = Arena::in_memory(Parameters::SMALL);
+            let whole = Words::new(arena.session_words(arena.record(0, 0)), 0);
+            let torn = Words::new(arena.session_words(arena.record(0, 1)), 0);
+            let mut source = Source {
+                log: 0,
+                rank: 0,
+                ssrc: 7,
+                next_position: 0,
+                numbering: Numbering::new(70_000, 7),
+                timestamp_shift: 0,
+                shifts: Shifts::default(),
+                since_us: 0,
+                floor: 0,
+            };
+            let timeline = Timeline::new(0);
+            for words in [&whole, &torn] {
+                words.put_source(&source, 1, &timeline);
+            }
+            for (step, padding) in steps {
+                let before = source.numbering.clone();
+                let index = before.highest() + step;
+                if !(padding && source.numbering.skip(index)) {
+                    prop_assert!(source.numbering.place(index).is_some());
+                }
+                whole.put_place(&source, &timeline);
+                // Words are stored in the order in which they lie; death comes after each.
+                for word in NEXT_INDEX..=NEWEST {
+                    torn.put(word, whole.get(word));
+                    let Some(resumed) = torn.source(1) else { continue };
+                    let last = before.highest_outgoing();
+                    for used in last.saturating_sub(8).max(7)..=last {
+                        let found = resumed.numbering.source(used);
+                        prop_assert!(found.is_none() || found == before.source(used), "{} after word {}", used, word);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -177,29 +177,6 @@ mod tests {
         }
 
         #[test]
-        fn a_death_between_two_words_never_gives_a_used_number_to_another_packet(
-            steps in prop::collection::vec((1u64..4, any::<bool>()), 1..60),
-        ) {
-            let mut numbering = Numbering::new(70_000, 7);
-            for (step, padding) in steps {
-                let before = numbering.clone();
-                let index = numbering.highest() + step;
-                if !(padding && numbering.skip(index)) {
-                    prop_assert!(numbering.place(index).is_some());
-                }
-                // `Continuity::put_place` stores the next index, then the piece's beginning, then its shift.
-                let next = numbering.highest_outgoing() + 1;
-                for (from, shift) in [before.last_piece(), (numbering.last_piece().0, before.last_piece().1)] {
-                    let Some(resumed) = Numbering::resume(from, shift, next) else { continue };
-                    for used in before.highest_outgoing().saturating_sub(8).max(7)..=before.highest_outgoing() {
-                        let source = resumed.source(used);
-                        prop_assert!(source.is_none() || source == before.source(used), "{}", used);
-                    }
-                }
-            }
-        }
-
-        #[test]
         fn outgoing_order_is_source_order_whatever_the_arrival_order(
             first in 65_536u64..70_000,
             outgoing in 0u64..40_000,
