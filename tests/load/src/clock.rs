@@ -2,35 +2,32 @@
 //! processes. Owns the system calls; must never decide what is due. Read `machine.rs` next.
 
 use millrace_core::time::Time;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 /// The monotonic clock, as the engine's protocols want it.
 pub fn now() -> Time {
-    Time(read(libc::CLOCK_MONOTONIC).unwrap_or(0) / 1_000)
+    Time(read(ClockId::CLOCK_MONOTONIC).unwrap_or(0) / 1_000)
 }
 
 /// Nanoseconds on the clock that the kernel stamps received datagrams with.
 pub fn stamp() -> u64 {
-    read(libc::CLOCK_REALTIME).unwrap_or(0)
+    read(ClockId::CLOCK_REALTIME).unwrap_or(0)
 }
 
 /// Nanoseconds of CPU that this thread has used.
 pub fn thread_cpu() -> u64 {
-    read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0)
 }
 
 /// Nanoseconds of CPU, user and system, that a process's threads have used; `None` when there is no such process.
 pub fn process_cpu(pid: i32) -> Option<u64> {
-    let mut clock = 0;
-    // SAFETY: the clock is written on success only.
-    let result = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
-    if result == 0 { read(clock) } else { None }
+    read(ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?)
 }
 
-fn read(clock: libc::clockid_t) -> Option<u64> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: one writable timespec.
-    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    (result == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+fn read(clock: ClockId) -> Option<u64> {
+    let time = clock.now().ok()?;
+    Some(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
 #[cfg(test)]

@@ -1,27 +1,22 @@
 //! Which core a thread runs on, how many files it may open, who is ended. Owns those system calls; must never know why. Read
 //! `processes.rs` next.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill as send_signal};
+use nix::unistd::Pid;
 
 /// Keeps the calling thread, and what it starts later, on one core.
 pub fn pin(cpu: usize) -> Result<()> {
-    // SAFETY: a set of bits that is all zero is an empty set; CPU_SET stays within it.
-    let result = unsafe {
-        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
-        ensure!(cpu < 8 * size_of::<libc::cpu_set_t>(), "there is no core {cpu}");
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    ensure!(result == 0, "core {cpu} cannot be used: {}", std::io::Error::last_os_error());
-    Ok(())
+    let mut set = CpuSet::new();
+    set.set(cpu).with_context(|| format!("there is no core {cpu}"))?;
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("core {cpu} cannot be used"))
 }
 
 /// Ends a process that was found among the server's children a moment ago.
 pub fn kill(pid: libc::pid_t) -> Result<()> {
-    // SAFETY: no memory is passed.
-    let result = unsafe { libc::kill(pid, libc::SIGKILL) };
-    ensure!(result == 0, "kill: {}", std::io::Error::last_os_error());
-    Ok(())
+    send_signal(Pid::from_raw(pid), Signal::SIGKILL).context("kill")
 }
 
 /// Has this thread not interrupt those that are at work when it wakes: it comes when they sleep, or have had their share.
@@ -33,22 +28,15 @@ pub fn yield_to_others() {
 
 /// The cores that this process may run on.
 pub fn cores() -> Vec<usize> {
-    // SAFETY: as above; the kernel fills the set.
-    unsafe {
-        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
-        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        (0..8 * size_of::<libc::cpu_set_t>()).filter(|cpu| libc::CPU_ISSET(*cpu, &set)).collect()
-    }
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
 /// One socket for each viewer: lets this process have as many files as the hard limit allows.
 pub fn raise_file_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: one limit to write, then to read.
-    unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        Ok(()) => most,
+        Err(_) => now,
     }
-    limit.rlim_cur
 }

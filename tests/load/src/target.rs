@@ -7,7 +7,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -57,11 +56,13 @@ impl Target {
         let program = words.next().context("an empty command for a server")?;
         let mut builder = Command::new(program);
         builder.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
-        if let Some(cpu) = cpu {
-            // SAFETY: between fork and exec only a system call is made, on memory of the child's own.
-            unsafe { builder.pre_exec(move || machine::pin(cpu).map_err(std::io::Error::other)) };
-        }
-        let mut child = builder.spawn().with_context(|| format!("starting {program}"))?;
+        // A child has the core of the thread that starts it.
+        let start = move || {
+            cpu.map_or(Ok(()), machine::pin)?;
+            anyhow::Ok(builder.spawn()?)
+        };
+        let started = std::thread::spawn(start).join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))?;
+        let mut child = started.with_context(|| format!("starting {program}"))?;
         let stdin = child.stdin.take();
         let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
         let mut peer = Peer { child, stdin };
