@@ -58,7 +58,7 @@ lint: setup ## Formatters, linters, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest relay._engine --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest millrace.relay._engine --mypy-config-file pyproject.toml
 	cd $(ENGINE) && $(CARGO) fmt --check
 	cd $(ENGINE) && $(CARGO) clippy --quiet --all-targets -- -D warnings
 	cd $(LOAD) && $(CARGO) fmt --check

@@ -8,7 +8,7 @@ import stat
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from master.notify import STORED
+from millrace.master.notify import STORED
 
 FIRST = 3
 """The first descriptor after the standard streams (SD_LISTEN_FDS_START)."""

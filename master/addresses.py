@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from relay.boot import CandidateAddress
+from millrace.relay.boot import CandidateAddress
 
 # rtnetlink(7). An answer is a chain of messages: header (16), ifaddrmsg (8), attributes (length, type, value, padding).
 _GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2

@@ -6,9 +6,9 @@ import mmap
 import os
 import secrets
 
-from master.slots import Beats, Life
-from relay.config import ArenaConfig
-from relay.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
+from millrace.master.slots import Beats, Life
+from millrace.relay.config import ArenaConfig
+from millrace.relay.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
 
 
 class ArenaRefused(Exception):

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from master.runtime import find
-from relay.config import Config
-from relay.grants import make_token
+from millrace.master.runtime import find
+from millrace.relay.config import Config
+from millrace.relay.grants import make_token
 
 _PROGRAM = "millrace-load"
 _BUILT = Path(__file__).parents[1] / "tests" / "load" / "target" / "release" / _PROGRAM

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from relay.config import DtlsConfig
+from millrace.relay.config import DtlsConfig
 
 
 class CertificateRefused(Exception):
@@ -30,6 +30,6 @@ class Certificate:
 def certificate_for(config: DtlsConfig) -> Certificate:
     """The configured certificate, or a fresh one. Raises CertificateRefused."""
     # Only now: a start that inherits a certificate is in a hurry.
-    from master.x509 import make_certificate, read_certificate
+    from millrace.master.x509 import make_certificate, read_certificate
 
     return read_certificate(config) if config.certificate else make_certificate(datetime.now(UTC))

@@ -6,9 +6,9 @@ import errno
 import os
 from pathlib import Path
 
-from master.certificate import CertificateRefused, certificate_for
-from master.runtime import unusable
-from relay.config import Config
+from millrace.master.certificate import CertificateRefused, certificate_for
+from millrace.master.runtime import unusable
+from millrace.relay.config import Config
 
 
 def outside(config: Config) -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from relay.config import Config
-from relay.config_parse import parse, parse_all, show
+from millrace.relay.config import Config
+from millrace.relay.config_parse import parse, parse_all, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(chosen: argparse.Namespace) -> int:
     # Kept out of the other subcommands, which answer at once.
-    from master.daemon import PidFileRefused, held, launch
-    from master.master import serve
-    from master.program import this_program
-    from master.startup import LaterStartup, QuietStartup, Startup
-    from master.upgrade import rehearse
+    from millrace.master.daemon import PidFileRefused, held, launch
+    from millrace.master.master import serve
+    from millrace.master.program import this_program
+    from millrace.master.startup import LaterStartup, QuietStartup, Startup
+    from millrace.master.upgrade import rehearse
 
     program = this_program()
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
@@ -141,7 +141,7 @@ def relative_paths(config: Config) -> list[tuple[str, str]]:
 
 
 def _check(file: Path) -> int:
-    from master.check import outside
+    from millrace.master.check import outside
 
     try:
         text = file.read_text()
@@ -168,8 +168,8 @@ def _token(chosen: argparse.Namespace) -> int:
     if chosen.ttl <= 0:
         return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
     # Kept out of the other subcommands, which need none of it.
-    from relay.admission import room_name
-    from relay.grants import is_identity, make_token
+    from millrace.relay.admission import room_name
+    from millrace.relay.grants import is_identity, make_token
 
     if room_name(chosen.room) is None:
         expected = "1 to 128 of the characters A-Z a-z 0-9 _ . - as no other room can exist"
@@ -195,7 +195,7 @@ def _status(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
     if config is None:
         return 1
-    from master.status import run
+    from millrace.master.status import run
 
     return run(_admin(chosen, config), chosen.once)
 
@@ -204,7 +204,7 @@ def _move_or_drain(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
     if config is None:
         return 1
-    from master.moves import drain, move
+    from millrace.master.moves import drain, move
 
     admin = _admin(chosen, config)
     if chosen.command == "move":
@@ -222,12 +222,12 @@ def _doctor(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
     if config is None:
         return 1
-    from master.doctor import Finding, Verdict, examine
+    from millrace.master.doctor import Finding, Verdict, examine
 
     findings = list(examine(config))
     if chosen.url:
         try:
-            from master.doctor_call import call
+            from millrace.master.doctor_call import call
         except ImportError:
             how = "not tried: it needs aiortc; `pip install '.[doctor]'` in the source tree brings it"
             findings.append(Finding(Verdict.POOR, "a call", how))
@@ -242,7 +242,7 @@ def _bench(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
     if config is None:
         return 1
-    from master.bench import Refused, run
+    from millrace.master.bench import Refused, run
 
     try:
         run(config, chosen.arguments)

@@ -10,7 +10,7 @@ import logging
 import os
 from typing import Protocol
 
-from master.slots import Life, Slots
+from millrace.master.slots import Life, Slots
 
 log = logging.getLogger("millrace.master")
 

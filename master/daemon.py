@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from master.locks import Held, lock_file
-from master.program import Program
-from master.startup import END, DaemonStartup, Startup
+from millrace.master.locks import Held, lock_file
+from millrace.master.program import Program
+from millrace.master.startup import END, DaemonStartup, Startup
 
 PID_FILE = "pid-file"
 UMASK = 0o027

@@ -14,9 +14,9 @@ from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
-from master.addresses import own_addresses
-from master.steering import steer
-from relay.config import Config, is_loopback
+from millrace.master.addresses import own_addresses
+from millrace.master.steering import steer
+from millrace.relay.config import Config, is_loopback
 
 _UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _CAP_NET_ADMIN = 12

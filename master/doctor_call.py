@@ -15,9 +15,9 @@ from urllib.parse import urljoin
 from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
-from master.doctor import Finding, Verdict
-from relay.config import Config
-from relay.grants import make_token
+from millrace.master.doctor import Finding, Verdict
+from millrace.relay.config import Config
+from millrace.relay.grants import make_token
 
 FRAMES = 30
 SECONDS = 20.0

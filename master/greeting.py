@@ -4,9 +4,9 @@
 
 from ipaddress import ip_address
 
-from master.addresses import own_addresses
-from master.prepare import Prepared
-from master.sockets import Group
+from millrace.master.addresses import own_addresses
+from millrace.master.prepare import Prepared
+from millrace.master.sockets import Group
 
 
 def greeting(prepared: Prepared) -> str:

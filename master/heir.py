@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from master.arena import Arena, ArenaRefused
-from master.locks import Held, holder, lock
-from master.runtime import HEIRS, Runtime, living
-from relay.config import Config
-from relay.estate import Manifest, Unreadable, settle, unpack
+from millrace.master.arena import Arena, ArenaRefused
+from millrace.master.locks import Held, holder, lock
+from millrace.master.runtime import HEIRS, Runtime, living
+from millrace.relay.config import Config
+from millrace.relay.estate import Manifest, Unreadable, settle, unpack
 
 log = logging.getLogger("millrace.master")
 

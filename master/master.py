@@ -8,25 +8,25 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
-from master.activation import received
-from master.certificate import CertificateRefused
-from master.count import Count
-from master.greeting import greeting
-from master.heir import EstateRefused, children, end, stored
-from master.notify import Notify
-from master.preload import preload
-from master.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
-from master.program import Program
-from master.reload import Change, compare
-from master.rollout import Rollout
-from master.runtime import DirectoryRefused
-from master.slots import Kill, Slots
-from master.sockets import BindRefused
-from master.spawn import spawn
-from master.startup import Startup
-from master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
-from relay.config import Config
-from workers import logs
+from millrace.master.activation import received
+from millrace.master.certificate import CertificateRefused
+from millrace.master.count import Count
+from millrace.master.greeting import greeting
+from millrace.master.heir import EstateRefused, children, end, stored
+from millrace.master.notify import Notify
+from millrace.master.preload import preload
+from millrace.master.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
+from millrace.master.program import Program
+from millrace.master.reload import Change, compare
+from millrace.master.rollout import Rollout
+from millrace.master.runtime import DirectoryRefused
+from millrace.master.slots import Kill, Slots
+from millrace.master.sockets import BindRefused
+from millrace.master.spawn import spawn
+from millrace.master.startup import Startup
+from millrace.master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
+from millrace.relay.config import Config
+from millrace.workers import logs
 
 log = logging.getLogger("millrace.master")
 

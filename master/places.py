@@ -10,9 +10,9 @@ Slots are open, and live, from the first on: two numbers say it all.
 
 from dataclasses import dataclass, field
 
-from master.sockets import Sockets
-from master.spread import spread
-from master.steering import place
+from millrace.master.sockets import Sockets
+from millrace.master.spread import spread
+from millrace.master.steering import place
 
 
 @dataclass(slots=True)

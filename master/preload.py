@@ -9,9 +9,16 @@ from importlib import import_module
 
 SHARED = (
     *("asyncio", "aiohttp.web", "jwt", "msgpack", "prometheus_client"),
-    *("relay.control", "relay.negotiation", "relay.engine_config"),
-    *("workers.main", "workers.http", "workers.public", "workers.admin", "workers.page", "workers.metrics"),
-    *("workers.desk", "workers.slot_table"),
+    *("millrace.relay.control", "millrace.relay.negotiation", "millrace.relay.engine_config"),
+    *(
+        "millrace.workers.main",
+        "millrace.workers.http",
+        "millrace.workers.public",
+        "millrace.workers.admin",
+        "millrace.workers.page",
+        "millrace.workers.metrics",
+    ),
+    *("millrace.workers.desk", "millrace.workers.slot_table"),
 )
 """None of them starts a thread when it is imported."""
 

@@ -12,20 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from master.addresses import candidates
-from master.arena import Arena
-from master.certificate import Certificate, certificate_for
-from master.heir import Estate, EstateRefused, find, understood
-from master.places import Places
-from master.runtime import HEIRS, Runtime, claim, leave, living, remove_sockets
-from master.sockets import Sockets, are_shared, bind_all, inherit_all
-from master.spawn import Child
-from master.steering import Steered, steer
-from relay.boot import Boot, CandidateAddress, MediaSocket
-from relay.config import Config, is_loopback
-from relay.config_parse import contradictions
-from relay.estate import Manifest, baked, settle
-from relay.ids import MAX_SLOTS, Incarnation, Slot
+from millrace.master.addresses import candidates
+from millrace.master.arena import Arena
+from millrace.master.certificate import Certificate, certificate_for
+from millrace.master.heir import Estate, EstateRefused, find, understood
+from millrace.master.places import Places
+from millrace.master.runtime import HEIRS, Runtime, claim, leave, living, remove_sockets
+from millrace.master.sockets import Sockets, are_shared, bind_all, inherit_all
+from millrace.master.spawn import Child
+from millrace.master.steering import Steered, steer
+from millrace.relay.boot import Boot, CandidateAddress, MediaSocket
+from millrace.relay.config import Config, is_loopback
+from millrace.relay.config_parse import contradictions
+from millrace.relay.estate import Manifest, baked, settle
+from millrace.relay.ids import MAX_SLOTS, Incarnation, Slot
 
 log = logging.getLogger("millrace.master")
 

@@ -10,8 +10,8 @@ never end or fork a worker by itself. Read next: `master/slots.py`, which knows 
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from master.slots import Life
-from relay.layout import SlotState
+from millrace.master.slots import Life
+from millrace.relay.layout import SlotState
 
 T = TypeVar("T")
 

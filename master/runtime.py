@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from master.locks import Held, holder, lock_file
-from relay.config import LONGEST_RUNTIME_DIRECTORY, Config
-from relay.ids import MAX_SLOTS
+from millrace.master.locks import Held, holder, lock_file
+from millrace.relay.config import LONGEST_RUNTIME_DIRECTORY, Config
+from millrace.relay.ids import MAX_SLOTS
 
 HEIRS = "heirs"
 _LOCK = "lock"

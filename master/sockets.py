@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from master.addresses import own_addresses
-from master.heir import Estate
-from master.spread import spread
-from relay.config import Config
-from relay.estate import SocketGroup
+from millrace.master.addresses import own_addresses
+from millrace.master.heir import Estate
+from millrace.master.spread import spread
+from millrace.relay.config import Config
+from millrace.relay.estate import SocketGroup
 
 _BACKLOG = 1024
 """Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""

@@ -11,10 +11,10 @@ import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
-from master.locks import lock
-from master.program import flush
-from relay.boot import Boot
-from relay.exits import Exit
+from millrace.master.locks import lock
+from millrace.master.program import flush
+from millrace.relay.boot import Boot
+from millrace.relay.exits import Exit
 
 log = logging.getLogger("millrace.master")
 
@@ -50,7 +50,7 @@ def _become(child: Child, parent: int) -> NoReturn:
         if child.core is not None:
             _pin(child.core)
         # Only now: an import that fails is this worker's failed boot and not the master's end.
-        from workers.main import run
+        from millrace.workers.main import run
 
         code = Exit.CRASHED
         code = run(child.boot)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from master.bpf import FP, Alu, Assembler, Jump, MapType, Size, create_map, load_program, update_map
+from millrace.master.bpf import FP, Alu, Assembler, Jump, MapType, Size, create_map, load_program, update_map
 
 _PROGRAM_TYPE = 21
 """BPF_PROG_TYPE_SK_REUSEPORT."""

@@ -15,23 +15,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from master.arena import Arena
-from master.certificate import CertificateRefused
-from master.heir import EstateRefused, NotUnderstood, understood
-from master.notify import Notify
-from master.preload import SHARED
-from master.prepare import Prepared, inherit
-from master.program import Program, flush
-from master.slots import describe
-from relay.config import Config
-from workers import logs
+from millrace.master.arena import Arena
+from millrace.master.certificate import CertificateRefused
+from millrace.master.heir import EstateRefused, NotUnderstood, understood
+from millrace.master.notify import Notify
+from millrace.master.preload import SHARED
+from millrace.master.prepare import Prepared, inherit
+from millrace.master.program import Program, flush
+from millrace.master.slots import describe
+from millrace.relay.config import Config
+from millrace.workers import logs
 
 log = logging.getLogger("millrace.master")
 
 READY, INCOMPATIBLE = 90, 91
 """Exit statuses of a rehearsal. Not 0, with which any other program ends."""
 ESTATE = "estate"
-_WORKERS_OWN = ("uvloop", "zmq", "workers.worker", "workers.media")
+_WORKERS_OWN = ("uvloop", "zmq", "millrace.workers.worker", "millrace.workers.media")
 """What the master stays free of, but a rehearsal may import: it ends."""
 
 
@@ -125,7 +125,7 @@ def rehearse(config: Config, program: Program) -> int:
 
 def _try_engine(prepared: Prepared) -> None:
     """Starts one in an arena of its own, so that Python and Rust are seen to be of one version."""
-    from workers.media import Media
+    from millrace.workers.media import Media
 
     # Its pages come when they are touched: these few.
     arena = Arena.make(prepared.slots, prepared.config.arena)

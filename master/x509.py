@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from master.certificate import Certificate, CertificateRefused
-from relay.config import DtlsConfig
+from millrace.master.certificate import Certificate, CertificateRefused
+from millrace.relay.config import DtlsConfig
 
 _LIFE = timedelta(days=3650)
 """Longer than any server runs: clients look at the fingerprint, and none at the dates."""

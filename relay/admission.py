@@ -5,13 +5,13 @@ tables. Read `relay/grants.py` next, which reads the tokens.
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from relay.commands import MediaKind
-from relay.effects import Offered, Protocol
-from relay.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
-from relay.ids import ParticipantId, RoomName, SessionId, Slot
-from relay.opening import Guest
-from relay.refusal import Refusal
-from relay.sessions import Session
+from millrace.relay.commands import MediaKind
+from millrace.relay.effects import Offered, Protocol
+from millrace.relay.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
+from millrace.relay.ids import ParticipantId, RoomName, SessionId, Slot
+from millrace.relay.opening import Guest
+from millrace.relay.refusal import Refusal
+from millrace.relay.sessions import Session
 
 _ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 """Stands in a URL as it is. Not `.` or `..`, which clients take out of a path (RFC 3986 section 5.2.4)."""

@@ -3,14 +3,14 @@ kept, and gives up the ones that cannot be; must never touch another session for
 record and `relay/settling.py` for when adopted viewers are fed anew.
 """
 
-from relay.codec import Unreadable
-from relay.commands import CloseTransport
-from relay.counters import Count
-from relay.effects import SessionsAdopted
-from relay.events import AdoptionDone, TransportAdopted
-from relay.kept import unpack_session
-from relay.ledger import Ledger
-from relay.sessions import Session
+from millrace.relay.codec import Unreadable
+from millrace.relay.commands import CloseTransport
+from millrace.relay.counters import Count
+from millrace.relay.effects import SessionsAdopted
+from millrace.relay.events import AdoptionDone, TransportAdopted
+from millrace.relay.kept import unpack_session
+from millrace.relay.ledger import Ledger
+from millrace.relay.sessions import Session
 
 
 def transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:

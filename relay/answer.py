@@ -6,11 +6,11 @@ Every string of the client's that comes back has been checked by `media_section.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.commands import DtlsRole
-from relay.extensions import ExtensionMap
-from relay.media_section import FEEDBACK, Format, MediaOffer
-from relay.sdp import Offer
-from relay.sdp_lines import Direction
+from millrace.relay.commands import DtlsRole
+from millrace.relay.extensions import ExtensionMap
+from millrace.relay.media_section import FEEDBACK, Format, MediaOffer
+from millrace.relay.sdp import Offer
+from millrace.relay.sdp_lines import Direction
 
 DATA_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
 """Of data channels (RFC 8841), which never open here."""

@@ -8,10 +8,10 @@ gave to show. A session that came from another slot lately is not given on.
 
 from collections.abc import Mapping
 
-from relay.config import LimitsConfig
-from relay.counters import Seconds, microseconds
-from relay.facts import Load
-from relay.ids import Slot
+from millrace.relay.config import LimitsConfig
+from millrace.relay.counters import Seconds, microseconds
+from millrace.relay.facts import Load
+from millrace.relay.ids import Slot
 
 LATE_SECONDS = 5
 """A burst of joins is over by then."""

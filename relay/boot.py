@@ -6,8 +6,8 @@ dead master. Read next: `workers/main.py`, which takes it.
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.config import Config
-from relay.ids import Incarnation, Slot
+from millrace.relay.config import Config
+from millrace.relay.ids import Incarnation, Slot
 
 
 @dataclass(frozen=True, slots=True)

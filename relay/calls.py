@@ -5,8 +5,17 @@ sockets.
 
 from dataclasses import dataclass
 
-from relay.effects import Deleted, EndsHeard, MoveAsked, Offered, Patched, Reply, RoomClosedElsewhere, SessionAsked
-from relay.facts import Snapshot
+from millrace.relay.effects import (
+    Deleted,
+    EndsHeard,
+    MoveAsked,
+    Offered,
+    Patched,
+    Reply,
+    RoomClosedElsewhere,
+    SessionAsked,
+)
+from millrace.relay.facts import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, NewType, Union, cast, get_args, get_origin, 
 
 import msgpack
 
-from relay.calls import Answer, Call
-from relay.commands import Command
-from relay.events import Event
-from relay.facts import VERSION, Envelope
+from millrace.relay.calls import Answer, Call
+from millrace.relay.commands import Command
+from millrace.relay.events import Event
+from millrace.relay.facts import VERSION, Envelope
 
 Plain = Any
 """What msgpack reads and writes: None, bool, int, float, str, bytes, list, dict."""

@@ -6,9 +6,9 @@ Knows payload types and fmtp lines, never streams or sessions. `negotiation.py` 
 from dataclasses import dataclass
 from enum import Enum
 
-from relay.commands import Codec, CodecName, MediaKind
-from relay.media_section import Format, MediaOffer
-from relay.sdp_lines import number
+from millrace.relay.commands import Codec, CodecName, MediaKind
+from millrace.relay.media_section import Format, MediaOffer
+from millrace.relay.sdp_lines import number
 
 _NAMES: dict[tuple[MediaKind, str, int, int], CodecName] = {
     (MediaKind.AUDIO, "opus", 48000, 2): CodecName.OPUS,

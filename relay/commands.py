@@ -8,7 +8,7 @@ Each command is packed as `{"Name": {field: value}}`; `tests/contract` holds the
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
+from millrace.relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
 
 KEPT_BYTES = 8_192
 """The longest record that `KeepRecord` may carry; the engine refuses a longer one."""

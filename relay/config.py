@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from relay.config_rules import (
+from millrace.relay.config_rules import (
     ABSOLUTE_OR_EMPTY,
     ANNOUNCED,
     ICE_URL,
@@ -23,7 +23,7 @@ from relay.config_rules import (
     power_of_two,
     within,
 )
-from relay.ids import MAX_SLOTS
+from millrace.relay.ids import MAX_SLOTS
 
 Address = Annotated[str, IP_ADDRESS]
 Port = Annotated[int, within(0, 65535)]

@@ -12,8 +12,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from relay.config import Config, is_loopback
-from relay.config_rules import Rule
+from millrace.relay.config import Config, is_loopback
+from millrace.relay.config_rules import Rule
 
 
 @dataclass(frozen=True, slots=True)

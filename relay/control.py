@@ -5,10 +5,10 @@ never wait, read a clock or draw a random number. Read `relay/requests.py` (HTTP
 
 from typing import assert_never
 
-from relay.config import Config
-from relay.counters import Counters
-from relay.directory import Directory
-from relay.effects import (
+from millrace.relay.config import Config
+from millrace.relay.counters import Counters
+from millrace.relay.directory import Directory
+from millrace.relay.effects import (
     AskEnds,
     Deleted,
     DrainBegan,
@@ -31,17 +31,17 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from relay.ends import ASKED, Ends
-from relay.engine_events import engine_said
-from relay.facts import Load, Snapshot
-from relay.ids import Incarnation, RoomName, Slot
-from relay.ledger import Ledger, Reach
-from relay.moment import Moment
-from relay.numbers import Numbers, Random
-from relay.pressure import Measured, pressure_of
-from relay.refusal import Refusal
-from relay.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
-from relay.sessions import Sessions
+from millrace.relay.ends import ASKED, Ends
+from millrace.relay.engine_events import engine_said
+from millrace.relay.facts import Load, Snapshot
+from millrace.relay.ids import Incarnation, RoomName, Slot
+from millrace.relay.ledger import Ledger, Reach
+from millrace.relay.moment import Moment
+from millrace.relay.numbers import Numbers, Random
+from millrace.relay.pressure import Measured, pressure_of
+from millrace.relay.refusal import Refusal
+from millrace.relay.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
+from millrace.relay.sessions import Sessions
 
 __all__ = ["Control", "Reach"]
 

@@ -5,9 +5,9 @@ has a bound; must never know how they are rendered (`workers/metrics.py`).
 from collections import defaultdict
 from enum import StrEnum
 
-from relay.effects import Protocol
-from relay.events import Cause
-from relay.pressure import Pressure
+from millrace.relay.effects import Protocol
+from millrace.relay.events import Cause
+from millrace.relay.pressure import Pressure
 
 ENGINE_REFUSED = "engine_refused"
 """Control's own cause: a command that opens a session failed."""

@@ -5,7 +5,7 @@ never know sessions, HTTP or the engine. Read `relay/room.py` next: whom a viewe
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from relay.facts import (
+from millrace.relay.facts import (
     Envelope,
     Fact,
     Load,
@@ -15,8 +15,8 @@ from relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from relay.ids import Incarnation, PublicationId, RoomName, SessionId, Slot
-from relay.peer import Heard, Peer
+from millrace.relay.ids import Incarnation, PublicationId, RoomName, SessionId, Slot
+from millrace.relay.peer import Heard, Peer
 
 
 @dataclass(slots=True)

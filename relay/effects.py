@@ -6,11 +6,11 @@ control wants done. Owns their shapes; none must ever hold what can wait, such a
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.commands import Command
-from relay.events import Event, Outcome
-from relay.facts import Envelope, Snapshot
-from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
-from relay.pressure import Measured
+from millrace.relay.commands import Command
+from millrace.relay.events import Event, Outcome
+from millrace.relay.facts import Envelope, Snapshot
+from millrace.relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.pressure import Measured
 
 
 class Protocol(StrEnum):

@@ -5,7 +5,7 @@ Knows names and SSRCs, never codecs. `negotiation.py` puts them into a track.
 
 from dataclasses import dataclass
 
-from relay.stream_lines import OfferedStreams, Rid
+from millrace.relay.stream_lines import OfferedStreams, Rid
 
 MAX_ENCODINGS = 3
 

@@ -9,8 +9,8 @@ the others. Owns this memory, its bounds, and how much is told when; must never 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from relay.effects import Tombstone
-from relay.ids import SessionId
+from millrace.relay.effects import Tombstone
+from millrace.relay.ids import SessionId
 
 MAX_TOMBSTONES = 1000
 """Of our own sessions. What others told cannot push these out."""

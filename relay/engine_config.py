@@ -4,8 +4,8 @@ never hold a default, which belongs to `relay/config.py`. Read `workers/media.py
 
 from dataclasses import asdict, dataclass
 
-from relay.boot import Boot
-from relay.codec import pack_plain
+from millrace.relay.boot import Boot
+from millrace.relay.codec import pack_plain
 
 
 @dataclass(frozen=True, slots=True)

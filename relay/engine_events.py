@@ -2,10 +2,10 @@
 and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
 """
 
-from relay.adoption import adoption_done, transport_adopted
-from relay.counters import ENGINE_REFUSED, Count
-from relay.effects import EngineRefused
-from relay.events import (
+from millrace.relay.adoption import adoption_done, transport_adopted
+from millrace.relay.counters import ENGINE_REFUSED, Count
+from millrace.relay.effects import EngineRefused
+from millrace.relay.events import (
     AdoptionDone,
     CommandFailed,
     Event,
@@ -19,10 +19,10 @@ from relay.events import (
     TransportReport,
     TransportStalled,
 )
-from relay.ledger import Ledger
-from relay.problems import json_reply
-from relay.requests import touched_while_leaving
-from relay.views import session_view
+from millrace.relay.ledger import Ledger
+from millrace.relay.problems import json_reply
+from millrace.relay.requests import touched_while_leaving
+from millrace.relay.views import session_view
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
 """Without them a session is not what its answer promised. Of the others' failure it can live on."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from relay import facts, layout
-from relay.codec import KEPT_VERSION
-from relay.config import Config
+from millrace.relay import facts, layout
+from millrace.relay.codec import KEPT_VERSION
+from millrace.relay.config import Config
 
 VERSION = 2
 """Of the manifest and of the order of the descriptors."""

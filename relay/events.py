@@ -6,7 +6,7 @@ does.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
+from millrace.relay.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
 
 
 class Cause(StrEnum):

@@ -6,8 +6,8 @@ Knows nothing of codecs or m-lines. `negotiation.py` asks it; the engine rewrite
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from relay.commands import Extension, ExtensionKind, MediaKind
-from relay.sdp_lines import Direction
+from millrace.relay.commands import Extension, ExtensionKind, MediaKind
+from millrace.relay.sdp_lines import Direction
 
 KIND_BY_URI: dict[str, ExtensionKind] = {
     "urn:ietf:params:rtp-hdrext:sdes:mid": ExtensionKind.MID,

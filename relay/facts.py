@@ -5,8 +5,8 @@ know in which order they arrive. Read `relay/peer.py` next, which does, and `rel
 
 from dataclasses import dataclass
 
-from relay.commands import CodecName, Extension, MediaKind
-from relay.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
+from millrace.relay.commands import CodecName, Extension, MediaKind
+from millrace.relay.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
 
 VERSION = 1
 """Of the message set. Old and new binaries meet during an upgrade: a reader refuses what it does not know."""

@@ -6,9 +6,9 @@ Must never know sessions or ETags: `patch.py`, to be read next, does. `answer.py
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.answer import Local
-from relay.refusal import Refusal, RefusedError, malformed
-from relay.sdp_lines import SdpLimits, attribute, check_candidate, ice_pwd, ice_ufrag, lines, token
+from millrace.relay.answer import Local
+from millrace.relay.refusal import Refusal, RefusedError, malformed
+from millrace.relay.sdp_lines import SdpLimits, attribute, check_candidate, ice_pwd, ice_ufrag, lines, token
 
 
 @dataclass(frozen=True, slots=True)

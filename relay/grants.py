@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
-from relay.commands import MediaKind
+from millrace.relay.commands import MediaKind
 
 MAX_TOKEN_CHARS = 8192
 """A LiveKit token has about 400; HTTP servers take headers of 8 KiB."""

@@ -10,13 +10,13 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 
-from relay import codec
-from relay.commands import Codec, Extension, MediaKind
-from relay.effects import Protocol
-from relay.facts import PublicationHere
-from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
-from relay.negotiation import Receiver
-from relay.sessions import Receiving, Session
+from millrace.relay import codec
+from millrace.relay.commands import Codec, Extension, MediaKind
+from millrace.relay.effects import Protocol
+from millrace.relay.facts import PublicationHere
+from millrace.relay.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from millrace.relay.negotiation import Receiver
+from millrace.relay.sessions import Receiving, Session
 
 _MAX_FIXED_BYTES = 1 << 20
 """Far over any session's: a record that claims more does not hold."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from relay.balance import STAY_SECONDS, Balance, better_off
-from relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
-from relay.config import Config
-from relay.counters import Count, Counters
-from relay.directory import Change, Directory
-from relay.effects import (
+from millrace.relay.balance import STAY_SECONDS, Balance, better_off
+from millrace.relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
+from millrace.relay.config import Config
+from millrace.relay.counters import Count, Counters
+from millrace.relay.directory import Change, Directory
+from millrace.relay.effects import (
     Announce,
     AskSnapshot,
     Deleted,
@@ -27,9 +27,9 @@ from relay.effects import (
     TellEnds,
     Tombstone,
 )
-from relay.ends import Ends
-from relay.events import Outcome
-from relay.facts import (
+from millrace.relay.ends import Ends
+from millrace.relay.events import Outcome
+from millrace.relay.facts import (
     Envelope,
     Fact,
     Load,
@@ -39,22 +39,22 @@ from relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
-from relay.kept import pack_session
-from relay.moment import Moment
-from relay.moving import GIVEN_AT_ONCE, Moves, here
-from relay.negotiation import host_candidates
-from relay.numbers import IsLent, Numbers
-from relay.opening import Opened, Opening, link_headers
-from relay.pressure import Pressure
-from relay.problems import json_reply, moved, not_moved, problem
-from relay.refusal import Refusal
-from relay.reports import Reports
-from relay.room import feed, is_newer, publications_for
-from relay.sdp_lines import SdpLimits
-from relay.sessions import REPLACED, Session, Sessions
-from relay.settling import Settling
-from relay.views import tombstone_view
+from millrace.relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.kept import pack_session
+from millrace.relay.moment import Moment
+from millrace.relay.moving import GIVEN_AT_ONCE, Moves, here
+from millrace.relay.negotiation import host_candidates
+from millrace.relay.numbers import IsLent, Numbers
+from millrace.relay.opening import Opened, Opening, link_headers
+from millrace.relay.pressure import Pressure
+from millrace.relay.problems import json_reply, moved, not_moved, problem
+from millrace.relay.refusal import Refusal
+from millrace.relay.reports import Reports
+from millrace.relay.room import feed, is_newer, publications_for
+from millrace.relay.sdp_lines import SdpLimits
+from millrace.relay.sessions import REPLACED, Session, Sessions
+from millrace.relay.settling import Settling
+from millrace.relay.views import tombstone_view
 
 NOBODY = RequestId(0)
 """Waits for the answer."""

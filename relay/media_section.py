@@ -6,11 +6,11 @@ Checks each line by itself; must never compare m-lines, which is `sdp.py`'s. `co
 import re
 from dataclasses import dataclass, field
 
-from relay.commands import MediaKind
-from relay.extensions import PLACEHOLDER_IDS, ExtensionMap
-from relay.refusal import malformed, unacceptable
-from relay.sdp_lines import Direction, ice_pwd, ice_ufrag, number, token
-from relay.stream_lines import OfferedStreams, StreamLines
+from millrace.relay.commands import MediaKind
+from millrace.relay.extensions import PLACEHOLDER_IDS, ExtensionMap
+from millrace.relay.refusal import malformed, unacceptable
+from millrace.relay.sdp_lines import Direction, ice_pwd, ice_ufrag, number, token
+from millrace.relay.stream_lines import OfferedStreams, StreamLines
 
 FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 """Digest lengths of the hashes that are taken, in the order of preference. RFC 8122 section 5 has weaker ones, too."""

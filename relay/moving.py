@@ -10,13 +10,13 @@ brings them; the directory takes them for one. What the taker withdraws meanwhil
 
 from dataclasses import dataclass, field
 
-from relay.commands import GiveTransport
-from relay.directory import Directory
-from relay.effects import Deleted, MoveAsked, Patched, Protocol, SessionAsked
-from relay.events import Outcome
-from relay.facts import Fact, ParticipantGone, ParticipantHere, PublicationGone
-from relay.ids import PublicationId, RequestId, RoomName, SessionId, Slot
-from relay.sessions import Session
+from millrace.relay.commands import GiveTransport
+from millrace.relay.directory import Directory
+from millrace.relay.effects import Deleted, MoveAsked, Patched, Protocol, SessionAsked
+from millrace.relay.events import Outcome
+from millrace.relay.facts import Fact, ParticipantGone, ParticipantHere, PublicationGone
+from millrace.relay.ids import PublicationId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.sessions import Session
 
 OVERLAP_SECONDS = 3.0
 """A fact that was lost shows with the next Load, a second later, and a snapshot is asked for again after another."""

@@ -7,17 +7,17 @@ Must never know rooms, tokens or workers; it is handed what is published. `answe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay import answer as writer
-from relay.answer import Candidate, Local, OutgoingStream, Section
-from relay.codecs import OfferedCodec, distance, forwarded, with_repair
-from relay.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
-from relay.encodings import OfferedEncoding, offered_encodings, taken_rids
-from relay.extensions import numbered, select_from_publisher, select_to_viewer
-from relay.facts import PublicationHere
-from relay.media_section import MediaOffer
-from relay.refusal import Refusal
-from relay.sdp import Offer, Remote
-from relay.sdp_lines import Direction
+from millrace.relay import answer as writer
+from millrace.relay.answer import Candidate, Local, OutgoingStream, Section
+from millrace.relay.codecs import OfferedCodec, distance, forwarded, with_repair
+from millrace.relay.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
+from millrace.relay.encodings import OfferedEncoding, offered_encodings, taken_rids
+from millrace.relay.extensions import numbered, select_from_publisher, select_to_viewer
+from millrace.relay.facts import PublicationHere
+from millrace.relay.media_section import MediaOffer
+from millrace.relay.refusal import Refusal
+from millrace.relay.sdp import Offer, Remote
+from millrace.relay.sdp_lines import Direction
 
 __all__ = ["Candidate", "Local", "OfferedEncoding", "Refusal", "Remote"]
 

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from relay.ids import ParticipantId, PublicationId, SessionId, Slot, SubscriptionId, TransportId
+from millrace.relay.ids import ParticipantId, PublicationId, SessionId, Slot, SubscriptionId, TransportId
 
 Random = Callable[[int], bytes]
 """So many random bytes, from a source fit for secrets."""

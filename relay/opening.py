@@ -5,17 +5,17 @@ answers.
 
 from dataclasses import dataclass
 
-from relay.answer import Candidate, Local
-from relay.commands import Command, Encoding, OpenTransport, Publish, Subscribe
-from relay.config import IceServer
-from relay.effects import Protocol
-from relay.facts import PublicationHere
-from relay.ids import ParticipantId, RoomName
-from relay.negotiation import OfferedTrack, answer_publisher, answer_viewer
-from relay.numbers import Numbers
-from relay.refusal import Refusal
-from relay.sdp import Offer, Remote
-from relay.sessions import Receiving, Session
+from millrace.relay.answer import Candidate, Local
+from millrace.relay.commands import Command, Encoding, OpenTransport, Publish, Subscribe
+from millrace.relay.config import IceServer
+from millrace.relay.effects import Protocol
+from millrace.relay.facts import PublicationHere
+from millrace.relay.ids import ParticipantId, RoomName
+from millrace.relay.negotiation import OfferedTrack, answer_publisher, answer_viewer
+from millrace.relay.numbers import Numbers
+from millrace.relay.refusal import Refusal
+from millrace.relay.sdp import Offer, Remote
+from millrace.relay.sessions import Receiving, Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ next.
 
 from dataclasses import dataclass
 
-from relay.fragment import Fragment, parse_fragment
-from relay.refusal import Refusal
-from relay.sdp_lines import SdpLimits
-from relay.sessions import Session
+from millrace.relay.fragment import Fragment, parse_fragment
+from millrace.relay.refusal import Refusal
+from millrace.relay.sdp_lines import SdpLimits
+from millrace.relay.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

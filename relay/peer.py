@@ -13,8 +13,8 @@ together: a successor has the same sessions, and then its snapshot changes nothi
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.facts import Envelope, Fact, Snapshot
-from relay.ids import Incarnation
+from millrace.relay.facts import Envelope, Fact, Snapshot
+from millrace.relay.ids import Incarnation
 
 MAX_PENDING = 4096
 """Facts kept while a snapshot is awaited. What is dropped past it shows as a gap again, and is asked for again."""

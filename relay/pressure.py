@@ -5,7 +5,7 @@ measure anything itself. Read next: `workers/pressure.py`, which does; `relay/re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.config import LimitsConfig
+from millrace.relay.config import LimitsConfig
 
 
 class Pressure(StrEnum):

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from relay.effects import Reply
-from relay.events import Outcome
-from relay.ids import RequestId, SessionId, Slot
+from millrace.relay.effects import Reply
+from millrace.relay.events import Outcome
+from millrace.relay.ids import RequestId, SessionId, Slot
 
 PROBLEM = "application/problem+json"
 NOT_MOVED = {

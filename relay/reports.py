@@ -4,9 +4,9 @@ report says. Read `relay/views.py` next, which shows it.
 
 from dataclasses import dataclass
 
-from relay.commands import ReportTransport
-from relay.ids import RequestId
-from relay.sessions import Session
+from millrace.relay.commands import ReportTransport
+from millrace.relay.ids import RequestId
+from millrace.relay.sessions import Session
 
 MAX_WAITING = 1000
 REPORT_SECONDS = 3.0

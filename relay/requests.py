@@ -4,11 +4,11 @@ and the answers' headers; must never keep anything between two requests. Read `r
 
 from dataclasses import replace
 
-from relay.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
-from relay.balance import with_room
-from relay.commands import RestartIce
-from relay.counters import Count
-from relay.effects import (
+from millrace.relay.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
+from millrace.relay.balance import with_room
+from millrace.relay.commands import RestartIce
+from millrace.relay.counters import Count
+from millrace.relay.effects import (
     CloseRoomEverywhere,
     Deleted,
     MoveAsked,
@@ -23,20 +23,20 @@ from relay.effects import (
     SessionAsked,
     Tombstone,
 )
-from relay.fragment import Fragment, restart_answer
-from relay.ids import RequestId, SessionId, Slot
-from relay.ledger import Ledger
-from relay.moving import Touch
-from relay.negotiation import published_kinds
-from relay.opening import Opened
-from relay.patch import Repeated, Restart, Trickle, read_patch
-from relay.pressure import Pressure
-from relay.problems import json_reply, problem, session_replaced, session_unknown
-from relay.refusal import Refusal
-from relay.room import joins_at
-from relay.sdp import parse_offer
-from relay.sessions import REPLACED, Session
-from relay.views import room_view, sessions_view, tombstone_view
+from millrace.relay.fragment import Fragment, restart_answer
+from millrace.relay.ids import RequestId, SessionId, Slot
+from millrace.relay.ledger import Ledger
+from millrace.relay.moving import Touch
+from millrace.relay.negotiation import published_kinds
+from millrace.relay.opening import Opened
+from millrace.relay.patch import Repeated, Restart, Trickle, read_patch
+from millrace.relay.pressure import Pressure
+from millrace.relay.problems import json_reply, problem, session_replaced, session_unknown
+from millrace.relay.refusal import Refusal
+from millrace.relay.room import joins_at
+from millrace.relay.sdp import parse_offer
+from millrace.relay.sessions import REPLACED, Session
+from millrace.relay.views import room_view, sessions_view, tombstone_view
 
 OVERLOADED = {
     Pressure.DESCRIPTORS: "This worker has hardly any descriptor left.",

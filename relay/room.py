@@ -6,12 +6,12 @@ next, which feeds them.
 import math
 from collections.abc import Sequence
 
-from relay.commands import Attach, Command, Detach
-from relay.directory import Room
-from relay.facts import ParticipantHere, PublicationHere
-from relay.ids import ParticipantId
-from relay.negotiation import codec_for
-from relay.sessions import Session
+from millrace.relay.commands import Attach, Command, Detach
+from millrace.relay.directory import Room
+from millrace.relay.facts import ParticipantHere, PublicationHere
+from millrace.relay.ids import ParticipantId
+from millrace.relay.negotiation import codec_for
+from millrace.relay.sessions import Session
 
 
 def is_newer(one: ParticipantHere, other: ParticipantHere) -> bool:

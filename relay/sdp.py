@@ -6,10 +6,10 @@ One pass over the lines, each handled in constant time; `media_section.py` holds
 
 from dataclasses import dataclass
 
-from relay.commands import DtlsRole
-from relay.media_section import FINGERPRINT_BYTES, MediaOffer, MediaReader, TransportLines
-from relay.refusal import Refusal, RefusedError, malformed, unacceptable
-from relay.sdp_lines import SdpLimits, attribute, ice_pwd, ice_ufrag, lines, token
+from millrace.relay.commands import DtlsRole
+from millrace.relay.media_section import FINGERPRINT_BYTES, MediaOffer, MediaReader, TransportLines
+from millrace.relay.refusal import Refusal, RefusedError, malformed, unacceptable
+from millrace.relay.sdp_lines import SdpLimits, attribute, ice_pwd, ice_ufrag, lines, token
 
 
 @dataclass(frozen=True, slots=True)

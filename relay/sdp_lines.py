@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.refusal import malformed
+from millrace.relay.refusal import malformed
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@
 
 from dataclasses import dataclass, field
 
-from relay.effects import Protocol, Tombstone
-from relay.ends import TOMBSTONE_SECONDS
-from relay.events import Cause
-from relay.facts import PublicationHere
-from relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Slot, SubscriptionId, TransportId
-from relay.moment import Moment
-from relay.negotiation import Receiver
+from millrace.relay.effects import Protocol, Tombstone
+from millrace.relay.ends import TOMBSTONE_SECONDS
+from millrace.relay.events import Cause
+from millrace.relay.facts import PublicationHere
+from millrace.relay.ids import ParticipantId, PublicationId, RoomName, SessionId, Slot, SubscriptionId, TransportId
+from millrace.relay.moment import Moment
+from millrace.relay.negotiation import Receiver
 
 REPLACED = "replaced"
 """The cause of the older session's end when a participant publishes again."""

@@ -6,8 +6,8 @@ Checks each line by itself and keeps what it read bounded; `encodings.py` makes 
 import re
 from dataclasses import dataclass
 
-from relay.refusal import malformed
-from relay.sdp_lines import number
+from millrace.relay.refusal import malformed
+from millrace.relay.sdp_lines import number
 
 MAX_SSRCS = 32
 """Read of one m-line; a simulcast offer of three encodings with repair names six."""

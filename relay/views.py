@@ -5,11 +5,11 @@ change anything. Read `relay/problems.py` next, which sends them.
 from dataclasses import asdict
 from typing import Any
 
-from relay.directory import Room
-from relay.effects import Tombstone
-from relay.events import TransportReport
-from relay.ids import RoomName
-from relay.sessions import Session
+from millrace.relay.directory import Room
+from millrace.relay.effects import Tombstone
+from millrace.relay.events import TransportReport
+from millrace.relay.ids import RoomName
+from millrace.relay.sessions import Session
 
 
 def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from relay.effects import Deleted, MoveAsked, RoomDeleted, RoomsAsked, SessionAsked
-from workers.answers import from_reply, method_not_allowed, problem, respond
-from workers.http import path_segments
-from workers.public import Ask
+from millrace.relay.effects import Deleted, MoveAsked, RoomDeleted, RoomsAsked, SessionAsked
+from millrace.workers.answers import from_reply, method_not_allowed, problem, respond
+from millrace.workers.http import path_segments
+from millrace.workers.public import Ask
 
 TEXT = "text/plain; charset=utf-8"
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from relay import problems
-from relay.effects import Reply
-from relay.ids import RequestId
+from millrace.relay import problems
+from millrace.relay.effects import Reply
+from millrace.relay.ids import RequestId
 
 NOBODY = RequestId(0)
 SERVER = "Millrace"

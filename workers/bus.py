@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import zmq
 
-from relay import codec
-from relay.calls import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
-from relay.effects import EndsHeard, Reply, RoomClosedElsewhere
-from relay.facts import Envelope, Snapshot
-from relay.ids import Slot
+from millrace.relay import codec
+from millrace.relay.calls import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
+from millrace.relay.effects import EndsHeard, Reply, RoomClosedElsewhere
+from millrace.relay.facts import Envelope, Snapshot
+from millrace.relay.ids import Slot
 
 log = logging.getLogger("millrace.bus")
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.calls import PassedOn, PassedOnAgain
-from relay.effects import (
+from millrace.relay.calls import PassedOn, PassedOnAgain
+from millrace.relay.effects import (
     Deleted,
     Input,
     MoveAsked,
@@ -19,7 +19,7 @@ from relay.effects import (
     RoomsListed,
     SessionAsked,
 )
-from relay.ids import RequestId
+from millrace.relay.ids import RequestId
 
 MAX_HOPS = 2
 """To the worker that opened a session, and to the one that it has just moved to."""

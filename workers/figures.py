@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from relay.boot import Boot, MediaSocket
-from relay.control import Control
-from workers import metrics
-from workers.media import Media
-from workers.processes import memory_available
-from workers.slot_table import SlotTable, monotonic_us
+from millrace.relay.boot import Boot, MediaSocket
+from millrace.relay.control import Control
+from millrace.workers import metrics
+from millrace.workers.media import Media
+from millrace.workers.processes import memory_available
+from millrace.workers.slot_table import SlotTable, monotonic_us
 
 
 class BoxFigures:

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from workers.answers import SERVER, Refused, problem
-from workers.origins import Cors, Guard
+from millrace.workers.answers import SERVER, Refused, problem
+from millrace.workers.origins import Cors, Guard
 
 log = logging.getLogger("millrace.http")
 

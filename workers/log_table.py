@@ -5,8 +5,8 @@ in another slot with the publication that it was given to. It must never write. 
 import os
 import struct
 
-from relay.ids import Slot
-from relay.layout import HEADER_BYTES, LOG_STATE_BYTES, log_offset, parameters_of
+from millrace.relay.ids import Slot
+from millrace.relay.layout import HEADER_BYTES, LOG_STATE_BYTES, log_offset, parameters_of
 
 _STATE = struct.Struct("<QQQ")
 

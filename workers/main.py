@@ -11,12 +11,12 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
-from relay.boot import Boot
-from relay.exits import Exit
-from workers import logs
+from millrace.relay.boot import Boot
+from millrace.relay.exits import Exit
+from millrace.workers import logs
 
 if TYPE_CHECKING:
-    from workers.media import Media
+    from millrace.workers.media import Media
 
 log = logging.getLogger("millrace.worker")
 
@@ -25,12 +25,12 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(boot: Boot) -> int:
-    """Serves until told to stop; the exit status is a `relay.exits.Exit`."""
+    """Serves until told to stop; the exit status is a `millrace.relay.exits.Exit`."""
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        from workers.media import Media
+        from millrace.workers.media import Media
 
         # Before all else: clients of this slot's last worker hear nothing until now.
         media = Media(boot)
@@ -56,7 +56,7 @@ def run(boot: Boot) -> int:
 
 async def _serve(boot: Boot, media: "Media", engine_seconds: float) -> Exit:
     try:
-        from workers.worker import Worker
+        from millrace.workers.worker import Worker
 
         worker = Worker(boot, media, engine_seconds)
     except Exception:

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from relay._engine import Engine
-from relay.boot import Boot
-from relay.codec import pack_commands, unpack_events, unpack_plain
-from relay.commands import Command, OpenTransport
-from relay.engine_config import engine_config, pack_engine_config
-from relay.events import AdoptionDone, Event, Outcome, TransportAdopted, TransportClosed, TransportGiven
-from relay.ids import TransportId
+from millrace.relay._engine import Engine
+from millrace.relay.boot import Boot
+from millrace.relay.codec import pack_commands, unpack_events, unpack_plain
+from millrace.relay.commands import Command, OpenTransport
+from millrace.relay.engine_config import engine_config, pack_engine_config
+from millrace.relay.events import AdoptionDone, Event, Outcome, TransportAdopted, TransportClosed, TransportGiven
+from millrace.relay.ids import TransportId
 
 BEHIND_SECONDS = 0.005
 """Until an engine that is behind is asked again: it takes thousands of commands a second."""

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from workers.processes import ProcessFigures, read_process
+from millrace.workers.processes import ProcessFigures, read_process
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

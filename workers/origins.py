@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from workers.answers import problem
+from millrace.workers.answers import problem
 
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Authenticate"
 """What a script of another origin needs of our answers: RFC 9725 sections 4.2, 4.3, 4.5 and 4.6."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from relay.boot import Boot
+from millrace.relay.boot import Boot
 
 log = logging.getLogger("millrace.worker")
 

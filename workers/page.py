@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from workers.answers import method_not_allowed
+from millrace.workers.answers import method_not_allowed
 
 TYPES = {
     ".html": "text/html; charset=utf-8",

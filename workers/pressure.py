@@ -2,8 +2,8 @@
 is too much. Read next: `relay/pressure.py`, which does.
 """
 
-from relay.pressure import Measured
-from workers.processes import descriptors_left, memory_available
+from millrace.relay.pressure import Measured
+from millrace.workers.processes import descriptors_left, memory_available
 
 ENGINE_PAUSE_SECONDS = 0.15
 """Between two beats of an engine that has nothing to do (`BEAT` in `relay/engine/shell/src/reactor.rs`)."""

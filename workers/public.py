@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsListed
-from workers.answers import from_reply, method_not_allowed, problem
-from workers.desk import MakeRequest
-from workers.http import Deadlines, bearer_token, header, path_segments, read_body
-from workers.origins import Cors
-from workers.page import Page
+from millrace.relay.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsListed
+from millrace.workers.answers import from_reply, method_not_allowed, problem
+from millrace.workers.desk import MakeRequest
+from millrace.workers.http import Deadlines, bearer_token, header, path_segments, read_body
+from millrace.workers.origins import Cors
+from millrace.workers.page import Page
 
 Ask = Callable[[MakeRequest], Awaitable[Reply]]
 

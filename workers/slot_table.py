@@ -6,9 +6,9 @@ import mmap
 import time
 from dataclasses import dataclass
 
-from relay.effects import SlotChanged
-from relay.ids import Incarnation, Slot
-from relay.layout import SlotOffsets, SlotState, slot_offsets
+from millrace.relay.effects import SlotChanged
+from millrace.relay.ids import Incarnation, Slot
+from millrace.relay.layout import SlotOffsets, SlotState, slot_offsets
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ there is to do. It must never move a session itself. Read next: `workers/slot_ta
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from relay.control import Control
-from relay.counters import Seconds, microseconds
-from relay.facts import Load
-from relay.ids import Slot
-from workers.slot_table import SlotTable
+from millrace.relay.control import Control
+from millrace.relay.counters import Seconds, microseconds
+from millrace.relay.facts import Load
+from millrace.relay.ids import Slot
+from millrace.workers.slot_table import SlotTable
 
 
 class SlotsView:

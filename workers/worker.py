@@ -18,13 +18,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from relay.admission import session_slot
-from relay.boot import Boot
-from relay.calls import PassedOn, PassedOnAgain
-from relay.config import is_loopback
-from relay.control import Control, Reach
-from relay.counters import Count, Seconds
-from relay.effects import (
+from millrace.relay.admission import session_slot
+from millrace.relay.boot import Boot
+from millrace.relay.calls import PassedOn, PassedOnAgain
+from millrace.relay.config import is_loopback
+from millrace.relay.control import Control, Reach
+from millrace.relay.counters import Count, Seconds
+from millrace.relay.effects import (
     Announce,
     AskEnds,
     AskSnapshot,
@@ -52,28 +52,28 @@ from relay.effects import (
     TellEnds,
     Ticked,
 )
-from relay.events import Outcome
-from relay.exits import Exit
-from relay.ids import RequestId, Slot
-from relay.moment import Moment
-from relay.moving import Touch
-from relay.problems import problem
-from workers import logs
-from workers.admin import AdminRoutes
-from workers.bus import CALL_SECONDS, Bus, Handlers
-from workers.desk import MAX_HOPS, Desk, MakeRequest
-from workers.figures import BoxFigures
-from workers.http import Deadlines, HttpServer
-from workers.log_table import LogTable
-from workers.media import Media
-from workers.origins import Cors, Guard
-from workers.orphan import Orphan
-from workers.page import Page
-from workers.pressure import Gauge
-from workers.public import PublicRoutes
-from workers.slot_table import SlotTable
-from workers.slots_view import SlotsView
-from workers.turns import stand_back
+from millrace.relay.events import Outcome
+from millrace.relay.exits import Exit
+from millrace.relay.ids import RequestId, Slot
+from millrace.relay.moment import Moment
+from millrace.relay.moving import Touch
+from millrace.relay.problems import problem
+from millrace.workers import logs
+from millrace.workers.admin import AdminRoutes
+from millrace.workers.bus import CALL_SECONDS, Bus, Handlers
+from millrace.workers.desk import MAX_HOPS, Desk, MakeRequest
+from millrace.workers.figures import BoxFigures
+from millrace.workers.http import Deadlines, HttpServer
+from millrace.workers.log_table import LogTable
+from millrace.workers.media import Media
+from millrace.workers.origins import Cors, Guard
+from millrace.workers.orphan import Orphan
+from millrace.workers.page import Page
+from millrace.workers.pressure import Gauge
+from millrace.workers.public import PublicRoutes
+from millrace.workers.slot_table import SlotTable
+from millrace.workers.slots_view import SlotsView
+from millrace.workers.turns import stand_back
 
 log = logging.getLogger("millrace.worker")
 

@@ -6,9 +6,9 @@ overwritten: who changes a message deletes its file, and looks at the difference
 
 from pathlib import Path
 
-from relay import codec
-from relay.calls import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
-from relay.commands import (
+from millrace.relay import codec
+from millrace.relay.calls import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
+from millrace.relay.commands import (
     Attach,
     CloseTransport,
     Codec,
@@ -30,7 +30,7 @@ from relay.commands import (
     Unpublish,
     Unsubscribe,
 )
-from relay.effects import (
+from millrace.relay.effects import (
     Deleted,
     EndsHeard,
     MoveAsked,
@@ -42,8 +42,8 @@ from relay.effects import (
     SessionAsked,
     Tombstone,
 )
-from relay.engine_config import EngineConfig, pack_engine_config
-from relay.events import (
+from millrace.relay.engine_config import EngineConfig, pack_engine_config
+from millrace.relay.events import (
     AdoptionDone,
     Cause,
     CommandFailed,
@@ -60,7 +60,7 @@ from relay.events import (
     TransportReport,
     TransportStalled,
 )
-from relay.facts import (
+from millrace.relay.facts import (
     Envelope,
     Fact,
     Load,
@@ -70,7 +70,7 @@ from relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from relay.ids import (
+from millrace.relay.ids import (
     Incarnation,
     ParticipantId,
     PublicationId,

@@ -4,12 +4,12 @@ import messages
 import msgpack
 import pytest
 
-from relay import codec
-from relay.calls import Answer, Call
-from relay.commands import Command
-from relay.engine_config import EngineConfig
-from relay.events import Event
-from relay.facts import Fact
+from millrace.relay import codec
+from millrace.relay.calls import Answer, Call
+from millrace.relay.commands import Command
+from millrace.relay.engine_config import EngineConfig
+from millrace.relay.events import Event
+from millrace.relay.facts import Fact
 
 PACKED = messages.packed()
 

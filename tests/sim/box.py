@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from control_kit import FINGERPRINT, NOW, moment, offer, session_of
 from fake_engine import FakeEngine
 
-from relay import codec
-from relay.calls import PassedOn
-from relay.commands import Command, GiveTransport
-from relay.config import ArenaConfig, AuthConfig, Config
-from relay.control import Control, Reach
-from relay.effects import (
+from millrace.relay import codec
+from millrace.relay.calls import PassedOn
+from millrace.relay.commands import Command, GiveTransport
+from millrace.relay.config import ArenaConfig, AuthConfig, Config
+from millrace.relay.control import Control, Reach
+from millrace.relay.effects import (
     Announce,
     AskEnds,
     AskSnapshot,
@@ -40,9 +40,9 @@ from relay.effects import (
     TellEnds,
     Ticked,
 )
-from relay.events import Cause, Outcome, TransportClosed, TransportGiven
-from relay.grants import make_token
-from relay.ids import Incarnation, RequestId, Slot
+from millrace.relay.events import Cause, Outcome, TransportClosed, TransportGiven
+from millrace.relay.grants import make_token
+from millrace.relay.ids import Incarnation, RequestId, Slot
 
 MAX_HOPS = 2
 SECRET = "s" * 32

@@ -3,12 +3,12 @@
 import pytest
 from box import Box, Weather
 
-from relay.commands import Attach, Detach
-from relay.effects import Protocol, SessionAsked
-from relay.ids import RequestId, Slot
-from relay.moving import OVERLAP_SECONDS
-from relay.peer import HOLD_SECONDS, SILENCE_SECONDS
-from relay.reports import REPORT_SECONDS
+from millrace.relay.commands import Attach, Detach
+from millrace.relay.effects import Protocol, SessionAsked
+from millrace.relay.ids import RequestId, Slot
+from millrace.relay.moving import OVERLAP_SECONDS
+from millrace.relay.peer import HOLD_SECONDS, SILENCE_SECONDS
+from millrace.relay.reports import REPORT_SECONDS
 
 HOUR = 3600.0
 YEARS = 1e8

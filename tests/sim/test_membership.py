@@ -3,12 +3,12 @@
 import pytest
 from box import Box, Life, Weather
 
-from relay.effects import EngineSaid, Protocol, RoomDeleted
-from relay.events import PublicationEnded, PublicationStarted
-from relay.facts import Fact, ParticipantHere, PublicationHere
-from relay.ids import Slot
-from relay.peer import HOLD_SECONDS
-from relay.sessions import Session
+from millrace.relay.effects import EngineSaid, Protocol, RoomDeleted
+from millrace.relay.events import PublicationEnded, PublicationStarted
+from millrace.relay.facts import Fact, ParticipantHere, PublicationHere
+from millrace.relay.ids import Slot
+from millrace.relay.peer import HOLD_SECONDS
+from millrace.relay.sessions import Session
 
 ROOMS = ("hall", "attic", "cellar")
 PEOPLE = ("ann", "bob", "cid", "dee")

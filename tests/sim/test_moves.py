@@ -6,12 +6,12 @@ import pytest
 from box import CONFIG, Box, Weather
 from test_membership import FAILED_SEEDS, ROOMS, STORM, act, check, standing
 
-from relay.config import LimitsConfig, WorkersConfig
-from relay.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
-from relay.events import TransportConnected
-from relay.ids import Slot
-from relay.moving import OVERLAP_SECONDS
-from relay.pressure import Measured
+from millrace.relay.config import LimitsConfig, WorkersConfig
+from millrace.relay.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
+from millrace.relay.events import TransportConnected
+from millrace.relay.ids import Slot
+from millrace.relay.moving import OVERLAP_SECONDS
+from millrace.relay.pressure import Measured
 
 
 def hall(box: Box, slots: int) -> list[str]:

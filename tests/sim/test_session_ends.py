@@ -4,9 +4,9 @@ import pytest
 from box import Box, Life, Weather
 from control_kit import body
 
-from relay.effects import EngineSaid, Protocol, RoomDeleted
-from relay.events import Cause, TransportClosed
-from relay.ids import Slot
+from millrace.relay.effects import EngineSaid, Protocol, RoomDeleted
+from millrace.relay.events import Cause, TransportClosed
+from millrace.relay.ids import Slot
 
 
 def moved_by(box: Box, seconds: float) -> str:

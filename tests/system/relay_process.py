@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.processes import read_process
+from millrace.workers.processes import read_process
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
@@ -184,7 +184,7 @@ class Relay:
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.launcher(), sys.executable, "-m", "master", "serve",
+                *self.launcher(), sys.executable, "-m", "millrace.master", "serve",
                 *("--config", str(self.config_path), *arguments),
                 cwd=self.root, env=os.environ | self.environment, pass_fds=self.descriptors(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

@@ -48,9 +48,13 @@ class Place:
         )
 
     def serve(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        paths = {"PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(self.folder)}
         return subprocess.Popen(
-            [sys.executable, "-m", "master", "serve", "--config", "millrace.toml", "--workers", "2", *arguments],
-            cwd=self.folder, env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder)} | environment,
+            [
+                *(sys.executable, "-m", "millrace.master", "serve", "--config", "millrace.toml"),
+                *("--workers", "2", *arguments),
+            ],
+            cwd=self.folder, env=os.environ | paths | environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

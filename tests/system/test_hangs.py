@@ -77,7 +77,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
         Relay(
             workers=2,
             settings=SETTINGS,
-            environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            environment={"PYTHONPATH": f"{tmp_path}:{ROOT / 'src'}"},
         ) as relay,
         Publisher(f"{relay.url}/whip/hall", audio=False) as publisher,
         Viewer(f"{relay.url}/whep/hall", audio=False) as viewer,

@@ -26,7 +26,7 @@ IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);
 BEATS = """
 import mmap, os, time
 from pathlib import Path
-from relay.layout import slot_offsets, write_word
+from millrace.relay.layout import slot_offsets, write_word
 
 names = {each: os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
 # Mapped by the master, it has two descriptors.
@@ -50,7 +50,7 @@ class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
         stand_in = Path(__file__).with_name("stand_in.py")
-        return spec_from_file_location(name, stand_in) if name == "relay._engine" else None
+        return spec_from_file_location(name, stand_in) if name == "millrace.relay._engine" else None
 
 sys.meta_path.insert(0, Finder)
 """
@@ -128,10 +128,10 @@ def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2, custo
     (modules / "stand_in.py").write_text(stand_in)
     (modules / "sitecustomize.py").write_text(FINDS_THE_STAND_IN + customize)
     arguments = [part for setting in (*PORTS, *settings) for part in ("--set", setting)]
-    environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT}", "TMPDIR": str(temporary)}
+    environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT / 'src'}", "TMPDIR": str(temporary)}
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "master", "serve", "--workers", str(workers), *arguments],
+            [sys.executable, "-m", "millrace.master", "serve", "--workers", str(workers), *arguments],
             cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     master = Master(process, folder / "output", temporary)

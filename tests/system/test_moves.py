@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from relay.grants import make_token
+from millrace.relay.grants import make_token
 from tests.clients.raw_client import Answered, RawClient, request
 from tests.system.asking import counter, delete, metrics, move, patch, until_moved
 from tests.system.relay_process import ROOT, Relay
@@ -177,5 +177,5 @@ async def test_the_client_of_a_session_that_moved_is_told_by_all_workers_that_it
 
 
 async def command(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "master", *arguments, "--url", relay.admin]
+    line = [sys.executable, "-m", "millrace.master", *arguments, "--url", relay.admin]
     return await asyncio.to_thread(subprocess.run, line, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -9,7 +9,7 @@ from tests.system.relay_process import ROOT, Relay
 
 async def millrace(*arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "master", *arguments,
+        sys.executable, "-m", "millrace.master", *arguments,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await asyncio.wait_for(process.communicate(), 40)

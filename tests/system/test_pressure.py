@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from millrace.workers.processes import read_process
 from tests.clients.raw_client import RawClient, later_frame, request, until_flows
 from tests.system.asking import metrics
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot
-from workers.processes import read_process
 
 TURNED_AWAY = 'millrace_turned_away_total{{pressure="{}",slot="0"}}'
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import jwt
 
-from master.certificate import Certificate
-from master.x509 import make_certificate
+from millrace.master.certificate import Certificate
+from millrace.master.x509 import make_certificate
 from tests.clients.aiortc_client import Viewer
 from tests.system.asking import counter, patch
 from tests.system.posts import OFFER

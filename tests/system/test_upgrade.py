@@ -22,9 +22,8 @@ SETTINGS = {"workers.quick_death_seconds": "1", "workers.drain_seconds": "60"}
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Path]:
     """A copy of the program, to be changed while it runs."""
-    for package in ("relay", "workers", "master"):
-        leave = shutil.ignore_patterns("engine", "__pycache__")
-        shutil.copytree(ROOT / package, tmp_path / "program" / package, ignore=leave)
+    leave = shutil.ignore_patterns("engine", "__pycache__")
+    shutil.copytree(ROOT / "src" / "millrace", tmp_path / "program" / "millrace", ignore=leave)
     return tmp_path / "program"
 
 
@@ -44,7 +43,11 @@ async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: 
     ):
         states = list(watched.states)
         master, workers = relay.pid, relay.worker_pids()
-        change(program / "master" / "master.py", '"all workers serve"', '"all workers of the new program serve"')
+        change(
+            program / "millrace" / "master" / "master.py",
+            '"all workers serve"',
+            '"all workers of the new program serve"',
+        )
         asked_at = time.monotonic()
         async with Posts(relay, 2) as posts:
             os.kill(relay.pid, signal.SIGUSR2)
@@ -82,11 +85,11 @@ async def test_programs_that_do_not_come_up_change_nothing(program: Path) -> Non
     async with Relay(workers=1, settings=SETTINGS | {"workers.boot_seconds": "10"}, root=program) as relay:
         processes = relay.processes()
         for times, (file, old, new, reason) in enumerate(BAD, 1):
-            change(program / file, old, new)
+            change(program / "millrace" / file, old, new)
             os.kill(relay.pid, signal.SIGUSR2)
             await relay.until_logged("and the old one goes on", times, 30)
             assert reason in relay.log()
-            change(program / file, new, old)
+            change(program / "millrace" / file, new, old)
         await relay.until_ready()
         assert relay.processes() == processes
 
@@ -99,7 +102,7 @@ async def test_a_program_with_another_contract_starts_when_the_last_call_is_over
         await publisher.open(0)
         await publisher.connected()
         master, workers = relay.pid, relay.worker_pids()
-        change(program / "relay" / "facts.py", "VERSION = 1", "VERSION = 2")
+        change(program / "millrace" / "relay" / "facts.py", "VERSION = 1", "VERSION = 2")
         os.kill(relay.pid, signal.SIGUSR2)
         await relay.until_logged("contract `facts`")
         await relay.until_logged("draining")

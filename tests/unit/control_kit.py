@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from relay.commands import Command
-from relay.config import Config
-from relay.control import Control, Reach
-from relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, SnapshotHeard, Submit
-from relay.facts import Snapshot
-from relay.ids import Incarnation, RequestId, Slot
-from relay.moment import Moment
+from millrace.relay.commands import Command
+from millrace.relay.config import Config
+from millrace.relay.control import Control, Reach
+from millrace.relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, SnapshotHeard, Submit
+from millrace.relay.facts import Snapshot
+from millrace.relay.ids import Incarnation, RequestId, Slot
+from millrace.relay.moment import Moment
 
 NOW = 1_790_000_000.0
 UPTIME = 5_000.0

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from relay.config import LimitsConfig
-from relay.negotiation import Local, host_candidates
-from relay.sdp_lines import SdpLimits
+from millrace.relay.config import LimitsConfig
+from millrace.relay.negotiation import Local, host_candidates
+from millrace.relay.sdp_lines import SdpLimits
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "sdp"
 NAMES = sorted(path.stem for path in VECTORS.glob("*.sdp"))

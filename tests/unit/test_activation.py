@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from master.activation import received
+from millrace.master.activation import received
 
 
 def environment(names: str, count: int, pid: int | None = None) -> dict[str, str]:

@@ -7,8 +7,8 @@ import msgpack
 import pytest
 from control_kit import Desk, body, desk, header, offer, session_of, told
 
-from relay.commands import KEPT_BYTES, Attach, CloseTransport, Detach, KeepRecord, Publish, Subscribe
-from relay.effects import (
+from millrace.relay.commands import KEPT_BYTES, Attach, CloseTransport, Detach, KeepRecord, Publish, Subscribe
+from millrace.relay.effects import (
     Announce,
     Deleted,
     EngineSaid,
@@ -20,12 +20,12 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from relay.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
-from relay.facts import ParticipantHere, PublicationHere
-from relay.ids import Incarnation, RequestId, Slot
-from relay.kept import unpack_session
-from relay.sessions import Session
-from relay.settling import SETTLE_SECONDS
+from millrace.relay.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
+from millrace.relay.facts import ParticipantHere, PublicationHere
+from millrace.relay.ids import Incarnation, RequestId, Slot
+from millrace.relay.kept import unpack_session
+from millrace.relay.sessions import Session
+from millrace.relay.settling import SETTLE_SECONDS
 
 RESTART = (
     "a=ice-ufrag:wxyz\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"

@@ -4,14 +4,14 @@ import pytest
 from control_kit import Desk, desk, moment
 from test_control_moves import ONE, beside
 
-from relay.balance import LATE_SECONDS, REST_SECONDS, STAY_SECONDS
-from relay.commands import GiveTransport
-from relay.config import Config, LimitsConfig, WorkersConfig
-from relay.effects import EngineSaid, FactHeard, SlotsClosed
-from relay.events import Outcome, TransportConnected, TransportGiven
-from relay.facts import Envelope, Load
-from relay.ids import Incarnation
-from relay.pressure import Measured
+from millrace.relay.balance import LATE_SECONDS, REST_SECONDS, STAY_SECONDS
+from millrace.relay.commands import GiveTransport
+from millrace.relay.config import Config, LimitsConfig, WorkersConfig
+from millrace.relay.effects import EngineSaid, FactHeard, SlotsClosed
+from millrace.relay.events import Outcome, TransportConnected, TransportGiven
+from millrace.relay.facts import Envelope, Load
+from millrace.relay.ids import Incarnation
+from millrace.relay.pressure import Measured
 
 CONFIG = Config(workers=WorkersConfig(balance=True), limits=LimitsConfig(late_ms=100))
 LATE, WELL = Measured(0.08, 1 << 40, 10_000), Measured(0.001, 1 << 40, 10_000)

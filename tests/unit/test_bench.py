@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from master.bench import Refused, command
-from master.cli import keys
-from master.locks import lock_file
-from relay.config import Config
-from relay.config_parse import parse
+from millrace.master.bench import Refused, command
+from millrace.master.cli import keys
+from millrace.master.locks import lock_file
+from millrace.relay.config import Config
+from millrace.relay.config_parse import parse
 
 
 @pytest.fixture(autouse=True)

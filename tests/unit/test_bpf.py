@@ -2,8 +2,8 @@
 
 import pytest
 
-from master.bpf import FP, Alu, Assembler, Jump, Size
-from master.steering import Steered, assemble, flow_key
+from millrace.master.bpf import FP, Alu, Assembler, Jump, Size
+from millrace.master.steering import Steered, assemble, flow_key
 
 
 def test_instructions_have_the_encoding_of_the_standard() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from relay import codec
-from relay.calls import PassedOn
-from relay.effects import Deleted, EndsHeard, Protocol, Reply, RoomClosedElsewhere, Tombstone
-from relay.facts import Envelope, Load, Snapshot
-from relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
-from workers.bus import Bus, Handlers
+from millrace.relay import codec
+from millrace.relay.calls import PassedOn
+from millrace.relay.effects import Deleted, EndsHeard, Protocol, Reply, RoomClosedElsewhere, Tombstone
+from millrace.relay.facts import Envelope, Load, Snapshot
+from millrace.relay.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
+from millrace.workers.bus import Bus, Handlers
 
 ENDS = EndsHeard(
     (

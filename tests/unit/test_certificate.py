@@ -10,9 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from master.certificate import Certificate, CertificateRefused, certificate_for
-from master.x509 import make_certificate
-from relay.config import DtlsConfig
+from millrace.master.certificate import Certificate, CertificateRefused, certificate_for
+from millrace.master.x509 import make_certificate
+from millrace.relay.config import DtlsConfig
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SECP112R1 = """\

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from master.cli import keys, main
-from relay.config import Config
-from relay.config_parse import parse
-from relay.grants import Grant, check
+from millrace.master.cli import keys, main
+from millrace.relay.config import Config
+from millrace.relay.config_parse import parse
+from millrace.relay.grants import Grant, check
 
 
 def test_check_says_every_problem_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_doctor_names_the_extra_that_its_call_needs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "aiortc", None)
-    monkeypatch.delitem(sys.modules, "master.doctor_call", raising=False)
+    monkeypatch.delitem(sys.modules, "millrace.master.doctor_call", raising=False)
     main(["doctor", "--set", "http.port=0", "--set", "media.port=0", "--url", "http://127.0.0.1:1"])
     (call,) = [line for line in capsys.readouterr().out.splitlines() if "a call" in line]
     (extra,) = re.findall(r"'\.\[(\w+)\]'", call)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import Config
-from relay.config_parse import Problem, _Parser, parse
+from millrace.relay.config import Config
+from millrace.relay.config_parse import Problem, _Parser, parse
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "millrace.example.toml"
 SECRET = "s" * 32

@@ -1,7 +1,7 @@
 from control_kit import NOW, Desk, body, desk, offer, session_of, told
 
-from relay.commands import CloseTransport, OpenTransport, Publish, ReportTransport
-from relay.effects import (
+from millrace.relay.commands import CloseTransport, OpenTransport, Publish, ReportTransport
+from millrace.relay.effects import (
     Announce,
     AskSnapshot,
     CloseRoomEverywhere,
@@ -17,8 +17,8 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from relay.ends import MAX_TOMBSTONES, TOMBSTONE_SECONDS
-from relay.events import (
+from millrace.relay.ends import MAX_TOMBSTONES, TOMBSTONE_SECONDS
+from millrace.relay.events import (
     Cause,
     PublicationReport,
     PublicationStarted,
@@ -27,9 +27,9 @@ from relay.events import (
     TransportReport,
     TransportStalled,
 )
-from relay.facts import Envelope, Load
-from relay.ids import Incarnation, Slot
-from relay.reports import REPORT_SECONDS
+from millrace.relay.facts import Envelope, Load
+from millrace.relay.ids import Incarnation, Slot
+from millrace.relay.reports import REPORT_SECONDS
 
 
 def test_rooms_are_listed_with_those_who_publish() -> None:

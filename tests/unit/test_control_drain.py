@@ -1,10 +1,10 @@
 from control_kit import body, desk, header, moment, session_of, told
 
-from master.cli import keys
-from relay.commands import CloseTransport
-from relay.config import Config
-from relay.config_parse import parse
-from relay.effects import Deleted, DrainBegan
+from millrace.master.cli import keys
+from millrace.relay.commands import CloseTransport
+from millrace.relay.config import Config
+from millrace.relay.config_parse import parse
+from millrace.relay.effects import Deleted, DrainBegan
 
 
 def test_a_draining_worker_opens_no_room_and_keeps_who_is_there() -> None:

@@ -3,8 +3,8 @@
 import pytest
 from control_kit import Desk, body, desk, header, session_of, told
 
-from relay.commands import CloseTransport, Detach, GiveTransport, KeepRecord
-from relay.effects import (
+from millrace.relay.commands import CloseTransport, Detach, GiveTransport, KeepRecord
+from millrace.relay.effects import (
     Announce,
     Deleted,
     DeleteElsewhere,
@@ -24,11 +24,11 @@ from relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from relay.events import AdoptionDone, Outcome, TransportAdopted, TransportGiven
-from relay.facts import Envelope, Fact, Load, ParticipantGone, PublicationGone, Snapshot
-from relay.ids import Incarnation, Slot
-from relay.moving import OVERLAP_SECONDS
-from relay.sessions import Session
+from millrace.relay.events import AdoptionDone, Outcome, TransportAdopted, TransportGiven
+from millrace.relay.facts import Envelope, Fact, Load, ParticipantGone, PublicationGone, Snapshot
+from millrace.relay.ids import Incarnation, Slot
+from millrace.relay.moving import OVERLAP_SECONDS
+from millrace.relay.sessions import Session
 
 ONE = Slot(1)
 

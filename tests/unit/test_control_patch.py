@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 from control_kit import body, desk, header, offer, session_of, told
 
-from relay.commands import RestartIce
-from relay.effects import Deleted, PassOn, Patched, SessionAsked, SlotChanged, Ticked
-from relay.ids import RequestId, Slot
-from relay.peer import HOLD_SECONDS
+from millrace.relay.commands import RestartIce
+from millrace.relay.effects import Deleted, PassOn, Patched, SessionAsked, SlotChanged, Ticked
+from millrace.relay.ids import RequestId, Slot
+from millrace.relay.peer import HOLD_SECONDS
 
 TRICKLE = (
     "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"

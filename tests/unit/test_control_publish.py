@@ -5,9 +5,9 @@ import jwt
 import pytest
 from control_kit import NOW, Desk, body, desk, header, moment, offer, session_of, told
 
-from relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish
-from relay.config import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
-from relay.effects import (
+from millrace.relay.commands import CloseTransport, DtlsRole, OpenTransport, Publish
+from millrace.relay.config import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
+from millrace.relay.effects import (
     Announce,
     Deleted,
     EngineRefused,
@@ -18,9 +18,9 @@ from relay.effects import (
     SessionOpened,
     Submit,
 )
-from relay.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
-from relay.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
-from relay.grants import make_token
+from millrace.relay.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
+from millrace.relay.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
+from millrace.relay.grants import make_token
 
 SECRET = "s" * 32
 LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))

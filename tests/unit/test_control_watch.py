@@ -1,14 +1,14 @@
 import pytest
 from control_kit import Desk, body, desk, header, offer, session_of, told
 
-from relay.commands import Attach, CodecName, Detach, KeepRecord, MediaKind, OpenTransport, Publish, Subscribe
-from relay.config import AuthConfig, Config
-from relay.effects import Deleted, EngineSaid, RoomsListed, SlotChanged, Submit, Ticked
-from relay.events import PublicationEnded
-from relay.facts import ParticipantHere, PublicationHere
-from relay.grants import make_token
-from relay.ids import Slot
-from relay.peer import HOLD_SECONDS
+from millrace.relay.commands import Attach, CodecName, Detach, KeepRecord, MediaKind, OpenTransport, Publish, Subscribe
+from millrace.relay.config import AuthConfig, Config
+from millrace.relay.effects import Deleted, EngineSaid, RoomsListed, SlotChanged, Submit, Ticked
+from millrace.relay.events import PublicationEnded
+from millrace.relay.facts import ParticipantHere, PublicationHere
+from millrace.relay.grants import make_token
+from millrace.relay.ids import Slot
+from millrace.relay.peer import HOLD_SECONDS
 
 SECRET = "s" * 32
 LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))

@@ -5,9 +5,9 @@ import logging
 import pytest
 from test_slots import CONFIG, Box, exited
 
-from master.count import Count
-from master.slots import Life, Slots
-from relay.exits import Exit
+from millrace.master.count import Count
+from millrace.master.slots import Life, Slots
+from millrace.relay.exits import Exit
 
 
 class Counted:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from master.daemon import PID_FILE, PidFileRefused, held
-from master.program import Program
+from millrace.master.daemon import PID_FILE, PidFileRefused, held
+from millrace.master.program import Program
 
 
 def program(folder: Path, left: dict[str, list[int]] | None = None) -> Program:

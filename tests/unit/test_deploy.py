@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from master.slots import Slots
-from relay.config import WorkersConfig
-from relay.exits import Exit
+from millrace.master.slots import Slots
+from millrace.relay.config import WorkersConfig
+from millrace.relay.exits import Exit
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())

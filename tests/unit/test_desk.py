@@ -1,9 +1,9 @@
 import asyncio
 
-from relay.calls import PassedOnAgain
-from relay.effects import Deleted, Input, Reply, RoomsAsked
-from relay.ids import RequestId
-from workers.desk import Desk
+from millrace.relay.calls import PassedOnAgain
+from millrace.relay.effects import Deleted, Input, Reply, RoomsAsked
+from millrace.relay.ids import RequestId
+from millrace.workers.desk import Desk
 
 
 def delete(number: RequestId) -> Deleted:

@@ -1,8 +1,8 @@
 import pytest
 
-from relay.commands import CodecName, MediaKind
-from relay.directory import Directory
-from relay.facts import (
+from millrace.relay.commands import CodecName, MediaKind
+from millrace.relay.directory import Directory
+from millrace.relay.facts import (
     Envelope,
     Fact,
     Load,
@@ -12,8 +12,8 @@ from relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from relay.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
-from relay.peer import HOLD_SECONDS
+from millrace.relay.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
+from millrace.relay.peer import HOLD_SECONDS
 
 HALL = RoomName("hall")
 

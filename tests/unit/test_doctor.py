@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-from master.doctor import Verdict, announced, examine, port_finding
-from relay.config import Config, HttpConfig, MediaConfig, WorkersConfig
+from millrace.master.doctor import Verdict, announced, examine, port_finding
+from millrace.relay.config import Config, HttpConfig, MediaConfig, WorkersConfig
 
 KEYLESS = Config(http=HttpConfig(port=0), media=MediaConfig(port=0))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from control_kit import NOW, Desk, desk, moment, offer, session_of
 
-from relay.effects import (
+from millrace.relay.effects import (
     AskEnds,
     Deleted,
     EndsHeard,
@@ -15,7 +15,7 @@ from relay.effects import (
     Ticked,
     Tombstone,
 )
-from relay.ends import (
+from millrace.relay.ends import (
     ASKED,
     ENDS_A_MESSAGE,
     MAX_HEARD,
@@ -25,7 +25,7 @@ from relay.ends import (
     TOMBSTONE_SECONDS,
     Ends,
 )
-from relay.ids import Incarnation, ParticipantId, RoomName, SessionId, Slot
+from millrace.relay.ids import Incarnation, ParticipantId, RoomName, SessionId, Slot
 
 
 def tombstone(number: int, cause: str = "deleted", until: float | None = None) -> Tombstone:

@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from master.x509 import make_certificate
-from relay._engine import Engine
-from relay.codec import pack_commands, unpack_events, unpack_plain
-from relay.commands import CloseTransport, DtlsRole, OpenTransport
-from relay.engine_config import EngineConfig, pack_engine_config
-from relay.events import AdoptionDone, Cause, CommandFailed, Event, TransportClosed
-from relay.ids import TransportId
-from relay.layout import ArenaParameters, read_word, slot_offsets
+from millrace.master.x509 import make_certificate
+from millrace.relay._engine import Engine
+from millrace.relay.codec import pack_commands, unpack_events, unpack_plain
+from millrace.relay.commands import CloseTransport, DtlsRole, OpenTransport
+from millrace.relay.engine_config import EngineConfig, pack_engine_config
+from millrace.relay.events import AdoptionDone, Cause, CommandFailed, Event, TransportClosed
+from millrace.relay.ids import TransportId
+from millrace.relay.layout import ArenaParameters, read_word, slot_offsets
 
 PWD = "p" * 24
 PARAMETERS = ArenaParameters(2, 4, 64, 64, 16, 64, 4, 256)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from test_locks import child_that_locks
 
-from master.heir import Estate, EstateRefused, NotUnderstood, close, find, understood
-from master.locks import holder
-from master.prepare import Left, inherit, make, prepare
-from master.runtime import Runtime, claim, default_directory, leave, living
-from master.slots import Life
-from relay.config import ArenaConfig, Config
-from relay.config_parse import parse
-from relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
+from millrace.master.heir import Estate, EstateRefused, NotUnderstood, close, find, understood
+from millrace.master.locks import holder
+from millrace.master.prepare import Left, inherit, make, prepare
+from millrace.master.runtime import Runtime, claim, default_directory, leave, living
+from millrace.master.slots import Life
+from millrace.relay.config import ArenaConfig, Config
+from millrace.relay.config_parse import parse
+from millrace.relay.estate import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
 
 SETTINGS = ("http.port=0", "admin.port=0", "media.port=0", "workers.count=2", "media.steering=handover")
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdp_samples import LIMITS, LOCAL, text
 
-from relay.fragment import Fragment, parse_fragment, restart_answer
-from relay.refusal import Refusal
+from millrace.relay.fragment import Fragment, parse_fragment, restart_answer
+from millrace.relay.refusal import Refusal
 
 PWD = "p" * 22
 CREDENTIALS = ("a=ice-ufrag:EsAw", f"a=ice-pwd:{PWD}")

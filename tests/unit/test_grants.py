@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.grants import MAX_TOKEN_CHARS, Denial, Grant, check, make_token
+from millrace.relay.grants import MAX_TOKEN_CHARS, Denial, Grant, check, make_token
 
 SECRET = "a secret of more than thirty-two characters"
 KEYS = {"key1": SECRET, "key2": SECRET[::-1]}

@@ -12,7 +12,7 @@ import pytest
 from arena_kit import Master
 from control_kit import desk
 
-from relay.effects import (
+from millrace.relay.effects import (
     Deleted,
     Input,
     MoveAsked,
@@ -25,17 +25,17 @@ from relay.effects import (
     RoomsListed,
     SessionAsked,
 )
-from relay.ids import RequestId, Slot
-from relay.layout import SlotState, read_word, slot_offsets
-from workers import http
-from workers.admin import AdminRoutes
-from workers.desk import MakeRequest
-from workers.http import Deadlines, HttpServer, Routes
-from workers.origins import Cors
-from workers.page import Page
-from workers.public import PublicRoutes
-from workers.slot_table import SlotTable
-from workers.slots_view import SlotsView
+from millrace.relay.ids import RequestId, Slot
+from millrace.relay.layout import SlotState, read_word, slot_offsets
+from millrace.workers import http
+from millrace.workers.admin import AdminRoutes
+from millrace.workers.desk import MakeRequest
+from millrace.workers.http import Deadlines, HttpServer, Routes
+from millrace.workers.origins import Cors
+from millrace.workers.page import Page
+from millrace.workers.public import PublicRoutes
+from millrace.workers.slot_table import SlotTable
+from millrace.workers.slots_view import SlotsView
 
 SDP = {"Content-Type": "application/sdp"}
 CREATED = Reply(RequestId(0), 201, (("Location", "/whip/hall/00.abc"), ("Link", "<a>"), ("Link", "<b>")), b"v=0")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import layout
-from relay.layout import ArenaParameters, slot_offsets
+from millrace.relay import layout
+from millrace.relay.layout import ArenaParameters, slot_offsets
 
 _LINES = (Path(__file__).parent.parent / "contract" / "arena_layout.txt").read_text().splitlines()
 GOLDEN = dict(line.split(" ", 1) for line in _LINES)

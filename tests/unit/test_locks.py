@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from master.locks import Held, holder, lock, lock_file
+from millrace.master.locks import Held, holder, lock, lock_file
 
 
 def child_that_locks(descriptor: int, at: int) -> int:

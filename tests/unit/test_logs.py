@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import LogConfig
-from workers.logs import Json, LogFile, Plain, reopen, set_up
+from millrace.relay.config import LogConfig
+from millrace.workers.logs import Json, LogFile, Plain, reopen, set_up
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from master import master as master_module
-from master.arena import Arena
-from master.master import Master
-from master.notify import Notify
-from master.program import Program
-from master.startup import QuietStartup, Startup
-from master.upgrade import Upgrade
-from relay.config import Config
+from millrace.master import master as master_module
+from millrace.master.arena import Arena
+from millrace.master.master import Master
+from millrace.master.notify import Notify
+from millrace.master.program import Program
+from millrace.master.startup import QuietStartup, Startup
+from millrace.master.upgrade import Upgrade
+from millrace.relay.config import Config
 
 
 class Forks:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from workers.metrics import Figures, Room, SlotFigures, render, render_now
+from millrace.workers.metrics import Figures, Room, SlotFigures, render, render_now
 
 ENGINE = {
     "packets_received": 10,

@@ -21,10 +21,10 @@ from sdp_samples import (
 )
 from test_sdp import mutated
 
-from relay.commands import CodecName, DtlsRole, ExtensionKind, MediaKind
-from relay.facts import PublicationHere
-from relay.ids import ParticipantId, PublicationId, RoomName, SessionId
-from relay.negotiation import (
+from millrace.relay.commands import CodecName, DtlsRole, ExtensionKind, MediaKind
+from millrace.relay.facts import PublicationHere
+from millrace.relay.ids import ParticipantId, PublicationId, RoomName, SessionId
+from millrace.relay.negotiation import (
     OfferedEncoding,
     OfferedTrack,
     PublisherAnswer,
@@ -36,7 +36,7 @@ from relay.negotiation import (
     codec_for,
     host_candidates,
 )
-from relay.sdp import Offer, parse_offer
+from millrace.relay.sdp import Offer, parse_offer
 
 STREAMS = [(1000 + 2 * index, 1001 + 2 * index) for index in range(64)]
 BASELINE = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f"

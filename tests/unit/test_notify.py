@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from master import notify as notify_module
-from master.notify import Notify
+from millrace.master import notify as notify_module
+from millrace.master.notify import Notify
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.ids import Slot
-from relay.numbers import Numbers
+from millrace.relay.ids import Slot
+from millrace.relay.numbers import Numbers
 
 
 def numbers(slot: int = 3, logs_per_slot: int = 4) -> Numbers:

@@ -1,6 +1,6 @@
 import pytest
 
-from workers.origins import Cors, Guard
+from millrace.workers.origins import Cors, Guard
 
 HERE = "127.0.0.1:7880"
 LISTED = "https://studio.example"

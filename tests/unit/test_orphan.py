@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from master import heir
-from master.heir import NotUnderstood, understood
-from master.prepare import Prepared, make
-from master.runtime import HEIRS, Runtime, claim, leave
-from relay.config import Config
-from relay.config_parse import parse
-from workers.orphan import MAX_DESCRIPTORS, Orphan
+from millrace.master import heir
+from millrace.master.heir import NotUnderstood, understood
+from millrace.master.prepare import Prepared, make
+from millrace.master.runtime import HEIRS, Runtime, claim, leave
+from millrace.relay.config import Config
+from millrace.relay.config_parse import parse
+from millrace.workers.orphan import MAX_DESCRIPTORS, Orphan
 
 NOBODY = 65_534
 

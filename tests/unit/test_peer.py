@@ -1,6 +1,6 @@
-from relay.facts import Envelope, Fact, ParticipantGone, Snapshot
-from relay.ids import Incarnation, RoomName, SessionId, Slot
-from relay.peer import ASK_AGAIN_SECONDS, HOLD_SECONDS, MAX_PENDING, NOTHING, SILENCE_SECONDS, Heard, Peer
+from millrace.relay.facts import Envelope, Fact, ParticipantGone, Snapshot
+from millrace.relay.ids import Incarnation, RoomName, SessionId, Slot
+from millrace.relay.peer import ASK_AGAIN_SECONDS, HOLD_SECONDS, MAX_PENDING, NOTHING, SILENCE_SECONDS, Heard, Peer
 
 
 def fact(number: int) -> Fact:

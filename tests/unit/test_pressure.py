@@ -6,15 +6,15 @@ import pytest
 from control_kit import body, desk, header, session_of
 from test_control_moves import ONE, beside
 
-from relay.commands import OpenTransport
-from relay.config import Config, LimitsConfig
-from relay.counters import Counters
-from relay.effects import Deleted, FactHeard, Offered, PassOn, Protocol, Reply
-from relay.facts import Envelope, Load
-from relay.ids import Incarnation
-from relay.pressure import Measured, Pressure, pressure_of
-from workers.pressure import ENGINE_PAUSE_SECONDS, Gauge
-from workers.processes import descriptors_left, memory_available
+from millrace.relay.commands import OpenTransport
+from millrace.relay.config import Config, LimitsConfig
+from millrace.relay.counters import Counters
+from millrace.relay.effects import Deleted, FactHeard, Offered, PassOn, Protocol, Reply
+from millrace.relay.facts import Envelope, Load
+from millrace.relay.ids import Incarnation
+from millrace.relay.pressure import Measured, Pressure, pressure_of
+from millrace.workers.pressure import ENGINE_PAUSE_SECONDS, Gauge
+from millrace.workers.processes import descriptors_left, memory_available
 
 WELL = Measured(0.0, 8 << 30, 10_000)
 LIMITS = LimitsConfig(late_ms=250, spare_memory_bytes=1 << 20, spare_descriptors=64)

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from master.reload import Change, compare
-from relay.config import AuthConfig, Config, HttpConfig, LimitsConfig, LogConfig, MediaConfig, WorkersConfig
+from millrace.master.reload import Change, compare
+from millrace.relay.config import AuthConfig, Config, HttpConfig, LimitsConfig, LogConfig, MediaConfig, WorkersConfig
 
 
 def changed(old: Config, new: Config) -> Change:

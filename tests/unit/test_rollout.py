@@ -2,9 +2,9 @@
 
 import pytest
 
-from master.rollout import Rollout
-from master.slots import Life
-from relay.layout import SlotState
+from millrace.master.rollout import Rollout
+from millrace.master.slots import Life
+from millrace.relay.layout import SlotState
 
 
 class Box:

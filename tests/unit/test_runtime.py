@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from master.runtime import DirectoryRefused, claim
-from relay.config import Config, RuntimeConfig
+from millrace.master.runtime import DirectoryRefused, claim
+from millrace.relay.config import Config, RuntimeConfig
 
 
 def test_a_directory_that_others_can_enter_is_refused_with_its_owner_and_mode(tmp_path: Path) -> None:

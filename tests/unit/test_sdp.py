@@ -21,10 +21,10 @@ from sdp_samples import (
     video_only,
 )
 
-from relay.commands import DtlsRole
-from relay.refusal import Refusal
-from relay.sdp import Offer, parse_offer
-from relay.sdp_lines import Direction, SdpLimits
+from millrace.relay.commands import DtlsRole
+from millrace.relay.refusal import Refusal
+from millrace.relay.sdp import Offer, parse_offer
+from millrace.relay.sdp_lines import Direction, SdpLimits
 
 
 def taken(body: str) -> Offer:

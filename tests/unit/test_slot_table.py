@@ -4,10 +4,10 @@ from collections.abc import Iterator
 import pytest
 from arena_kit import Master
 
-from relay.effects import SlotChanged
-from relay.ids import Incarnation, Slot
-from relay.layout import SlotState, read_word, slot_offsets, write_word
-from workers.slot_table import SlotTable, monotonic_us
+from millrace.relay.effects import SlotChanged
+from millrace.relay.ids import Incarnation, Slot
+from millrace.relay.layout import SlotState, read_word, slot_offsets, write_word
+from millrace.workers.slot_table import SlotTable, monotonic_us
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from master.slots import Beats, Kill, Slots
-from relay.config import WorkersConfig
-from relay.exits import Exit
-from relay.layout import SlotState
+from millrace.master.slots import Beats, Kill, Slots
+from millrace.relay.config import WorkersConfig
+from millrace.relay.exits import Exit
+from millrace.relay.layout import SlotState
 
 CONFIG = WorkersConfig(
     respawn_backoff_ms=100,

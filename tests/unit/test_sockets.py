@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from master.addresses import candidates, own_addresses, parse_answer
-from master.sockets import BindRefused, Sockets, bind_all, buffer_warning
-from relay.boot import CandidateAddress
-from relay.config import AdminConfig, Config, HttpConfig, MediaConfig
+from millrace.master.addresses import candidates, own_addresses, parse_answer
+from millrace.master.sockets import BindRefused, Sockets, bind_all, buffer_warning
+from millrace.relay.boot import CandidateAddress
+from millrace.relay.config import AdminConfig, Config, HttpConfig, MediaConfig
 
 ANY_PORT = Config(http=HttpConfig(port=0), media=MediaConfig(port=0), admin=AdminConfig(port=0))
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from master.status import Look, parse, run, table
+from millrace.master.status import Look, parse, run, table
 
 PAGE = """\
 # HELP millrace_worker_up 1 while the slot has a worker

@@ -39,7 +39,7 @@ def main() -> int:
         settings["runtime.directory"] = f'"{folder}/run"'
         arguments = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         arguments += [word for text in chosen.set for word in ("--set", text)]
-        command = [sys.executable, "-m", "master", "serve", "--workers", str(chosen.workers), *arguments]
+        command = [sys.executable, "-m", "millrace.master", "serve", "--workers", str(chosen.workers), *arguments]
         # A session of its own: a Ctrl-C in the terminal comes to it through us, once.
         relay = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
         try:
