@@ -1,8 +1,8 @@
-"""`python -m millrace.master`, the same as the `millrace` command. Read next: `master/cli.py`."""
+"""`python -m millrace.master`, the same as the `millrace` command. Read next: `master/operator/cli.py`."""
 
 import sys
 
-from millrace.master.cli import main
+from millrace.master.operator.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,5 @@
 """Makes the arena, or takes a predecessor's up, and keeps its slot table. Knows the header and the table, and nothing
-else of what lies there. Read next: `relay/layout.py`.
+else of what lies there. Read next: `relay/contract/layout.py`.
 """
 
 import mmap
@@ -7,8 +7,8 @@ import os
 import secrets
 
 from millrace.master.slots import Beats, Life
-from millrace.relay.config import ArenaConfig
-from millrace.relay.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
+from millrace.relay.config.model import ArenaConfig
+from millrace.relay.contract.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
 
 
 class ArenaRefused(Exception):

@@ -1,5 +1,6 @@
 """The parent: forks the workers, waits for signals, forks again. One thread, no event loop, no ZeroMQ, no engine: any
-of them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next: `master/spawn.py`.
+of them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next:
+`master/start/spawn.py`.
 """
 
 import logging
@@ -8,24 +9,24 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
-from millrace.master.activation import received
-from millrace.master.certificate import CertificateRefused
-from millrace.master.count import Count
-from millrace.master.greeting import greeting
-from millrace.master.heir import EstateRefused, children, end, stored
-from millrace.master.notify import Notify
-from millrace.master.preload import preload
-from millrace.master.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
-from millrace.master.program import Program
+from millrace.master.kernel.sockets import BindRefused
 from millrace.master.reload import Change, compare
 from millrace.master.rollout import Rollout
-from millrace.master.runtime import DirectoryRefused
+from millrace.master.scaling import Count
 from millrace.master.slots import Kill, Slots
-from millrace.master.sockets import BindRefused
-from millrace.master.spawn import spawn
-from millrace.master.startup import Startup
+from millrace.master.start.banner import greeting
+from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.preload import preload
+from millrace.master.start.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
+from millrace.master.start.spawn import spawn
+from millrace.master.start.startup import Startup
+from millrace.master.takeover.activation import received
+from millrace.master.takeover.predecessor import EstateRefused, children, end, stored
+from millrace.master.takeover.reexec import Program
+from millrace.master.takeover.runtime_directory import DirectoryRefused
+from millrace.master.takeover.sd_notify import Notify
 from millrace.master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
-from millrace.relay.config import Config
+from millrace.relay.config.model import Config
 from millrace.workers import logs
 
 log = logging.getLogger("millrace.master")

@@ -4,9 +4,9 @@ Pure; must never apply anything. Read next: `master/rollout.py`, by which worker
 
 from dataclasses import dataclass, fields, replace
 
-from millrace.relay.config import Config
-from millrace.relay.config_parse import Problem, contradictions
-from millrace.relay.estate import BAKED
+from millrace.relay.config.model import Config
+from millrace.relay.config.parse import Problem, contradictions
+from millrace.relay.contract.takeover import BAKED
 
 WAIT = frozenset(BAKED) | {
     *("workers.pin", "media.receive_buffer_bytes", "media.send_buffer_bytes"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from millrace.master.slots import Life
-from millrace.relay.layout import SlotState
+from millrace.relay.contract.layout import SlotState
 
 T = TypeVar("T")
 

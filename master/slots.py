@@ -20,9 +20,9 @@ import os
 import signal
 from dataclasses import dataclass
 
-from millrace.relay.config import WorkersConfig
-from millrace.relay.exits import Exit
-from millrace.relay.layout import SlotState
+from millrace.relay.config.model import WorkersConfig
+from millrace.relay.contract.exits import Exit
+from millrace.relay.contract.layout import SlotState
 
 RELEASE_SECONDS = 10.0
 """For a worker to let go: twice what its slowest clients can make of it. Media flows meanwhile."""

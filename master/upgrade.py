@@ -1,5 +1,5 @@
 """The hot upgrade (SIGUSR2): whether the program that is now on disk could go on in our place. Owns the rehearsal, on
-both sides; must never be what ends the old program. Read next: `master/program.py`.
+both sides; must never be what ends the old program. Read next: `master/takeover/reexec.py`.
 
     SIGUSR2 -> the new program beside us: configuration, estate, every import, an engine of its own; then it ends
         READY         -> we become it (exec): the same process, its workers still our children, then replaced
@@ -16,14 +16,14 @@ from dataclasses import replace
 from importlib import import_module
 
 from millrace.master.arena import Arena
-from millrace.master.certificate import CertificateRefused
-from millrace.master.heir import EstateRefused, NotUnderstood, understood
-from millrace.master.notify import Notify
-from millrace.master.preload import SHARED
-from millrace.master.prepare import Prepared, inherit
-from millrace.master.program import Program, flush
 from millrace.master.slots import describe
-from millrace.relay.config import Config
+from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.preload import SHARED
+from millrace.master.start.prepare import Prepared, inherit
+from millrace.master.takeover.predecessor import EstateRefused, NotUnderstood, understood
+from millrace.master.takeover.reexec import Program, flush
+from millrace.master.takeover.sd_notify import Notify
+from millrace.relay.config.model import Config
 from millrace.workers import logs
 
 log = logging.getLogger("millrace.master")

@@ -1,4 +1,6 @@
-"""The extension's few methods; stubtest holds this file to it. Packed arguments are those of `relay/codec.py`."""
+"""The extension's few methods; stubtest holds this file to it. Packed arguments are those of
+`relay/contract/codec.py`.
+"""
 
 from typing import final
 

@@ -1,14 +1,13 @@
 """The control plane of one worker as a reducer: an input and the time go in, effects come out. Owns the dispatch; must
-never wait, read a clock or draw a random number. Read `relay/requests.py` (HTTP), `relay/engine_events.py` and
-`relay/directory.py` (what other workers said) next; `relay/ledger.py` has the tables.
+never wait, read a clock or draw a random number. Read `relay/whip/requests.py` (HTTP), `relay/engine_events.py` and
+`relay/membership/directory.py` (what other workers said) next; `relay/ledger.py` has the tables.
 """
 
 from typing import assert_never
 
-from millrace.relay.config import Config
-from millrace.relay.counters import Counters
-from millrace.relay.directory import Directory
-from millrace.relay.effects import (
+from millrace.relay.config.model import Config
+from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.effects import (
     AskEnds,
     Deleted,
     DrainBegan,
@@ -31,17 +30,18 @@ from millrace.relay.effects import (
     SnapshotHeard,
     Ticked,
 )
-from millrace.relay.ends import ASKED, Ends
+from millrace.relay.contract.facts import Load, Snapshot
+from millrace.relay.contract.ids import Incarnation, RoomName, Slot
+from millrace.relay.contract.refusal import Refusal
 from millrace.relay.engine_events import engine_said
-from millrace.relay.facts import Load, Snapshot
-from millrace.relay.ids import Incarnation, RoomName, Slot
 from millrace.relay.ledger import Ledger, Reach
-from millrace.relay.moment import Moment
-from millrace.relay.numbers import Numbers, Random
-from millrace.relay.pressure import Measured, pressure_of
-from millrace.relay.refusal import Refusal
-from millrace.relay.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
-from millrace.relay.sessions import Sessions
+from millrace.relay.load.counters import Counters
+from millrace.relay.load.pressure import Measured, pressure_of
+from millrace.relay.membership.directory import Directory
+from millrace.relay.membership.tombstones import ASKED, Ends
+from millrace.relay.session.numbers import Numbers, Random
+from millrace.relay.session.sessions import Sessions
+from millrace.relay.whip.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
 
 __all__ = ["Control", "Reach"]
 

@@ -2,10 +2,9 @@
 and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
 """
 
-from millrace.relay.adoption import adoption_done, transport_adopted
-from millrace.relay.counters import ENGINE_REFUSED, Count
-from millrace.relay.effects import EngineRefused
-from millrace.relay.events import (
+from millrace.relay.admin.views import session_view
+from millrace.relay.contract.effects import EngineRefused
+from millrace.relay.contract.events import (
     AdoptionDone,
     CommandFailed,
     Event,
@@ -19,10 +18,11 @@ from millrace.relay.events import (
     TransportReport,
     TransportStalled,
 )
+from millrace.relay.contract.problems import json_reply
 from millrace.relay.ledger import Ledger
-from millrace.relay.problems import json_reply
-from millrace.relay.requests import touched_while_leaving
-from millrace.relay.views import session_view
+from millrace.relay.load.counters import ENGINE_REFUSED, Count
+from millrace.relay.session.adoption import adoption_done, transport_adopted
+from millrace.relay.whip.requests import touched_while_leaving
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
 """Without them a session is not what its answer promised. Of the others' failure it can live on."""

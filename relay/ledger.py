@@ -1,18 +1,17 @@
 """What one worker's control plane has (sessions, the directory, numbers, counters) and the few things done to all of
 them at once: announce, submit, end a session, feed a viewer. Must never know which input asked for it. Read
-`relay/requests.py` and `relay/engine_events.py` next, which do.
+`relay/whip/requests.py` and `relay/engine_events.py` next, which do.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from millrace.relay.balance import STAY_SECONDS, Balance, better_off
-from millrace.relay.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
-from millrace.relay.config import Config
-from millrace.relay.counters import Count, Counters
-from millrace.relay.directory import Change, Directory
-from millrace.relay.effects import (
+from millrace.relay.admin.views import tombstone_view
+from millrace.relay.config.model import Config
+from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
+from millrace.relay.contract.effects import (
     Announce,
     AskSnapshot,
     Deleted,
@@ -27,9 +26,8 @@ from millrace.relay.effects import (
     TellEnds,
     Tombstone,
 )
-from millrace.relay.ends import Ends
-from millrace.relay.events import Outcome
-from millrace.relay.facts import (
+from millrace.relay.contract.events import Outcome
+from millrace.relay.contract.facts import (
     Envelope,
     Fact,
     Load,
@@ -39,22 +37,24 @@ from millrace.relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from millrace.relay.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
-from millrace.relay.kept import pack_session
-from millrace.relay.moment import Moment
-from millrace.relay.moving import GIVEN_AT_ONCE, Moves, here
-from millrace.relay.negotiation import host_candidates
-from millrace.relay.numbers import IsLent, Numbers
-from millrace.relay.opening import Opened, Opening, link_headers
-from millrace.relay.pressure import Pressure
-from millrace.relay.problems import json_reply, moved, not_moved, problem
-from millrace.relay.refusal import Refusal
-from millrace.relay.reports import Reports
-from millrace.relay.room import feed, is_newer, publications_for
-from millrace.relay.sdp_lines import SdpLimits
-from millrace.relay.sessions import REPLACED, Session, Sessions
-from millrace.relay.settling import Settling
-from millrace.relay.views import tombstone_view
+from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.contract.problems import json_reply, moved, not_moved, problem
+from millrace.relay.contract.refusal import Refusal
+from millrace.relay.load.balance import STAY_SECONDS, Balance, better_off
+from millrace.relay.load.counters import Count, Counters
+from millrace.relay.load.pressure import Pressure
+from millrace.relay.membership.convergence import Settling
+from millrace.relay.membership.directory import Change, Directory
+from millrace.relay.membership.room import feed, is_newer, publications_for
+from millrace.relay.membership.tombstones import Ends
+from millrace.relay.negotiation.answering import host_candidates
+from millrace.relay.sdp.lines import SdpLimits
+from millrace.relay.session.moves import GIVEN_AT_ONCE, Moves, here
+from millrace.relay.session.numbers import IsLent, Numbers
+from millrace.relay.session.opening import Opened, Opening, link_headers
+from millrace.relay.session.pending_reports import Reports
+from millrace.relay.session.record import pack_session
+from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
 NOBODY = RequestId(0)
 """Waits for the answer."""

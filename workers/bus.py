@@ -1,5 +1,5 @@
 """The only import of zmq: facts go out to all workers, and a call to one worker comes back with its answer. It must
-never know what a message means; one that it cannot read is counted and forgotten. Read next: `relay/calls.py`.
+never know what a message means; one that it cannot read is counted and forgotten. Read next: `relay/contract/rpc.py`.
 
     worker-{slot}.pub   PUB bound by the slot, one SUB of each worker connected to all others
     worker-{slot}.rpc   ROUTER bound by the slot, one DEALER of each worker connected; frames: number, call or answer
@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import zmq
 
-from millrace.relay import codec
-from millrace.relay.calls import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
-from millrace.relay.effects import EndsHeard, Reply, RoomClosedElsewhere
-from millrace.relay.facts import Envelope, Snapshot
-from millrace.relay.ids import Slot
+from millrace.relay.contract import codec
+from millrace.relay.contract.effects import EndsHeard, Reply, RoomClosedElsewhere
+from millrace.relay.contract.facts import Envelope, Snapshot
+from millrace.relay.contract.ids import Slot
+from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
 
 log = logging.getLogger("millrace.bus")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 
-from millrace.relay.config import LogConfig
+from millrace.relay.config.model import LogConfig
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 

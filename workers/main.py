@@ -11,8 +11,8 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
-from millrace.relay.boot import Boot
-from millrace.relay.exits import Exit
+from millrace.relay.contract.boot import Boot
+from millrace.relay.contract.exits import Exit
 from millrace.workers import logs
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 
 def run(boot: Boot) -> int:
-    """Serves until told to stop; the exit status is a `millrace.relay.exits.Exit`."""
+    """Serves until told to stop; the exit status is a `millrace.relay.contract.exits.Exit`."""
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -8,12 +8,19 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from millrace.relay._engine import Engine
-from millrace.relay.boot import Boot
-from millrace.relay.codec import pack_commands, unpack_events, unpack_plain
-from millrace.relay.commands import Command, OpenTransport
-from millrace.relay.engine_config import engine_config, pack_engine_config
-from millrace.relay.events import AdoptionDone, Event, Outcome, TransportAdopted, TransportClosed, TransportGiven
-from millrace.relay.ids import TransportId
+from millrace.relay.contract.boot import Boot
+from millrace.relay.contract.codec import pack_commands, unpack_events, unpack_plain
+from millrace.relay.contract.commands import Command, OpenTransport
+from millrace.relay.contract.engine_config import engine_config, pack_engine_config
+from millrace.relay.contract.events import (
+    AdoptionDone,
+    Event,
+    Outcome,
+    TransportAdopted,
+    TransportClosed,
+    TransportGiven,
+)
+from millrace.relay.contract.ids import TransportId
 
 BEHIND_SECONDS = 0.005
 """Until an engine that is behind is asked again: it takes thousands of commands a second."""

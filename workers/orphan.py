@@ -1,5 +1,6 @@
 """A worker whose master was killed: it goes on, gives what the next master needs to whoever asks for it, and ends by
-itself when nobody does. It must never give that away while its master lives. Read next: `master/heir.py`, which asks.
+itself when nobody does. It must never give that away while its master lives. Read next:
+`master/takeover/predecessor.py`, which asks.
 
     master gone --> serves on, answers heirs --heir--> ended by its new master, who forks a successor
                         | nobody has a session any more, or workers.orphan_seconds are over
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from millrace.relay.boot import Boot
+from millrace.relay.contract.boot import Boot
 
 log = logging.getLogger("millrace.worker")
 

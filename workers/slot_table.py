@@ -1,14 +1,14 @@
 """The master's table of slots in the arena, mapped: who lives, when it last beat, and our own beat. It must never
-decide that a worker is dead, which is the master's. Read next: `relay/layout.py`, where everything lies.
+decide that a worker is dead, which is the master's. Read next: `relay/contract/layout.py`, where everything lies.
 """
 
 import mmap
 import time
 from dataclasses import dataclass
 
-from millrace.relay.effects import SlotChanged
-from millrace.relay.ids import Incarnation, Slot
-from millrace.relay.layout import SlotOffsets, SlotState, slot_offsets
+from millrace.relay.contract.effects import SlotChanged
+from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.layout import SlotOffsets, SlotState, slot_offsets
 
 
 @dataclass(frozen=True, slots=True)

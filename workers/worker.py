@@ -18,13 +18,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from millrace.relay.admission import session_slot
-from millrace.relay.boot import Boot
-from millrace.relay.calls import PassedOn, PassedOnAgain
-from millrace.relay.config import is_loopback
-from millrace.relay.control import Control, Reach
-from millrace.relay.counters import Count, Seconds
-from millrace.relay.effects import (
+from millrace.relay.access.admission import session_slot
+from millrace.relay.config.model import is_loopback
+from millrace.relay.contract.boot import Boot
+from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.effects import (
     Announce,
     AskEnds,
     AskSnapshot,
@@ -52,28 +50,30 @@ from millrace.relay.effects import (
     TellEnds,
     Ticked,
 )
-from millrace.relay.events import Outcome
-from millrace.relay.exits import Exit
-from millrace.relay.ids import RequestId, Slot
-from millrace.relay.moment import Moment
-from millrace.relay.moving import Touch
-from millrace.relay.problems import problem
+from millrace.relay.contract.events import Outcome
+from millrace.relay.contract.exits import Exit
+from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.problems import problem
+from millrace.relay.contract.rpc import PassedOn, PassedOnAgain
+from millrace.relay.control import Control, Reach
+from millrace.relay.load.counters import Count, Seconds
+from millrace.relay.session.moves import Touch
 from millrace.workers import logs
-from millrace.workers.admin import AdminRoutes
 from millrace.workers.bus import CALL_SECONDS, Bus, Handlers
-from millrace.workers.desk import MAX_HOPS, Desk, MakeRequest
-from millrace.workers.figures import BoxFigures
-from millrace.workers.http import Deadlines, HttpServer
-from millrace.workers.log_table import LogTable
+from millrace.workers.http.admin import AdminRoutes
+from millrace.workers.http.origins import Cors, Guard
+from millrace.workers.http.page import Page
+from millrace.workers.http.public import PublicRoutes
+from millrace.workers.http.server import Deadlines, HttpServer
 from millrace.workers.media import Media
-from millrace.workers.origins import Cors, Guard
+from millrace.workers.metrics.collect import BoxFigures
+from millrace.workers.metrics.gauge import Gauge
+from millrace.workers.metrics.slots import SlotsView
 from millrace.workers.orphan import Orphan
-from millrace.workers.page import Page
-from millrace.workers.pressure import Gauge
-from millrace.workers.public import PublicRoutes
+from millrace.workers.pending import MAX_HOPS, Desk, MakeRequest
+from millrace.workers.scheduling import stand_back
 from millrace.workers.slot_table import SlotTable
-from millrace.workers.slots_view import SlotsView
-from millrace.workers.turns import stand_back
+from millrace.workers.track_log_table import LogTable
 
 log = logging.getLogger("millrace.worker")
 

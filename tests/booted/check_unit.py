@@ -1,5 +1,5 @@
-"""`make check-systemd`: the unit under a real systemd, hardened as it is, with a call that goes on through all that can
-happen to the service. Prints the call's gaps. Read next: `deploy/millrace.service`.
+"""`make check-systemd`: the unit under a real systemd, hardened as it is, with a call that goes on through all that
+can happen to the service. Prints the call's gaps. Read next: `deploy/millrace.service`.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from millrace.relay.grants import make_token
+from millrace.relay.access.grants import make_token
 from tests.browser.browser import Browser
 from tests.browser.conftest import ARTIFACTS
 from tests.system.relay_process import Relay

@@ -1,5 +1,5 @@
-"""Publishers and viewers in this process, with aiortc. They know WHIP and WHEP and must never know how the relay works,
-but for the slot in a session's URL. Read next: `tests/system/test_calls.py`.
+"""Publishers and viewers in this process, with aiortc. They know WHIP and WHEP and must never know how the relay
+works, but for the slot in a session's URL. Read next: `tests/system/test_calls.py`.
 """
 
 import array

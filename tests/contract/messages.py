@@ -6,9 +6,8 @@ overwritten: who changes a message deletes its file, and looks at the difference
 
 from pathlib import Path
 
-from millrace.relay import codec
-from millrace.relay.calls import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
-from millrace.relay.commands import (
+from millrace.relay.contract import codec
+from millrace.relay.contract.commands import (
     Attach,
     CloseTransport,
     Codec,
@@ -30,7 +29,7 @@ from millrace.relay.commands import (
     Unpublish,
     Unsubscribe,
 )
-from millrace.relay.effects import (
+from millrace.relay.contract.effects import (
     Deleted,
     EndsHeard,
     MoveAsked,
@@ -42,8 +41,8 @@ from millrace.relay.effects import (
     SessionAsked,
     Tombstone,
 )
-from millrace.relay.engine_config import EngineConfig, pack_engine_config
-from millrace.relay.events import (
+from millrace.relay.contract.engine_config import EngineConfig, pack_engine_config
+from millrace.relay.contract.events import (
     AdoptionDone,
     Cause,
     CommandFailed,
@@ -60,7 +59,7 @@ from millrace.relay.events import (
     TransportReport,
     TransportStalled,
 )
-from millrace.relay.facts import (
+from millrace.relay.contract.facts import (
     Envelope,
     Fact,
     Load,
@@ -70,7 +69,7 @@ from millrace.relay.facts import (
     PublicationHere,
     Snapshot,
 )
-from millrace.relay.ids import (
+from millrace.relay.contract.ids import (
     Incarnation,
     ParticipantId,
     PublicationId,
@@ -81,6 +80,7 @@ from millrace.relay.ids import (
     SubscriptionId,
     TransportId,
 )
+from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -4,12 +4,12 @@ import messages
 import msgpack
 import pytest
 
-from millrace.relay import codec
-from millrace.relay.calls import Answer, Call
-from millrace.relay.commands import Command
-from millrace.relay.engine_config import EngineConfig
-from millrace.relay.events import Event
-from millrace.relay.facts import Fact
+from millrace.relay.contract import codec
+from millrace.relay.contract.commands import Command
+from millrace.relay.contract.engine_config import EngineConfig
+from millrace.relay.contract.events import Event
+from millrace.relay.contract.facts import Fact
+from millrace.relay.contract.rpc import Answer, Call
 
 PACKED = messages.packed()
 

@@ -7,15 +7,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from control_kit import FINGERPRINT, NOW, moment, offer, session_of
-from fake_engine import FakeEngine
-
-from millrace.relay import codec
-from millrace.relay.calls import PassedOn
-from millrace.relay.commands import Command, GiveTransport
-from millrace.relay.config import ArenaConfig, AuthConfig, Config
-from millrace.relay.control import Control, Reach
-from millrace.relay.effects import (
+from millrace.relay.access.grants import make_token
+from millrace.relay.config.model import ArenaConfig, AuthConfig, Config
+from millrace.relay.contract import codec
+from millrace.relay.contract.commands import Command, GiveTransport
+from millrace.relay.contract.effects import (
     Announce,
     AskEnds,
     AskSnapshot,
@@ -40,9 +36,12 @@ from millrace.relay.effects import (
     TellEnds,
     Ticked,
 )
-from millrace.relay.events import Cause, Outcome, TransportClosed, TransportGiven
-from millrace.relay.grants import make_token
-from millrace.relay.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.events import Cause, Outcome, TransportClosed, TransportGiven
+from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.rpc import PassedOn
+from millrace.relay.control import Control, Reach
+from tests.sim.fake_engine import FakeEngine
+from tests.unit.control_kit import FINGERPRINT, NOW, moment, offer, session_of
 
 MAX_HOPS = 2
 SECRET = "s" * 32

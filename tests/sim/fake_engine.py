@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from millrace.relay.commands import (
+from millrace.relay.contract.commands import (
     KEPT_BYTES,
     Attach,
     CloseTransport,
@@ -19,8 +19,8 @@ from millrace.relay.commands import (
     Unpublish,
     Unsubscribe,
 )
-from millrace.relay.events import AdoptionDone, Event, TransportAdopted
-from millrace.relay.ids import PublicationId, SubscriptionId, TransportId
+from millrace.relay.contract.events import AdoptionDone, Event, TransportAdopted
+from millrace.relay.contract.ids import PublicationId, SubscriptionId, TransportId
 
 
 @dataclass

@@ -1,14 +1,14 @@
 """The Unix clock is set while calls run: by an operator, or by a machine that has just found its time server."""
 
 import pytest
-from box import Box, Weather
 
-from millrace.relay.commands import Attach, Detach
-from millrace.relay.effects import Protocol, SessionAsked
-from millrace.relay.ids import RequestId, Slot
-from millrace.relay.moving import OVERLAP_SECONDS
-from millrace.relay.peer import HOLD_SECONDS, SILENCE_SECONDS
-from millrace.relay.reports import REPORT_SECONDS
+from millrace.relay.contract.commands import Attach, Detach
+from millrace.relay.contract.effects import Protocol, SessionAsked
+from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.membership.remote_worker import HOLD_SECONDS, SILENCE_SECONDS
+from millrace.relay.session.moves import OVERLAP_SECONDS
+from millrace.relay.session.pending_reports import REPORT_SECONDS
+from tests.sim.box import Box, Weather
 
 HOUR = 3600.0
 YEARS = 1e8

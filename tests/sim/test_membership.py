@@ -1,14 +1,14 @@
 """Membership converges, whatever the bus loses and whoever dies; viewers end attached to the right publications."""
 
 import pytest
-from box import Box, Life, Weather
 
-from millrace.relay.effects import EngineSaid, Protocol, RoomDeleted
-from millrace.relay.events import PublicationEnded, PublicationStarted
-from millrace.relay.facts import Fact, ParticipantHere, PublicationHere
-from millrace.relay.ids import Slot
-from millrace.relay.peer import HOLD_SECONDS
-from millrace.relay.sessions import Session
+from millrace.relay.contract.effects import EngineSaid, Protocol, RoomDeleted
+from millrace.relay.contract.events import PublicationEnded, PublicationStarted
+from millrace.relay.contract.facts import Fact, ParticipantHere, PublicationHere
+from millrace.relay.contract.ids import Slot
+from millrace.relay.membership.remote_worker import HOLD_SECONDS
+from millrace.relay.session.sessions import Session
+from tests.sim.box import Box, Life, Weather
 
 ROOMS = ("hall", "attic", "cellar")
 PEOPLE = ("ann", "bob", "cid", "dee")

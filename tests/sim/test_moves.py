@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from box import CONFIG, Box, Weather
-from test_membership import FAILED_SEEDS, ROOMS, STORM, act, check, standing
 
-from millrace.relay.config import LimitsConfig, WorkersConfig
-from millrace.relay.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
-from millrace.relay.events import TransportConnected
-from millrace.relay.ids import Slot
-from millrace.relay.moving import OVERLAP_SECONDS
-from millrace.relay.pressure import Measured
+from millrace.relay.config.model import LimitsConfig, WorkersConfig
+from millrace.relay.contract.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
+from millrace.relay.contract.events import TransportConnected
+from millrace.relay.contract.ids import Slot
+from millrace.relay.load.pressure import Measured
+from millrace.relay.session.moves import OVERLAP_SECONDS
+from tests.sim.box import CONFIG, Box, Weather
+from tests.sim.test_membership import FAILED_SEEDS, ROOMS, STORM, act, check, standing
 
 
 def hall(box: Box, slots: int) -> list[str]:

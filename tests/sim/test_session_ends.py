@@ -1,12 +1,12 @@
 """Whoever is asked for a session that is over names the one cause, wherever it was and whoever has died since."""
 
 import pytest
-from box import Box, Life, Weather
-from control_kit import body
 
-from millrace.relay.effects import EngineSaid, Protocol, RoomDeleted
-from millrace.relay.events import Cause, TransportClosed
-from millrace.relay.ids import Slot
+from millrace.relay.contract.effects import EngineSaid, Protocol, RoomDeleted
+from millrace.relay.contract.events import Cause, TransportClosed
+from millrace.relay.contract.ids import Slot
+from tests.sim.box import Box, Life, Weather
+from tests.unit.control_kit import body
 
 
 def moved_by(box: Box, seconds: float) -> str:

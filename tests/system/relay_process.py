@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from millrace.workers.processes import read_process
+from millrace.workers.metrics.processes import read_process
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0

@@ -1,5 +1,5 @@
-"""Each way in which a session fails, done to the real server: what the administration says is one cause, the right one,
-and it is counted. Read next: `tests/clients/raw_client.py`, which does one thing wrong at a time.
+"""Each way in which a session fails, done to the real server: what the administration says is one cause, the right
+one, and it is counted. Read next: `tests/clients/raw_client.py`, which does one thing wrong at a time.
 """
 
 import asyncio

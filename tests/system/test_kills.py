@@ -1,5 +1,5 @@
-"""The bar for a dead worker: `make kills`, twenty kills in a row with two workers and fifty sessions in ten rooms, on a
-quiet machine. Without it two kills and ten sessions, which are held to everything but the length of the gaps.
+"""The bar for a dead worker: `make kills`, twenty kills in a row with two workers and fifty sessions in ten rooms, on
+a quiet machine. Without it two kills and ten sessions, which are held to everything but the length of the gaps.
 """
 
 import asyncio

@@ -6,13 +6,13 @@ import textwrap
 
 import pytest
 
-from millrace.master.sockets import bind_all
-from millrace.relay.config import Config
-from millrace.relay.config_parse import parse
+from millrace.master.kernel.sockets import bind_all
+from millrace.relay.config.model import Config
+from millrace.relay.config.parse import parse
 
 IN_A_NAMESPACE = textwrap.dedent("""
     import os, socket, subprocess, sys
-    from millrace.master.sockets import hear_this_machine_only
+    from millrace.master.kernel.sockets import hear_this_machine_only
 
     def run(*words):
         subprocess.run(words, check=True)

@@ -26,7 +26,7 @@ IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);
 BEATS = """
 import mmap, os, time
 from pathlib import Path
-from millrace.relay.layout import slot_offsets, write_word
+from millrace.relay.contract.layout import slot_offsets, write_word
 
 names = {each: os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
 # Mapped by the master, it has two descriptors.

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from millrace.relay.grants import make_token
+from millrace.relay.access.grants import make_token
 from tests.clients.raw_client import Answered, RawClient, request
 from tests.system.asking import counter, delete, metrics, move, patch, until_moved
 from tests.system.relay_process import ROOT, Relay

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from millrace.workers.processes import read_process
+from millrace.workers.metrics.processes import read_process
 from tests.clients.raw_client import RawClient, later_frame, request, until_flows
 from tests.system.asking import metrics
 from tests.system.relay_process import Relay

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 from aiortc import RTCSessionDescription
 
-from millrace.relay.peer import HOLD_SECONDS
+from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient
 from tests.system.relay_process import Relay

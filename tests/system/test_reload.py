@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import jwt
 
-from millrace.master.certificate import Certificate
-from millrace.master.x509 import make_certificate
+from millrace.master.start.certificate import Certificate
+from millrace.master.start.x509 import make_certificate
 from tests.clients.aiortc_client import Viewer
 from tests.system.asking import counter, patch
 from tests.system.posts import OFFER

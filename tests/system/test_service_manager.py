@@ -1,5 +1,5 @@
-"""The service manager's part, played by a stand-in: it keeps descriptors and hands them to the next start, and it binds
-sockets for the first (sd_notify(3), sd_listen_fds(3)). There is no systemd on a machine that only tests.
+"""The service manager's part, played by a stand-in: it keeps descriptors and hands them to the next start, and it
+binds sockets for the first (sd_notify(3), sd_listen_fds(3)). There is no systemd on a machine that only tests.
 """
 
 import asyncio

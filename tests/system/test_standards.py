@@ -1,5 +1,5 @@
-"""WHIP (RFC 9725) and WHEP as the standards have them, against the real server: headers and statuses that clients build
-on, and an ICE restart while media goes on. Read next: `workers/public.py`.
+"""WHIP (RFC 9725) and WHEP as the standards have them, against the real server: headers and statuses that clients
+build on, and an ICE restart while media goes on. Read next: `workers/http/public.py`.
 """
 
 import re

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from millrace.master.bpf import delete_from_map, update_map
-from millrace.master.spread import spread
-from millrace.master.steering import flow_key, place, steer
+from millrace.master.kernel.bpf import delete_from_map, update_map
+from millrace.master.kernel.reuseport import spread
+from millrace.master.kernel.steering import flow_key, place, steer
 
 pytestmark = pytest.mark.system
 
@@ -229,9 +229,9 @@ def test_sockets_stay_steered_when_a_child_that_had_them_is_gone(steered: Steere
 
 WITHOUT_PRIVILEGE = """
 import logging, os, sys
-from millrace.master.prepare import SteeringRefused, steering
-from millrace.master.sockets import bind_all
-from millrace.relay.config_parse import parse
+from millrace.master.start.prepare import SteeringRefused, steering
+from millrace.master.kernel.sockets import bind_all
+from millrace.relay.config.parse import parse
 
 logging.basicConfig(stream=sys.stdout)
 if os.geteuid() == 0:

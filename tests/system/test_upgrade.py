@@ -72,7 +72,7 @@ async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: 
 
 
 BAD = (
-    ("relay/config.py", "class Config:", "class Confuse:", "ImportError"),
+    ("relay/config/model.py", "class Config:", "class Confuse:", "ImportError"),
     ("workers/media.py", "class Media:", "class Medium:", "ImportError"),
     ("workers/media.py", "self._engine.start()", "self._engine.begin_it()", "AttributeError"),
     ("master/__main__.py", "import sys", "raise SystemExit(0)", "it stopped"),
@@ -102,7 +102,7 @@ async def test_a_program_with_another_contract_starts_when_the_last_call_is_over
         await publisher.open(0)
         await publisher.connected()
         master, workers = relay.pid, relay.worker_pids()
-        change(program / "millrace" / "relay" / "facts.py", "VERSION = 1", "VERSION = 2")
+        change(program / "millrace" / "relay" / "contract" / "facts.py", "VERSION = 1", "VERSION = 2")
         os.kill(relay.pid, signal.SIGUSR2)
         await relay.until_logged("contract `facts`")
         await relay.until_logged("draining")

@@ -1,5 +1,5 @@
-"""What really was on a wire, with the kernel's times: browsers measure at 50 ms and when they get a core. It must never
-know a test. Needs root. Read next: `tests/browser/test_rooms.py`.
+"""What really was on a wire, with the kernel's times: browsers measure at 50 ms and when they get a core. It must
+never know a test. Needs root. Read next: `tests/browser/test_rooms.py`.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 import mmap
 import os
 
-from millrace.relay.layout import ArenaParameters, SlotState, slot_offsets, write_word
+from millrace.relay.contract.layout import ArenaParameters, SlotState, slot_offsets, write_word
 
 
 class Master:

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from millrace.relay.commands import Command
-from millrace.relay.config import Config
+from millrace.relay.config.model import Config
+from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.commands import Command
+from millrace.relay.contract.effects import (
+    Announce,
+    Effect,
+    FactHeard,
+    Input,
+    Offered,
+    Protocol,
+    Reply,
+    SnapshotHeard,
+    Submit,
+)
+from millrace.relay.contract.facts import Snapshot
+from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.control import Control, Reach
-from millrace.relay.effects import Announce, Effect, FactHeard, Input, Offered, Protocol, Reply, SnapshotHeard, Submit
-from millrace.relay.facts import Snapshot
-from millrace.relay.ids import Incarnation, RequestId, Slot
-from millrace.relay.moment import Moment
 
 NOW = 1_790_000_000.0
 UPTIME = 5_000.0

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from millrace.relay.config import LimitsConfig
-from millrace.relay.negotiation import Local, host_candidates
-from millrace.relay.sdp_lines import SdpLimits
+from millrace.relay.config.model import LimitsConfig
+from millrace.relay.negotiation.answering import Local, host_candidates
+from millrace.relay.sdp.lines import SdpLimits
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "sdp"
 NAMES = sorted(path.stem for path in VECTORS.glob("*.sdp"))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from millrace.master.slots import Slots
-from millrace.relay.config import WorkersConfig
-from millrace.relay.exits import Exit
+from millrace.relay.config.model import WorkersConfig
+from millrace.relay.contract.exits import Exit
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())

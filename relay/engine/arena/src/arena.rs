@@ -46,7 +46,7 @@ pub enum AttachError {
 }
 
 impl Arena {
-    /// A new arena in an anonymous file: for tests and tools. In production the master makes it (`relay/layout.py`).
+    /// A new arena in an anonymous file: for tests and tools. In production the master makes it (`relay/contract/layout.py`).
     pub fn create(parameters: Parameters) -> io::Result<Arena> {
         parameters.validate().map_err(io::Error::other)?;
         Ok(Arena::fresh(Mapping::create(parameters.size())?, parameters))

@@ -1,5 +1,5 @@
 //! Where everything lies in the arena: the parameters, the offsets that follow from them, the header that carries them.
-//! Must never touch memory. Read `mapping.rs` next, then `arena.rs`; `relay/layout.py` is this file's other half.
+//! Must never touch memory. Read `mapping.rs` next, then `arena.rs`; `relay/contract/layout.py` is this file's other half.
 //!
 //! ```text
 //! bytes                                            what                                     written by
@@ -8,9 +8,9 @@
 //!   +16   u32 x 8 parameters, in the order of `Parameters`
 //!   +48   u64 size of the arena  +56 u64 seed of the address table's hash
 //! 4096  slot table, 8192 bytes a slot
-//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +40: `relay/layout.py`      the master
+//!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +40: `relay/contract/layout.py`      the master
 //!   +48   u64 closed: an operator wants no session there                                   the worker that is asked
-//!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/layout.py`             the slot's worker
+//!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/contract/layout.py`             the slot's worker
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
 //!   +192  u64 session records used so far: those from there on were never touched
 //!   +4096 u64 x 512 counters                                                                the slot's engine
@@ -244,7 +244,7 @@ fn to_page(bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// `name value` lines, also read by `tests/unit/test_layout.py`.
+    /// `name value` lines, also read by `tests/unit/relay/contract/test_layout.py`.
     const GOLDEN: &str = include_str!("../../../../tests/contract/arena_layout.txt");
 
     fn golden(name: &str) -> &'static str {

@@ -63,7 +63,7 @@ impl<'a> SlotPage<'a> {
         self.word(SLOT_PID).store(pid, Relaxed);
     }
 
-    /// As the master numbers it (`relay/layout.py`).
+    /// As the master numbers it (`relay/contract/layout.py`).
     pub fn state(&self) -> u64 {
         self.word(SLOT_STATE).load(Relaxed)
     }

@@ -1,5 +1,5 @@
 //! Python -> engine: what the control plane wants done, as msgpack. Owns the shapes, refuses what it does not know; must
-//! never act on them. `relay/commands.py` is the other side, `tests/contract` holds the golden bytes both must match.
+//! never act on them. `relay/contract/commands.py` is the other side, `tests/contract` holds the golden bytes both must match.
 //!
 //! A command is a map of one entry, `{"Name": {field: value, ...}}`. The caller names everything (ids, ICE credentials,
 //! SSRCs, track logs), so nothing waits for a reply; a command that cannot be carried out comes back as `CommandFailed`.
@@ -59,7 +59,7 @@ pub enum CodecName {
     Av1,
 }
 
-/// An RTP header extension by meaning; the URIs are in `relay/extensions.py`.
+/// An RTP header extension by meaning; the URIs are in `relay/negotiation/extensions.py`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionKind {

@@ -1,5 +1,5 @@
 //! What the engine is told at its start, once. Owns the shape; must never hold a default, which belongs to
-//! `relay/config.py`. `relay/engine_config.py` is the other side.
+//! `relay/config/model.py`. `relay/contract/engine_config.py` is the other side.
 
 use serde::{Deserialize, Serialize};
 

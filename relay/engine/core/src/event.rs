@@ -1,5 +1,5 @@
 //! Engine -> Python: what happened that the control plane must know. Never anything per packet. Same wire form as
-//! commands; `relay/events.py` is the other side.
+//! commands; `relay/contract/events.py` is the other side.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
 //! The engine's counters, kept in the slot's stats page of the arena so that any worker can read them and a respawn
-//! does not lose them. Owns their numbering and names; must never know Prometheus. `workers/metrics.py` reads the names.
+//! does not lose them. Owns their numbering and names; must never know Prometheus. `workers/metrics/render.py` reads the names.
 
 use millrace_arena::Arena;
 

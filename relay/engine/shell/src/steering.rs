@@ -1,5 +1,5 @@
 //! Tells the kernel which worker owns a client's address, by the flow map of the steering program. Owns the map's key and
-//! value layout, which `master/steering.py` shares; must never decide who owns what. Read `reactor.rs` next.
+//! value layout, which `master/kernel/steering.py` shares; must never decide who owns what. Read `reactor.rs` next.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Stack traces of the engine's thread and of that of handshakes in the log when the process is aborted: Python tells its own
 //! threads' and knows nothing of ours. Owns the SIGABRT handler that stands before Python's; must never keep the process from
-//! ending. Read `master/spawn.py` next, where Python's handler comes from.
+//! ending. Read `master/start/spawn.py` next, where Python's handler comes from.
 //!
 //! ```text
 //! SIGABRT ─► any other thread: asks ours by the same signal, waits ─► the handler before ours: Python's traceback

@@ -1,6 +1,6 @@
 //! Whose turn it is on the core that a worker's threads share: the engine's, then the handshakes', then the control plane's.
 //! Owns how the scheduler is asked for it; must never take a priority that others on the box would feel.
-//! `workers/turns.py` does the control plane's part. Read `thread.rs` next.
+//! `workers/scheduling.py` does the control plane's part. Read `thread.rs` next.
 
 use std::mem;
 

@@ -1,0 +1,1 @@
+"""Sockets, addresses, and which worker the kernel gives what to."""

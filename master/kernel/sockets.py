@@ -1,0 +1,294 @@
+"""Every socket of the server: one per slot, address and purpose, bound once and kept by the master for its whole life,
+so that the order within a SO_REUSEPORT group never changes. It must never read a byte. Read next:
+`master/kernel/steering.py`.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from millrace.master.kernel.addresses import own_addresses
+from millrace.master.kernel.reuseport import spread
+from millrace.master.takeover.predecessor import Estate
+from millrace.relay.config.model import Config
+from millrace.relay.contract.takeover import SocketGroup
+
+_BACKLOG = 1024
+"""Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
+_PORT_TRIES = 32
+"""For a port that the kernel picks on one address and that has to be free on all others too."""
+_SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: past the sysctl, with CAP_NET_ADMIN."""
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER, asm-generic/socket.h."""
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class BindRefused(Exception):
+    """A socket could not be bound; the text names the key, the address and the port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The sockets of one address and port, in slot order."""
+
+    address: str
+    port: int
+    members: tuple[socket.socket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """All groups, by purpose."""
+
+    http: tuple[Group, ...]
+    admin: tuple[Group, ...]
+    media: tuple[Group, ...]
+    """One per bound address: a wildcard stands for each address of the box, so that answers leave from the address that
+    was asked."""
+    warnings: tuple[str, ...]
+    """What an operator should know."""
+
+    def named(self) -> Iterator[tuple[SocketGroup, Group]]:
+        """All groups, as an estate names them."""
+        for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
+            for group in groups:
+                yield SocketGroup(section, group.address, group.port), group
+
+
+def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = (), opened: int | None = None) -> Sockets:
+    """Binds what the service manager has not bound already, or raises BindRefused and leaves nothing bound. The kernel
+    gives connections to the first `opened` listeners of each group only; to all when None.
+    """
+    named = {(each.type, *each.getsockname()[:2]): each for each in activated}
+    binder = _Binder(slots, opened or slots, [], [], named)
+    try:
+        http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
+        admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
+        media = binder.bind("media", socket.SOCK_DGRAM, _expanded(config.media.bind), config.media.port)
+        if all(ip_address(group.address).is_loopback for group in media):
+            media += binder.bind_for_firefox(media[0].port)
+        for group in media:
+            _set_buffers(group, config, binder.warnings)
+        for kind, *address in binder.close_unused():
+            binder.warnings.append(f"the service manager's socket {address} ({kind.name}) is on none of our addresses")
+    except BaseException:
+        for each in binder.opened:
+            each.close()
+        raise
+    return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
+
+
+def are_shared(activated: Sequence[socket.socket]) -> bool:
+    """Whether the service manager's sockets leave room for others on their ports."""
+    return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)
+
+
+def inherit_all(config: Config, estate: Estate) -> Sockets:
+    """Those of a predecessor, as it bound them."""
+    by_name = estate.by_name()
+    groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": []}
+    for number, named in enumerate(estate.manifest.groups):
+        names = (f"{named.section}-{number}-{slot}" for slot in range(estate.manifest.slots))
+        members = tuple(socket.socket(fileno=by_name[name]) for name in names)
+        groups[named.section].append(Group(named.address, named.port, members))
+    warnings: list[str] = []
+    for group in groups["media"]:
+        _set_buffers(group, config, warnings)
+    http, admin, media = (tuple(groups[purpose]) for purpose in ("http", "admin", "media"))
+    return Sockets(http, admin, media, tuple(dict.fromkeys(warnings)))
+
+
+def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Each wildcard as the addresses that it stands for, none twice."""
+    expanded: dict[str, None] = {}
+    for address in addresses:
+        parsed = ip_address(address)
+        for each in own_addresses(parsed.version) if parsed.is_unspecified else [address]:
+            expanded[each] = None
+    return tuple(expanded)
+
+
+@dataclass(slots=True)
+class _Binder:
+    slots: int
+    open_slots: int
+    opened: list[socket.socket]
+    warnings: list[str]
+    activated: dict[tuple[Any, ...], socket.socket]
+    """By kind, address and port; those that no group has taken yet."""
+
+    def bind(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> tuple[Group, ...]:
+        addresses = self._with_ipv6_only_if_there_is_any(section, addresses)
+        port = self._free_port(section, kind, addresses, port)
+        groups = tuple(self._group(section, kind, address, port) for address in addresses)
+        for group in groups if kind is socket.SOCK_STREAM else ():
+            group.members[0].listen(_BACKLOG)
+            if self.open_slots < self.slots:
+                # Before the others listen: a connection would wait where nobody takes it.
+                spread(group.members, self.open_slots)
+            for member in group.members[1:]:
+                member.listen(_BACKLOG)
+        return groups
+
+    def bind_for_firefox(self, port: int) -> tuple[Group, ...]:
+        """One address of the box itself, for clients on the same machine only.
+
+        Firefox pairs no address of the box with a loopback address, so a server on loopback alone is out of its reach.
+        These sockets are deaf to everything that did not come over the loopback device.
+        """
+        outward = [address for address in own_addresses(4) if not ip_address(address).is_loopback]
+        try:
+            return tuple(
+                self._group("media", socket.SOCK_DGRAM, address, port, is_local=True) for address in outward[:1]
+            )
+        except (BindRefused, PermissionError) as error:
+            self.warnings.append(f"media.bind: Firefox on this machine will not connect: {error}")
+            return ()
+
+    def _with_ipv6_only_if_there_is_any(self, section: str, addresses: Sequence[str]) -> Sequence[str]:
+        """Leaves `::1` and `::` out on a box without IPv6, which is no reason not to serve the rest."""
+        general = {address for address in addresses if address in ("::1", "::")}
+        if not general or len(general) == len(addresses):
+            return addresses
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+                probe.bind(("::1", 0))
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+            self.warnings.append(f"{section}.bind: this machine has no IPv6; {', '.join(sorted(general))} left out")
+            return [address for address in addresses if address not in general]
+        return addresses
+
+    def _free_port(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> int:
+        """Makes sure that nobody has the port on any of the addresses, and picks one when it is 0.
+
+        SO_REUSEPORT alone would let a second server of the same user in silently, and halve the clients of both.
+        """
+        for _ in range(1 if port else _PORT_TRIES):
+            picked = port
+            try:
+                for address in addresses:
+                    if (kind, address, picked) in self.activated:
+                        continue
+                    with self._open(kind, address) as probe:
+                        if kind is socket.SOCK_STREAM:
+                            # Connections of an earlier life may linger; a listener is still noticed.
+                            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind((address, picked))
+                        picked = probe.getsockname()[1]
+            except OSError as error:
+                if port or error.errno != errno.EADDRINUSE:
+                    raise _refused(section, address, picked, error) from error
+            else:
+                return picked
+        raise BindRefused(f"{section}.port: no port is free on all of {', '.join(addresses)}")
+
+    def _group(
+        self, section: str, kind: socket.SocketKind, address: str, port: int, *, is_local: bool = False
+    ) -> Group:
+        members = []
+        if activated := self.activated.pop((kind, address, port), None):
+            members.append(self._take(section, activated))
+        for _ in range(self.slots - len(members)):
+            try:
+                member = self._open(kind, address)
+                self.opened.append(member)
+                member.setblocking(False)
+                if is_local:
+                    # Before the address: the other way round it would hear the network for a moment.
+                    hear_this_machine_only(member)
+                member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if kind is socket.SOCK_STREAM:
+                    member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                member.bind((address, port))
+            except OSError as error:
+                raise _refused(section, address, port, error) from error
+            members.append(member)
+        return Group(address, port, tuple(members))
+
+    def _take(self, section: str, activated: socket.socket) -> socket.socket:
+        """A socket of the service manager's, for the first slot."""
+        self.opened.append(activated)
+        activated.setblocking(False)
+        if self.slots > 1 and not activated.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            address, port = activated.getsockname()[:2]
+            raise BindRefused(
+                f"{section}.port: the service manager's socket on {address} port {port} is not shared, which "
+                f"{self.slots} workers need; its unit lacks ReusePort=yes"
+            )
+        return activated
+
+    def close_unused(self) -> list[tuple[Any, ...]]:
+        """Sockets of the service manager's that nobody wants."""
+        for each in self.activated.values():
+            each.close()
+        return list(self.activated)
+
+    @staticmethod
+    def _open(kind: socket.SocketKind, address: str) -> socket.socket:
+        if ip_address(address).version == 4:
+            return socket.socket(socket.AF_INET, kind)
+        opened = socket.socket(socket.AF_INET6, kind)
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return opened
+
+
+def hear_this_machine_only(member: socket.socket) -> None:
+    """Drops in the kernel what did not arrive over the loopback device, by a classic BPF filter (socket(7)).
+
+    SO_BINDTODEVICE does not do it: the kernel counts local traffic to an outward address to that address's device.
+    """
+    load_word, jump_if_equal, give_back = 0x20, 0x15, 0x06
+    interface_index = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX, linux/filter.h
+    steps = (
+        (load_word, 0, 0, interface_index),
+        (jump_if_equal, 0, 1, socket.if_nametoindex("lo")),
+        (give_back, 0, 0, 0xFFFFFFFF),
+        (give_back, 0, 0, 0),
+    )
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    filter_program = struct.pack("@HP", len(steps), ctypes.addressof(program))
+    member.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
+
+
+def _refused(section: str, address: str, port: int, error: OSError) -> BindRefused:
+    reasons = {
+        errno.EADDRINUSE: "is taken by another program; is Millrace running already?",
+        errno.EADDRNOTAVAIL: "cannot be had: this machine does not have the address",
+        errno.EAFNOSUPPORT: "cannot be had: this machine has no IPv6",
+        errno.EACCES: "is not for this user; ports below 1024 need CAP_NET_BIND_SERVICE",
+    }
+    key = f"{section}.bind" if error.errno in _NO_IPV6 else f"{section}.port"
+    reason = reasons.get(error.errno or 0, f"cannot be had: {os.strerror(error.errno or 0)}")
+    return BindRefused(f"{key}: {address} port {port} {reason}")
+
+
+def _set_buffers(group: Group, config: Config, warnings: list[str]) -> None:
+    wanted = {
+        "receive_buffer_bytes": (config.media.receive_buffer_bytes, _RECEIVE_BUFFER_FORCE, socket.SO_RCVBUF),
+        "send_buffer_bytes": (config.media.send_buffer_bytes, _SEND_BUFFER_FORCE, socket.SO_SNDBUF),
+    }
+    for key, (size, forced, polite) in wanted.items():
+        for member in group.members:
+            try:
+                member.setsockopt(socket.SOL_SOCKET, forced, size)
+            except PermissionError:
+                member.setsockopt(socket.SOL_SOCKET, polite, size)
+            # The kernel doubles what was asked, for its own bookkeeping (socket(7)).
+            warnings += buffer_warning(key, size, member.getsockopt(socket.SOL_SOCKET, polite) // 2)
+
+
+def buffer_warning(key: str, wanted: int, granted: int) -> list[str]:
+    """What to tell when the kernel clamps a buffer: at most one line."""
+    if granted >= wanted:
+        return []
+    sysctl = "net.core.rmem_max" if key.startswith("receive") else "net.core.wmem_max"
+    return [f"media.{key}: the kernel gives {granted} of {wanted} bytes; sysctl -w {sysctl}={wanted} allows them"]

@@ -1,0 +1,252 @@
+"""The program that makes the kernel deliver a datagram to the worker that owns its session. Correctness never depends
+on it: what it does not know goes where the kernel's hash says, and the workers hand over. Read next:
+`master/kernel/bpf.py`.
+
+    STUN binding request  -> the slot in the first two digits of USERNAME, which is the ufrag that we gave out
+    any other datagram    -> the slot that the flow map has for its source address; its worker has put it there
+    neither, or nobody lives in that slot -> the kernel's hash over addresses and ports, among the slots that are open
+"""
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from millrace.master.kernel.bpf import FP, Alu, Assembler, Jump, MapType, Size, create_map, load_program, update_map
+
+_PROGRAM_TYPE = 21
+"""BPF_PROG_TYPE_SK_REUSEPORT."""
+_SO_ATTACH_REUSEPORT_EBPF = 52
+"""From asm-generic/socket.h; Python does not have it."""
+_MAP_LOOKUP, _LOAD_BYTES, _LOAD_BYTES_RELATIVE, _SELECT = 1, 26, 68, 82
+"""Helpers of the kernel, `enum bpf_func_id`."""
+_FROM_NETWORK_HEADER = 1
+_PASS = 1
+_ETHERTYPE_OFFSET, _HASH_OFFSET = 20, 32
+"""Of `eth_protocol` and `hash` in the program's context, `struct sk_reuseport_md`."""
+
+_ATTRIBUTES_LOOKED_AT = 4
+"""Browsers and libraries put USERNAME first or second; more steps would cost every forged request."""
+
+# The stack, from the frame pointer down. What the helpers fill has to lie in memory.
+_SLOT = -4  # u32
+_KEY = -24  # 20 bytes: source address (16, IPv4 mapped), source port (2), zero (2)
+_KEY_PORT = -8
+_ATTRIBUTE = -32  # 6 bytes: type (2), length (2), first two bytes of the value
+_HEADER = -48  # 16 bytes: UDP header (8), STUN type (2), length (2), magic cookie (4)
+_LIVING = -52  # u32
+_OPEN = -56  # u32
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Descriptors of what the program asks."""
+
+    flow_map: int
+    """Its keys are as `flow_key` makes them, its values u32 slots in this machine's order."""
+    places: int
+    """See `place`."""
+
+    def close(self) -> None:
+        """The program has its own hold on them."""
+        os.close(self.flow_map)
+        os.close(self.places)
+
+
+def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
+    """Steers each group, whose sockets share an address and stand in slot order, by one flow map for `flows` addresses.
+    Raises OSError when the kernel does not let us (needs CAP_BPF and CAP_NET_ADMIN, or root).
+    """
+    # A worker that dies leaves its entries behind: the least recently used make room. Twice the room, as this kind of
+    # map begins to evict before it is full.
+    flow_map = create_map(MapType.LRU_HASH, 20, 4, 2 * flows, "millrace_flows")
+    try:
+        steered = Steered(flow_map, create_map(MapType.ARRAY, 4, 8, 1, "millrace_places"))
+    except OSError:
+        os.close(flow_map)
+        raise
+    try:
+        place(steered.places, len(groups[0]), len(groups[0]))
+        for group in groups:
+            _attach(group, steered)
+    except OSError:
+        steered.close()
+        raise
+    return steered
+
+
+def place(places: int, opened: int, living: int) -> None:
+    """The first `opened` slots get what tells no slot, and the first `living` what names them. Raises OSError."""
+    update_map(places, struct.pack("=I", 0), struct.pack("=II", living, opened))
+
+
+def flow_key(address: str, port: int) -> bytes:
+    """The flow map's key for a source: address as IPv6 in network order, port in network order, two zeros."""
+    parsed = ip_address(address)
+    packed = parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
+    return packed + struct.pack("!HH", port, 0)
+
+
+def _attach(group: Sequence[socket.socket], steered: Steered) -> None:
+    sockets = create_map(MapType.REUSEPORT_SOCKARRAY, 4, 8, len(group), "millrace_slots")
+    try:
+        for slot, member in enumerate(group):
+            update_map(sockets, struct.pack("=I", slot), struct.pack("=Q", member.fileno()))
+        program = load_program(_PROGRAM_TYPE, assemble(sockets, steered), "millrace_steer")
+        try:
+            # One member's program is the whole group's.
+            group[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_EBPF, struct.pack("=i", program))
+        finally:
+            os.close(program)
+    finally:
+        # The group holds the program and the program its maps.
+        os.close(sockets)
+
+
+def assemble(sockets: int, steered: Steered) -> bytes:
+    """The program for one group, around the descriptors of its socket array and of what it asks."""
+    a = Assembler()
+    a.register(Alu.MOVE, 6, 1)  # r6: the context, kept over calls
+    _places(a, steered.places)
+    _stun(a, sockets)
+    a.label("flow")
+    _flow(a, sockets, steered.flow_map)
+    a.label("hash")
+    _hash(a, sockets)
+    a.label("pass")
+    a.number(Alu.MOVE, 0, _PASS)
+    a.exit()
+    return a.assemble()
+
+
+def _places(a: Assembler, places: int) -> None:
+    """Fetches who lives and who is open."""
+    a.store_number(Size.WORD, FP, _SLOT, 0)
+    a.map(1, places)
+    _stack_address(a, 2, _SLOT)
+    a.call(_MAP_LOOKUP)
+    a.jump_if_null(0, "pass")
+    for offset, to in ((0, _LIVING), (4, _OPEN)):
+        a.load(Size.WORD, 1, 0, offset)
+        a.store(Size.WORD, FP, to, 1)
+
+
+def _stun(a: Assembler, sockets: int) -> None:
+    """Selects by USERNAME (RFC 8489 sections 5 and 14); goes on to `flow` for anything else."""
+    _read(a, 0, _HEADER, 16, "flow")
+    a.load(Size.HALF, 1, FP, _HEADER + 8)
+    a.jump_if(Jump.NOT_EQUAL, 1, _as_loaded("0001"), "flow")
+    a.load(Size.WORD, 1, FP, _HEADER + 12)
+    a.jump_if(Jump.NOT_EQUAL, 1, _as_loaded("2112a442"), "flow")
+    a.number(Alu.MOVE, 7, 8 + 20)  # r7: offset of the attribute, from the UDP header on
+    for _ in range(_ATTRIBUTES_LOOKED_AT):
+        _read(a, None, _ATTRIBUTE, 6, "flow")
+        a.load(Size.HALF, 1, FP, _ATTRIBUTE)
+        a.jump_if(Jump.EQUAL, 1, _as_loaded("0006"), "username")
+        # The header is four bytes, and a value is padded to a multiple of four.
+        a.load(Size.HALF, 1, FP, _ATTRIBUTE + 2)
+        a.big_endian_16(1)
+        a.number(Alu.ADD, 1, 4 + 3)
+        a.number(Alu.AND, 1, ~3)
+        a.register(Alu.ADD, 7, 1)
+    a.jump("flow")
+    a.label("username")
+    _hex_digit(a, 8, _ATTRIBUTE + 4, "first")
+    _hex_digit(a, 9, _ATTRIBUTE + 5, "second")
+    a.number(Alu.SHIFT_LEFT, 8, 4)
+    a.register(Alu.OR, 8, 9)
+    _select(a, sockets, 8, "flow")
+    a.jump_if(Jump.EQUAL, 0, 0, "pass")
+
+
+def _flow(a: Assembler, sockets: int, flow_map: int) -> None:
+    """Selects by the source address."""
+    for offset, size in ((0, Size.DOUBLE), (8, Size.DOUBLE), (16, Size.WORD)):
+        a.store_number(size, FP, _KEY + offset, 0)
+    _read(a, 0, _KEY_PORT, 2, "hash")
+    a.load(Size.WORD, 1, 6, _ETHERTYPE_OFFSET)
+    a.jump_if(Jump.EQUAL, 1, _as_loaded("86dd"), "ipv6")
+    a.jump_if(Jump.NOT_EQUAL, 1, _as_loaded("0800"), "hash")
+    a.store_number(Size.HALF, FP, _KEY + 10, 0xFFFF)
+    _read_network_header(a, 12, _KEY + 12, 4)
+    a.jump("lookup")
+    a.label("ipv6")
+    _read_network_header(a, 8, _KEY, 16)
+    a.label("lookup")
+    a.map(1, flow_map)
+    _stack_address(a, 2, _KEY)
+    a.call(_MAP_LOOKUP)
+    a.jump_if_null(0, "hash")
+    a.load(Size.WORD, 8, 0, 0)
+    _select(a, sockets, 8, "hash")
+    a.jump_if(Jump.EQUAL, 0, 0, "pass")
+
+
+def _hash(a: Assembler, sockets: int) -> None:
+    """Selects as the kernel would, if no more sockets than the open ones were in the group."""
+    a.load(Size.WORD, 8, 6, _HASH_OFFSET)
+    a.load(Size.WORD, 1, FP, _OPEN)
+    a.register(Alu.MULTIPLY, 8, 1)
+    a.number(Alu.SHIFT_RIGHT, 8, 32)
+    # When even that cannot be had, the kernel's own choice is left.
+    _select(a, sockets, 8, "pass")
+
+
+def _select(a: Assembler, sockets: int, slot: int, otherwise: str) -> None:
+    """r0 = 0 when the socket of the slot in this register was selected; on to `otherwise` when nobody lives there."""
+    a.load(Size.WORD, 1, FP, _LIVING)
+    a.jump_if_register(Jump.AT_LEAST, slot, 1, otherwise)
+    a.store(Size.WORD, FP, _SLOT, slot)
+    a.register(Alu.MOVE, 1, 6)
+    a.map(2, sockets)
+    _stack_address(a, 3, _SLOT)
+    a.number(Alu.MOVE, 4, 0)
+    a.call(_SELECT)
+
+
+def _read(a: Assembler, offset: int | None, to: int, length: int, otherwise: str) -> None:
+    """Copies from the datagram, UDP header first, to the stack; `offset` None is r7."""
+    a.register(Alu.MOVE, 1, 6)
+    if offset is None:
+        a.register(Alu.MOVE, 2, 7)
+    else:
+        a.number(Alu.MOVE, 2, offset)
+    _stack_address(a, 3, to)
+    a.number(Alu.MOVE, 4, length)
+    a.call(_LOAD_BYTES)
+    a.jump_if(Jump.NOT_EQUAL, 0, 0, otherwise)
+
+
+def _read_network_header(a: Assembler, offset: int, to: int, length: int) -> None:
+    a.register(Alu.MOVE, 1, 6)
+    a.number(Alu.MOVE, 2, offset)
+    _stack_address(a, 3, to)
+    a.number(Alu.MOVE, 4, length)
+    a.number(Alu.MOVE, 5, _FROM_NETWORK_HEADER)
+    a.call(_LOAD_BYTES_RELATIVE)
+    a.jump_if(Jump.NOT_EQUAL, 0, 0, "hash")
+
+
+def _hex_digit(a: Assembler, register: int, at: int, name: str) -> None:
+    """`register` = the value of a lowercase hex digit; anything else goes to `flow`."""
+    a.load(Size.BYTE, register, FP, at)
+    a.number(Alu.SUB, register, ord("0"))
+    a.jump_if(Jump.LESS, register, 10, f"{name}_known")
+    a.number(Alu.SUB, register, ord("a") - ord("0"))
+    # A smaller one has wrapped around to a large number.
+    a.jump_if(Jump.GREATER, register, 5, "flow")
+    a.number(Alu.ADD, register, 10)
+    a.label(f"{name}_known")
+
+
+def _stack_address(a: Assembler, register: int, offset: int) -> None:
+    a.register(Alu.MOVE, register, FP)
+    a.number(Alu.ADD, register, offset)
+
+
+def _as_loaded(digits: str) -> int:
+    """Bytes of the wire as the number that a load of this machine makes of them."""
+    return int.from_bytes(bytes.fromhex(digits), sys.byteorder)

@@ -1,0 +1,41 @@
+"""What is wrong with a configuration beyond its text: the files and folders that it names. It must never make or
+change any of them. Read next: `master/operator/cli.py`, which says it, and `relay/config/parse.py` for the text.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+from millrace.master.start.certificate import CertificateRefused, certificate_for
+from millrace.master.takeover.runtime_directory import unusable
+from millrace.relay.config.model import Config
+
+
+def outside(config: Config) -> list[str]:
+    """Everything for which `serve` would refuse it, as lines that name the key."""
+    problems: list[str] = []
+    # One without the other is a problem of the text.
+    if config.dtls.certificate and config.dtls.key:
+        try:
+            certificate_for(config.dtls)
+        except CertificateRefused as refusal:
+            problems += refusal.problems
+    if config.log.file and (why := _unwritable(Path(config.log.file))) is not None:
+        problems.append(f"log.file: {config.log.file} cannot be written: {os.strerror(why)}")
+    if config.runtime.directory and (refusal_of_it := unusable(Path(config.runtime.directory))) is not None:
+        problems.append(refusal_of_it)
+    return problems
+
+
+def _unwritable(file: Path) -> int | None:
+    """The error that opening it to append would meet, without making it."""
+    try:
+        if file.exists():
+            os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
+        elif not file.parent.is_dir():
+            return errno.ENOTDIR if file.parent.exists() else errno.ENOENT
+        elif not os.access(file.parent, os.W_OK | os.X_OK):
+            return errno.EACCES
+    except OSError as error:
+        return error.errno
+    return None

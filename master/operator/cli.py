@@ -1,0 +1,302 @@
+"""The `millrace` command: its arguments, and what each subcommand says. It must never do what a subcommand does. Read
+next: `master/master.py`.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from millrace.relay.config.model import Config
+from millrace.relay.config.parse import parse, parse_all, show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit status: 0, 1 for a refusal, 2 for wrong arguments."""
+    chosen = _parser().parse_args(arguments)
+    match chosen.command:
+        case "serve":
+            return _serve(chosen)
+        case "check":
+            return _check(chosen.file)
+        case "token":
+            return _token(chosen)
+        case "status":
+            return _status(chosen)
+        case "move" | "drain":
+            return _move_or_drain(chosen)
+        case "doctor":
+            return _doctor(chosen)
+        case "bench":
+            return _bench(chosen)
+        case _:
+            print(keys(), end="")
+            return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("millrace", description="A WebRTC media relay: one box, one UDP port.")
+    parser.add_argument("--version", action="version", version=f"millrace {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve", help="run the server until Ctrl-C (at once) or SIGTERM (once its calls are over)"
+    )
+    serve.add_argument("--daemon", action="store_true", help="go to the background once all workers serve")
+    serve.add_argument("--pid-file", type=Path, metavar="FILE", help="keep the number of the server's process there")
+    serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
+
+    check = commands.add_parser("check", help="say everything that is wrong with a configuration file or what it names")
+    check.add_argument("file", type=Path, metavar="FILE")
+
+    token = commands.add_parser("token", help="make an access token with a key of the configuration")
+    token.add_argument("--room", required=True, help="the only room that it opens")
+    token.add_argument("--identity", required=True, help="the participant's name in the room")
+    token.add_argument("--publish", action="store_true", help="may send; without --publish and --subscribe: both")
+    token.add_argument("--subscribe", action="store_true", help="may receive")
+    token.add_argument("--ttl", type=int, default=6 * 3600, metavar="SECONDS", help="until it expires (6 hours)")
+    token.add_argument("--key", help="which key of auth.keys; by default the first")
+
+    commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
+
+    status = commands.add_parser("status", help="show a running server: its workers, its rooms")
+    status.add_argument("--url", help="its administration address; by default that of the configuration")
+    status.add_argument("--once", action="store_true", help="print one table instead of a live one")
+
+    move = commands.add_parser("move", help="have a session go on in another worker, unnoticed by its client")
+    move.add_argument("session", metavar="SESSION", help="its id, as the administration address lists it")
+    move.add_argument("slot", type=int, metavar="SLOT", help="the number of the other worker")
+    drain = commands.add_parser("drain", help="move all sessions of a worker to the others, and let nobody in there")
+    drain.add_argument("slot", type=int, metavar="SLOT", help="the number of the worker")
+    drain.add_argument("--undo", action="store_true", help="let it take sessions again")
+    for each in (move, drain):
+        each.add_argument("--url", help="the server's administration address; by default that of the configuration")
+
+    doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
+    doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
+
+    bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
+    for each in (serve, token, status, move, drain, doctor, bench):
+        each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
+        each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
+    bench.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="SCENARIO ...",
+        help="of the load generator; `millrace bench video --help` lists them",
+    )
+    return parser
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    # Kept out of the other subcommands, which answer at once.
+    from millrace.master.master import serve
+    from millrace.master.start.daemon import PidFileRefused, held, launch
+    from millrace.master.start.startup import LaterStartup, QuietStartup, Startup
+    from millrace.master.takeover.reexec import this_program
+    from millrace.master.upgrade import rehearse
+
+    program = this_program()
+    overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
+    # A daemon's working directory is another one.
+    file = chosen.config and chosen.config.absolute()
+    pid_file = chosen.pid_file and chosen.pid_file.absolute()
+    config = _read(file, overrides)
+    if config is None:
+        return 1
+    if program.is_rehearsal:
+        return rehearse(config, program)
+
+    def run(startup: Startup) -> int:
+        with held(pid_file, program):
+            return serve(config, lambda: _load(file, overrides), startup, program)
+
+    if chosen.daemon:
+        for key, path in relative_paths(config):
+            return _refuse(f"{key}: {path} has to be an absolute path, as a daemon runs in /")
+    try:
+        if program.left is not None:
+            if chosen.daemon:
+                os.chdir("/")
+            return run(LaterStartup())
+        if chosen.daemon:
+            return launch(config.log.file, run)
+        return run(QuietStartup() if config.log.file else Startup())
+    except PidFileRefused as refusal:
+        return _refuse(str(refusal))
+
+
+def relative_paths(config: Config) -> list[tuple[str, str]]:
+    """Keys whose paths depend on the working directory."""
+    paths = {
+        "dtls.certificate": config.dtls.certificate,
+        "dtls.key": config.dtls.key,
+        "runtime.directory": config.runtime.directory,
+    }
+    return [(key, path) for key, path in paths.items() if path and not Path(path).is_absolute()]
+
+
+def _check(file: Path) -> int:
+    from millrace.master.operator.check import outside
+
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        return _refuse(_unreadable(file, error))
+    config, problems = parse_all(text)
+    said = [*map(str, problems), *outside(config)]
+    for problem in said:
+        print(f"{file}: {problem}", file=sys.stderr)
+    if not said:
+        print(f"{file}: no problems")
+    return 1 if said else 0
+
+
+def _token(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    if config.is_open:
+        return _refuse("no keys are configured, so the server asks for no token; `millrace keys` makes a key pair")
+    key = chosen.key or next(iter(config.auth.keys))
+    if key not in config.auth.keys:
+        return _refuse(f"auth.keys has no key {key}")
+    if chosen.ttl <= 0:
+        return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
+    # Kept out of the other subcommands, which need none of it.
+    from millrace.relay.access.admission import room_name
+    from millrace.relay.access.grants import is_identity, make_token
+
+    if room_name(chosen.room) is None:
+        expected = "1 to 128 of the characters A-Z a-z 0-9 _ . - as no other room can exist"
+        return _refuse(f"--room: found {show(chosen.room)}, expected {expected}")
+    if not is_identity(chosen.identity):
+        return _refuse(f"--identity: found {show(chosen.identity)}, expected 1 to 256 characters, none a control")
+
+    both = not (chosen.publish or chosen.subscribe)
+    token = make_token(
+        key,
+        config.auth.keys[key],
+        identity=chosen.identity,
+        room=chosen.room,
+        expires_at=time.time() + chosen.ttl,
+        can_publish=chosen.publish or both,
+        can_subscribe=chosen.subscribe or both,
+    )
+    print(token)
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from millrace.master.operator.status import run
+
+    return run(_admin(chosen, config), chosen.once)
+
+
+def _move_or_drain(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from millrace.master.operator.move import drain, move
+
+    admin = _admin(chosen, config)
+    if chosen.command == "move":
+        return move(admin, chosen.session, chosen.slot)
+    return drain(admin, chosen.slot, chosen.undo)
+
+
+def _admin(chosen: argparse.Namespace, config: Config) -> str:
+    host = f"[{config.admin.bind}]" if ":" in config.admin.bind else config.admin.bind
+    url: str = chosen.url or f"http://{host}:{config.admin.port}"
+    return url.rstrip("/")
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from millrace.master.operator.doctor import Finding, Verdict, examine
+
+    findings = list(examine(config))
+    if chosen.url:
+        try:
+            from millrace.master.operator.doctor_call import call
+        except ImportError:
+            how = "not tried: it needs aiortc; `pip install '.[doctor]'` in the source tree brings it"
+            findings.append(Finding(Verdict.POOR, "a call", how))
+        else:
+            findings.append(call(chosen.url, config))
+    for finding in findings:
+        print(f"{finding.verdict:<5} {finding.what}: {finding.detail}")
+    return 1 if any(finding.verdict is Verdict.BAD for finding in findings) else 0
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    config = _config(chosen, [])
+    if config is None:
+        return 1
+    from millrace.master.operator.bench import Refused, run
+
+    try:
+        run(config, chosen.arguments)
+    except Refused as refused:
+        return _refuse(str(refused))
+    return 0
+
+
+def keys() -> str:
+    """A fresh key pair, as the configuration takes it."""
+    # 256 bits, as RFC 7518 section 3.2 asks of HS256.
+    return f'[auth]\nkeys = {{ key{secrets.token_hex(6)} = "{secrets.token_urlsafe(32)}" }}\n'
+
+
+def _config(chosen: argparse.Namespace, overrides: list[str]) -> Config | None:
+    return _read(chosen.config, [*chosen.set, *overrides])
+
+
+def _read(file: Path | None, overrides: list[str]) -> Config | None:
+    """The configuration; None when it has problems, all of which have been printed."""
+    loaded = _load(file, overrides)
+    if isinstance(loaded, Config):
+        return loaded
+    for problem in loaded:
+        print(problem, file=sys.stderr)
+    return None
+
+
+def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
+    """The configuration, or every problem as a line that says where it comes from."""
+    try:
+        text = file.read_text() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        return (f"millrace: {_unreadable(file, error)}",)
+    parsed = parse(text, overrides)
+    if isinstance(parsed, Config):
+        return parsed
+    # What is wrong without the command line's settings, too, is the file's.
+    without = parse(text)
+    of_file = () if isinstance(without, Config) else without
+    return tuple(f"{file if problem in of_file else 'command line'}: {problem}" for problem in parsed)
+
+
+def _unreadable(file: Path | None, error: OSError | UnicodeDecodeError) -> str:
+    return f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _refuse(why: str) -> int:
+    print(f"millrace: {why}", file=sys.stderr)
+    return 1
+
+
+def _version() -> str:
+    try:
+        return version("millrace")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,30 @@
+"""What the person who starts the server is told: where everything is. It must never know how the start goes. Read
+next: `master/start/startup.py`, by which it is told.
+"""
+
+from ipaddress import ip_address
+
+from millrace.master.kernel.addresses import own_addresses
+from millrace.master.kernel.sockets import Group
+from millrace.master.start.prepare import Prepared
+
+
+def greeting(prepared: Prepared) -> str:
+    """Where everything is, for the person who has started it."""
+    steered = "the kernel steers" if prepared.is_steered else "workers hand over"
+    media = prepared.sockets.media
+    told = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
+    lines = [
+        f"Millrace serves with {prepared.goal} worker{'s' if prepared.goal > 1 else ''}.",
+        f"  page     {_url(prepared.sockets.http[0])}/",
+        f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
+        f"  media    UDP port {media[0].port} at {told}" + (f" ({steered})" if prepared.goal > 1 else ""),
+        "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _url(group: Group) -> str:
+    address = ip_address(group.address)
+    host = own_addresses(address.version)[0] if address.is_unspecified else group.address
+    return f"http://[{host}]:{group.port}" if address.version == 6 else f"http://{host}:{group.port}"

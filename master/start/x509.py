@@ -1,0 +1,81 @@
+"""Makes certificates and reads them. Kept out of a start that inherits one: its library takes a tenth of a second. It
+must never know which certificate is wanted. Read next: `master/start/certificate.py`.
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from millrace.master.start.certificate import Certificate, CertificateRefused
+from millrace.relay.config.model import DtlsConfig
+
+_LIFE = timedelta(days=3650)
+"""Longer than any server runs: clients look at the fingerprint, and none at the dates."""
+
+
+def make_certificate(now: datetime) -> Certificate:
+    """A self-signed one, ECDSA P-256 as RFC 8827 section 6.5 asks of everybody."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "millrace")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        # A client's clock may be behind ours.
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + _LIFE)
+        .sign(key, hashes.SHA256())
+    )
+    return _paired(certificate, key)
+
+
+def read_certificate(config: DtlsConfig) -> Certificate:
+    """The configured files, checked against each other. Raises CertificateRefused with what is wrong with either."""
+    certificate, key = _certificate(config.certificate), _key(config.key)
+    if isinstance(certificate, str) or isinstance(key, str):
+        raise CertificateRefused(*(problem for problem in (certificate, key) if isinstance(problem, str)))
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise CertificateRefused(f"dtls.key: {config.key} is not the key of {config.certificate}")
+    return _paired(certificate, key)
+
+
+def _certificate(path: str) -> x509.Certificate | str:
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        # Here an unknown curve is noticed.
+        certificate.public_key()
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        return f"dtls.certificate: {path} is no PEM certificate of a usable key ({error})"
+    return certificate
+
+
+def _key(path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | str:
+    try:
+        key = load_pem_private_key(Path(path).read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return f"dtls.key: {path} is no PEM private key without a password ({error})"
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        return f"dtls.key: {path} is neither an ECDSA nor an RSA key"
+    return key
+
+
+def _paired(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Certificate:
+    return Certificate(
+        certificate.public_bytes(Encoding.PEM).decode(),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        "sha-256 " + certificate.fingerprint(hashes.SHA256()).hex(":").upper(),
+    )

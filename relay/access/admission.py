@@ -1,0 +1,92 @@
+"""Who may come in, and who may touch a session: names, tokens, identities. Owns those rules; must never know SDP or
+the tables. Read `relay/access/grants.py` next, which reads the tokens.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from millrace.relay.access.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
+from millrace.relay.contract.commands import MediaKind
+from millrace.relay.contract.effects import Offered, Protocol
+from millrace.relay.contract.ids import ParticipantId, RoomName, SessionId, Slot
+from millrace.relay.contract.refusal import Refusal
+from millrace.relay.session.opening import Guest
+from millrace.relay.session.sessions import Session
+
+_ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
+"""Stands in a URL as it is. Not `.` or `..`, which clients take out of a path (RFC 3986 section 5.2.4)."""
+_SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
+
+
+def room_name(text: str) -> RoomName | None:
+    """The name, when it is one."""
+    return RoomName(text) if _ROOM.fullmatch(text) else None
+
+
+def session_slot(text: str) -> tuple[SessionId, Slot] | None:
+    """The id and the slot that it names, when it is a session's id."""
+    return (SessionId(text), Slot(int(text[:2], 16))) if _SESSION.fullmatch(text) else None
+
+
+def admit(
+    asked: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
+) -> Guest | Refusal:
+    """Whether this offer is to be looked at, and for whom."""
+    room = room_name(asked.room)
+    if room is None:
+        return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
+    watches = None
+    if asked.participant is not None:
+        if not is_identity(asked.participant):
+            return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
+        watches = ParticipantId(asked.participant)
+    if not keys:
+        return Guest(asked.protocol, room, random_participant(), watches, now)
+    grant = check(asked.token, keys, now)
+    denial = grant if isinstance(grant, Denial) else _denial(grant, asked.protocol, room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources or ())
+
+
+def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
+    """Why its token does not let it publish these, if so."""
+    if not guest.sources:
+        return None
+    granted = [source for source in guest.sources if source in SOURCE_KINDS]
+    for kind in kinds:
+        if kind not in (SOURCE_KINDS[source] for source in granted):
+            listed = ", ".join(granted) or "no source that is known here"
+            return Refusal(403, "source-not-granted", f"The offer sends {kind}; the token grants {listed}.")
+    return None
+
+
+def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
+    """Why this token may not change or end the session, if so. The same person as at the POST may, with the same token:
+    calls last longer than tokens, and their clients have no other for an ICE restart.
+    """
+    if not keys:
+        return None
+    grant = check(token, keys, now, opened_at=session.opened_at)
+    denial = grant if isinstance(grant, Denial) else _denial(grant, session.protocol, session.room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    if grant.identity != session.participant:
+        return Refusal(403, "other-identity", "The session was opened with another identity's token.")
+    return None
+
+
+def room_of_bearer(token: str | None, keys: Mapping[str, str], now: float) -> str | Refusal:
+    """The room that this token's bearer may look into."""
+    grant = check(token, keys, now)
+    denial = grant if isinstance(grant, Denial) else grant.join_denial(grant.room)
+    if denial is not None:
+        return Refusal(denial.status, denial.reason, denial.detail)
+    assert isinstance(grant, Grant)
+    return grant.room
+
+
+def _denial(grant: Grant, protocol: Protocol, room: RoomName) -> Denial | None:
+    return grant.publish_denial(room) if protocol is Protocol.WHIP else grant.subscribe_denial(room)

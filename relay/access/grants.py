@@ -1,0 +1,186 @@
+"""Access tokens of LiveKit's shape: an HS256 JWT (RFC 7519) whose `video` claim says what its bearer may do in a room.
+
+Must never read a clock or keep a token: `now` comes in, a Grant goes out. Read `admission.py` next, which asks it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from jwt.types import Options
+
+from millrace.relay.contract.commands import MediaKind
+
+MAX_TOKEN_CHARS = 8192
+"""A LiveKit token has about 400; HTTP servers take headers of 8 KiB."""
+SOURCE_KINDS = {
+    "microphone": MediaKind.AUDIO,
+    "screen_share_audio": MediaKind.AUDIO,
+    "camera": MediaKind.VIDEO,
+    "screen_share": MediaKind.VIDEO,
+}
+"""LiveKit's sources. An offer tells kinds, and no sources."""
+LEEWAY_SECONDS = 5.0
+"""For clocks that differ."""
+_IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
+"""Whole characters that cannot break a log's line: JSON can spell half a surrogate pair, which no UTF-8 carries."""
+_ONLY_SIGNATURE: Options = {
+    "verify_signature": True,
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+"""The library's own checks of times read the system's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a token does not do."""
+
+    status: int
+    """401 the token, 403 what it grants."""
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token that is genuine and in time allows."""
+
+    identity: str
+    room: str
+    """Empty grants no room."""
+    room_join: bool
+    can_publish: bool
+    can_subscribe: bool
+    sources: tuple[str, ...] | None = ()
+    """All that may be published, in lower case; empty grants every source, None is a claim that cannot be read."""
+
+    def publish_denial(self, room: str) -> Denial | None:
+        """Why its bearer may not publish in the room, if so."""
+        if (denial := self.join_denial(room)) is not None:
+            return denial
+        if self.sources is None:
+            return Denial(403, "may-not-publish", "The token's `canPublishSources` must be a list of names.")
+        return None if self.can_publish else Denial(403, "may-not-publish", "The token has canPublish false.")
+
+    def subscribe_denial(self, room: str) -> Denial | None:
+        """Why its bearer may not watch the room, if so."""
+        if (denial := self.join_denial(room)) is not None:
+            return denial
+        return None if self.can_subscribe else Denial(403, "may-not-subscribe", "The token has canSubscribe false.")
+
+    def join_denial(self, room: str) -> Denial | None:
+        """Why its bearer may not come into the room, if so."""
+        if not self.room_join:
+            return Denial(403, "may-not-join", "The token lacks roomJoin.")
+        return None if self.room and room == self.room else Denial(403, "other-room", "The token is for another room.")
+
+
+def check(
+    token: str | None,
+    keys: Mapping[str, str],
+    now: float,
+    leeway: float = LEEWAY_SECONDS,
+    opened_at: float | None = None,
+) -> Grant | Denial:
+    """The grant of a token signed with one of `keys` (secret by name), at Unix time `now`. For a session that was
+    `opened_at` that time, it may have expired since, and a clock set back does not lock its client out.
+    """
+    if not token:
+        return Denial(401, "no-token", "Send `Authorization: Bearer <token>`.")
+    if len(token) > MAX_TOKEN_CHARS:
+        return Denial(401, "malformed-token", f"The token is over {MAX_TOKEN_CHARS} characters.")
+    try:
+        header = jwt.get_unverified_header(token)
+        unchecked = jwt.decode(token, options={"verify_signature": False})
+    # Recursion: thousands of nested brackets fit into the limit.
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return Denial(401, "malformed-token", "The token is no JWT.")
+    if header.get("alg") != "HS256":
+        return Denial(401, "wrong-algorithm", "The token must be signed with HS256.")
+    issuer = unchecked.get("iss")
+    secret = keys.get(issuer) if isinstance(issuer, str) else None
+    if secret is None:
+        return Denial(401, "unknown-key", "No key of this server has the name in `iss`.")
+    try:
+        claims = jwt.decode(token, secret, algorithms=["HS256"], options=_ONLY_SIGNATURE)
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return Denial(401, "bad-signature", "The token is not signed with the secret of its key.")
+    return _times_denial(claims, now, leeway, opened_at) or _grant(claims)
+
+
+def is_identity(text: str) -> bool:
+    """Whether a participant may be called so."""
+    return _IDENTITY.fullmatch(text) is not None
+
+
+def make_token(  # noqa: PLR0913 - one for each claim
+    key: str,
+    secret: str,
+    *,
+    identity: str,
+    room: str,
+    expires_at: float,
+    can_publish: bool = True,
+    can_subscribe: bool = True,
+    not_before: float | None = None,
+) -> str:
+    """A token that `check` takes, for `millrace token` and for tests."""
+    video = {"room": room, "roomJoin": True, "canPublish": can_publish, "canSubscribe": can_subscribe}
+    claims: dict[str, Any] = {"iss": key, "sub": identity, "exp": int(expires_at), "video": video}
+    if not_before is not None:
+        claims["nbf"] = int(not_before)
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def _times_denial(claims: dict[str, Any], now: float, leeway: float, opened_at: float | None) -> Denial | None:
+    """RFC 7519 sections 4.1.4 and 4.1.5. A token that never ends is none."""
+    expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
+    if expires_at is None or not _is_time(expires_at) or not _is_time(not_before):
+        return Denial(401, "malformed-token", "The token needs `exp`, in seconds since 1970; `nbf` likewise.")
+    if (now if opened_at is None else min(now, opened_at)) >= expires_at + leeway:
+        return Denial(401, "expired", "The token has expired.")
+    if opened_at is None and now < not_before - leeway:
+        return Denial(401, "not-yet-valid", "The token is not valid yet.")
+    return None
+
+
+def _is_time(value: object) -> bool:
+    # Bounded, so that infinity and numbers of thousands of digits are none.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
+
+
+def _grant(claims: dict[str, Any]) -> Grant | Denial:
+    identity, video = claims.get("sub"), claims.get("video")
+    if not isinstance(identity, str) or not is_identity(identity):
+        return Denial(
+            401, "malformed-token", "The token needs the identity in `sub`: 1 to 256 characters, none a control."
+        )
+    if not isinstance(video, dict):
+        return Denial(403, "may-not-join", "The token has no `video` claim.")
+    room = video.get("room", "")
+    return Grant(
+        identity=identity,
+        room=room if isinstance(room, str) else "",
+        room_join=video.get("roomJoin") is True,
+        # LiveKit: what is absent is allowed to who may join.
+        can_publish=video.get("canPublish", True) is True,
+        can_subscribe=video.get("canSubscribe", True) is True,
+        sources=_sources(video.get("canPublishSources")),
+    )
+
+
+def _sources(claim: object) -> tuple[str, ...] | None:
+    if claim is None:
+        return ()
+    if not isinstance(claim, list) or not all(isinstance(source, str) for source in claim):
+        return None
+    # LiveKit reads the names without regard to case, too.
+    return tuple(source.lower() for source in claim)

@@ -1,0 +1,89 @@
+"""What the administration interface says of rooms and sessions, as plain values for JSON. Owns the words; must never
+change anything. Read `relay/contract/problems.py` next, which sends them.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from millrace.relay.contract.effects import Tombstone
+from millrace.relay.contract.events import TransportReport
+from millrace.relay.contract.ids import RoomName
+from millrace.relay.membership.directory import Room
+from millrace.relay.session.sessions import Session
+
+
+def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]:
+    """One room. Without sessions for the public page: a session's id is what ends it."""
+    publishers = []
+    for slot, fact in sorted(room.publishers.values(), key=lambda entry: (entry[1].joined_at, entry[1].session)):
+        publications = sorted(
+            (p for p in room.publications.values() if p.session == fact.session),
+            key=lambda publication: (publication.kind, publication.position),
+        )
+        view: dict[str, Any] = {
+            "participant": fact.participant,
+            "tracks": [{"kind": p.kind.value, "codec": p.codec.value} for p in publications],
+        }
+        if with_sessions:
+            view |= {"session": fact.session, "slot": slot}
+        publishers.append(view)
+    return {
+        "name": name,
+        "participants": len({fact.participant for _, fact in (*room.publishers.values(), *room.viewers.values())}),
+        "publishers": publishers,
+        "viewers": len(room.viewers),
+    }
+
+
+def sessions_view(room: Room) -> list[dict[str, Any]]:
+    """Everybody in a room, in the order of joining: whose session is on which slot."""
+    everybody = [*room.publishers.values(), *room.viewers.values()]
+    return [
+        {
+            "session": fact.session,
+            "participant": fact.participant,
+            "publishes": fact.publishes,
+            "slot": slot,
+        }
+        for slot, fact in sorted(everybody, key=lambda entry: (entry[1].joined_at, entry[1].session))
+    ]
+
+
+def session_view(session: Session, report: TransportReport | None) -> dict[str, Any]:
+    """A living session."""
+    view: dict[str, Any] = {
+        "session": session.id,
+        "state": "connected" if session.connected else "connecting",
+        "protocol": session.protocol.value,
+        "room": session.room,
+        "participant": session.participant,
+        "opened_at": session.opened_at,
+        "cause": None if session.stalled is None else session.stalled.value,
+        "transport": None,
+    }
+    if report is not None:
+        transport = asdict(report)
+        # Ids of the engine's tables say nothing to a reader, and a number past 2^53 does not survive JavaScript.
+        for name in ("transport", "request"):
+            del transport[name]
+        transport["drops"] = dict(report.drops)
+        for stream in (*transport["publications"], *transport["subscriptions"]):
+            for name in ("publication", "subscription"):
+                if stream.get(name) is not None:
+                    stream[name] = f"{stream[name]:x}"
+        view["transport"] = transport
+    return view
+
+
+def tombstone_view(tombstone: Tombstone) -> dict[str, Any]:
+    """A session that is over."""
+    return {
+        "session": tombstone.session,
+        "state": "ended",
+        "protocol": tombstone.protocol.value,
+        "room": tombstone.room,
+        "participant": tombstone.participant,
+        "opened_at": tombstone.opened_at,
+        "ended_at": tombstone.ended_at,
+        "cause": tombstone.cause,
+    }

@@ -1,0 +1,1 @@
+"""The configuration: its shape with every default, reading it, and the rules between its keys."""

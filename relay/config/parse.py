@@ -1,0 +1,229 @@
+"""Text to `Config`, or every problem at once. Driven by the dataclasses of `relay/config/model.py`: no key is named
+here but in the checks that concern several keys, or secrets. It must never open a file. Read next:
+`relay/config/rules.py`.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from millrace.relay.config.model import Config, is_loopback
+from millrace.relay.config.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where, what was found, what was expected."""
+
+    key: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: found {self.found}, expected {self.expected}"
+
+
+def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Problem, ...]:
+    """Makes the configuration from TOML and `section.key=value` overrides, whose values are TOML or else plain text."""
+    config, problems = parse_all(text, overrides)
+    return problems or config
+
+
+def parse_all(text: str = "", overrides: Sequence[str] = ()) -> tuple[Config, tuple[Problem, ...]]:
+    """The same for who looks on in spite of problems: what is wrong stands at its default."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return Config(), (Problem("file", str(error), "TOML (https://toml.io)"),)
+    parser = _Parser([])
+    for each in overrides:
+        parser.override(tree, each)
+    config = parser.section(Config, tree, "")
+    assert isinstance(config, Config), "a section with a problem is built from its defaults"
+    refused = {problem.key for problem in parser.problems}
+    parser.problems += (problem for problem in contradictions(config, refused) if problem.key not in refused)
+    return config, tuple(parser.problems)
+
+
+def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Problem]:
+    """What no single key can tell; `refused` are keys that stand at their defaults in place of something wrong."""
+    if config.is_open and not any(key.startswith("auth.keys") for key in refused):
+        binds = {"http.bind": config.http.bind, "media.bind": config.media.bind, "admin.bind": (config.admin.bind,)}
+        for key, addresses in binds.items():
+            for address in addresses:
+                if not is_loopback(address):
+                    expected = "loopback addresses while auth.keys is empty; `millrace keys` makes a key pair"
+                    yield Problem(key, show(address), expected)
+    if bool(config.dtls.certificate) != bool(config.dtls.key):
+        missing = "dtls.key" if config.dtls.certificate else "dtls.certificate"
+        yield Problem(missing, "nothing", "a PEM file, as the other half is given")
+    if config.http.port == config.admin.port != 0:
+        yield Problem("admin.port", str(config.admin.port), "another port than http.port")
+    for key, limit_key in _NO_MORE_THAN.items():
+        value, limit = attrgetter(key, limit_key)(config)
+        if value > limit:
+            yield Problem(key, str(value), f"at most {limit_key}, which is {limit}")
+
+
+_NO_MORE_THAN = {
+    "limits.sessions_per_worker": "arena.sessions_per_slot",
+    "limits.publications_per_worker": "arena.logs_per_slot",
+    "workers.respawn_backoff_ms": "workers.respawn_backoff_limit_ms",
+}
+_BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST_NAME = 31
+"""What is longer may be a secret that stands where its name should, and goes by its place."""
+_MAY_HAVE_SECRET = re.compile("auth|credential", re.IGNORECASE)
+_REFUSED: Any = object()
+"""Stands for a value that has left a problem behind."""
+
+
+@dataclass(slots=True)
+class _Parser:
+    problems: list[Problem]
+
+    def refuse(self, key: str, found: str, expected: str) -> Any:
+        self.problems.append(Problem(key, found, expected))
+        return _REFUSED
+
+    def override(self, tree: dict[str, Any], override: str) -> None:
+        name, equals, text = override.partition("=")
+        *path, last = name.strip().split(".")
+        if not equals or not path or not all((*path, last)):
+            is_shown = len(override) <= _LONGEST_NAME and not _MAY_HAVE_SECRET.search(override)
+            found = show(override) if is_shown else "something else, which may have a secret"
+            self.refuse("--set", found, "section.key=value")
+            return
+        for place, step in enumerate(path):
+            below = tree.setdefault(step, {})
+            if not isinstance(below, dict):
+                # It may be a secret.
+                shown = [each if len(each) <= _LONGEST_NAME else "..." for each in name.strip().split(".")]
+                self.refuse(f"--set {'.'.join(shown)}", "something else", f"a table at {shown[place]}")
+                return
+            tree = below
+        try:
+            tree[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            tree[last] = text
+
+    def section(self, kind: type[Any], found: object, key: str) -> Any:
+        if not isinstance(found, dict):
+            return self.refuse(key, _kind(found), "a table")
+        hints = get_type_hints(kind, include_extras=True)
+        for place, name in enumerate(found):
+            if name not in hints:
+                self._refuse_unknown(key, place, name, hints)
+        values = {
+            name: self.value(hint, found[name], f"{key}.{name}" if key else name, ())
+            for name, hint in hints.items()
+            if name in found
+        }
+        required = [name for name in _required(kind) if values.get(name, _REFUSED) is _REFUSED]
+        for name in required:
+            if name not in found:
+                self.refuse(f"{key}.{name}", "nothing", "a value, as it has no default")
+        if required:
+            return _REFUSED
+        return kind(**{name: value for name, value in values.items() if value is not _REFUSED})
+
+    def _refuse_unknown(self, section: str, place: int, name: str, hints: Mapping[str, Any]) -> None:
+        near = get_close_matches(name, hints, 1)
+        # Beside a secret, a name that is like no other may be one whose table was forgotten.
+        is_shown = len(name) <= _LONGEST_NAME and (near or not any(map(_has_secret, hints.values())))
+        if is_shown:
+            key = f"{section}.{_name(name)}" if section else _name(name)
+        else:
+            key = f"{section or 'section'}[{place}]"
+        self.refuse(key, "an unknown key", f"perhaps {near[0]}" if near else "one of " + ", ".join(hints))
+
+    def value(self, hint: Any, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
+        """Takes one value of the type `hint`; `rules` come from around it."""
+        if get_origin(hint) is Annotated:
+            inner, *around = get_args(hint)
+            return self.value(inner, found, key, (*around, *rules))
+        if is_dataclass(hint):
+            assert isinstance(hint, type), "hints are types"
+            return self.section(hint, found, key)
+        if get_origin(hint) is tuple:
+            value = self._list(get_args(hint)[0], found, key)
+        elif get_origin(hint) is Mapping:
+            value = self._table(get_args(hint), found, key)
+        elif get_origin(hint) is Literal:
+            choices = get_args(hint)
+            value = found if found in choices else self.refuse(key, show(found), "one of " + ", ".join(choices))
+        else:
+            value = self._scalar(hint, found, key, rules)
+        return value if value is _REFUSED else self._ruled(value, key, rules)
+
+    def _ruled(self, value: Any, key: str, rules: tuple[Rule, ...]) -> Any:
+        for rule in rules:
+            if not rule.accepts(value):
+                return self.refuse(key, _found(value, rules), rule.expected)
+        return value
+
+    def _list(self, hint: Any, found: object, key: str) -> Any:
+        if not isinstance(found, list):
+            return self.refuse(key, _kind(found) if is_dataclass(hint) else show(found), "a list")
+        values = tuple(self.value(hint, entry, f"{key}[{place}]", ()) for place, entry in enumerate(found))
+        return _REFUSED if any(value is _REFUSED for value in values) else values
+
+    def _table(self, hints: tuple[Any, ...], found: object, key: str) -> Any:
+        if not isinstance(found, dict):
+            return self.refuse(key, "something else", "a table of texts")
+        name_hint, hint = hints
+        values = {}
+        for place, (name, entry) in enumerate(found.items()):
+            entry_key = f"{key}[{place}]" if len(name) > _LONGEST_NAME else f"{key}.{_name(name)}"
+            values[self.value(name_hint, name, entry_key, ())] = self.value(hint, entry, entry_key, ())
+        is_refused = _REFUSED in values or any(value is _REFUSED for value in values.values())
+        return _REFUSED if is_refused else MappingProxyType(values)
+
+    def _scalar(self, hint: type, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
+        # bool is an int to Python, and true is not a number to anybody else.
+        if type(found) is hint:
+            return found
+        names = {int: "a whole number", bool: "true or false", str: "a text"}
+        return self.refuse(key, _found(found, rules), rules[0].expected if rules else names[hint])
+
+
+def _required(kind: type[Any]) -> list[str]:
+    return [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+
+
+def _has_secret(hint: Any) -> bool:
+    return any((isinstance(each, Rule) and each.secret) or _has_secret(each) for each in get_args(hint))
+
+
+def _found(value: object, rules: tuple[Rule, ...]) -> str:
+    return "something else" if any(rule.secret for rule in rules) else show(value)
+
+
+def _kind(value: object) -> str:
+    """What stands for a section, in which secrets may be."""
+    names = {str: "a text", list: "a list", dict: "a table", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")
+
+
+def _name(name: str) -> str:
+    """An entry's, as TOML has it."""
+    return name if _BARE_NAME.fullmatch(name) else show(name)
+
+
+def show(value: object) -> str:
+    """A value as it might stand in the file, short. A table may have secrets."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(map(show, value)) + "]"
+    else:
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

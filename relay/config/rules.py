@@ -1,0 +1,74 @@
+"""What a single value of the configuration has to hold, beyond its type. A rule knows how to say what it expects, and
+knows nothing of the key it is for. Read next: `relay/config/parse.py`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One expectation, in words and as a test."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    secret: bool = False
+    """The value found is never shown."""
+
+
+def within(low: int, high: int) -> Rule:
+    """A number from `low` to `high`, both included."""
+    return Rule(f"a whole number from {low} to {high}", lambda value: low <= value <= high)
+
+
+def power_of_two(low: int, high: int) -> Rule:
+    """A power of two: the arena's rings find their entries with a mask."""
+    return Rule(f"a power of two from {low} to {high}", lambda value: low <= value <= high and value & (value - 1) == 0)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return "%" not in str(ip_address(text))
+    except ValueError:
+        return False
+
+
+def _is_specified(text: str) -> bool:
+    return _is_address(text) and not ip_address(text).is_unspecified
+
+
+def _is_announced(text: str) -> bool:
+    parts = text.split("/")
+    if len(parts) > 2 or not all(map(_is_specified, parts)):
+        return False
+    return len({ip_address(part).version for part in parts}) == 1
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
+"""RFC 6454 section 6.2, as browsers write it: in lower case."""
+_ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
+"""RFC 7064 and RFC 7065, and nothing that would end its place in a `Link` header."""
+
+ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
+IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)
+NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))
+ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one family', _is_announced)
+ORIGIN = Rule(
+    'an origin without a path, such as "https://app.example", or "*"',
+    lambda text: text in ("*", "null") or _ORIGIN.fullmatch(text) is not None,
+)
+ICE_URL = Rule(
+    'a STUN or TURN URL, such as "turn:turn.example:3478?transport=udp"',
+    lambda text: _ICE_URL.fullmatch(text) is not None,
+)
+VISIBLE = Rule("a text of visible ASCII characters", lambda text: text.isascii() and text.isprintable())
+VISIBLE_SECRET = replace(VISIBLE, secret=True)
+KEY_NAME = Rule("a name of at least one character", bool)
+SECRET = Rule(
+    "a secret of at least 32 bytes (RFC 7518 section 3.2); `millrace keys` makes a pair",
+    lambda secret: len(secret.encode()) >= 32,
+    secret=True,
+)

@@ -1,0 +1,1 @@
+"""The shapes that cross a border: between control and engine, workers, master, inputs and effects."""

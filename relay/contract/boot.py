@@ -1,0 +1,70 @@
+"""What the master hands to a worker in the child after the fork: values, and descriptors as plain numbers, inherited
+and already bound. It must never open or close anything: other slots' descriptors are there for whoever comes after a
+dead master. Read next: `workers/main.py`, which takes it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from millrace.relay.config.model import Config
+from millrace.relay.contract.ids import Incarnation, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSocket:
+    """This slot's UDP socket on one bound address."""
+
+    fd: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateAddress:
+    """Where clients reach the media port, most wanted first: bound, enumerated or announced."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One worker's share of what the master has made."""
+
+    config: Config
+    slot: Slot
+    incarnation: Incarnation
+    slots: int
+    """How many workers there may be; slots are 0 to slots - 1."""
+    adopts: bool
+    """Whether it takes up the sessions that the slot's last worker left, or gives them up."""
+    http_sockets: tuple[int, ...]
+    """This slot's TCP listeners, listening."""
+    admin_sockets: tuple[int, ...]
+    media_sockets: tuple[MediaSocket, ...]
+    """In the order of `media.bind`, each wildcard as the addresses that it stands for, and last the one for Firefox, if
+    there is one (`master/kernel/sockets.py`): the place is the socket number in paths and in the address table.
+    """
+    candidates: tuple[CandidateAddress, ...]
+    master: int
+    """Its process: while it is not our parent, we have none."""
+    estate: tuple[int, ...]
+    """All that another master needs to go on, in the order of `relay/contract/takeover.py`. Never closed."""
+    heirs: int | None
+    """Where it asks for that once ours is gone; None when nobody could find us."""
+    arena: int
+    """The memfd, its header written."""
+    doorbells: tuple[int, ...]
+    """One eventfd per slot, this one's own included; non-blocking."""
+    flow_map: int | None
+    """The steering program's map, or None when workers hand over."""
+    certificate_pem: str
+    private_key_pem: str
+    fingerprint: str
+    """As in the SDP: `sha-256 AB:CD:...`."""
+    runtime_directory: Path
+    """Mode 0700; for `worker-{slot}.pub` and `worker-{slot}.rpc`."""
+    started_at: float
+    """Unix time of the server's start, seconds."""
+    forked_at: float
+    """Monotonic, seconds: when this worker's process was about to be made."""

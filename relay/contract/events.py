@@ -1,0 +1,185 @@
+"""Engine -> Python: what happened that control must know. Owns the shapes, whose other side is
+`relay/engine/core/src/event.rs`; must never know what follows from an event. Read `relay/engine_events.py` next, which
+does.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from millrace.relay.contract.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
+
+
+class Cause(StrEnum):
+    """Why a transport ended or does not work. The value is the metric's label and what `GET /sessions/{id}` says."""
+
+    CLOSED = "closed"
+    CLOSED_BY_PEER = "closed_by_peer"
+    NO_STUN = "no_stun"
+    BAD_INTEGRITY = "bad_integrity"
+    NO_CLIENT_HELLO = "no_client_hello"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    DTLS_ALERT = "dtls_alert"
+    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
+    NO_SRTP_PROFILE = "no_srtp_profile"
+    NO_SRTP = "no_srtp"
+    CONSENT_LOST = "consent_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConnected:
+    """ICE and DTLS are done; media may flow."""
+
+    transport: TransportId
+    srtp_profile: str
+    dtls_version: str
+    handshake_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransportClosed:
+    """The transport is gone from the engine, with its publications and subscriptions."""
+
+    transport: TransportId
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStalled:
+    """Something is wrong, and the transport lives on in case it mends."""
+
+    transport: TransportId
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationStarted:
+    """The first packet is in the track log, or the first after PublicationEnded."""
+
+    publication: PublicationId
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationEnded:
+    """Every stream of the publication said BYE. It may send again."""
+
+    publication: PublicationId
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationReport:
+    """What one publication received so far."""
+
+    publication: PublicationId
+    packets: int
+    bytes: int
+    packets_lost: int
+    packets_recovered: int
+    jitter_ms: float
+    nacks_sent: int
+    key_frames_asked: int
+    key_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionReport:
+    """What one subscription sent so far."""
+
+    subscription: SubscriptionId
+    publication: PublicationId | None
+    packets: int
+    bytes: int
+    retransmitted: int
+    nacks_received: int
+    fraction_lost: float
+    """0..1, from the viewer's last receiver report."""
+    key_frames_asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransportReport:
+    """A transport's statistics at one moment."""
+
+    transport: TransportId
+    request: RequestId
+    state: str
+    remote_address: str | None
+    srtp_profile: str | None
+    packets_received: int
+    bytes_received: int
+    packets_sent: int
+    bytes_sent: int
+    drops: tuple[tuple[str, int], ...]
+    round_trip_ms: float | None
+    publications: tuple[PublicationReport, ...]
+    subscriptions: tuple[SubscriptionReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFailed:
+    """A command that the engine could not carry out."""
+
+    command: str
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportAdopted:
+    """A transport of a worker that died in this slot, or of another slot that gave it, lives on here."""
+
+    transport: TransportId
+    record: bytes
+    """As `KeepRecord` gave it last. A transport that control never kept anything of is not adopted."""
+    publications: tuple[PublicationId, ...]
+    subscriptions: tuple[SubscriptionId, ...]
+    """Attached as they were."""
+    connected: bool
+    """Else its handshake had not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionDone:
+    """Every transport that could be adopted has been said; sent once, at every start, before any event but those."""
+
+    adopted: int
+    lost: int
+    """Unfinished handshakes, what control kept nothing of, and records that did not hold."""
+
+
+class Outcome(StrEnum):
+    """Whether a transport moved, and if not, why."""
+
+    MOVED = "moved"
+    HANDSHAKING = "handshaking"
+    """Its handshake is under way, which nobody else can finish."""
+    NOT_KEPT = "not_kept"
+    """It has no session record by which another could take it up."""
+    BUSY = "busy"
+    """There is no room in the arena to tell of it just now."""
+    REFUSED = "refused"
+    """The other slot has no room for it, or cannot read its record."""
+    NOT_TAKEN = "not_taken"
+    """The other slot has not taken it in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportGiven:
+    """What came of GiveTransport. Unless it moved, the transport goes on here as before."""
+
+    transport: TransportId
+    slot: Slot
+    outcome: Outcome
+
+
+Event = (
+    TransportConnected
+    | TransportClosed
+    | TransportStalled
+    | PublicationStarted
+    | PublicationEnded
+    | TransportReport
+    | CommandFailed
+    | TransportAdopted
+    | AdoptionDone
+    | TransportGiven
+)

@@ -1,0 +1,96 @@
+"""Worker -> workers, over ZeroMQ: who is here and what is published. Each fact has one owner, the worker that holds
+the participant's transport; the directory is the union of all facts by (slot, incarnation). Owns the shapes; must
+never know in which order they arrive. Read `relay/membership/remote_worker.py` next, which does, and
+`relay/membership/directory.py` for the union.
+"""
+
+from dataclasses import dataclass
+
+from millrace.relay.contract.commands import CodecName, Extension, MediaKind
+from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
+
+VERSION = 1
+"""Of the message set. Old and new binaries meet during an upgrade: a reader refuses what it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantHere:
+    """A client joined a room on the sending worker."""
+
+    room: RoomName
+    participant: ParticipantId
+    session: SessionId
+    publishes: bool
+    joined_at: float
+    """Unix time, seconds: orders publishers of a room across workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantGone:
+    """The session ended."""
+
+    room: RoomName
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationHere:
+    """A participant publishes a track; all that a viewer's worker needs to subscribe."""
+
+    room: RoomName
+    session: SessionId
+    participant: ParticipantId
+    publication: PublicationId
+    kind: MediaKind
+    position: int
+    """The m-line's place among those of its kind in the publisher's offer."""
+    codec: CodecName
+    clock_rate: int
+    format_parameters: str
+    """The fmtp line as negotiated with the publisher, such as `profile-level-id=42e01f;packetization-mode=1`."""
+    logs: tuple[int, ...]
+    extensions: tuple[Extension, ...]
+    published_at: float
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationGone:
+    """The track ended."""
+
+    room: RoomName
+    publication: PublicationId
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the sending worker is; doubles as a heartbeat in which a gap of the sequence shows."""
+
+    sessions: int
+    publications: int
+    subscriptions: int
+    counters: tuple[tuple[str, int], ...]
+    """The control plane's own counters for the metrics page, as (name with labels, value)."""
+
+
+Fact = ParticipantHere | ParticipantGone | PublicationHere | PublicationGone | Load
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message on the bus. Sequences are per (slot, incarnation), from 1, without gaps."""
+
+    slot: Slot
+    incarnation: Incarnation
+    sequence: int
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every standing fact of one worker, as of `sequence`: the answer to a snapshot request."""
+
+    slot: Slot
+    incarnation: Incarnation
+    sequence: int
+    facts: tuple[Fact, ...]

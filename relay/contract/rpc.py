@@ -1,0 +1,44 @@
+"""Worker -> one worker, over ZeroMQ with a reply: a snapshot wanted, a request passed on, a room to close, ends told.
+Owns the shapes; must never know how they travel. Read `relay/contract/codec.py` for their bytes and `workers/bus.py`
+for the sockets.
+"""
+
+from dataclasses import dataclass
+
+from millrace.relay.contract.effects import (
+    Deleted,
+    EndsHeard,
+    MoveAsked,
+    Offered,
+    Patched,
+    Reply,
+    RoomClosedElsewhere,
+    SessionAsked,
+)
+from millrace.relay.contract.facts import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotAsked:
+    """Answered with `Control.snapshot()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndsAsked:
+    """Answered with `Control.own_ends()`; by older programs not at all."""
+
+
+PassedOn = Offered | Patched | Deleted | SessionAsked | MoveAsked
+"""An HTTP request that another worker took: the one who answers handles it as an input, under a number of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOnAgain:
+    """The same, from a worker that was asked in vain: the session had just moved. It goes no further."""
+
+    request: PassedOn
+
+
+Call = SnapshotAsked | RoomClosedElsewhere | EndsAsked | EndsHeard | PassedOn | PassedOnAgain
+Answer = Snapshot | EndsHeard | Reply
+"""RoomClosedElsewhere and EndsHeard have no answer."""

@@ -1,0 +1,123 @@
+"""What a master leaves to the next one, so that calls go on: descriptors in a fixed order, and a manifest that says
+what they are. Owns that order and the manifest's text; must never open, pass or read a descriptor. Read next:
+`master/takeover/predecessor.py`, which finds an estate, and `workers/orphan.py`, which keeps one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from millrace.relay.config.model import Config
+from millrace.relay.contract import facts, layout
+from millrace.relay.contract.codec import KEPT_VERSION
+
+VERSION = 2
+"""Of the manifest and of the order of the descriptors."""
+CONTRACTS = {"estate": VERSION, "arena": layout.VERSION, "facts": facts.VERSION, "kept": KEPT_VERSION}
+"""What two programs have to agree on, for one to go on with the sessions of the other."""
+
+BAKED = (
+    *("http.bind", "http.port", "media.bind", "media.port", "media.steering", "admin.bind", "admin.port"),
+    *("runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
+)
+"""Keys that sockets and the arena were made with: for those who inherit them, the values of then hold."""
+
+
+class Unreadable(ValueError):
+    """Not a manifest that this program understands; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketGroup:
+    """The sockets of one address and port, one for each slot."""
+
+    section: str
+    """`http`, `admin` or `media`."""
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything about an estate that its descriptors do not say themselves."""
+
+    slots: int
+    """How many workers there may be."""
+    count: int
+    """`workers.count` as it was at the start: another one in the configuration of an heir is a wish to be followed."""
+    groups: tuple[SocketGroup, ...]
+    """In the order in which they were bound, by purpose."""
+    is_steered: bool
+    """There is a flow map, and the map of who is where."""
+    has_heirs: bool
+    """There is a socket at which heirs ask."""
+    directory: str
+    """Where workers find each other."""
+    is_ours: bool
+    """The directory is removed at the end."""
+    baked: Mapping[str, Any]
+    """The values of `BAKED`."""
+    certificate_pem: str
+    private_key_pem: str
+    fingerprint: str
+    started_at: float
+
+    def names(self) -> Iterator[str]:
+        """The descriptors in their order. The manifest itself lies in the first."""
+        yield from ("manifest", "lock", "arena")
+        yield from (f"doorbell-{slot}" for slot in range(self.slots))
+        if self.has_heirs:
+            yield "heirs"
+        if self.is_steered:
+            yield from ("flow-map", "places")
+        for number, group in enumerate(self.groups):
+            yield from (f"{group.section}-{number}-{slot}" for slot in range(self.slots))
+
+    def pack(self) -> bytes:
+        """As JSON, the contracts first."""
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content["groups"] = [[group.section, group.address, group.port] for group in self.groups]
+        return json.dumps({"contracts": CONTRACTS, **content}).encode()
+
+
+def unpack(text: bytes) -> Manifest:
+    """The manifest that a master has left, perhaps one of another version. Raises Unreadable."""
+    try:
+        content = json.loads(text)
+        contracts = content.pop("contracts")
+        for name, version in CONTRACTS.items():
+            if contracts.get(name) != version:
+                raise Unreadable(f"it has version {contracts.get(name)} of the contract `{name}`, not {version}")
+        groups = tuple(SocketGroup(*group) for group in content.pop("groups"))
+        manifest = Manifest(groups=groups, **content)
+        if missing := set(BAKED) - set(manifest.baked):
+            raise Unreadable(f"it lacks {', '.join(sorted(missing))}")
+        return manifest
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise error if isinstance(error, Unreadable) else Unreadable(f"it is no manifest ({error!r})") from error
+
+
+def baked(config: Config) -> dict[str, Any]:
+    """The values of `BAKED` in this configuration."""
+    return {key: _value(config, key) for key in BAKED}
+
+
+def settle(config: Config, manifest: Manifest) -> tuple[Config, tuple[str, ...]]:
+    """The configuration with what is inherited put in, and the keys in which that is not what it asks for."""
+    deferred = tuple(key for key in BAKED if _plain(_value(config, key)) != _plain(manifest.baked[key]))
+    for key in deferred:
+        section, _, name = key.partition(".")
+        value = manifest.baked[key]
+        changed = replace(getattr(config, section), **{name: tuple(value) if isinstance(value, list) else value})
+        config = replace(config, **{section: changed})
+    return config, deferred
+
+
+def _value(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

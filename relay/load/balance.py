@@ -1,0 +1,65 @@
+"""When a worker that has too much to do gives sessions to others, and how many; which of them have room. Owns the
+patience, so that sessions do not go to and fro; must never choose where to. Read next: `relay/ledger.py`, which gives
+them.
+
+A worker acts when it was late for LATE_SECONDS in a row while another is clearly better off; then it rests, for what it
+gave to show. A session that came from another slot lately is not given on.
+"""
+
+from collections.abc import Mapping
+
+from millrace.relay.config.model import LimitsConfig
+from millrace.relay.contract.facts import Load
+from millrace.relay.contract.ids import Slot
+from millrace.relay.load.counters import Seconds, microseconds
+
+LATE_SECONDS = 5
+"""A burst of joins is over by then."""
+REST_SECONDS = 30.0
+"""Lateness is an average of seconds, and clients that were moved cost something themselves."""
+SHARE = 10
+"""One session in so many at a time: a worker that is late with a hundred is well with ninety."""
+STAY_SECONDS = 300.0
+"""How long a session that has moved is left where it is."""
+
+
+class Balance:
+    """One worker's."""
+
+    def __init__(self) -> None:
+        self._late_for = 0
+        self._rests_until = 0.0
+
+    def wanted(self, late: bool, sessions: int, now: float) -> int:
+        """About once a second: how many sessions are to go."""
+        self._late_for = self._late_for + 1 if late else 0
+        if self._late_for < LATE_SECONDS or now < self._rests_until:
+            return 0
+        return -(-sessions // SHARE)
+
+    def gave(self, now: float) -> None:
+        """Some went."""
+        self._late_for = 0
+        self._rests_until = now + REST_SECONDS
+
+
+def better_off(loads: Mapping[Slot, Load], own: Slot, sessions: int, late_ms: int) -> frozenset[Slot]:
+    """Slots that have fewer sessions by a fifth at least, and are not a quarter as late as would be too much."""
+    return frozenset(
+        slot
+        for slot, load in loads.items()
+        if slot != own and load.sessions * 5 <= sessions * 4 and _late_us(load) < late_ms * 250
+    )
+
+
+def with_room(loads: Mapping[Slot, Load], limits: LimitsConfig) -> frozenset[Slot]:
+    """Slots that may let somebody in: not full, and not half as late as would be too much."""
+    return frozenset(
+        slot
+        for slot, load in loads.items()
+        if load.sessions < limits.sessions_per_worker and _late_us(load) < limits.late_ms * 500
+    )
+
+
+def _late_us(load: Load) -> int:
+    return dict(load.counters).get(microseconds(Seconds.CONTROL_LATE), 0)

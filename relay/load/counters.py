@@ -1,0 +1,122 @@
+"""The control plane's counters, by the names they have on the metrics page. Owns which there are, so that their number
+has a bound; must never know how they are rendered (`workers/metrics/render.py`).
+"""
+
+from collections import defaultdict
+from enum import StrEnum
+
+from millrace.relay.contract.effects import Protocol
+from millrace.relay.contract.events import Cause
+from millrace.relay.load.pressure import Pressure
+
+ENGINE_REFUSED = "engine_refused"
+"""Control's own cause: a command that opens a session failed."""
+FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
+"""Causes that are nobody's wish."""
+
+REFUSALS = (400, 401, 403, 404, 406, 409, 412, 422, 428, 503, 504)
+"""The statuses that control refuses requests with."""
+
+
+class Count(StrEnum):
+    """What is counted without labels: `millrace_{count}_total` on the page."""
+
+    BUS_QUEUE_FULL = "bus_queue_full"
+    BUS_UNANSWERED = "bus_unanswered"
+    BUS_UNREADABLE_ANSWER = "bus_unreadable_answer"
+    BUS_UNREADABLE_CALL = "bus_unreadable_call"
+    BUS_UNREADABLE_FACT = "bus_unreadable_fact"
+    COMMANDS_REFUSED = "commands_refused"
+    DEFECTS = "defects"
+    ICE_RESTARTS = "ice_restarts"
+    RECORDS_TOO_LONG = "records_too_long"
+    REQUESTS_PASSED_ON = "requests_passed_on"
+    SESSIONS_BALANCED = "sessions_balanced"
+    SESSIONS_GIVEN_UP = "sessions_given_up"
+    SNAPSHOTS_ASKED = "snapshots_asked"
+
+
+class Seconds(StrEnum):
+    """What is measured in seconds: `millrace_{name}_seconds` on the page."""
+
+    CONTROL_LATE = "control_late"
+    WORKER_CONTROL_STARTED = "worker_control_started"
+    WORKER_ENGINE_STARTED = "worker_engine_started"
+
+
+class Counters:
+    """Values by name with labels. All of them stand from the start: a rate needs its zero."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[str, int] = defaultdict(int)
+        for cause in FAILURES:
+            self.values[_failed(cause)] = 0
+        for protocol in Protocol:
+            self.values[_opened(protocol)] = 0
+            self.values[_ended(protocol)] = 0
+        for pressure in Pressure:
+            self.values[_turned_away(pressure)] = 0
+        for status in REFUSALS:
+            self.values[_refused(status)] = 0
+        for count in Count:
+            self.values[_counted(count)] = 0
+        for name in Seconds:
+            self.measured(name, 0)
+
+    def opened(self, protocol: Protocol) -> None:
+        """A session began."""
+        self.values[_opened(protocol)] += 1
+
+    def ended(self, protocol: Protocol) -> None:
+        """A session is over, for whatever cause."""
+        self.values[_ended(protocol)] += 1
+
+    def failed(self, cause: str) -> None:
+        """A session ended or stands still; counted when the cause is a failure."""
+        if cause in FAILURES:
+            self.values[_failed(cause)] += 1
+
+    def turned_away(self, pressure: Pressure) -> None:
+        """A client was not let in because of this."""
+        self.values[_turned_away(pressure)] += 1
+
+    def refused(self, status: int) -> None:
+        """Control refused a request."""
+        self.values[_refused(status)] += 1
+
+    def count(self, name: Count) -> None:
+        """One more of these."""
+        self.values[_counted(name)] += 1
+
+    def measured(self, name: Seconds, seconds: float) -> None:
+        """Whole microseconds here, as all values are whole."""
+        self.values[microseconds(name)] = round(seconds * 1e6)
+
+
+def microseconds(name: Seconds) -> str:
+    """The name of what was measured, as it stands among the values."""
+    return f"millrace_{name}_microseconds"
+
+
+def _counted(name: Count) -> str:
+    return f"millrace_{name}_total"
+
+
+def _refused(status: int) -> str:
+    return f'millrace_http_refusals_total{{status="{status}"}}'
+
+
+def _failed(cause: str) -> str:
+    return f'millrace_sessions_failed_total{{cause="{cause}"}}'
+
+
+def _opened(protocol: Protocol) -> str:
+    return f'millrace_sessions_opened_total{{protocol="{protocol}"}}'
+
+
+def _ended(protocol: Protocol) -> str:
+    return f'millrace_sessions_ended_total{{protocol="{protocol}"}}'
+
+
+def _turned_away(pressure: Pressure) -> str:
+    return f'millrace_turned_away_total{{pressure="{pressure}"}}'

@@ -1,0 +1,40 @@
+"""When a worker has too much to do, or too little left, to let anybody in. Owns what counts as too much; must never
+measure anything itself. Read next: `workers/metrics/gauge.py`, which does; `relay/whip/requests.py` turns clients
+away.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from millrace.relay.config.model import LimitsConfig
+
+
+class Pressure(StrEnum):
+    """What is short; the label of `millrace_turned_away_total`."""
+
+    DESCRIPTORS = "descriptors"
+    MEMORY = "memory"
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How a worker stands, about once a second: an input of control."""
+
+    late_seconds: float
+    """How late its loops were, on average, for some seconds; of the later loop."""
+    memory_bytes: int
+    """That can still be had."""
+    descriptors: int
+    """That can still be opened."""
+
+
+def pressure_of(measured: Measured, limits: LimitsConfig) -> Pressure | None:
+    """Why nobody is let in; None when all is well."""
+    if measured.descriptors < limits.spare_descriptors:
+        return Pressure.DESCRIPTORS
+    if measured.memory_bytes < limits.spare_memory_bytes:
+        return Pressure.MEMORY
+    if measured.late_seconds * 1000 > limits.late_ms:
+        return Pressure.LATE
+    return None

@@ -1,0 +1,156 @@
+"""The stream of facts of one other worker: brings them into order, and notices when a snapshot is needed. Owns sequence
+numbers; must never know what a fact says. Read `relay/membership/directory.py` next, which keeps the facts.
+
+    gone ---- a new incarnation ----> awaits a snapshot -------- snapshot, and what came after it --------> in order
+      ^                                  ^    ^                                                                |
+      |  HOLD_SECONDS                    |    +--------------- a gap, or long silence -------------------------+
+      +-------- held <-- SlotChanged(None), from any state; gone at once when the slot is empty for good
+
+The facts of a worker that died stand while it is held and while its successor's snapshot is awaited, for HOLD_SECONDS
+together: a successor has the same sessions, and then its snapshot changes nothing for those who watch them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from millrace.relay.contract.facts import Envelope, Fact, Snapshot
+from millrace.relay.contract.ids import Incarnation
+
+MAX_PENDING = 4096
+"""Facts kept while a snapshot is awaited. What is dropped past it shows as a gap again, and is asked for again."""
+ASK_AGAIN_SECONDS = 1.0
+"""A snapshot takes milliseconds; one that has not come is lost."""
+HOLD_SECONDS = 2.0
+"""Four times what a respawn takes. A slot that is away for longer is missed, and its participants are gone."""
+SILENCE_SECONDS = 10.0
+"""Ten beats of Load. A living worker's facts return with its next one, by a snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the directory is to do."""
+
+    forget: bool = False
+    """All older facts of this slot, before the new ones."""
+    facts: Sequence[Fact] = ()
+    ask: bool = False
+    """Ask for a snapshot."""
+
+
+NOTHING = Heard()
+
+
+class Peer:
+    """One slot, through all its incarnations."""
+
+    def __init__(self) -> None:
+        self.incarnation = Incarnation(0)
+        self.alive = False
+        self._next_sequence = 1
+        self._pending: dict[int, Fact] | None = None
+        """By sequence, while a snapshot is awaited."""
+        self._asked_at = 0.0
+        self._heard_at = 0.0
+        self._held_until: float | None = None
+        """While the facts are those of a life that is over."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its successor is still expected."""
+        return self._held_until is not None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its facts are on their way, as far as can be known."""
+        return self.is_held or self._pending is not None
+
+    def handle_envelope(self, envelope: Envelope, now: float) -> Heard:
+        """One fact, in whatever order the bus gave it."""
+        if envelope.incarnation < self.incarnation or (envelope.incarnation == self.incarnation and not self.alive):
+            return NOTHING
+        self._heard_at = now
+        if envelope.incarnation > self.incarnation:
+            # Not even its first fact stands alone: there may be adopted sessions that were never announced to us.
+            self._begin(envelope.incarnation, now)
+            self._await_snapshot({envelope.sequence: envelope.fact}, now)
+            return Heard(ask=True)
+        if self._pending is not None:
+            if len(self._pending) < MAX_PENDING:
+                self._pending[envelope.sequence] = envelope.fact
+            return NOTHING
+        if envelope.sequence < self._next_sequence:
+            return NOTHING
+        if envelope.sequence == self._next_sequence:
+            self._next_sequence += 1
+            return Heard(facts=(envelope.fact,))
+        self._await_snapshot({envelope.sequence: envelope.fact}, now)
+        return Heard(ask=True)
+
+    def handle_snapshot(self, snapshot: Snapshot, now: float) -> Heard:
+        """Every standing fact as of a sequence; what was heard beyond it follows."""
+        if snapshot.incarnation < self.incarnation or (snapshot.incarnation == self.incarnation and not self.alive):
+            return NOTHING
+        if snapshot.incarnation > self.incarnation:
+            self._begin(snapshot.incarnation, now)
+            self._pending = {}
+        # An answer to an older question tells nothing new, and would undo what was heard since.
+        if snapshot.sequence + 1 < self._next_sequence or (
+            self._pending is None and snapshot.sequence + 1 == self._next_sequence
+        ):
+            return NOTHING
+        self._heard_at = now
+        self._held_until = None
+        self._next_sequence = snapshot.sequence + 1
+        facts = list(snapshot.facts)
+        pending = {sequence: fact for sequence, fact in (self._pending or {}).items() if sequence > snapshot.sequence}
+        self._pending = None
+        while self._next_sequence in pending:
+            facts.append(pending.pop(self._next_sequence))
+            self._next_sequence += 1
+        if pending:
+            self._await_snapshot(pending, now)
+        return Heard(forget=True, facts=facts, ask=bool(pending))
+
+    def handle_slot(self, incarnation: Incarnation | None, now: float) -> Heard:
+        """What the master's table says of this slot."""
+        if incarnation is None:
+            if self.alive or self.incarnation == 0:
+                self._held_until = now + HOLD_SECONDS
+            self.alive = False
+            self._pending = None
+            return NOTHING
+        if incarnation < self.incarnation or (incarnation == self.incarnation and self.alive):
+            return NOTHING
+        self._begin(incarnation, now)
+        self._await_snapshot({}, now)
+        return Heard(ask=True)
+
+    def handle_empty(self) -> Heard:
+        """Its worker has left for good, with nothing to be taken up."""
+        self.alive, self._pending, self._held_until = False, None, None
+        return Heard(forget=True)
+
+    def handle_tick(self, now: float) -> Heard:
+        """Ends the hold, asks again, and stops believing a worker that is silent although its slot is said to live."""
+        forget = ask = False
+        if self._held_until is not None and now >= self._held_until:
+            self._held_until, forget = None, True
+        if self.alive and self._pending is None and now - self._heard_at >= SILENCE_SECONDS:
+            self._await_snapshot({}, now)
+            forget = ask = True
+        elif self.alive and self._pending is not None and now - self._asked_at >= ASK_AGAIN_SECONDS:
+            self._asked_at, ask = now, True
+        return Heard(forget=forget, ask=ask)
+
+    def _begin(self, incarnation: Incarnation, now: float) -> None:
+        # Death and birth may be seen as one; a successor that dies too has its own successor waited for.
+        self._held_until = now + HOLD_SECONDS
+        self._heard_at = now
+        self.incarnation = incarnation
+        self.alive = True
+        self._next_sequence = 1
+        self._pending = None
+
+    def _await_snapshot(self, pending: dict[int, Fact], now: float) -> None:
+        self._pending = pending
+        self._asked_at = now

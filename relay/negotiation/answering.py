@@ -1,0 +1,278 @@
+"""Answers offers: what is taken from a publisher, what is given to a viewer, and what is refused, with the reason.
+
+Must never know rooms, tokens or workers; it is handed what is published. `answer.py` writes what is decided here,
+`codecs.py`, `extensions.py` and `encodings.py` are read for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from millrace.relay.contract.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
+from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.refusal import Refusal
+from millrace.relay.negotiation.codecs import OfferedCodec, distance, forwarded, with_repair
+from millrace.relay.negotiation.encodings import OfferedEncoding, offered_encodings, taken_rids
+from millrace.relay.negotiation.extensions import numbered, select_from_publisher, select_to_viewer
+from millrace.relay.sdp import answer as writer
+from millrace.relay.sdp.answer import Candidate, Local, OutgoingStream, Section
+from millrace.relay.sdp.lines import Direction
+from millrace.relay.sdp.media_section import MediaOffer
+from millrace.relay.sdp.offer import Offer, Remote
+
+__all__ = ["Candidate", "Local", "OfferedEncoding", "Refusal", "Remote"]
+
+FROM_PUBLISHERS = {
+    MediaKind.AUDIO: frozenset({"nack", "transport-cc"}),
+    MediaKind.VIDEO: frozenset({"nack", "nack pli", "ccm fir", "transport-cc"}),
+}
+"""Feedback that we send."""
+
+FROM_VIEWERS = {
+    MediaKind.AUDIO: frozenset({"nack"}),
+    MediaKind.VIDEO: frozenset({"nack", "nack pli", "ccm fir", "goog-remb"}),
+}
+"""Feedback that we take."""
+
+FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode=1, VP8, VP9"}
+"""For a person to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTrack:
+    """One m-line that a publisher sends."""
+
+    kind: MediaKind
+    mid: str
+    """Empty when the offer's only m-line has none."""
+    position: int
+    """Among the offer's m-lines of its kind that flow the same way."""
+    codec: Codec
+    format_parameters: str
+    encodings: tuple[OfferedEncoding, ...]
+    """Lowest quality first, at most three."""
+    extensions: tuple[Extension, ...]
+    nack: bool
+    pli: bool
+    fir: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherAnswer:
+    """What a publisher is told, and what its transport and publications are opened with."""
+
+    sdp: str
+    remote: Remote
+    tracks: tuple[OfferedTrack, ...]
+    mids: tuple[str, ...]
+    """Of the m-lines that are taken, for `fragment.restart_answer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """One m-line that a viewer receives."""
+
+    kind: MediaKind
+    mid: str
+    position: int
+    """Among the offer's m-lines of its kind that flow the same way."""
+    ssrc: int
+    rtx_ssrc: int | None
+    codecs: tuple[tuple[Codec, str], ...]
+    """With their fmtp lines, in the order of the answer."""
+    extensions: tuple[Extension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerAnswer:
+    """What a viewer is told, and what its transport and subscriptions are opened with."""
+
+    sdp: str
+    remote: Remote
+    receivers: tuple[Receiver, ...]
+    mids: tuple[str, ...]
+
+
+def host_candidates(addresses: Sequence[tuple[str, int]]) -> tuple[Candidate, ...]:
+    """Our addresses as candidates, the first preferred (RFC 8445 section 5.1.2.1)."""
+    return tuple(
+        Candidate(address, port, str(index + 1), (126 << 24) | ((65535 - index) << 8) | 255)
+        for index, (address, port) in enumerate(addresses)
+    )
+
+
+def published_kinds(offer: Offer) -> list[MediaKind]:
+    """Of the m-lines that a publisher sends."""
+    return [kind for _, kind, _ in _flowing(offer, Direction.SENDONLY)]
+
+
+def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
+    """Takes one codec for each m-line: the first in the client's order that the relay forwards. All or nothing: who
+    publishes would not notice that half of it goes nowhere (RFC 9725 section 4.4).
+    """
+    if (outside := _sent_outside(offer)) is not None:
+        return outside
+    sections: list[Section] = []
+    tracks: list[OfferedTrack] = []
+    for media, kind, position in _flowing(offer, Direction.SENDONLY):
+        codecs = forwarded(media)[:1]
+        if not codecs:
+            return _not_forwarded(media, kind)
+        section = _publisher_section(media, kind, codecs[0])
+        sections.append(section)
+        tracks.append(_track(section, codecs[0], kind, position))
+    if not sections:
+        return _nothing_taken(offer, "A publisher offers sendonly or sendrecv audio or video.", without_codec=False)
+    taken = writer.completed(offer, sections)
+    return PublisherAnswer(writer.write(offer, local, taken), offer.remote, tuple(tracks), _mids(taken))
+
+
+def answer_viewer(
+    offer: Offer,
+    local: Local,
+    streams: Sequence[tuple[int, int | None]],
+    cname: str,
+    publications: Sequence[PublicationHere],
+) -> ViewerAnswer | Refusal:
+    """Leaves every codec that both sides know in each m-line, so that a publisher may come or change later; the one of
+    the publication that is already there comes first. `streams` has the SSRCs for each of the offer's m-lines.
+    """
+    published = {(publication.kind, publication.position): publication for publication in publications}
+    sections: list[Section] = []
+    receivers: list[Receiver] = []
+    without_codec = False
+    for media, kind, position in _flowing(offer, Direction.RECVONLY):
+        codecs = _preferred(forwarded(media), published.get((kind, position)))
+        if not codecs:
+            without_codec = True
+            continue
+        ssrc, rtx_ssrc = streams[media.position]
+        if all(offered.repair is None for offered in codecs):
+            rtx_ssrc = None
+        stream = OutgoingStream(ssrc, rtx_ssrc, cname, f"{kind}{position}")
+        extensions = select_to_viewer(media.extensions, kind)
+        sections.append(
+            Section(media, Direction.SENDONLY, with_repair(codecs), FROM_VIEWERS[kind], extensions, stream=stream),
+        )
+        receivers.append(
+            Receiver(
+                kind,
+                media.mid or "",
+                position,
+                ssrc,
+                rtx_ssrc,
+                tuple((offered.codec, offered.format.parameters) for offered in codecs),
+                numbered(extensions),
+            )
+        )
+    if not sections:
+        expected = "A viewer offers recvonly or sendrecv audio or video."
+        return _nothing_taken(offer, _no_codec(publications) if without_codec else expected, without_codec)
+    taken = writer.completed(offer, sections)
+    return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
+
+
+def codec_for(receiver: Receiver, publication: PublicationHere) -> Codec | None:
+    """The publication's codec as the viewer numbers it; None when the viewer cannot play it."""
+    if receiver.kind is not publication.kind:
+        return None
+    near = [
+        (far, index, codec)
+        for index, (codec, text) in enumerate(receiver.codecs)
+        if (far := _distance(publication, codec.name, codec.clock_rate, text)) is not None
+    ]
+    return min(near)[2] if near else None
+
+
+def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, MediaKind, int]]:
+    """The living m-lines of audio and video that flow that way, each with its place among those of its kind."""
+    counts = dict.fromkeys(MediaKind, 0)
+    found = []
+    for media in offer.media:
+        kind = media.kind
+        if kind is not None and media.alive and media.direction in (Direction.SENDRECV, direction):
+            found.append((media, kind, counts[kind]))
+            counts[kind] += 1
+    return found
+
+
+def _publisher_section(media: MediaOffer, kind: MediaKind, codec: OfferedCodec) -> Section:
+    """transport-cc only as a pair: the extension to number the packets and the feedback to report them."""
+    numbered_by_client = "transport-cc" in codec.format.feedback
+    extensions = select_from_publisher(
+        media.extensions, kind, transport_cc=numbered_by_client, rids=bool(media.streams.rids)
+    )
+    feedback = FROM_PUBLISHERS[kind]
+    if all(line.kind is not ExtensionKind.TRANSPORT_CC for line in extensions):
+        feedback -= {"transport-cc"}
+    rids = tuple(rid.name for rid in taken_rids(media.streams))
+    formats = with_repair((codec,))
+    return Section(media, Direction.RECVONLY, formats, feedback & codec.format.feedback, extensions, rids)
+
+
+def _track(section: Section, codec: OfferedCodec, kind: MediaKind, position: int) -> OfferedTrack:
+    return OfferedTrack(
+        kind=kind,
+        mid=section.media.mid or "",
+        position=position,
+        codec=codec.codec,
+        format_parameters=codec.format.parameters,
+        encodings=offered_encodings(section.media.streams, codec.repair is not None),
+        extensions=numbered(section.extensions),
+        nack="nack" in section.feedback,
+        pli="nack pli" in section.feedback,
+        fir="ccm fir" in section.feedback,
+    )
+
+
+def _preferred(codecs: tuple[OfferedCodec, ...], publication: PublicationHere | None) -> tuple[OfferedCodec, ...]:
+    """The publication's codec first, nearest match before others; empty when the viewer lacks it."""
+    if publication is None:
+        return codecs
+    far = [_distance(publication, c.codec.name, c.codec.clock_rate, c.format.parameters) for c in codecs]
+    order = sorted(range(len(codecs)), key=lambda index: (far[index] is None, far[index] or 0))
+    return tuple(codecs[index] for index in order) if any(value is not None for value in far) else ()
+
+
+def _distance(publication: PublicationHere, name: CodecName, clock_rate: int, text: str) -> int | None:
+    if (name, clock_rate) != (publication.codec, publication.clock_rate):
+        return None
+    return distance(name, publication.format_parameters, text)
+
+
+def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
+    return tuple(section.media.mid or "" for section in sections)
+
+
+def _no_codec(publications: Sequence[PublicationHere]) -> str:
+    """What would have been taken."""
+    names = {publication.codec for publication in publications} or set(CodecName)
+    listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
+    return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
+
+
+def _sent_outside(offer: Offer) -> Refusal | None:
+    """An m-line that would send on a transport of its own, of which there is none."""
+    for media in offer.media:
+        is_outside = media.kind is not None and not media.alive and media.port != 0
+        if is_outside and media.direction in (Direction.SENDRECV, Direction.SENDONLY):
+            named = "has no a=mid" if media.mid is None else f"has a=mid:{media.mid}"
+            detail = (
+                f"M-line {media.position + 1}, of {media.kind}, {named} and sends outside of the BUNDLE group: "
+                "a=group:BUNDLE must name it, or its port be 0."
+            )
+            return Refusal(422, "outside-bundle", detail)
+    return None
+
+
+def _not_forwarded(media: MediaOffer, kind: MediaKind) -> Refusal:
+    offered = ", ".join(dict.fromkeys(line.name for line in media.formats)) or "none by name"
+    detail = f"No codec of an m-line of {kind} is forwarded: it offers {offered}; the relay forwards {FORWARDED[kind]}."
+    return Refusal(422, "no-common-codec", detail)
+
+
+def _nothing_taken(offer: Offer, detail: str, without_codec: bool) -> Refusal:
+    if without_codec:
+        return Refusal(406, "no-common-codec", detail)
+    if not any(media.alive and media.kind for media in offer.media):
+        return Refusal(422, "no-media", "There is neither audio nor video.")
+    return Refusal(422, "wrong-direction", detail)

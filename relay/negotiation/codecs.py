@@ -1,0 +1,154 @@
+"""Which formats of an m-line are codecs that the relay forwards, and when a stream of one side suits the other.
+
+Knows payload types and fmtp lines, never streams or sessions. `negotiation.py` chooses among what it yields.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from millrace.relay.contract.commands import Codec, CodecName, MediaKind
+from millrace.relay.sdp.lines import number
+from millrace.relay.sdp.media_section import Format, MediaOffer
+
+_NAMES: dict[tuple[MediaKind, str, int, int], CodecName] = {
+    (MediaKind.AUDIO, "opus", 48000, 2): CodecName.OPUS,
+    (MediaKind.VIDEO, "vp8", 90000, 1): CodecName.VP8,
+    (MediaKind.VIDEO, "vp9", 90000, 1): CodecName.VP9,
+    (MediaKind.VIDEO, "h264", 90000, 1): CodecName.H264,
+    (MediaKind.VIDEO, "av1", 90000, 1): CodecName.AV1,
+    # Chromium's name for AV1 until 2022.
+    (MediaKind.VIDEO, "av1x", 90000, 1): CodecName.AV1,
+}
+"""By kind, encoding name, clock rate and channels (RFC 7587, 7741, 9628, 6184; AV1 RTP specification section 7)."""
+
+RTCP_RANGE = range(64, 96)
+"""Payload types that look like RTCP once the marker bit is set (RFC 5761 section 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedCodec:
+    """A codec that the relay forwards, as a client numbers it."""
+
+    codec: Codec
+    format: Format
+    repair: Format | None
+    """Its rtx (RFC 4588)."""
+
+
+class H264Profile(Enum):
+    """The profiles that are forwarded (RFC 6184 section 8.1, table 5), and H.264's constrained high."""
+
+    CONSTRAINED_BASELINE = 1
+    BASELINE = 2
+    MAIN = 3
+    CONSTRAINED_HIGH = 4
+    HIGH = 5
+
+
+_H264_PATTERNS: tuple[tuple[int, int, int, H264Profile], ...] = (
+    (0x42, 0b0100_1111, 0b0100_0000, H264Profile.CONSTRAINED_BASELINE),
+    (0x4D, 0b1000_1111, 0b1000_0000, H264Profile.CONSTRAINED_BASELINE),
+    (0x58, 0b1100_1111, 0b1100_0000, H264Profile.CONSTRAINED_BASELINE),
+    (0x42, 0b0100_1111, 0b0000_0000, H264Profile.BASELINE),
+    (0x58, 0b1100_1111, 0b1000_0000, H264Profile.BASELINE),
+    (0x4D, 0b1010_1111, 0b0000_0000, H264Profile.MAIN),
+    (0x64, 0b1111_1111, 0b0000_1100, H264Profile.CONSTRAINED_HIGH),
+    (0x64, 0b1111_1111, 0b0000_0000, H264Profile.HIGH),
+)
+"""profile_idc; which bits of profile-iop count; their values; the profile."""
+
+_SIMPLE = (H264Profile.CONSTRAINED_BASELINE, H264Profile.BASELINE)
+_DECODED_BY: dict[H264Profile, tuple[H264Profile, ...]] = {
+    H264Profile.CONSTRAINED_BASELINE: (*_SIMPLE, H264Profile.CONSTRAINED_HIGH, H264Profile.MAIN, H264Profile.HIGH),
+    # No encoder that speaks RTP uses what constrained baseline leaves out (FMO, ASO), yet Chromium and ffmpeg offer
+    # plain baseline and Firefox only the constrained one.
+    H264Profile.BASELINE: (
+        H264Profile.BASELINE,
+        H264Profile.CONSTRAINED_BASELINE,
+        H264Profile.CONSTRAINED_HIGH,
+        H264Profile.MAIN,
+        H264Profile.HIGH,
+    ),
+    H264Profile.MAIN: (H264Profile.MAIN, H264Profile.HIGH),
+    H264Profile.CONSTRAINED_HIGH: (H264Profile.CONSTRAINED_HIGH, H264Profile.HIGH),
+    H264Profile.HIGH: (H264Profile.HIGH,),
+}
+"""For the profile of a stream, those whose decoders play it, the nearest first."""
+
+
+def parameters(text: str) -> dict[str, str]:
+    """The `key=value` pairs of an fmtp line, keys in lower case, the first of each."""
+    pairs: dict[str, str] = {}
+    for part in text.split(";"):
+        key, _, value = part.strip().partition("=")
+        pairs.setdefault(key.strip().lower(), value.strip())
+    return pairs
+
+
+def forwarded(media: MediaOffer) -> tuple[OfferedCodec, ...]:
+    """The m-line's codecs that the relay forwards, in the client's order, each with its repair."""
+    kind = media.kind
+    if kind is None:
+        return ()
+    repair_by_payload_type: dict[int, Format] = {}
+    for line in media.formats:
+        if line.name.lower() == "rtx":
+            apt = number(parameters(line.parameters).get("apt", ""), 127)
+            if apt is not None and line.payload_type not in RTCP_RANGE:
+                repair_by_payload_type.setdefault(apt, line)
+    found = []
+    for line in media.formats:
+        name = _NAMES.get((kind, line.name.lower(), line.clock_rate, line.channels))
+        if name is None or line.payload_type in RTCP_RANGE or not _is_forwarded(name, line.parameters):
+            continue
+        repair = repair_by_payload_type.get(line.payload_type)
+        repair_payload_type = repair.payload_type if repair else None
+        codec = Codec(name, line.payload_type, repair_payload_type, line.clock_rate)
+        found.append(OfferedCodec(codec, line, repair))
+    return tuple(found)
+
+
+def with_repair(codecs: tuple[OfferedCodec, ...]) -> tuple[Format, ...]:
+    """The formats of an m-line that takes these codecs."""
+    return tuple(line for offered in codecs for line in (offered.format, offered.repair) if line is not None)
+
+
+def distance(name: CodecName, stream: str, decoder: str) -> int | None:
+    """How far a decoder's fmtp line is from a stream's: 0 the same, more is worse, None cannot play it.
+
+    Levels and all else are not compared: they bound a decoder's effort, and clients decode above what they declare.
+    """
+    have, want = parameters(stream), parameters(decoder)
+    match name:
+        case CodecName.H264:
+            profile, decodes = h264_profile(have), h264_profile(want)
+            if profile is None or decodes is None or decodes not in _DECODED_BY[profile]:
+                return None
+            return _DECODED_BY[profile].index(decodes)
+        case CodecName.VP9:
+            return 0 if have.get("profile-id", "0") == want.get("profile-id", "0") else None
+        case CodecName.AV1:
+            return 0 if have.get("profile", "0") == want.get("profile", "0") else None
+        case CodecName.OPUS | CodecName.VP8:
+            return 0
+
+
+def h264_profile(pairs: dict[str, str]) -> H264Profile | None:
+    """From profile-level-id; baseline when there is none (RFC 6184 section 8.1). None is one that is not forwarded."""
+    text = pairs.get("profile-level-id", "42000a")
+    try:
+        idc, iop, level = bytes.fromhex(text)
+    except ValueError:
+        return None
+    for pattern_idc, mask, bits, profile in _H264_PATTERNS:
+        if idc == pattern_idc and iop & mask == bits and level:
+            return profile
+    return None
+
+
+def _is_forwarded(name: CodecName, text: str) -> bool:
+    """H264 only with packetization-mode 1: what browsers send, and what the engine finds key frames in."""
+    if name is not CodecName.H264:
+        return True
+    pairs = parameters(text)
+    return pairs.get("packetization-mode", "0") == "1" and h264_profile(pairs) is not None

@@ -1,0 +1,1 @@
+"""Session descriptions as values and back (RFC 8866). Prefers nothing."""

@@ -1,0 +1,181 @@
+"""Writes an answer (RFC 8866, RFC 9429 section 5.3) from what was decided. Decides nothing itself.
+
+Every string of the client's that comes back has been checked by `media_section.py`. `negotiation.py` decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from millrace.relay.contract.commands import DtlsRole
+from millrace.relay.negotiation.extensions import ExtensionMap
+from millrace.relay.sdp.lines import Direction
+from millrace.relay.sdp.media_section import FEEDBACK, Format, MediaOffer
+from millrace.relay.sdp.offer import Offer
+
+DATA_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
+"""Of data channels (RFC 8841), which never open here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of our addresses, a host candidate on UDP (RFC 8839 section 5.1)."""
+
+    address: str
+    port: int
+    foundation: str
+    priority: int
+
+    def line(self) -> str:
+        """Without a= and without the line end."""
+        return f"candidate:{self.foundation} 1 udp {self.priority} {self.address} {self.port} typ host"
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Our side of ICE and DTLS."""
+
+    ufrag: str
+    pwd: str
+    fingerprint: str
+    """As it stands after `a=fingerprint:`."""
+    candidates: tuple[Candidate, ...]
+    """In the order they are written; ffmpeg only looks at the first."""
+    session_id: int
+    """For the o= line (RFC 8866 section 5.2): below 2**63."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingStream:
+    """What a viewer is told of the stream that it will get."""
+
+    ssrc: int
+    rtx_ssrc: int | None
+    cname: str
+    track: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """An m-line that is taken."""
+
+    media: MediaOffer
+    direction: Direction
+    formats: tuple[Format, ...]
+    """The codecs, each followed by its repair."""
+    feedback: frozenset[str]
+    """Of what was offered, that which we do."""
+    extensions: tuple[ExtensionMap, ...]
+    """As offered; mirrored when written."""
+    rids: tuple[str, ...] = ()
+    stream: OutgoingStream | None = None
+
+
+def write(offer: Offer, local: Local, sections: Sequence[Section]) -> str:
+    """The answer's text. M-lines of the offer that have no section are rejected (RFC 3264 section 6)."""
+    section_by_position = {section.media.position: section for section in sections}
+    default = local.candidates[0].address
+    lines = ["v=0", f"o=- {local.session_id} 1 IN {_family(default)} {default}", "s=-", "t=0 0"]
+    if offer.bundle is not None:
+        lines.append(f"a=group:BUNDLE {' '.join(section.media.mid or '' for section in sections)}")
+    lines += ["a=ice-lite", "a=ice-options:trickle ice2"]
+    if offer.extmap_allow_mixed:
+        lines.append("a=extmap-allow-mixed")
+    lines.append("a=msid-semantic: WMS *")
+    for media in offer.media:
+        section = section_by_position.get(media.position)
+        if section is None:
+            lines += _rejected(media)
+            continue
+        lines += _accepted(section, offer.remote.role, local)
+        if section is sections[0]:
+            # The rest of the bundle shares the first one's (RFC 8843 section 10.1.3).
+            lines += [f"a={candidate.line()}" for candidate in local.candidates] + ["a=end-of-candidates"]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def completed(offer: Offer, sections: Sequence[Section]) -> tuple[Section, ...]:
+    """In the group's order, so that the first carries the transport. If that m-line is not taken, it stays alive
+    without media: Chromium with bundlePolicy max-bundle fails on an answer that rejects it.
+    """
+    if not offer.bundle:
+        return tuple(sections)
+    section_by_mid = {section.media.mid: section for section in sections}
+    tagged = next(media for media in offer.media if media.mid == offer.bundle[0])
+    if tagged.alive and (tagged.formats or tagged.protocol in DATA_PROFILES):
+        placeholder = Section(tagged, Direction.INACTIVE, tagged.formats[:1], frozenset(), ())
+        section_by_mid.setdefault(tagged.mid, placeholder)
+    return tuple(section_by_mid[mid] for mid in offer.bundle if mid in section_by_mid)
+
+
+def _family(address: str) -> str:
+    return "IP6" if ":" in address else "IP4"
+
+
+def _rejected(media: MediaOffer) -> list[str]:
+    lines = [f"m={media.token} 0 {media.protocol} {media.formats_text}", "c=IN IP4 0.0.0.0", "a=inactive"]
+    return lines if media.mid is None else [*lines, f"a=mid:{media.mid}"]
+
+
+def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
+    media = section.media
+    formats = section.formats
+    default = local.candidates[0]
+    numbers = " ".join(str(line.payload_type) for line in formats)
+    lines = [
+        f"m={media.token} {default.port} {media.protocol} {numbers or media.formats_text}",
+        f"c=IN {_family(default.address)} {default.address}",
+        f"a=ice-ufrag:{local.ufrag}",
+        f"a=ice-pwd:{local.pwd}",
+        f"a=fingerprint:{local.fingerprint}",
+        f"a=setup:{'active' if role is DtlsRole.CLIENT else 'passive'}",
+    ]
+    if media.mid is not None:
+        lines.append(f"a=mid:{media.mid}")
+    if media.protocol in DATA_PROFILES:
+        return [*lines, "a=sctp-port:5000"]
+    lines += [f"a={section.direction}", "a=rtcp-mux"]
+    if media.rtcp_mux_only:
+        # RFC 9725 section 4.4 wants it in answers, where RFC 8858 section 4.3 does not: who offers it understands it.
+        lines.append("a=rtcp-mux-only")
+    if media.rtcp_rsize:
+        lines.append("a=rtcp-rsize")
+    lines += [_extension(extension) for extension in section.extensions]
+    for line in formats:
+        lines += _format(line, section.feedback)
+    lines += [f"a=rid:{rid} recv" for rid in section.rids]
+    if media.streams.is_simulcast and section.rids:
+        lines.append(f"a=simulcast:recv {';'.join(section.rids)}")
+    return lines + _stream(section)
+
+
+def _extension(offered: ExtensionMap) -> str:
+    mirrored = offered.mirrored()
+    suffix = f"/{mirrored.direction}" if mirrored.direction else ""
+    return f"a=extmap:{mirrored.id}{suffix} {mirrored.uri}"
+
+
+def _format(line: Format, feedback: frozenset[str]) -> list[str]:
+    channels = f"/{line.channels}" if line.channels > 1 else ""
+    # The name comes back in the client's own letter case: GStreamer compares it.
+    lines = [f"a=rtpmap:{line.payload_type} {line.name}/{line.clock_rate}{channels}"]
+    if line.name.lower() != "rtx":
+        taken = (value for value in FEEDBACK if value in feedback and value in line.feedback)
+        lines += [f"a=rtcp-fb:{line.payload_type} {value}" for value in taken]
+    # What begins with sprop- tells of the sender's own stream (RFC 6184 section 8.1, RFC 7587 section 6.1).
+    parameters = [text for text in line.parameters.split(";") if not text.lstrip().lower().startswith("sprop-")]
+    if text := ";".join(parameters).strip():
+        lines.append(f"a=fmtp:{line.payload_type} {text}")
+    return lines
+
+
+def _stream(section: Section) -> list[str]:
+    """RFC 8830 and RFC 5576: what tells a viewer which stream is this m-line's before any packet has come."""
+    stream = section.stream
+    if stream is None:
+        return []
+    lines = [f"a=msid:{stream.cname} {stream.track}"]
+    ssrcs = [stream.ssrc]
+    if stream.rtx_ssrc is not None:
+        ssrcs.append(stream.rtx_ssrc)
+        lines.append(f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}")
+    return lines + [f"a=ssrc:{ssrc} cname:{stream.cname}" for ssrc in ssrcs]

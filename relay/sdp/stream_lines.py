@@ -1,0 +1,123 @@
+"""What an offer's m-line tells of its RTP streams: rids, simulcast, SSRCs and their groups.
+
+Checks each line by itself and keeps what it read bounded; `encodings.py` makes encodings of it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from millrace.relay.contract.refusal import malformed
+from millrace.relay.sdp.lines import number
+
+MAX_SSRCS = 32
+"""Read of one m-line; a simulcast offer of three encodings with repair names six."""
+MAX_RIDS = 16
+
+_RID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rid:
+    """One a=rid line with direction send (RFC 8851)."""
+
+    name: str
+    restrictions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedStreams:
+    """The streams of one m-line."""
+
+    rids: tuple[Rid, ...]
+    """To be sent, in the order of a=simulcast, or of the rid lines without one."""
+    is_simulcast: bool
+    ssrcs: tuple[int, ...]
+    repair_by_ssrc: dict[int, int]
+    """From a=ssrc-group:FID."""
+    simulcast_ssrcs: tuple[int, ...]
+    """From a=ssrc-group:SIM, of clients without rids."""
+
+
+class StreamLines:
+    """Collects the lines of one m-line."""
+
+    def __init__(self) -> None:
+        self._rids: dict[str, Rid] = {}
+        self._simulcast: list[str] | None = None
+        self._ssrcs: dict[int, None] = {}
+        self._repair: dict[int, int] = {}
+        self._simulcast_ssrcs: tuple[int, ...] = ()
+
+    def handle(self, name: str, value: str) -> None:
+        """Reads one attribute."""
+        match name:
+            case "rid":
+                self._add_rid(value)
+            case "simulcast":
+                self._set_simulcast(value)
+            case "ssrc":
+                self._add_ssrc(value)
+            case "ssrc-group":
+                self._add_group(value)
+            case _:
+                pass
+
+    def all_ssrcs(self) -> set[int]:
+        """Every SSRC that the m-line names."""
+        return {*self._ssrcs, *self._simulcast_ssrcs, *self._repair, *self._repair.values()}
+
+    def finish(self) -> OfferedStreams:
+        """What was read, as a value."""
+        names = self._simulcast if self._simulcast is not None else list(self._rids)
+        return OfferedStreams(
+            rids=tuple(self._rids[name] for name in names if name in self._rids),
+            is_simulcast=self._simulcast is not None,
+            ssrcs=tuple(self._ssrcs),
+            repair_by_ssrc=dict(self._repair),
+            simulcast_ssrcs=self._simulcast_ssrcs,
+        )
+
+    def _add_rid(self, value: str) -> None:
+        """RFC 8851 section 10. Directions other than send are the client's affair."""
+        parts = value.split(None, 2)
+        if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] not in ("send", "recv"):
+            raise malformed("bad-rid", "a=rid is `<name> send|recv [restrictions]`, the name at most 32 characters.")
+        if parts[0] in self._rids:
+            raise malformed("duplicate-rid", "An m-line has the same a=rid twice.")
+        if parts[1] == "send" and len(self._rids) < MAX_RIDS:
+            pairs = parts[2].split(";") if len(parts) == 3 else []
+            restrictions = {
+                key: text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals
+            }
+            self._rids[parts[0]] = Rid(parts[0], restrictions)
+
+    def _set_simulcast(self, value: str) -> None:
+        """RFC 8853 section 5.1, and the draft's `send rid=a;b` that old browsers write."""
+        parts = value.split()
+        if len(parts) % 2 or not parts or any(text not in ("send", "recv") for text in parts[::2]):
+            raise malformed("bad-simulcast", "a=simulcast is `send <rids>`, `recv <rids>`, or both.")
+        for direction, streams in zip(parts[::2], parts[1::2], strict=True):
+            if direction == "send":
+                names = [stream.split(",")[0].lstrip("~") for stream in streams.removeprefix("rid=").split(";")]
+                if any(not _RID.fullmatch(name) for name in names) or len(set(names)) != len(names):
+                    raise malformed("bad-simulcast", "a=simulcast names a rid twice, or one that is not valid.")
+                self._simulcast = names
+
+    def _add_ssrc(self, value: str) -> None:
+        """RFC 5576 section 4.1."""
+        ssrc = number(value.partition(" ")[0], 4_294_967_295)
+        if ssrc is None:
+            raise malformed("bad-ssrc", "a=ssrc begins with a 32-bit number.")
+        if len(self._ssrcs) < MAX_SSRCS:
+            self._ssrcs[ssrc] = None
+
+    def _add_group(self, value: str) -> None:
+        """RFC 5576 section 4.2. FID pairs media with its repair (RFC 4588), SIM lists encodings."""
+        semantics, *texts = value.split()[: MAX_SSRCS + 1] or [""]
+        ssrcs = [ssrc for text in texts if (ssrc := number(text, 4_294_967_295)) is not None]
+        if len(ssrcs) != len(texts):
+            raise malformed("bad-ssrc", "a=ssrc-group lists 32-bit numbers.")
+        if semantics == "FID" and len(ssrcs) == 2 and len(self._repair) < MAX_SSRCS:
+            self._repair[ssrcs[0]] = ssrcs[1]
+        elif semantics == "SIM":
+            self._simulcast_ssrcs = tuple(dict.fromkeys(ssrcs))

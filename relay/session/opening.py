@@ -1,0 +1,185 @@
+"""Turns an admitted offer into a session: its numbers, the engine's commands, its facts and the answer. Owns that
+order of things; must never decide who may come in, which is `relay/access/admission.py`'s. Read
+`relay/negotiation/answering.py` for the answers.
+"""
+
+from dataclasses import dataclass
+
+from millrace.relay.config.model import IceServer
+from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
+from millrace.relay.contract.effects import Protocol
+from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.ids import ParticipantId, RoomName
+from millrace.relay.contract.refusal import Refusal
+from millrace.relay.negotiation.answering import OfferedTrack, answer_publisher, answer_viewer
+from millrace.relay.sdp.answer import Candidate, Local
+from millrace.relay.sdp.offer import Offer, Remote
+from millrace.relay.session.numbers import Numbers
+from millrace.relay.session.sessions import Receiving, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who was let in, where to, and when."""
+
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    watches: ParticipantId | None
+    now: float
+    """Unix time."""
+    sources: tuple[str, ...] = ()
+    """What it may publish (`Grant.sources`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new session, not yet in any table."""
+
+    session: Session
+    commands: tuple[Command, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What all answers of one worker share."""
+
+    numbers: Numbers
+    fingerprint: str
+    candidates: tuple[Candidate, ...]
+    max_publications: int
+
+    def publisher(self, guest: Guest, offer: Offer, publications_here: int) -> Opened | Refusal:
+        """WHIP."""
+        local = self.local()
+        answer = answer_publisher(offer, local)
+        if isinstance(answer, Refusal):
+            return answer
+        logs_wanted = sum(len(track.encodings) for track in answer.tracks)
+        if publications_here + len(answer.tracks) > self.max_publications or not self.numbers.has_logs(logs_wanted):
+            return Refusal(503, "publications-full", "This worker takes no further publication now.")
+        session = self._session(guest, answer.remote, answer.mids)
+        commands: list[Command] = [_open_transport(session, local, answer.remote, expects_media=True)]
+        for track in answer.tracks:
+            publish = self._publish(session, track)
+            commands.append(publish)
+            session.publications[publish.publication] = PublicationHere(
+                room=session.room,
+                session=session.id,
+                participant=session.participant,
+                publication=publish.publication,
+                kind=track.kind,
+                position=track.position,
+                codec=track.codec.name,
+                clock_rate=track.codec.clock_rate,
+                format_parameters=track.format_parameters,
+                logs=tuple(encoding.log for encoding in publish.encodings),
+                extensions=track.extensions,
+                published_at=guest.now,
+            )
+        return Opened(session, tuple(commands), answer.sdp)
+
+    def viewer(self, guest: Guest, offer: Offer, publications: tuple[PublicationHere, ...]) -> Opened | Refusal:
+        """WHEP. Feeding the streams is the caller's next step, the same as when publications come later."""
+        local = self.local()
+        cname = self.numbers.cname()
+        streams = [(self.numbers.ssrc(), self.numbers.ssrc()) for _ in offer.media]
+        ssrcs = tuple(ssrc for pair in streams for ssrc in pair)
+        answer = answer_viewer(offer, local, streams, cname, publications)
+        if isinstance(answer, Refusal):
+            self.numbers.release_ssrcs(ssrcs)
+            return answer
+        session = self._session(guest, answer.remote, answer.mids)
+        session.ssrcs = ssrcs
+        commands: list[Command] = [_open_transport(session, local, answer.remote, expects_media=False)]
+        for receiver in answer.receivers:
+            subscription = self.numbers.subscription()
+            session.receiving.append(Receiving(subscription, receiver))
+            commands.append(
+                Subscribe(
+                    subscription=subscription,
+                    transport=session.transport,
+                    kind=receiver.kind,
+                    mid=receiver.mid,
+                    ssrc=receiver.ssrc,
+                    rtx_ssrc=receiver.rtx_ssrc,
+                    cname=cname,
+                    extensions=receiver.extensions,
+                )
+            )
+        return Opened(session, tuple(commands), answer.sdp)
+
+    def local(self, credentials: tuple[str, str] | None = None) -> Local:
+        """For an answer or an ICE restart; with fresh credentials unless there are some."""
+        ufrag, pwd = credentials or (self.numbers.ice_ufrag(), self.numbers.ice_pwd())
+        return Local(
+            ufrag=ufrag,
+            pwd=pwd,
+            fingerprint=self.fingerprint,
+            candidates=self.candidates,
+            session_id=self.numbers.sdp_session(),
+        )
+
+    def _session(self, guest: Guest, remote: Remote, mids: tuple[str, ...]) -> Session:
+        return Session(
+            id=self.numbers.session(),
+            protocol=guest.protocol,
+            room=guest.room,
+            participant=guest.participant,
+            transport=self.numbers.transport(),
+            opened_at=guest.now,
+            etag=self.numbers.etag(),
+            remote_ufrag=remote.ufrag,
+            remote_pwd=remote.pwd,
+            mids=mids,
+            watches=guest.watches,
+        )
+
+    def _publish(self, session: Session, track: OfferedTrack) -> Publish:
+        return Publish(
+            publication=self.numbers.publication(),
+            transport=session.transport,
+            kind=track.kind,
+            mid=track.mid,
+            codec=track.codec,
+            encodings=tuple(
+                Encoding(offered.rid, offered.ssrc, offered.rtx_ssrc, self.numbers.log()) for offered in track.encodings
+            ),
+            extensions=track.extensions,
+            nack=track.nack,
+            pli=track.pli,
+            fir=track.fir,
+        )
+
+
+def link_headers(servers: tuple[IceServer, ...]) -> tuple[tuple[str, str], ...]:
+    """RFC 9725 section 4.6: one Link for each URL."""
+    headers = []
+    for server in servers:
+        for url in server.urls:
+            link = f'<{url}>; rel="ice-server"'
+            if server.username:
+                link += f"; username={_quoted(server.username)}; credential={_quoted(server.credential)}"
+                link += '; credential-type="password"'
+            headers.append(("Link", link))
+    return tuple(headers)
+
+
+def _quoted(text: str) -> str:
+    """A quoted-string (RFC 9110 section 5.6.4)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _open_transport(session: Session, local: Local, remote: Remote, expects_media: bool) -> OpenTransport:
+    return OpenTransport(
+        transport=session.transport,
+        local_ufrag=local.ufrag,
+        local_pwd=local.pwd,
+        remote_ufrag=remote.ufrag,
+        remote_pwd=remote.pwd,
+        dtls_role=remote.role,
+        fingerprint_hash=remote.fingerprint_hash,
+        fingerprints=remote.fingerprints,
+        expects_media=expects_media,
+    )

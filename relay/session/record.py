@@ -1,0 +1,172 @@
+"""What control keeps of a session with the engine, so that the worker's successor can go on with it. Owns the record's
+shape and its two directions; must never decide what becomes of a session. Read `relay/session/adoption.py` next, which
+does.
+
+    [KEPT_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
+
+The unchanging part is packed and compressed once, since a publisher's coming changes the records of all its viewers.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from millrace.relay.contract import codec
+from millrace.relay.contract.commands import Codec, Extension, MediaKind
+from millrace.relay.contract.effects import Protocol
+from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from millrace.relay.negotiation.answering import Receiver
+from millrace.relay.session.sessions import Receiving, Session
+
+_MAX_FIXED_BYTES = 1 << 20
+"""Far over any session's: a record that claims more does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFormats:
+    """What was negotiated for an m-line: the same for most viewers with one browser."""
+
+    codecs: tuple[tuple[Codec, str], ...]
+    extensions: tuple[Extension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStream:
+    """One m-line of a viewer."""
+
+    subscription: SubscriptionId
+    kind: MediaKind
+    mid: str
+    position: int
+    ssrc: int
+    rtx_ssrc: int | None
+    formats: bytes
+    """A KeptFormats, packed, so that a successor unpacks each once."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFixed:
+    """What stands from the answer on."""
+
+    session: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    transport: TransportId
+    opened_at: float
+    mids: tuple[str, ...]
+    watches: ParticipantId | None
+    publications: tuple[PublicationHere, ...]
+    streams: tuple[KeptStream, ...]
+    ssrcs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The whole record."""
+
+    etag: str
+    remote_ufrag: str
+    remote_pwd: str
+    paused: tuple[PublicationId, ...]
+    fed_from: tuple[PublicationId | None, ...]
+    """For each of the streams."""
+    fixed: bytes
+    """A KeptFixed, packed and compressed."""
+    restarted_with: tuple[str, str] | None = None
+
+
+def pack_session(session: Session) -> bytes:
+    """The session as it stands now."""
+    if not session.kept_fixed:
+        session.kept_fixed = zlib.compress(codec.pack_kept_part(_FIXED, _fixed(session)), 1)
+    kept = Kept(
+        session.etag,
+        session.remote_ufrag,
+        session.remote_pwd,
+        tuple(sorted(session.paused)),
+        tuple(receiving.publication for receiving in session.receiving),
+        session.kept_fixed,
+        session.restarted_with,
+    )
+    return codec.pack_kept_part(_WHOLE, kept)
+
+
+def unpack_session(record: bytes) -> Session:
+    """The session as it stood then; whether it is connected is not in it. Raises `codec.Unreadable`."""
+    kept: Kept = codec.unpack_kept_part(_WHOLE, record)
+    fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed))
+    publications = {publication.publication: publication for publication in fixed.publications}
+    if len(kept.fed_from) != len(fixed.streams) or not publications.keys() >= set(kept.paused):
+        raise codec.Unreadable("the record's two parts do not belong together")
+    return Session(
+        id=fixed.session,
+        protocol=fixed.protocol,
+        room=fixed.room,
+        participant=fixed.participant,
+        transport=fixed.transport,
+        opened_at=fixed.opened_at,
+        etag=kept.etag,
+        remote_ufrag=kept.remote_ufrag,
+        remote_pwd=kept.remote_pwd,
+        mids=fixed.mids,
+        restarted_with=kept.restarted_with,
+        watches=fixed.watches,
+        publications=publications,
+        paused=set(kept.paused),
+        receiving=[
+            Receiving(stream.subscription, _receiver(stream), publication)
+            for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
+        ],
+        ssrcs=fixed.ssrcs,
+        adopted=True,
+        kept_fixed=kept.fixed,
+    )
+
+
+def _fixed(session: Session) -> KeptFixed:
+    return KeptFixed(
+        session=session.id,
+        protocol=session.protocol,
+        room=session.room,
+        participant=session.participant,
+        transport=session.transport,
+        opened_at=session.opened_at,
+        mids=session.mids,
+        watches=session.watches,
+        publications=tuple(session.publications.values()),
+        streams=tuple(_stream(receiving) for receiving in session.receiving),
+        ssrcs=session.ssrcs,
+    )
+
+
+def _stream(receiving: Receiving) -> KeptStream:
+    one = receiving.receiver
+    formats = codec.pack_kept_part(_FORMATS, KeptFormats(one.codecs, one.extensions))
+    return KeptStream(receiving.subscription, one.kind, one.mid, one.position, one.ssrc, one.rtx_ssrc, formats)
+
+
+def _receiver(stream: KeptStream) -> Receiver:
+    formats = _formats(stream.formats)
+    return Receiver(
+        stream.kind, stream.mid, stream.position, stream.ssrc, stream.rtx_ssrc, formats.codecs, formats.extensions
+    )
+
+
+@lru_cache(maxsize=256)
+def _formats(packed: bytes) -> KeptFormats:
+    formats: KeptFormats = codec.unpack_kept_part(_FORMATS, packed)
+    return formats
+
+
+def _decompressed(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, _MAX_FIXED_BYTES)
+    except zlib.error as error:
+        raise codec.Unreadable(str(error)) from None
+
+
+_FORMATS = codec.KeptPart(KeptFormats)
+_FIXED = codec.KeptPart(KeptFixed)
+_WHOLE = codec.KeptPart(Kept)

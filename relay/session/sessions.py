@@ -1,0 +1,149 @@
+"""The sessions that this worker holds. Owns the tables; must never know HTTP or what an offer said. Read
+`relay/session/opening.py` next, which makes them, and `relay/membership/tombstones.py` for those that are over.
+"""
+
+from dataclasses import dataclass, field
+
+from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.effects import Protocol, Tombstone
+from millrace.relay.contract.events import Cause
+from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.ids import (
+    ParticipantId,
+    PublicationId,
+    RoomName,
+    SessionId,
+    Slot,
+    SubscriptionId,
+    TransportId,
+)
+from millrace.relay.membership.tombstones import TOMBSTONE_SECONDS
+from millrace.relay.negotiation.answering import Receiver
+
+REPLACED = "replaced"
+"""The cause of the older session's end when a participant publishes again."""
+
+
+@dataclass(slots=True)
+class Receiving:
+    """One m-line of a viewer: an outgoing stream, and what feeds it now."""
+
+    subscription: SubscriptionId
+    receiver: Receiver
+    publication: PublicationId | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """What a WHIP or WHEP URL names. Publishers have publications, viewers have receiving."""
+
+    id: SessionId
+    protocol: Protocol
+    room: RoomName
+    participant: ParticipantId
+    transport: TransportId
+    opened_at: float
+    """Unix time, as other workers are told it."""
+    etag: str
+    remote_ufrag: str
+    remote_pwd: str
+    mids: tuple[str, ...]
+    """Of the m-lines that the answer took, for the answer to an ICE restart."""
+    restarted_with: tuple[str, str] | None = None
+    """Our ICE credentials of the last restart, whose answer may have been lost."""
+    watches: ParticipantId | None = None
+    """A viewer's wish; None for the room's first publisher."""
+    publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
+    paused: set[PublicationId] = field(default_factory=set)
+    """Those of the publications that said BYE and are withdrawn until they send again."""
+    receiving: list[Receiving] = field(default_factory=list)
+    ssrcs: tuple[int, ...] = ()
+    """Of our streams, given back at the end."""
+    connected: bool = False
+    stalled: Cause | None = None
+    adopted: bool = False
+    """A predecessor in this slot opened it, or another slot."""
+    leaving: Slot | None = None
+    """Given to that slot, and not yet known whether it moved: nothing can be done about it meanwhile."""
+    ends_as: str | None = None
+    """The cause with which it is to end as soon as that is known."""
+    arrived_at: float | None = None
+    """When it came from another slot, by the steady clock."""
+    stays_until: float = 0.0
+    """It could not be moved just now, and is not tried again before this time of the steady clock."""
+    kept_fixed: bytes = b""
+    """The part of its kept record that never changes, once packed."""
+
+
+class Sessions:
+    """Living sessions by every id that an input may name them by."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[SessionId, Session] = {}
+        self._by_thing: dict[int, Session] = {}
+        """By transport, publication and subscription: all are random numbers of 63 bits."""
+        self._by_room: dict[RoomName, dict[SessionId, Session]] = {}
+        self.publications = 0
+        self.subscriptions = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def add(self, session: Session) -> None:
+        """A session with all that belongs to it."""
+        self._by_id[session.id] = session
+        self._by_room.setdefault(session.room, {})[session.id] = session
+        for thing in _things(session):
+            self._by_thing[thing] = session
+        self.publications += len(session.publications)
+        self.subscriptions += len(session.receiving)
+
+    def get(self, session: SessionId) -> Session | None:
+        """None when it is not ours or has ended."""
+        return self._by_id.get(session)
+
+    def of_thing(self, thing: int) -> Session | None:
+        """By the id of its transport, or of one of its publications or subscriptions."""
+        return self._by_thing.get(thing)
+
+    def in_room(self, room: RoomName) -> list[Session]:
+        """A copy, so that they can be removed meanwhile."""
+        return list(self._by_room.get(room, {}).values())
+
+    def all(self) -> list[Session]:
+        """A copy, likewise."""
+        return list(self._by_id.values())
+
+    def release(self, session: Session) -> None:
+        """It is not ours any more."""
+        del self._by_id[session.id]
+        room = self._by_room[session.room]
+        del room[session.id]
+        if not room:
+            del self._by_room[session.room]
+        for thing in _things(session):
+            del self._by_thing[thing]
+        self.publications -= len(session.publications)
+        self.subscriptions -= len(session.receiving)
+
+    def remove(self, session: Session, cause: str, now: Moment) -> Tombstone:
+        """It is over: what is to be remembered of it."""
+        self.release(session)
+        return Tombstone(
+            session=session.id,
+            protocol=session.protocol,
+            room=session.room,
+            participant=session.participant,
+            opened_at=session.opened_at,
+            ended_at=now.unix,
+            cause=cause,
+            until=now.steady + TOMBSTONE_SECONDS,
+        )
+
+
+def _things(session: Session) -> list[int]:
+    return [
+        session.transport,
+        *session.publications,
+        *(receiving.subscription for receiving in session.receiving),
+    ]

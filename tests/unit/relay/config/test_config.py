@@ -1,0 +1,273 @@
+"""The configuration: its defaults, its example file, and what it refuses."""
+
+import tomllib
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millrace.relay.config.model import Config
+from millrace.relay.config.parse import Problem, _Parser, parse
+
+EXAMPLE = Path(__file__).parents[4] / "deploy" / "millrace.example.toml"
+SECRET = "s" * 32
+
+
+def config(text: str = "", *overrides: str) -> Config:
+    parsed = parse(text, overrides)
+    assert isinstance(parsed, Config), parsed
+    return parsed
+
+
+def problems(text: str = "", *overrides: str) -> dict[str, Problem]:
+    parsed = parse(text, overrides)
+    assert isinstance(parsed, tuple), "expected problems"
+    return {problem.key: problem for problem in parsed}
+
+
+def plain(tree: object) -> object:
+    if isinstance(tree, tuple):
+        return [plain(entry) for entry in tree]
+    return {key: plain(entry) for key, entry in tree.items()} if hasattr(tree, "items") else tree
+
+
+def test_empty_text_gives_the_defaults() -> None:
+    assert config() == Config()
+
+
+def test_example_file_says_every_key_and_its_default() -> None:
+    example = tomllib.loads(EXAMPLE.read_text())
+    assert config(EXAMPLE.read_text()) == Config()
+    for section in fields(Config):
+        default = getattr(Config(), section.name)
+        # A Mapping default is not what asdict expects, so each section goes by its fields.
+        assert example[section.name] == {f.name: plain(getattr(default, f.name)) for f in fields(default)}
+
+
+def test_example_file_has_a_sentence_before_every_key() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    keys = [place for place, line in enumerate(lines) if "=" in line and not line.startswith("#")]
+    assert len(keys) == sum(len(fields(getattr(Config(), section.name))) for section in fields(Config))
+    assert [lines[place] for place in keys if not lines[place - 1].startswith("# ")] == []
+
+
+def test_every_problem_is_said_at_once() -> None:
+    found = problems(
+        """
+        colour = 1
+        [http]
+        porrt = 1
+        port = true
+        [media]
+        bind = []
+        steering = "magic"
+        announced = ["203.0.113.5/2001:db8::1", "nowhere"]
+        [admin]
+        bind = "localhost"
+        [arena]
+        log_packets = 1000
+        [[ice.servers]]
+        username = 3
+        """,
+        "workers.count=65",
+        "no-equals-sign",
+    )
+    assert set(found) == {
+        "colour",
+        "http.porrt",
+        "http.port",
+        "media.bind",
+        "media.steering",
+        "media.announced[0]",
+        "media.announced[1]",
+        "admin.bind",
+        "arena.log_packets",
+        "ice.servers[0].username",
+        "ice.servers[0].urls",
+        "workers.count",
+        "--set",
+    }
+    assert str(found["http.porrt"]) == "http.porrt: found an unknown key, expected perhaps port"
+    assert str(found["workers.count"]) == "workers.count: found 65, expected a whole number from 0 to 64"
+    assert str(found["http.port"]) == "http.port: found true, expected a whole number from 0 to 65535"
+
+
+def test_text_that_is_not_toml_is_one_problem() -> None:
+    assert set(problems("[http")) == {"file"}
+
+
+@pytest.mark.parametrize("section", ["http", "media"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1"])
+def test_server_without_keys_stays_on_loopback(section: str, address: str) -> None:
+    public = f'[{section}]\nbind = ["127.0.0.1", "{address}"]\n'
+    found = problems(public)
+    assert set(found) == {f"{section}.bind"}
+    assert "millrace keys" in found[f"{section}.bind"].expected
+    assert config(public, f"auth.keys.demo={SECRET}").auth.keys == {"demo": SECRET}
+
+
+def test_short_secret_is_refused_by_the_name_of_its_key_and_not_shown() -> None:
+    found = problems(f'http.bind = ["0.0.0.0"]\nauth.keys = {{ good = "{SECRET}", demo = "hunter2" }}')
+    assert set(found) == {"auth.keys.demo"}, "a public address is no second problem when there are keys, if bad ones"
+    said = str(found["auth.keys.demo"])
+    assert said.startswith("auth.keys.demo: found something else, expected a secret of at least 32 bytes")
+
+
+def test_a_secret_is_as_long_as_its_bytes() -> None:
+    assert config(f'auth.keys = {{ demo = "{"é" * 16}" }}').auth.keys
+    assert "auth.keys.demo" in problems(f'auth.keys = {{ demo = "{"é" * 15}" }}')
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        (f'{{ "" = "{SECRET}" }}', 'auth.keys.""'),
+        ('{ "two words" = "hunter2" }', 'auth.keys."two words"'),
+        (f"{{ demo = {'1' * 40} }}", "auth.keys.demo"),
+        (f'{{ {SECRET} = "demo" }}', "auth.keys[0]"),
+        (f'"{SECRET}"', "auth.keys"),
+    ],
+)
+def test_a_bad_key_pair_is_named_and_no_secret_is_shown(keys: str, key: str) -> None:
+    found = problems(f"auth.keys = {keys}")
+    assert set(found) == {key}
+    said = str(found[key])
+    assert not any(secret in said for secret in (SECRET, "hunter2", "1" * 40))
+    assert ("a name" in said) is (key == 'auth.keys.""')
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('ice.servers = [{ urls = ["stun:a"], credential = 271828 }]', "ice.servers[0].credential"),
+        ('ice.servers = { urls = ["stun:a"], credential = "271828" }', "ice.servers"),
+        ('ice.servers = "271828"', "ice.servers"),
+        ('ice.servers = ["271828"]', "ice.servers[0]"),
+        ('auth.keys.demo = "271828"', "--set auth.keys.demo.more"),
+        ('auth = "271828"', "auth"),
+        ('auth = ["271828"]', "auth"),
+        ('auth.271828 = "demo"', "auth[0]"),
+        ('auth.kays.demo = "271828"', "auth.kays"),
+        (f'media.port = 1\n{"271828" * 6} = "demo"', "section[1]"),
+        ('[auth]\n"two\\nlines" = "271828"', "auth[0]"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_shown(text: str, key: str) -> None:
+    found = problems(text, *([f"{key.removeprefix('--set ')}=1"] if key.startswith("--set") else []))
+    assert key in found
+    assert "271828" not in "".join(map(str, found.values()))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "auth.keys.me: 271828",
+        'auth={keys={me="271828"}}',
+        "ice.servers[0].credential 271828",
+        "271828" * 6,
+        "=" + "271828" * 6,
+        f"auth.keys.{'271828' * 6}.more=1",
+        f"log.level.{'271828' * 6}=1",
+        f"log.{'271828' * 6}=1",
+    ],
+)
+def test_a_secret_in_the_wrong_place_of_the_command_line_is_not_shown(override: str) -> None:
+    said = "".join(map(str, problems('auth.keys = "x"\nlog.level = "info"', override).values()))
+    assert "271828" not in said
+    assert "--set" in said or "log[" in said
+
+
+def test_what_was_found_cannot_forge_a_line() -> None:
+    assert "\n" not in str(problems('log.level = "a\\nb"')["log.level"])
+    assert list(problems('"two\\nlines" = 1')) == ['"two\\nlines"']
+
+
+def test_secrets_stay_out_of_the_text_of_a_config() -> None:
+    made = config(f'auth.keys = {{ demo = "{SECRET}" }}\n[[ice.servers]]\nurls = ["turn:t"]\ncredential = "{SECRET}"')
+    assert SECRET not in repr(made)
+    assert made.ice.servers[0].credential == SECRET
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('dtls.certificate = "a.pem"', "dtls.key"),
+        ('dtls.key = "a.pem"', "dtls.certificate"),
+        ("http.port = 6789", "admin.port"),
+        ("limits.publications_per_worker = 1025", "limits.publications_per_worker"),
+        ("limits.sessions_per_worker = 2049", "limits.sessions_per_worker"),
+        ("workers.respawn_backoff_ms = 6000", "workers.respawn_backoff_ms"),
+        ('runtime.directory = "/' + "a" * 80 + '"', "runtime.directory"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(text: str, key: str) -> None:
+    assert set(problems(text)) == {key}
+
+
+def test_overrides_win_and_take_plain_text() -> None:
+    made = config("http.port = 1\nlog.level = 'error'", "http.port=2", "log.level=debug", 'http.bind=["::1"]')
+    assert (made.http.port, made.log.level, made.http.bind) == (2, "debug", ("::1",))
+    assert made.workers == Config().workers
+
+
+@pytest.mark.parametrize("address", ["203.0.113.5", "2001:db8::1", "203.0.113.5/10.0.0.5"])
+def test_announced_takes_an_address_or_a_pair(address: str) -> None:
+    assert config(f'media.announced = ["{address}"]').media.announced == (address,)
+
+
+@given(st.lists(st.one_of(st.text(), st.from_regex(r"(http|ice|arena|x)\.(port|bind|servers|y)(\.z)?=.*")), max_size=4))
+def test_any_overrides_make_a_config_or_problems(overrides: list[str]) -> None:
+    parsed = parse("", overrides)
+    assert isinstance(parsed, Config) or (len(parsed) > 0 and all(map(str, parsed)))
+
+
+json_like = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+)
+
+
+@given(st.sampled_from([section.name for section in fields(Config)]), st.data())
+def test_any_value_of_any_key_makes_a_config_or_problems(section: str, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from([f.name for f in fields(getattr(Config(), section))]))
+    value = data.draw(json_like)
+    found = _Parser([])
+    made = found.section(Config, {section: {key: value}}, "")
+    assert found.problems or plain(getattr(getattr(made, section), key)) == plain_found(value)
+
+
+def plain_found(value: object) -> object:
+    return {key: plain_found(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def test_config_is_deeply_frozen() -> None:
+    with pytest.raises(TypeError):
+        config("", f"auth.keys.demo={SECRET}").auth.keys["other"] = SECRET  # type: ignore[index]
+    assert asdict(config().http)["port"] == 7880
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "https://app.example", "http://localhost:3000", "http://[::1]:3000"])
+def test_an_origin_is_taken_as_a_browser_writes_it(origin: str) -> None:
+    assert config(f'[http]\ncors_origins = ["{origin}"]').http.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "app.example", "https://app.example/", "https://App.example", "https://*@a", "**"]
+)
+def test_an_origin_that_no_browser_would_send_is_a_problem(origin: str) -> None:
+    assert "http.cors_origins[0]" in problems(f'[http]\ncors_origins = ["{origin}"]')
+
+
+@pytest.mark.parametrize("url", ["stun:stun.example", "turns:[2001:db8::1]:443?transport=tcp"])
+def test_an_ice_servers_url_is_a_stun_or_turn_url(url: str) -> None:
+    assert config(f'[ice]\nservers = [{{ urls = ["{url}"] }}]').ice.servers[0].urls == (url,)
+
+
+def test_an_ice_server_that_would_break_its_header_is_a_problem() -> None:
+    for url in ("stun.example", "http://stun.example", "stun:", "stun:a>b", "stun:a\\r\\nSet-Cookie: b", "turn:a b"):
+        assert "ice.servers[0].urls[0]" in problems(f'[ice]\nservers = [{{ urls = ["{url}"] }}]')
+    found = problems('[ice]\nservers = [{ urls = ["stun:a"], username = "a\\nb", credential = "se\\ncret" }]')
+    assert found.keys() == {"ice.servers[0].username", "ice.servers[0].credential"}
+    assert "cret" not in str(found)

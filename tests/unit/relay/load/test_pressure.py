@@ -1,0 +1,141 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from millrace.relay.config.model import Config, LimitsConfig
+from millrace.relay.contract.commands import OpenTransport
+from millrace.relay.contract.effects import Deleted, FactHeard, Offered, PassOn, Protocol, Reply
+from millrace.relay.contract.facts import Envelope, Load
+from millrace.relay.contract.ids import Incarnation
+from millrace.relay.load.counters import Counters
+from millrace.relay.load.pressure import Measured, Pressure, pressure_of
+from millrace.workers.metrics.gauge import ENGINE_PAUSE_SECONDS, Gauge
+from millrace.workers.metrics.processes import descriptors_left, memory_available
+from tests.unit.control_kit import body, desk, header, session_of
+from tests.unit.relay.session.test_moves import ONE, beside
+
+WELL = Measured(0.0, 8 << 30, 10_000)
+LIMITS = LimitsConfig(late_ms=250, spare_memory_bytes=1 << 20, spare_descriptors=64)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        (WELL, None),
+        (replace(WELL, late_seconds=0.25), None),
+        (replace(WELL, late_seconds=0.26), Pressure.LATE),
+        (replace(WELL, memory_bytes=1 << 20), None),
+        (replace(WELL, memory_bytes=(1 << 20) - 1), Pressure.MEMORY),
+        (replace(WELL, descriptors=64), None),
+        (replace(WELL, descriptors=63), Pressure.DESCRIPTORS),
+        (Measured(9.0, 0, 0), Pressure.DESCRIPTORS),
+    ],
+)
+def test_pressure_begins_past_a_bound(measured: Measured, expected: Pressure | None) -> None:
+    assert pressure_of(measured, LIMITS) == expected
+
+
+def test_nobody_is_let_in_while_there_is_pressure_and_who_is_there_stays() -> None:
+    worker = desk(replace(Config(), limits=LIMITS))
+    session = session_of(worker.publish())
+    worker.handle(replace(WELL, late_seconds=1.0))
+    refused = worker.watch()
+    assert refused.status == 503
+    assert body(refused)["type"] == "urn:millrace:problem:overloaded"
+    assert int(header(refused, "Retry-After")) > 0
+    assert worker.commands(OpenTransport) == []
+    worker.handle(Deleted(worker.number(), session, None))
+    assert worker.reply().status == 200
+    worker.handle(WELL)
+    assert worker.publish().status == 201
+
+
+def test_a_worker_that_is_full_or_late_passes_newcomers_on_to_one_with_room() -> None:
+    for limits, measured, reason in (
+        (replace(LIMITS, sessions_per_worker=1), WELL, "sessions-full"),
+        (LIMITS, replace(WELL, late_seconds=1.0), "overloaded"),
+    ):
+        worker = beside(0, worker=desk(replace(Config(), limits=limits)))
+        worker.watch()
+        worker.handle(measured)
+        asked = Offered(worker.number(), Protocol.WHIP, "hall", None, "v=0", None)
+        worker.handle(asked)
+        (passed_on,) = worker.all(PassOn)
+        assert (passed_on.request, passed_on.slot) == (asked.request, ONE)
+        assert passed_on.otherwise is not None
+        assert body(passed_on.otherwise)["type"] == f"urn:millrace:problem:{reason}"
+        assert worker.all(Reply) == []
+
+
+def test_nobody_is_passed_on_for_what_the_machine_lacks_nor_to_one_that_is_short_too() -> None:
+    full, late = Load(1, 0, 0, ()), Load(0, 0, 0, (("millrace_control_late_microseconds", 200_000),))
+    for other, measured in (
+        (Load(0, 0, 0, ()), replace(WELL, memory_bytes=0)),
+        (Load(0, 0, 0, ()), replace(WELL, descriptors=0)),
+        (full, WELL),
+        (late, WELL),
+    ):
+        worker = beside(0, worker=desk(replace(Config(), limits=replace(LIMITS, sessions_per_worker=1))))
+        worker.handle(FactHeard(Envelope(ONE, Incarnation(1), 1, other)))
+        worker.watch()
+        worker.handle(measured)
+        assert worker.watch().status == 503, "and it was not passed on"
+        assert worker.all(PassOn) == []
+
+
+def test_who_is_turned_away_is_counted_by_what_was_short() -> None:
+    counters = Counters()
+    counters.turned_away(Pressure.MEMORY)
+    found = {name: n for name, n in counters.values.items() if "turned_away" in name}
+    assert found == {
+        f'millrace_turned_away_total{{pressure="{name}"}}': n
+        for name, n in (("descriptors", 0), ("memory", 1), ("late", 0))
+    }
+
+
+def beats(gauge: Gauge, start: float, every: float, engine_age: float = 0.0, count: int = 10) -> float:
+    for n in range(count):
+        gauge.beat(start + n * every, engine_age)
+    return start + count * every
+
+
+def test_lateness_is_the_mean_of_the_later_loop() -> None:
+    gauge = Gauge(0.1)
+    now = beats(gauge, beats(gauge, 0.0, 0.5), 0.5)
+    assert gauge.control_late() == pytest.approx(0.4, rel=0.1)
+    gauge.measure()
+    now = beats(gauge, now, 0.5)
+    assert gauge.measure().late_seconds == pytest.approx(0.4, rel=0.1)
+    for _ in range(2):
+        now = beats(gauge, now, 0.1, ENGINE_PAUSE_SECONDS + 0.7)
+        late = gauge.measure().late_seconds
+    assert late == pytest.approx(0.7)
+
+
+def test_one_hiccup_is_no_overload() -> None:
+    gauge = Gauge(0.1)
+    now = beats(gauge, 0.0, 0.1)
+    gauge.measure()
+    beats(gauge, now + 60, 0.1)
+    assert gauge.measure().late_seconds < 0.05
+
+
+def test_an_idle_worker_is_not_late() -> None:
+    gauge = Gauge(0.1)
+    now = 0.0
+    for _ in range(3):
+        now = beats(gauge, now, 0.1, ENGINE_PAUSE_SECONDS)
+        assert gauge.measure().late_seconds < 0.001
+
+
+def test_what_is_left_is_what_the_kernel_says() -> None:
+    left = descriptors_left()
+    with open("/dev/null"), open("/dev/null"):
+        assert descriptors_left() == left - 2
+    assert 0 < memory_available() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_that_a_sandbox_does_not_tell_of_is_not_short(tmp_path: Path) -> None:
+    assert memory_available(tmp_path / "meminfo") > 1 << 30

@@ -1,0 +1,265 @@
+"""A successor's Control takes up what its predecessor had, from the records alone."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import msgpack
+import pytest
+
+from millrace.relay.contract.commands import KEPT_BYTES, Attach, CloseTransport, Detach, KeepRecord, Publish, Subscribe
+from millrace.relay.contract.effects import (
+    Announce,
+    Deleted,
+    EngineSaid,
+    Patched,
+    RoomsAsked,
+    SessionEnded,
+    SessionsAdopted,
+    SlotChanged,
+    SnapshotHeard,
+    Ticked,
+)
+from millrace.relay.contract.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
+from millrace.relay.contract.facts import ParticipantHere, PublicationHere
+from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.membership.convergence import SETTLE_SECONDS
+from millrace.relay.session.record import unpack_session
+from millrace.relay.session.sessions import Session
+from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
+
+RESTART = (
+    "a=ice-ufrag:wxyz\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"
+    "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=end-of-candidates\r\n"
+)
+
+
+class Recorder:
+    """Keeps what control asks the engine to keep, over many inputs."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, bytes] = {}
+
+    def see(self, worker: Desk) -> None:
+        for command in worker.commands(KeepRecord):
+            self.records[command.transport] = command.record
+
+
+def adoptions(worker: Desk, recorder: Recorder) -> list[TransportAdopted]:
+    """What the engine says of the sessions that this worker has now."""
+    return [
+        TransportAdopted(
+            session.transport,
+            recorder.records[session.transport],
+            tuple(session.publications),
+            tuple(one.subscription for one in session.receiving),
+            session.connected,
+        )
+        for session in worker.control.sessions.all()
+    ]
+
+
+def successor(events: list[TransportAdopted], slot: int = 0, done: bool = True) -> Desk:
+    worker = desk(slot=slot, incarnation=2, seed=99)
+    for event in events:
+        worker.handle(EngineSaid(event))
+    if done:
+        worker.handle(EngineSaid(AdoptionDone(len(events), 0)))
+    return worker
+
+
+def plain(session: Session) -> dict[str, Any]:
+    """All but what a successor has by itself."""
+    values = {field.name: getattr(session, field.name) for field in fields(session)}
+    streams = [(one.subscription, one.receiver, one.publication) for one in values["receiving"]]
+    return values | {"receiving": streams, "adopted": None}
+
+
+@pytest.fixture
+def hall() -> tuple[Desk, Recorder]:
+    """A publisher that has restarted its ICE, one track of which has said BYE, and two viewers."""
+    worker, recorder = desk(), Recorder()
+    session = session_of(worker.publish())
+    recorder.see(worker)
+    for watch in (worker.watch, lambda: worker.watch(participant="nobody")):
+        watch()
+        recorder.see(worker)
+    worker.handle(Patched(worker.number(), session, None, "*", RESTART))
+    recorder.see(worker)
+    worker.handle(EngineSaid(PublicationEnded(next(iter(worker.control.sessions.all()[0].publications)))))
+    recorder.see(worker)
+    return worker, recorder
+
+
+def test_rebuilt_sessions_equal_the_originals(hall: tuple[Desk, Recorder]) -> None:
+    worker, recorder = hall
+    heir = successor(adoptions(worker, recorder))
+    assert heir.all(SessionsAdopted) == [SessionsAdopted(3, 0)]
+    originals = [plain(session) for session in worker.control.sessions.all()]
+    assert [plain(session) for session in heir.control.sessions.all()] == originals
+    assert heir.control.directory.own_facts() == worker.control.directory.own_facts()
+
+
+def test_facts_are_announced_under_the_new_incarnation_with_the_same_ids(hall: tuple[Desk, Recorder]) -> None:
+    worker, recorder = hall
+    publisher = adoptions(worker, recorder)[0]
+    heir = desk(incarnation=2)
+    heir.handle(EngineSaid(publisher))
+    envelopes = [announce.envelope for announce in heir.all(Announce)]
+    assert [(one.incarnation, one.sequence) for one in envelopes] == [(2, 1), (2, 2)]
+    here, track = (one.fact for one in envelopes)
+    assert isinstance(here, ParticipantHere)
+    assert isinstance(track, PublicationHere)
+    assert {here, track} < worker.control.directory.view()
+    heir.handle(EngineSaid(PublicationStarted(publisher.publications[0])))
+    (again,) = heir.all(Announce)
+    assert isinstance(again.envelope.fact, PublicationHere)
+
+
+def test_adopted_sessions_answer_patch_and_delete(hall: tuple[Desk, Recorder]) -> None:
+    worker, recorder = hall
+    publisher = worker.control.sessions.all()[0]
+    heir = successor(adoptions(worker, recorder))
+    heir.handle(Patched(heir.number(), publisher.id, None, publisher.etag, RESTART))
+    assert heir.reply().status == 204
+    worker.handle(Patched(worker.number(), publisher.id, None, "*", RESTART))
+    heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART))
+    assert (heir.reply().status, heir.reply().body) == (200, worker.reply().body)
+    heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART.replace("wxyz", "qrst")))
+    assert heir.reply().status == 200
+    assert header(heir.reply(), "ETag") != publisher.etag
+    assert heir.commands(KeepRecord)
+    heir.handle(Deleted(heir.number(), publisher.id, None))
+    assert heir.reply().status == 200
+    assert heir.commands(CloseTransport) == [CloseTransport(publisher.transport)]
+    assert len(heir.control.sessions) == 2
+
+
+def test_numbers_of_adopted_sessions_are_not_given_again(hall: tuple[Desk, Recorder]) -> None:
+    worker, recorder = hall
+    logs = {log for one in worker.control.sessions.all() for p in one.publications.values() for log in p.logs}
+    heir = successor(adoptions(worker, recorder))
+    heir.publish(room="attic")
+    taken = {encoding.log for publish in heir.commands(Publish) for encoding in publish.encodings}
+    assert logs
+    assert not taken & logs
+    # The same chance again draws the same SSRCs first.
+    ssrcs = {ssrc for one in worker.control.sessions.all() for ssrc in one.ssrcs}
+    twin = desk(incarnation=2)
+    for event in adoptions(worker, recorder):
+        twin.handle(EngineSaid(event))
+    twin.publish(room="attic")
+    twin.watch(room="attic")
+    drawn = {ssrc for one in twin.commands(Subscribe) for ssrc in (one.ssrc, one.rtx_ssrc)}
+    assert len(drawn) >= 2
+    assert not drawn & ssrcs
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda event: replace(event, record=b""),
+        lambda event: replace(event, record=event.record[:-1]),
+        lambda event: replace(event, record=event.record.replace(event.record[:2], b"\x92\x63", 1)),
+        lambda event: replace(event, record=b"\x92\x01\xc0"),
+        lambda event: replace(event, publications=event.publications[:-1]),
+        lambda event: replace(event, subscriptions=(5,)),
+        lambda event: replace(event, transport=event.transport + 1),
+    ],
+)
+def test_a_session_that_cannot_be_rebuilt_is_closed_and_costs_no_other(hall: tuple[Desk, Recorder], spoil: Any) -> None:
+    worker, recorder = hall
+    broken, *others = adoptions(worker, recorder)
+    heir = desk(incarnation=2)
+    broken = spoil(broken)
+    heir.handle(EngineSaid(broken))
+    assert heir.commands(CloseTransport) == [CloseTransport(broken.transport)]
+    assert not heir.all(Announce)
+    for other in others:
+        heir.handle(EngineSaid(other))
+    assert len(heir.control.sessions) == 2
+    assert heir.control.counters.values["millrace_sessions_given_up_total"] == 1
+
+
+def test_two_records_with_one_log_are_not_both_believed(hall: tuple[Desk, Recorder]) -> None:
+    worker, recorder = hall
+    first = adoptions(worker, recorder)[0]
+    heir = successor([first, first], done=False)
+    assert heir.commands(CloseTransport)
+    assert len(heir.control.sessions) == 1
+
+
+def remote() -> tuple[Desk, Desk, Recorder]:
+    """A publisher on worker 1, and its viewer on worker 0."""
+    one, two, recorder = desk(slot=1), desk(slot=0), Recorder()
+    one.publish()
+    told(one, two)
+    two.watch()
+    recorder.see(two)
+    return one, two, recorder
+
+
+def test_an_adopted_viewer_stays_attached_while_the_directory_fills() -> None:
+    one, two, recorder = remote()
+    heir = successor(adoptions(two, recorder))
+    assert not heir.control.is_settled
+    heir.handle(SlotChanged(Slot(1), Incarnation(1)))
+    heir.handle(Ticked())
+    assert not heir.control.is_settled
+    heir.handle(SnapshotHeard(one.control.snapshot()))
+    assert heir.control.is_settled
+    assert not heir.commands(Attach)
+    assert not heir.commands(Detach)
+    heir.handle(RoomsAsked(RequestId(7)))
+    assert body(heir.reply())[0]["publishers"][0]["slot"] == 1
+
+
+def test_an_adopted_viewer_is_detached_when_its_publisher_is_gone_for_good() -> None:
+    _, two, recorder = remote()
+    heir = successor(adoptions(two, recorder))
+    heir.handle(SlotChanged(Slot(1), None))
+    heir.handle(Ticked())
+    assert not heir.control.is_settled
+    heir.now += SETTLE_SECONDS
+    heir.handle(Ticked())
+    assert heir.control.is_settled
+    assert len(heir.commands(Detach)) == 2
+
+
+def test_a_first_start_settles_when_all_were_heard() -> None:
+    worker = desk()
+    worker.handle(EngineSaid(AdoptionDone(0, 0)))
+    assert not worker.control.is_settled
+    worker.handle(Ticked())
+    assert worker.control.is_settled
+    assert not worker.all(SessionsAdopted)
+
+
+def test_an_adopted_publisher_that_published_again_elsewhere_is_replaced() -> None:
+    worker, recorder = desk(), Recorder()
+    worker.publish()
+    recorder.see(worker)
+    (session,) = worker.control.sessions.all()
+    heir = successor(adoptions(worker, recorder))
+    newer = ParticipantHere(session.room, session.participant, session.id, True, session.opened_at + 1)
+    other = desk(slot=1)
+    other.publish()
+    snapshot = replace(other.control.snapshot(), facts=(replace(newer, session=other.control.sessions.all()[0].id),))
+    heir.handle(SnapshotHeard(snapshot))
+    assert [ended.cause for ended in heir.all(SessionEnded)] == ["replaced"]
+
+
+def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_were_kept() -> None:
+    worker = desk()
+    worker.publish()
+    (kept,) = worker.commands(KeepRecord)
+    (session,) = worker.control.sessions.all()
+    version, fields = msgpack.unpackb(kept.record)
+    assert (version, list(fields)) == (1, ["etag", "remote_ufrag", "remote_pwd", "paused", "fed_from", "fixed"])
+    assert plain(unpack_session(kept.record)) == plain(session)
+
+
+def test_the_widest_session_fits_its_record() -> None:
+    worker = desk()
+    worker.watch(sdp=offer(kinds=["audio", "video"] * 8, direction="recvonly", codecs="both"))
+    (kept,) = worker.commands(KeepRecord)
+    assert 0 < len(kept.record) < KEPT_BYTES / 4

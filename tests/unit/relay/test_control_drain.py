@@ -1,0 +1,63 @@
+from millrace.master.operator.cli import keys
+from millrace.relay.config.model import Config
+from millrace.relay.config.parse import parse
+from millrace.relay.contract.commands import CloseTransport
+from millrace.relay.contract.effects import Deleted, DrainBegan
+from tests.unit.control_kit import body, desk, header, moment, session_of, told
+
+
+def test_a_draining_worker_opens_no_room_and_keeps_who_is_there() -> None:
+    worker = desk()
+    session = session_of(worker.publish())
+    assert worker.handle(DrainBegan()) == []
+    refused = worker.watch("cellar")
+    assert refused.status == 503
+    assert body(refused)["type"] == "urn:millrace:problem:draining"
+    assert int(header(refused, "Retry-After")) > 0
+    assert len(worker.control.sessions) == 1
+    worker.handle(Deleted(worker.number(), session, None))
+    assert worker.reply().status == 200
+    assert len(worker.control.sessions) == 0
+
+
+def test_a_draining_worker_lets_people_into_rooms_that_go_on() -> None:
+    worker, other = desk(), desk(slot=1)
+    for each in (worker, other):
+        each.handle(DrainBegan())
+    assert worker.publish().status == 503
+    worker, other = desk(), desk(slot=1)
+    watching = session_of(worker.watch())
+    told(worker, other)
+    for each in (worker, other):
+        each.handle(DrainBegan())
+    publishing = other.publish()
+    assert publishing.status == 201, "the viewer waits for it"
+    told(other, worker)
+    worker.handle(Deleted(worker.number(), watching, None))
+    assert worker.watch().status == 201, "its page was reloaded"
+
+
+def test_nobody_is_let_in_any_more_once_goodbye_is_said() -> None:
+    worker, other = desk(), desk(slot=1)
+    other.publish()
+    told(other, worker)
+    worker.handle(DrainBegan())
+    worker.control.drain(moment(worker.now))
+    assert body(worker.watch())["type"] == "urn:millrace:problem:draining"
+
+
+def test_while_draining_strangers_do_not_learn_which_rooms_there_are() -> None:
+    config = parse(keys())
+    assert isinstance(config, Config)
+    worker = desk(config)
+    worker.handle(DrainBegan())
+    assert worker.watch("cellar").status == 401
+
+
+def test_sessions_that_are_left_are_closed_towards_their_clients() -> None:
+    worker = desk()
+    worker.publish()
+    worker.watch()
+    worker.handle(DrainBegan())
+    worker.effects = worker.control.drain(moment(worker.now))
+    assert len(worker.commands(CloseTransport)) == 2

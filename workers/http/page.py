@@ -1,0 +1,76 @@
+"""The page and its files, read once from `workers/web/` and served from memory. It must never know what the page does.
+Read next: `workers/http/public.py`, which serves it at `/`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from millrace.workers.http.answers import method_not_allowed
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".txt": "text/plain; charset=utf-8",
+}
+"""Files of other types in the folder are not served."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
+        "media-src 'self' blob: mediastream:; connect-src 'self'; manifest-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(self), autoplay=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Names carry no hash, so a browser asks each time and mostly hears 304.
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    content_type: str
+    etag: str
+
+
+class Page:
+    """The files of one folder by their path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[tuple[str, ...], _File] = {}
+        for path in sorted(folder.rglob("*")):
+            content_type = TYPES.get(path.suffix)
+            if content_type is None or not path.is_file():
+                continue
+            content = path.read_bytes()
+            etag = '"' + hashlib.sha256(content).hexdigest()[:32] + '"'
+            self._files[path.relative_to(folder).parts] = _File(content, content_type, etag)
+        index = self._files.get(("index.html",))
+        if index is not None:
+            self._files[()] = index
+
+    def has(self, segments: tuple[str, ...]) -> bool:
+        """True when there is such a file."""
+        return segments in self._files
+
+    def respond(self, request: web.BaseRequest, segments: tuple[str, ...]) -> web.Response:
+        """The file, or 304 when the browser has it."""
+        file = self._files[segments]
+        if request.method not in ("GET", "HEAD"):
+            return method_not_allowed("GET, HEAD")
+        headers = HEADERS | {"ETag": file.etag}
+        if file.etag in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=file.content, headers=headers | {"Content-Type": file.content_type})

@@ -1,0 +1,83 @@
+"""The public routes: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep), the rooms for the page, and the page. Turns
+requests into inputs of control and must never decide anything about a room or a session. Read next:
+`relay/control.py`.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from millrace.relay.contract.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsListed
+from millrace.workers.http.answers import from_reply, method_not_allowed, problem
+from millrace.workers.http.origins import Cors
+from millrace.workers.http.page import Page
+from millrace.workers.http.server import Deadlines, bearer_token, header, path_segments, read_body
+from millrace.workers.pending import MakeRequest
+
+Ask = Callable[[MakeRequest], Awaitable[Reply]]
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+ENDPOINT_METHODS = "POST, OPTIONS"
+SESSION_METHODS = "PATCH, DELETE, OPTIONS"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicRoutes:
+    """Answers one public request."""
+
+    ask: Ask
+    page: Page
+    cors: Cors
+    deadlines: Deadlines
+    sdp_bytes: int
+    """Longest body, offers and fragments alike."""
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        """Any request whatever."""
+        match path_segments(request):
+            case ("whip" | "whep" as protocol, room):
+                return await self._endpoint(request, Protocol(protocol), room)
+            case ("whip" | "whep", _, session):
+                return await self._session(request, session)
+            case ("rooms",):
+                return await self._rooms(request)
+            case segments if self.page.has(segments):
+                return self.page.respond(request, segments)
+        return problem(404, "no-such-page", "There is nothing here.")
+
+    async def _endpoint(self, request: web.BaseRequest, protocol: Protocol, room: str) -> web.Response:
+        if request.method == "OPTIONS":
+            return self._options(request, ENDPOINT_METHODS, {"Accept-Post": SDP})
+        if request.method != "POST":
+            return method_not_allowed(ENDPOINT_METHODS)
+        sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
+        token = bearer_token(request)
+        participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
+        reply = await self.ask(lambda number: Offered(number, protocol, room, token, sdp, participant))
+        return from_reply(reply)
+
+    async def _session(self, request: web.BaseRequest, session: str) -> web.Response:
+        token = bearer_token(request)
+        if request.method == "OPTIONS":
+            return self._options(request, SESSION_METHODS, {"Accept-Patch": FRAGMENT})
+        if request.method == "DELETE":
+            return from_reply(await self.ask(lambda number: Deleted(number, session, token)))
+        if request.method != "PATCH":
+            return method_not_allowed(SESSION_METHODS)
+        fragment = await read_body(request, FRAGMENT, self.sdp_bytes, self.deadlines)
+        if_match = header(request, "If-Match")
+        return from_reply(await self.ask(lambda number: Patched(number, session, token, if_match, fragment)))
+
+    async def _rooms(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "OPTIONS":
+            return self._options(request, "GET, HEAD, OPTIONS", {})
+        if request.method not in ("GET", "HEAD"):
+            return method_not_allowed("GET, HEAD, OPTIONS")
+        token = bearer_token(request)
+        return from_reply(await self.ask(lambda number: RoomsListed(number, token)))
+
+    def _options(self, request: web.BaseRequest, methods: str, headers: dict[str, str]) -> web.Response:
+        preflight = self.cors.preflight(request.headers.get("Origin"), methods)
+        return web.Response(status=204, headers={"Allow": methods} | headers | preflight)

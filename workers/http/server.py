@@ -1,0 +1,299 @@
+"""One HTTP server on the listeners that the master made: bounds, deadlines and errors, the same for the public side
+and the administration side. It must never know a route. Read next: `workers/http/public.py` and
+`workers/http/admin.py`, the routes.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import socket
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from millrace.workers.http.answers import SERVER, Refused, problem
+from millrace.workers.http.origins import Cors, Guard
+
+log = logging.getLogger("millrace.http")
+
+Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+MAX_REQUESTS = 256
+"""In progress at once. Control answers in well under a millisecond, so these are passed-on requests and slow bodies, of
+which the oldest is cut for whoever comes then.
+"""
+BODY_SECONDS = 1.0
+"""What a body may take before it can be cut for somebody else: several times round the world."""
+MAX_CONNECTIONS = 1024
+"""Per listener group; each costs some 20 kB and a descriptor."""
+IDLE_SECONDS = 2.0
+"""For a kept-alive connection to be used once more before a worker that lets go closes it: a client that stood still
+for a moment would take a request that crosses our closing for failed. Nobody waits meanwhile."""
+ARRIVAL_SECONDS = 0.5
+"""For the request on a connection that was the last to be taken. New ones wait for the successor meanwhile."""
+LOOK_SECONDS = 0.01
+"""Between looks whether connections are closed: a fraction of what a successor takes to start."""
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is read and thrown away, so that the client sees the refusal and not a reset."""
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Against clients that are slow on purpose."""
+
+    request_seconds: float
+    """For the headers, then for the body, then for the client to take the answer; also how long a connection idles."""
+
+
+class HttpServer:
+    """Serves `routes` on listening sockets."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        deadlines: Deadlines,
+        max_requests: int = MAX_REQUESTS,
+        guard: Guard | None = None,
+        cors: Cors | None = None,
+    ) -> None:
+        self._routes = routes
+        self._deadlines = deadlines
+        self._guard = guard
+        self._cors = cors
+        self._max_requests = max_requests
+        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
+        """Connections with a request under way, the oldest first."""
+        self._is_letting_go = False
+        self._servers: list[asyncio.Server] = []
+        self._web: _BoundedServer | None = None
+
+    async def start(self, sockets: Sequence[int]) -> None:
+        """Takes over the descriptors of listening sockets."""
+        self._web = _BoundedServer(
+            self._handle,
+            self._busy,
+            access_log=None,
+            # Starts with the connection and again after each answer: cuts headers that never end (slowloris) too.
+            keepalive_timeout=self._deadlines.request_seconds,
+            lingering_time=LINGER_SECONDS,
+            # A coded body could grow a thousandfold; `read_body` refuses it.
+            auto_decompress=False,
+        )
+        loop = asyncio.get_running_loop()
+        for descriptor in sockets:
+            # A copy, which is closed at the end: the descriptor itself is kept for another master.
+            listener = socket.socket(fileno=os.dup(descriptor))
+            self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
+
+    async def let_go(self, seconds: float, listening: float = 0) -> None:
+        """Leaves the listeners to a successor and fails no request: each connection ends with its next answer, and only
+        one on which nothing comes is cut. What is in progress may take `seconds`. When there is no successor, the
+        connections that are still to come have `listening` seconds for it.
+        """
+        self._is_letting_go = True
+        await asyncio.sleep(listening)
+        # New connections are still taken meanwhile: they would wait for the successor otherwise.
+        before = self._connections()
+        await self._until_closed(before, IDLE_SECONDS)
+        self._close_listeners()
+        # Those that came last have a request on its way.
+        await self._until_closed(self._connections() - before, ARRIVAL_SECONDS)
+        await self.stop(seconds)
+
+    async def stop(self, seconds: float) -> None:
+        """Takes no more, lets what is in progress finish for at most `seconds`."""
+        self._close_listeners()
+        if self._web is not None:
+            self._web.pre_shutdown()
+            await self._web.shutdown(seconds)
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    def _connections(self) -> set[web.RequestHandler]:
+        return set(self._web.connections) if self._web is not None else set()
+
+    async def _until_closed(self, connections: set[web.RequestHandler], seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while connections & self._connections():
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not self._has_room():
+            response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
+        else:
+            self._busy[request.protocol] = request
+            try:
+                response = await self._respond(request)
+            finally:
+                self._busy.pop(request.protocol, None)
+        response.headers["Server"] = SERVER
+        if self._cors is not None:
+            # Refusals too: a page that may not read one sees a network error.
+            response.headers.update(self._cors.headers(request.headers.get("Origin")))
+        if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
+            response.force_close()
+        try:
+            async with asyncio.timeout(self._deadlines.request_seconds):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass  # The client left without its answer.
+        return response
+
+    def _has_room(self) -> bool:
+        """For one more request. Nobody has shown a token before the body is in, so bodies that do not come keep nobody
+        out: the oldest makes room. What reads no body is never cut, as it would go on without being counted.
+        """
+        if len(self._busy) < self._max_requests:
+            return True
+        late = asyncio.get_running_loop().time() - BODY_SECONDS
+        arriving = next((busy for busy in self._busy.items() if _awaited_since(busy[1]) < late), None)
+        if arriving is None:
+            return False
+        connection, request = arriving
+        del self._busy[connection]
+        if request.transport is not None:
+            request.transport.abort()
+        return True
+
+    async def _respond(self, request: web.BaseRequest) -> web.Response:
+        if self._guard is not None:
+            refusal = self._guard.refusal(request.headers.get("Host"), request.headers.get("Origin"))
+            if refusal is not None:
+                return refusal
+        try:
+            return await self._routes(request)
+        except Refused as refused:
+            return refused.response
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            # One client's request found a bug: it gets no detail, and nobody else loses anything.
+            log.exception("a request failed")
+            return problem(500, "defect", "This is a defect of the server; its log has it.")
+
+
+class _Connection(web.RequestHandler):
+    """Refuses what is not HTTP as everything else is refused: strangers fill no log, and learn no library's name."""
+
+    __slots__ = ("body_awaited_since",)
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.body_awaited_since = math.inf
+        """By the loop's clock; infinity while no body is read."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            # A client that leaves in mid-body, or that is cut there, is no defect.
+            if not isinstance(exc, ConnectionError):
+                log.error("a connection failed", exc_info=exc)
+            response = problem(500, "defect", "This is a defect of the server; its log has it.")
+        else:
+            response = problem(status, "not-http", "The request is not HTTP as this server takes it.")
+        response.headers["Server"] = SERVER
+        response.force_close()
+        return response
+
+
+def _connection(request: web.BaseRequest) -> _Connection:
+    assert isinstance(request.protocol, _Connection), "each server here makes these"
+    return request.protocol
+
+
+def _awaited_since(request: web.BaseRequest) -> float:
+    return math.inf if request.content.is_eof() else _connection(request).body_awaited_since
+
+
+class _BoundedServer(web.Server):
+    """Holds a fixed number of connections. Whoever comes then takes the place of the oldest that has nothing under way:
+    connections held open keep nobody out.
+    """
+
+    def __init__(self, handle: Handle, busy: Collection[web.RequestHandler], **options: Any) -> None:
+        super().__init__(handle, **options)
+        self._busy = busy
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            idle = next((each for each in self.connections if each not in self._busy and each is not handler), handler)
+            if idle.transport is not None:
+                idle.transport.abort()
+
+
+def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
+    """The path's decoded segments; a `%2F` stays inside its segment. A trailing slash is no segment."""
+    raw = request.rel_url.raw_path.removeprefix("/").removesuffix("/")
+    if not raw:
+        return ()
+    try:
+        return tuple(unquote(segment, errors="strict") for segment in raw.split("/"))
+    except UnicodeDecodeError:
+        raise Refused(400, "path-not-utf-8", "The path is not UTF-8.") from None
+
+
+def header(request: web.BaseRequest, name: str) -> str | None:
+    """A field's value with `?` for what is no ASCII: nothing of ours has any, and half a character goes over no bus."""
+    value = request.headers.get(name)
+    return None if value is None else value.encode("ascii", "replace").decode("ascii")
+
+
+def bearer_token(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer` (RFC 6750 section 2.1); other schemes count as none."""
+    scheme, _, token = (header(request, "Authorization") or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+async def read_body(request: web.BaseRequest, content_type: str, limit: int, deadlines: Deadlines) -> str:
+    """The body as text. Type and announced length are refused before a byte is read, a longer stream where it passes
+    the limit.
+    """
+    if request.content_type != content_type:
+        raise Refused(415, "content-type", f"The body must be {content_type}.", {"Accept": content_type})
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "content-encoding", "The body must not be coded.", {"Accept-Encoding": "identity"})
+    if (request.content_length or 0) > limit:
+        raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    body = bytearray()
+    connection = _connection(request)
+    connection.body_awaited_since = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(deadlines.request_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
+    except TimeoutError:
+        raise Refused(408, "body-too-slow", "The body did not come in time.") from None
+    finally:
+        connection.body_awaited_since = math.inf
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "body-not-utf-8", "The body is not UTF-8.") from None

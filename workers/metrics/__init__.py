@@ -1,0 +1,1 @@
+"""What a scrape of any worker shows of the whole box."""

@@ -1,0 +1,297 @@
+"""The only import of prometheus_client: renders the metrics page of the whole box from one worker. It must never count
+anything itself. Read next: `relay/engine/core/src/stats.rs` and `relay/load/counters.py`, where the numbers come from.
+
+No label ever names a room, a session or a client: the number of series depends on the configuration alone. What a
+worker's death must not reset lies in the arena and is summed over slots; what lives in a process carries its slot.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from millrace.workers.metrics.processes import ProcessFigures, read_process
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+HELP = {
+    "datagrams_received": "UDP datagrams that came in",
+    "bytes_received": "Bytes of UDP payload that came in",
+    "datagrams_sent": "UDP datagrams that went out",
+    "bytes_sent": "Bytes of UDP payload that went out",
+    "sends": "System calls that sent datagrams",
+    "stun_requests": "STUN binding requests",
+    "packets_received": "RTP packets from publishers",
+    "packets_forwarded": "RTP packets to viewers, retransmissions included",
+    "packets_retransmitted": "RTP packets sent to viewers again",
+    "packets_recovered": "RTP packets that came after they were asked for again",
+    "nacks_received": "Sequence numbers that viewers asked for again",
+    "nacks_sent": "Sequence numbers that publishers were asked for again",
+    "key_frames_asked": "Key frame requests sent to publishers",
+    "key_frame_requests": "Key frame requests of viewers",
+    "handed_over": "Datagrams given to another worker, because the kernel delivered them to the wrong one",
+    "taken_over": "Datagrams taken from another worker",
+    "adoptions": "Sessions taken up from a worker that died",
+    "adoptions_lost": "Sessions of a worker that died which could not be taken up",
+    "moves_in": "Sessions that came from another slot",
+    "moves_out": "Sessions that went to another slot",
+    "sessions_balanced": "Sessions that a late worker gave to one that was better off (workers.balance)",
+    "moves_failed": "Sessions that were to go to another slot, and stay",
+    "handshakes_done": "DTLS handshakes that succeeded",
+    "wakeups": "Wake-ups of the engines' loops",
+    "sessions_opened": "Offers that were answered, by protocol",
+    "sessions_ended": "Sessions that are over, for whatever cause",
+    "snapshots_asked": "Times that a worker asked another for all of its facts",
+    "requests_passed_on": "Requests that were another worker's session's",
+    "turned_away": "Offers that got 503 because the worker was late, or memory or descriptors were short",
+    "control_late_seconds": "How late the control loop was, on average over a second",
+    "http_refusals": "Requests that the control plane refused; what HTTP refuses before it is asked is not counted",
+    "ice_restarts": "ICE restarts that were answered",
+    "commands_refused": "Commands that the engine could not carry out, each a defect",
+    "defects": "Inputs that raised an exception, each a defect",
+}
+"""By the engine's or control's name; one that is not here gets its name as its help."""
+GAUGES = {
+    "transports": "Open transports",
+    "publications": "Tracks that are published",
+    "subscriptions": "Outgoing streams",
+    "handshakes": "DTLS handshakes under way",
+    "session_records": "Session records in use, of millrace_session_records_limit for each worker",
+}
+"""The engine's figures that go up and down, by slot."""
+HISTOGRAMS = {
+    "forwarding": "From a packet's arrival at its publisher's worker to its sending to a viewer, on whichever worker",
+    "engine_late": "How long what was ready may have waited for the engine's loop",
+    "handshake": "From a client's first DTLS record to its keys",
+    "adoption_gap": "From a worker's last sign of life to its successor's first round with its sessions",
+}
+"""The engine's distributions, of all workers."""
+_WITH_LABELS = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})?")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def _help(name: str) -> str:
+    bare = name.removeprefix("millrace_")
+    return HELP.get(bare, bare.replace("_", " "))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFigures:
+    """One worker's, wherever they come from."""
+
+    slot: int
+    incarnation: int
+    pid: int
+    """0 when nobody is there."""
+    beat_ages: tuple[float, float]
+    """Seconds since the engine's and the control loop's last beat."""
+    engine: Mapping[str, int]
+    control: Iterable[tuple[str, int]]
+    """Names as on the page, with labels."""
+    drain_deadline: float = 0.0
+    """Unix time at which its sessions are closed; 0 while it is not drained."""
+    is_wanted: bool = True
+    """Whether it is to have a worker."""
+    is_closed: bool = False
+    """It is to have no session."""
+
+    @property
+    def is_shown(self) -> bool:
+        """By itself: a slot that is empty for good adds to the totals only."""
+        return self.is_wanted or self.pid != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much there is of what can run out."""
+
+    arena_bytes: int
+    """Reserved."""
+    arena_resident_bytes: int
+    """Touched, and so paid for."""
+    session_records: int
+    """For each worker."""
+    memory_available_bytes: int
+    """What this machine, or the control group, has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The box at one moment."""
+
+    version: str
+    started_at: float
+    steering: str
+    slots: tuple[SlotFigures, ...]
+    master_pid: int
+    """0 when there is none."""
+    room: Room
+    sockets: tuple[str, ...]
+    """Address and port of each media socket, in the engine's order; the same for every worker."""
+
+
+async def render(figures: Figures) -> bytes:
+    """The page. Rendering takes milliseconds, and reads /proc: a thread does it, so that the loop goes on."""
+    return await asyncio.get_running_loop().run_in_executor(None, render_now, figures)
+
+
+def render_now(figures: Figures) -> bytes:
+    """The same, at once."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(figures))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._slots = tuple(slot for slot in figures.slots if slot.is_shown)
+        self._totals: defaultdict[str, int] = defaultdict(int)
+        for slot in figures.slots:
+            for name, value in slot.engine.items():
+                self._totals[name] += value
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._box()
+        yield from self._room()
+        yield from self._engines()
+        yield from self._distributions()
+        yield from self._control()
+        yield from self._processes()
+
+    def _box(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("millrace_info", "What runs", labels=["version", "steering"])
+        info.add_metric([self._figures.version, self._figures.steering], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "millrace_start_time_seconds", "Unix time of the server's start", value=self._figures.started_at
+        )
+        yield GaugeMetricFamily(
+            "millrace_master_up", "0 while workers go on without a master", value=int(self._figures.master_pid != 0)
+        )
+        up = GaugeMetricFamily("millrace_worker_up", "1 while the slot has a worker", labels=["slot"])
+        wanted = GaugeMetricFamily(
+            "millrace_worker_wanted", "0 while the slot's worker gives its sessions away to leave", labels=["slot"]
+        )
+        lives = CounterMetricFamily(
+            "millrace_worker_starts", "How often the slot's worker was started", labels=["slot"]
+        )
+        age = GaugeMetricFamily(
+            "millrace_worker_beat_age_seconds", "Since the loop last vouched for itself", labels=["slot", "loop"]
+        )
+        drain = GaugeMetricFamily(
+            "millrace_drain_deadline_seconds",
+            "Unix time at which the sessions of a worker that drains are closed; 0 when it serves",
+            labels=["slot"],
+        )
+        closed = GaugeMetricFamily(
+            "millrace_slot_closed", "1 while the slot is to have no session (millrace drain)", labels=["slot"]
+        )
+        for slot in self._slots:
+            closed.add_metric([str(slot.slot)], int(slot.is_closed))
+            up.add_metric([str(slot.slot)], int(slot.pid != 0))
+            wanted.add_metric([str(slot.slot)], int(slot.is_wanted))
+            lives.add_metric([str(slot.slot)], slot.incarnation)
+            drain.add_metric([str(slot.slot)], slot.drain_deadline)
+            for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
+                age.add_metric([str(slot.slot), loop], seconds)
+        yield from (up, wanted, lives, age, drain, closed)
+
+    def _room(self) -> Iterator[Metric]:
+        room = self._figures.room
+        for name, documentation, value in (
+            ("arena_bytes", "Shared memory that is reserved", room.arena_bytes),
+            ("arena_resident_bytes", "Shared memory in use", room.arena_resident_bytes),
+            ("session_records_limit", "Lasting session records that each worker has", room.session_records),
+            (
+                "memory_available_bytes",
+                "Memory that the machine or the control group has left",
+                room.memory_available_bytes,
+            ),
+        ):
+            yield GaugeMetricFamily(f"millrace_{name}", documentation, value=value)
+
+    def _engines(self) -> Iterator[Metric]:
+        totals = self._totals
+        drops = CounterMetricFamily(
+            "millrace_drops", "Datagrams and packets not forwarded", labels=["direction", "reason"]
+        )
+        failed = CounterMetricFamily("millrace_sessions_failed", "Sessions that failed or stalled", labels=["cause"])
+        for name, value in totals.items():
+            kind, _, label = name.partition(".")
+            if kind == "drops":
+                drops.add_metric(label.split("."), value)
+            elif kind == "failures":
+                failed.add_metric([label], value)
+            elif not label and name not in GAUGES:
+                yield CounterMetricFamily(f"millrace_{name}", HELP.get(name, name), value=value)
+        yield from (drops, failed)
+        for name, documentation in GAUGES.items():
+            gauge = GaugeMetricFamily(f"millrace_{name}", documentation, labels=["slot"])
+            for slot in self._slots:
+                gauge.add_metric([str(slot.slot)], slot.engine.get(name, 0))
+            yield gauge
+        kernel = CounterMetricFamily(
+            "millrace_kernel_drops",
+            "Datagrams that the kernel dropped from a socket's full receive queue",
+            labels=["slot", "socket"],
+        )
+        for slot in self._slots:
+            for number, socket in enumerate(self._figures.sockets):
+                if (dropped := slot.engine.get(f"kernel_drops.{number}")) is not None:
+                    kernel.add_metric([str(slot.slot), socket], dropped)
+        yield kernel
+
+    def _distributions(self) -> Iterator[Metric]:
+        for name, documentation in HISTOGRAMS.items():
+            prefix = f"histogram.{name}."
+            counts = {key.removeprefix(prefix): n for key, n in self._totals.items() if key.startswith(prefix)}
+            total = counts.pop("sum", 0)
+            buckets: list[tuple[str, float]] = []
+            sum_so_far = 0
+            # The engine's names come in the order of the alphabet.
+            for bound, count in sorted(counts.items(), key=lambda item: float(item[0])):
+                sum_so_far += count
+                buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), sum_so_far))
+            if buckets:
+                yield HistogramMetricFamily(
+                    f"millrace_{name}_seconds", documentation, buckets=buckets, sum_value=total / 1e6
+                )
+
+    def _control(self) -> Iterator[Metric]:
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for slot in self._slots:
+            for full_name, value in slot.control:
+                matched = _WITH_LABELS.fullmatch(full_name)
+                if matched is None or matched["name"] == "millrace_sessions_failed_total":
+                    # The engine's count of failures outlives the worker; control's does not.
+                    continue
+                labels = dict(_LABEL.findall(matched["labels"] or ""))
+                name, figure = matched["name"].removesuffix("_total"), float(value)
+                kind: type[CounterMetricFamily] | type[GaugeMetricFamily] = CounterMetricFamily
+                if name.endswith("_microseconds"):
+                    name, figure = name.removesuffix("_microseconds") + "_seconds", value / 1e6
+                    kind = GaugeMetricFamily
+                family = families.setdefault(name, kind(name, _help(name), labels=[*labels, "slot"]))
+                family.add_metric([*labels.values(), str(slot.slot)], figure)
+        yield from families.values()
+
+    def _processes(self) -> Iterator[Metric]:
+        cpu = CounterMetricFamily("millrace_process_cpu_seconds", "Processor time", labels=["slot"])
+        resident = GaugeMetricFamily("millrace_process_resident_bytes", "Memory in use", labels=["slot"])
+        descriptors = GaugeMetricFamily("millrace_process_open_fds", "Open descriptors", labels=["slot"])
+        limit = GaugeMetricFamily("millrace_process_max_fds", "Descriptors that may be open", labels=["slot"])
+        pids = [(str(slot.slot), slot.pid) for slot in self._slots] + [("master", self._figures.master_pid)]
+        for label, pid in pids:
+            found: ProcessFigures | None = read_process(pid) if pid else None
+            if found is not None:
+                cpu.add_metric([label], found.cpu_seconds)
+                resident.add_metric([label], found.resident_bytes)
+                descriptors.add_metric([label], found.descriptors)
+                limit.add_metric([label], found.max_descriptors)
+        yield from (cpu, resident, descriptors, limit)
