@@ -1,15 +1,17 @@
-//! Whose each session record is: one word a record, all of them side by side, so that a successor looks at its own without
-//! touching anybody's record. Owns the states of that word; must never know what a record says. Read `sessions.rs` next.
+//! The owner of each session record: one word a record, all of them side by side, so that a successor finds its own records
+//! without touching another slot's. Owns the states of that word; must never know what a record says. Read `sessions.rs` next.
 //!
 //! ```text
-//!            claim                     give                      take, by either of the two
-//!   nobody ────────► owned by A ────────────────► A gave it to B ────────────────► owned by the taker
-//!      ▲   free          │ ▲                            │ refuse, by B
+//!            claim                  begin_move                   end_move, by A or by B
+//!   nobody ────────► owned by A ────────────────► moving from A to B ────────────────► owned by that slot
+//!      ▲   free          │ ▲                            │ refuse_move, by B
 //!      └─────────────────┘ └────────────────────────────┘
 //! ```
-//! Each arrow is one store or one compare-and-swap. So a death leaves a record with one owner, or between two that are both
-//! asked to look, and of those one gets it. A record is lent out of the range of the slot that claimed it: only that slot
-//! claims it again, once it is nobody's.
+//! Each arrow is one store or one compare-and-swap. So a death leaves a record with one owner, or moving between two slots. Both
+//! of these look at it then, and one of them gets it.
+//!
+//! A record belongs to the slot that first claimed it. It is lent while its session is elsewhere; when that session is over, only
+//! the first slot claims it again.
 
 use std::fmt;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -17,17 +19,17 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::AtomicU64;
 use crate::words::put;
 
-/// A record's word is `owner + 1`, and `(giver + 1) << 8` while it is given and not taken; zero is nobody's.
-const GIVER: u32 = 8;
+/// A record's word is `owner + 1`; while it moves, `target + 1` and `(source + 1) << 8`; zero when it has no owner.
+const SOURCE: u32 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Nobody,
     Slot(u8),
-    /// Whoever of the two takes it first has it.
-    Given {
-        from: u8,
-        to: u8,
+    /// Of the two, the first that ends the move is the owner.
+    Moving {
+        source: u8,
+        target: u8,
     },
 }
 
@@ -44,35 +46,37 @@ impl<'a> Owners<'a> {
         decode(self.word(record).load(Acquire))
     }
 
-    /// By the slot in whose range the record lies, when it is nobody's.
+    /// Makes a record without an owner the slot's. To be called by the slot in whose range the record lies.
     pub fn claim(&self, record: u32, slot: u8) {
         put(self.word(record), encode(Owner::Slot(slot)), Release);
     }
 
-    /// By its owner, once the record is clear.
+    /// Makes the record nobody's. To be called by its owner, once the record is clear.
     pub fn free(&self, record: u32) {
         put(self.word(record), encode(Owner::Nobody), Release);
     }
 
-    /// By its owner `from`, who has done with the session and touches it no more.
-    pub fn give(&self, record: u32, from: u8, to: u8) {
-        put(self.word(record), encode(Owner::Given { from, to }), Release);
+    /// Offers the record to `target`. To be called by its owner `source`, which uses the session no more.
+    pub fn begin_move(&self, record: u32, source: u8, target: u8) {
+        put(self.word(record), encode(Owner::Moving { source, target }), Release);
     }
 
-    /// Makes a given record the slot's, who gave it or to whom it was given; false when it is not given, or no longer.
-    pub fn take(&self, record: u32, slot: u8) -> bool {
+    /// Makes a moving record the slot's, which is its source or its target. False when it does not move, or no longer.
+    pub fn end_move(&self, record: u32, slot: u8) -> bool {
         match self.of(record) {
-            given @ Owner::Given { from, to } if from == slot || to == slot => {
-                self.change(record, given, Owner::Slot(slot))
+            moving @ Owner::Moving { source, target } if source == slot || target == slot => {
+                self.change(record, moving, Owner::Slot(slot))
             }
             _ => false,
         }
     }
 
-    /// Gives a record that was given to the slot, and not taken, back to its giver.
-    pub fn refuse(&self, record: u32, slot: u8) -> bool {
+    /// Returns a record that moves to `slot` to its source. False when it does not move there, or no longer.
+    pub fn refuse_move(&self, record: u32, slot: u8) -> bool {
         match self.of(record) {
-            given @ Owner::Given { from, to } if to == slot => self.change(record, given, Owner::Slot(from)),
+            moving @ Owner::Moving { source, target } if target == slot => {
+                self.change(record, moving, Owner::Slot(source))
+            }
             _ => false,
         }
     }
@@ -99,16 +103,16 @@ fn encode(owner: Owner) -> u64 {
     match owner {
         Owner::Nobody => 0,
         Owner::Slot(slot) => one_based(slot),
-        Owner::Given { from, to } => one_based(to) | one_based(from) << GIVER,
+        Owner::Moving { source, target } => one_based(target) | one_based(source) << SOURCE,
     }
 }
 
 fn decode(word: u64) -> Owner {
     let slot = |part: u64| ((part & 0xff) as u8).checked_sub(1);
-    match (slot(word), slot(word >> GIVER)) {
+    match (slot(word), slot(word >> SOURCE)) {
         (None, _) => Owner::Nobody,
         (Some(owner), None) => Owner::Slot(owner),
-        (Some(to), Some(from)) => Owner::Given { from, to },
+        (Some(target), Some(source)) => Owner::Moving { source, target },
     }
 }
 
@@ -121,54 +125,55 @@ mod tests {
     use crate::{Arena, Parameters};
 
     #[test]
-    fn a_record_goes_from_hand_to_hand_and_home() {
+    fn a_record_moves_from_slot_to_slot_and_home() {
         let arena = Arena::in_memory(Parameters::TINY);
         let owners = arena.owners();
         assert_eq!(owners.of(5), Owner::Nobody);
         owners.claim(5, 1);
-        assert!(!owners.take(5, 2) && !owners.take(5, 1), "nobody gave it");
-        owners.give(5, 1, 0);
-        assert_eq!(owners.of(5), Owner::Given { from: 1, to: 0 });
-        assert!(!owners.take(5, 2) && !owners.refuse(5, 1), "a third slot, and the giver's word");
-        assert!(owners.take(5, 0) && !owners.take(5, 1));
+        assert!(!owners.end_move(5, 2) && !owners.end_move(5, 1), "it does not move");
+        owners.begin_move(5, 1, 0);
+        assert_eq!(owners.of(5), Owner::Moving { source: 1, target: 0 });
+        assert!(!owners.end_move(5, 2) && !owners.refuse_move(5, 1), "a third slot, and the source itself");
+        assert!(owners.end_move(5, 0) && !owners.end_move(5, 1));
         assert_eq!(owners.of(5), Owner::Slot(0));
-        owners.give(5, 0, 3);
-        assert!(owners.refuse(5, 3) && !owners.take(5, 3));
+        owners.begin_move(5, 0, 3);
+        assert!(owners.refuse_move(5, 3) && !owners.end_move(5, 3));
         assert_eq!(owners.of(5), Owner::Slot(0));
-        owners.give(5, 0, 3);
-        assert!(owners.take(5, 0), "whoever gave it may take it back");
+        owners.begin_move(5, 0, 3);
+        assert!(owners.end_move(5, 0), "the source may take it back");
         owners.free(5);
         assert_eq!((owners.of(5), owners.of(4), owners.of(6)), (Owner::Nobody, Owner::Nobody, Owner::Nobody));
     }
 
     #[test]
-    fn a_giver_or_taker_that_dies_at_any_store_leaves_one_who_gets_it() {
+    fn a_source_or_target_that_dies_at_any_store_leaves_one_owner() {
         for stores in 0..=3 {
             let arena = Arena::in_memory(Parameters::TINY);
             let owners = arena.owners();
             owners.claim(0, 1);
             crash::after(stores, || {
-                owners.give(0, 1, 2);
-                owners.take(0, 2);
+                owners.begin_move(0, 1, 2);
+                owners.end_move(0, 2);
             });
-            let takers = [1, 2].into_iter().filter(|slot| owners.take(0, *slot) || owners.of(0) == Owner::Slot(*slot));
-            assert_eq!(takers.count(), 1, "after {stores} stores");
+            let owners_after =
+                [1, 2].into_iter().filter(|slot| owners.end_move(0, *slot) || owners.of(0) == Owner::Slot(*slot));
+            assert_eq!(owners_after.count(), 1, "after {stores} stores");
         }
     }
 
     #[test]
-    fn of_two_that_take_at_once_one_has_it() {
+    fn of_two_that_end_a_move_at_once_one_has_the_record() {
         let rounds = if cfg!(miri) { 20 } else { 20_000 };
         let arena = Arena::in_memory(Parameters::TINY);
         for round in 0..rounds {
             let record = round % 16;
-            arena.owners().give(record, 1, 2);
+            arena.owners().begin_move(record, 1, 2);
             let other = arena.clone();
             let [first, second] = if round % 256 == 0 || cfg!(miri) {
-                let taken = thread::spawn(move || other.owners().take(record, 2));
-                [arena.owners().take(record, 1), taken.join().expect("no panic")]
+                let ended = thread::spawn(move || other.owners().end_move(record, 2));
+                [arena.owners().end_move(record, 1), ended.join().expect("no panic")]
             } else {
-                [other.owners().take(record, 2), arena.owners().take(record, 1)]
+                [other.owners().end_move(record, 2), arena.owners().end_move(record, 1)]
             };
             assert!(first != second);
         }
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_word_says_the_same_to_every_reader() {
-        for owner in [Owner::Nobody, Owner::Slot(0), Owner::Slot(63), Owner::Given { from: 0, to: 63 }] {
+        for owner in [Owner::Nobody, Owner::Slot(0), Owner::Slot(63), Owner::Moving { source: 0, target: 63 }] {
             assert_eq!(decode(encode(owner)), owner);
         }
     }

@@ -18,7 +18,7 @@ use millrace_arena::Arena;
 use slab::Slab;
 
 use self::keeping::Records;
-use self::moving::Gift;
+use self::moving::Move;
 use crate::client::Client;
 use crate::command::{Attach, Publish, Subscribe};
 use crate::config::EngineConfig;
@@ -102,8 +102,8 @@ pub struct Engine {
     /// Of handshakes, to be run.
     steps: VecDeque<Step>,
     records: Records,
-    /// Sessions that were given to other slots, until it is known what became of them.
-    gifts: Vec<Gift>,
+    /// Moves to other slots whose outcome is not known yet.
+    moves: Vec<Move>,
     /// Clients whose session record has to be written.
     stale: Vec<usize>,
 
@@ -179,7 +179,7 @@ impl Engine {
             handshakes: 0,
             steps: VecDeque::new(),
             records: Records::new(config.slot),
-            gifts: Vec::new(),
+            moves: Vec::new(),
             stale: Vec::new(),
             publications: Slab::new(),
             publication_by_id: IdMap::default(),
@@ -233,7 +233,7 @@ impl Engine {
 
     /// When to call `handle_deadlines` at the latest.
     pub fn next_deadline(&mut self) -> Option<Time> {
-        [self.deadlines.earliest(), self.reconnect_at, self.next_gift_due()].into_iter().flatten().min()
+        [self.deadlines.earliest(), self.reconnect_at, self.next_move_expiry()].into_iter().flatten().min()
     }
 
     /// Does what is due: timeouts, consent, retransmission of handshakes, feedback to publishers, sender reports.
@@ -253,8 +253,8 @@ impl Engine {
         if self.reconnect_at.is_some_and(|at| at <= now) {
             self.reconnect(now);
         }
-        if self.next_gift_due().is_some_and(|at| at <= now) {
-            self.settle_gifts(now);
+        if self.next_move_expiry().is_some_and(|at| at <= now) {
+            self.expire_moves(now);
         }
     }
 

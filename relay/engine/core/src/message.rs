@@ -12,24 +12,24 @@ pub enum Message {
     LogMoved(u32),
     /// A subscriber of the sender waits for a key frame of this log, which the receiver writes.
     KeyFrameWanted(u32),
-    /// The sender gave this session record to the receiver, who finds so in the arena.
-    Given(u32),
-    /// What became of a record that the receiver gave to the sender stands in the arena.
-    GiftSettled(u32),
+    /// The sender offers the session of this record to the receiver; the arena's word for the record says so.
+    MoveOffered(u32),
+    /// The sender answered the receiver's offer of this record; the arena's word for the record says how.
+    MoveAnswered(u32),
 }
 
 const LOG_MOVED: u64 = 1;
 const KEY_FRAME_WANTED: u64 = 2;
-const GIVEN: u64 = 3;
-const GIFT_SETTLED: u64 = 4;
+const MOVE_OFFERED: u64 = 3;
+const MOVE_ANSWERED: u64 = 4;
 
 impl Message {
     pub fn encode(self) -> u64 {
         match self {
             Message::LogMoved(log) => LOG_MOVED << 56 | u64::from(log),
             Message::KeyFrameWanted(log) => KEY_FRAME_WANTED << 56 | u64::from(log),
-            Message::Given(record) => GIVEN << 56 | u64::from(record),
-            Message::GiftSettled(record) => GIFT_SETTLED << 56 | u64::from(record),
+            Message::MoveOffered(record) => MOVE_OFFERED << 56 | u64::from(record),
+            Message::MoveAnswered(record) => MOVE_ANSWERED << 56 | u64::from(record),
         }
     }
 
@@ -39,8 +39,8 @@ impl Message {
         match word >> 56 {
             LOG_MOVED => Some(Message::LogMoved(number)),
             KEY_FRAME_WANTED => Some(Message::KeyFrameWanted(number)),
-            GIVEN => Some(Message::Given(number)),
-            GIFT_SETTLED => Some(Message::GiftSettled(number)),
+            MOVE_OFFERED => Some(Message::MoveOffered(number)),
+            MOVE_ANSWERED => Some(Message::MoveAnswered(number)),
             _ => None,
         }
     }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_ring() {
-        let moves = [Message::Given(1), Message::GiftSettled(u32::MAX)];
+        let moves = [Message::MoveOffered(1), Message::MoveAnswered(u32::MAX)];
         for message in
             [Message::LogMoved(0), Message::LogMoved(u32::MAX), Message::KeyFrameWanted(7)].into_iter().chain(moves)
         {

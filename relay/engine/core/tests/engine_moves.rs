@@ -24,7 +24,7 @@ use peer::{Credentials, Source};
 use proptest::prelude::*;
 use world::{AUDIO, Fuse, Link, VIDEO, World};
 
-/// What came of the last gift of this client.
+/// The outcome of the client's last move.
 fn outcome(world: &World, from: usize, peer: usize) -> Option<Outcome> {
     world.events[from].iter().rev().find_map(|event| match event {
         Event::TransportGiven(given) if given.transport == world.peers[peer].id => Some(given.outcome),
@@ -32,7 +32,7 @@ fn outcome(world: &World, from: usize, peer: usize) -> Option<Outcome> {
     })
 }
 
-fn give(world: &mut World, peer: usize, to: usize) {
+fn ask_to_move(world: &mut World, peer: usize, to: usize) {
     let (from, transport) = (world.peers[peer].slot, world.peers[peer].id);
     world.events[from].retain(|event| !matches!(event, Event::TransportGiven(given) if given.transport == transport));
     world.command(from, Command::GiveTransport(GiveTransport { transport, slot: to as u8 }));
@@ -42,7 +42,7 @@ fn give(world: &mut World, peer: usize, to: usize) {
 #[track_caller]
 fn move_to(world: &mut World, peer: usize, to: usize) {
     let from = world.peers[peer].slot;
-    give(world, peer, to);
+    ask_to_move(world, peer, to);
     assert_eq!(outcome(world, from, peer), Some(Outcome::Moved));
     world.peers[peer].slot = to;
     assert!(adopted(world, peer).is_some());
@@ -196,22 +196,22 @@ fn what_cannot_move_says_why_and_goes_on() {
     let viewer = connect(&mut world, 0);
     let ssrc = world.watch(viewer, &publish);
     for (peer, expected) in [(without_record, Outcome::NotKept), (shaking_hands, Outcome::Handshaking)] {
-        give(&mut world, peer, 1);
+        ask_to_move(&mut world, peer, 1);
         assert_eq!(outcome(&world, 0, peer), Some(expected));
     }
-    give(&mut world, viewer, 0);
+    ask_to_move(&mut world, viewer, 0);
     assert_eq!((outcome(&world, 0, viewer), world.failures().len()), (None, 1), "that is where it is");
-    give(&mut world, viewer, 2);
+    ask_to_move(&mut world, viewer, 2);
     assert_eq!(world.failures().len(), 2, "there is no such slot");
     // A slot without room, and one that nobody reads the messages of.
     world.configs[1].max_transports = 1;
     world.kill(1);
     world.succeed(1);
-    give(&mut world, viewer, 1);
+    ask_to_move(&mut world, viewer, 1);
     assert_eq!(outcome(&world, 0, viewer), Some(Outcome::Refused));
     world.run_for(300);
     while world.arena.messages(0, 1).send(0) {}
-    give(&mut world, viewer, 1);
+    ask_to_move(&mut world, viewer, 1);
     assert_eq!(outcome(&world, 0, viewer), Some(Outcome::Busy));
     assert_eq!(world.arena.addresses().find_ufrag(&world.peers[viewer].credentials.ufrag), None);
     world.run_for(1_000);
@@ -221,7 +221,7 @@ fn what_cannot_move_says_why_and_goes_on() {
 }
 
 #[test]
-fn a_session_that_nobody_takes_comes_back() {
+fn a_session_that_no_target_adopts_comes_back() {
     let mut world = box_of(2, 7);
     let (publisher, publish) = publisher(&mut world, 0);
     let viewer = connect(&mut world, 0);
@@ -229,7 +229,7 @@ fn a_session_that_nobody_takes_comes_back() {
     world.run_for(500);
     world.kill(1);
     for peer in [publisher, viewer] {
-        give(&mut world, peer, 1);
+        ask_to_move(&mut world, peer, 1);
     }
     world.run_for(100);
     assert_eq!((outcome(&world, 0, publisher), world.stat(Counter::Transports)), (None, 0));
@@ -249,29 +249,29 @@ fn a_session_that_nobody_takes_comes_back() {
     assert_eq!((world.peers[viewer].refused.len(), world.closed(viewer), world.failures().len()), (0, None, 0));
 }
 
-/// The giver dies before or after its word, the taker before or after it looks; whoever comes back first, or alone.
+/// The source dies before or after its word, the target before or after it looks; either comes back first, or alone.
 #[test]
-fn of_a_gift_that_a_death_interrupts_there_is_one_owner() {
-    for (seed, taker_is_first, both) in [(1, true, true), (2, false, true), (3, true, false), (4, false, false)] {
+fn a_move_that_a_death_interrupts_leaves_one_owner() {
+    for (seed, target_is_first, both) in [(1, true, true), (2, false, true), (3, true, false), (4, false, false)] {
         let mut world = box_of(2, 80 + seed);
         let (publisher, publish) = publisher(&mut world, 1);
         let viewer = connect(&mut world, 0);
         let ssrc = world.watch(viewer, &publish);
         world.run_for(500);
         world.kill(1);
-        give(&mut world, viewer, 1);
-        assert_eq!(world.arena.owners().of(0), Owner::Given { from: 0, to: 1 });
+        ask_to_move(&mut world, viewer, 1);
+        assert_eq!(world.arena.owners().of(0), Owner::Moving { source: 0, target: 1 });
         world.run_for(20);
-        if both || !taker_is_first {
+        if both || !target_is_first {
             world.kill(0);
         }
-        for slot in if taker_is_first { [1, 0] } else { [0, 1] } {
-            if slot == 1 || both || !taker_is_first {
+        for slot in if target_is_first { [1, 0] } else { [0, 1] } {
+            if slot == 1 || both || !target_is_first {
                 world.succeed(slot);
             }
             world.run_for(30);
         }
-        let owner = usize::from(taker_is_first);
+        let owner = usize::from(target_is_first);
         world.peers[viewer].slot = owner;
         assert_eq!(world.arena.owners().of(0), Owner::Slot(owner as u8));
         assert_eq!((world.stat(Counter::Transports), adopted(&world, viewer).is_some()), (2, true));
@@ -341,7 +341,7 @@ fn a_session_that_kills_its_taker_does_not_take_the_slot_with_it() {
     let viewer = connect(&mut world, 0);
     // As if successors had died of it three times.
     world.arena.session_words(0).put(1, 3);
-    give(&mut world, viewer, 1);
+    ask_to_move(&mut world, viewer, 1);
     assert_eq!(outcome(&world, 0, viewer), Some(Outcome::Moved));
     assert_eq!((world.stat(Counter::Transports), world.stat(Counter::AdoptionsLost)), (0, 1));
     assert_eq!(world.arena.owners().of(0), Owner::Nobody);
@@ -350,7 +350,7 @@ fn a_session_that_kills_its_taker_does_not_take_the_slot_with_it() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Sessions move at any moment, and givers and takers die at any: no packet is lost, no index used twice.
+    /// Sessions move at any moment, and sources and targets die at any: no packet is lost, no index used twice.
     #[test]
     fn moves_and_deaths_at_any_moment_lose_no_packet_and_use_no_index_twice(
         seed: u64,
@@ -378,7 +378,7 @@ proptest! {
             world.run_for(gap_ms / 4);
             let from = world.peers[who].slot;
             if from != to && world.dead >> from & 1 == 0 {
-                give(&mut world, who, to);
+                ask_to_move(&mut world, who, to);
             }
             world.run_for(gap_ms);
             world.fuse = None;

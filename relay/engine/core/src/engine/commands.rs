@@ -34,7 +34,7 @@ impl Engine {
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
             Command::KeepRecord(keep) => ("KeepRecord", keep.transport, self.keep_record(keep)),
-            Command::GiveTransport(give) => ("GiveTransport", give.transport, self.give_transport(now, give)),
+            Command::GiveTransport(give) => ("GiveTransport", give.transport, self.move_transport(now, give)),
         };
         if let Err(reason) = result {
             self.events.push_back(Event::CommandFailed(CommandFailed { command: name.to_owned(), id, reason }));

@@ -50,8 +50,8 @@ impl Engine {
         match Message::decode(word) {
             Some(Message::LogMoved(log)) => self.mark_dirty(log),
             Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
-            Some(Message::Given(record)) => self.handle_given(now, from, record),
-            Some(Message::GiftSettled(_)) => self.settle_gifts(now),
+            Some(Message::MoveOffered(record)) => self.handle_move_offered(now, from, record),
+            Some(Message::MoveAnswered(_)) => self.expire_moves(now),
             None => {}
         }
     }

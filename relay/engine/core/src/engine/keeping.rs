@@ -68,7 +68,7 @@ impl Records {
         for range in 0..parameters.slots as u8 {
             let used = arena.slot(range).sessions().min(parameters.sessions_per_slot.into()) as u32;
             for record in (0..used).map(|i| arena.record(range, i)) {
-                if owners.of(record) == Owner::Slot(slot) || owners.take(record, slot) {
+                if owners.of(record) == Owner::Slot(slot) || owners.end_move(record, slot) {
                     ours.push(record);
                 } else if range == slot && owners.of(record) == Owner::Nobody {
                     records.free.insert(record);
@@ -121,7 +121,7 @@ impl Records {
     }
 
     /// Its session is this slot's again.
-    pub fn reclaim(&mut self, record: u32) {
+    pub fn claim_back(&mut self, record: u32) {
         self.lent.remove(&record);
     }
 

@@ -1,12 +1,13 @@
-//! A session's way from one living worker to another. Its giver has done with it before anybody else touches it, so it is the
-//! same as a death, with another successor: the record says everything, and one word of the arena says whose it is. Must never
-//! wait for the other side. Read `adoption.rs` for how it is taken up, the arena's `owners.rs` for who may.
+//! A session's move from this worker, the source, to another living one, the target. The source stops using the session before
+//! the target starts. So a move works like a death whose successor is in another slot: the record holds the whole session, and
+//! one word of the arena names its owner. Must never wait for the other worker. Read `adoption.rs` for how the target adopts a
+//! session, the arena's `owners.rs` for who may.
 //!
 //! ```text
-//! giver    record up to date ─► out of the tables ─► word: given ─► message Given ─► addresses passed on ─► settled: moved
-//! taker                                                                 └─► word: ours ─► adopted ─► message GiftSettled
+//! source    record up to date ─► out of the tables ─► word: moving ─► message MoveOffered ─► addresses passed on ─► moved
+//! target                                                                  └─► word: ours ─► adopted ─► message MoveAnswered
 //! ```
-//! A taker that does not answer in time, or that cannot take it, leaves the session to its giver, who goes on with it.
+//! When the target does not answer in time, or refuses, the source adopts the session again.
 
 use super::ingress::slot_of;
 use super::keeping::Record;
@@ -19,39 +20,40 @@ use crate::transport::Phase;
 
 use millrace_arena::Owner;
 
-/// A loop that is well looks into its inbox within a millisecond; its successor is there 40 ms after a death. A client whose
-/// session comes back notices a gap of this.
-const PATIENCE: Span = Span::from_millis(150);
+/// How long the source waits for the target's answer. A healthy loop looks into its inbox within a millisecond, and a dead
+/// worker's successor runs after 40 ms. A client whose session comes back notices a gap of this length.
+const MOVE_TIMEOUT: Span = Span::from_millis(150);
 
-/// A session that is between two slots.
+/// A session between two slots, as its source remembers it.
 #[derive(Debug)]
-pub(super) struct Gift {
+pub(super) struct Move {
     record: u32,
     transport: u64,
-    to: u8,
-    until: Time,
+    target: u8,
+    expires_at: Time,
 }
 
 impl Engine {
-    /// Gives a session away. What can be known at once is said at once; an error is the caller's own.
-    pub(super) fn give_transport(&mut self, now: Time, give: GiveTransport) -> Result<(), String> {
-        let GiveTransport { transport, slot } = give;
+    /// Moves a session to another slot. When the move cannot begin, the event with its outcome comes at once. An error when
+    /// the command itself is wrong.
+    pub(super) fn move_transport(&mut self, now: Time, command: GiveTransport) -> Result<(), String> {
+        let GiveTransport { transport, slot } = command;
         let key = self.client_key(transport)?;
         if slot == self.slot || slot >= self.slots {
             return Err(format!("slot {slot} of {} is not another slot", self.slots));
         }
-        match self.prepare_gift(key, slot) {
+        match self.prepare_move(key, slot) {
             Ok(record) => {
-                self.let_go(key, record, slot);
-                self.gifts.push(Gift { record, transport, to: slot, until: now + PATIENCE });
+                self.begin_move(key, record, slot);
+                self.moves.push(Move { record, transport, target: slot, expires_at: now + MOVE_TIMEOUT });
             }
-            Err(outcome) => self.tell_given(transport, slot, outcome),
+            Err(outcome) => self.report_outcome(transport, slot, outcome),
         }
         Ok(())
     }
 
-    /// Brings the record up to date; its number. Nothing has changed for the client when it cannot be given.
-    fn prepare_gift(&mut self, key: usize, to: u8) -> Result<u32, Outcome> {
+    /// Brings the session's record up to date and returns its number. Nothing has changed for the client after an error.
+    fn prepare_move(&mut self, key: usize, target: u8) -> Result<u32, Outcome> {
         if self.clients[key].transport.phase() == Phase::Handshaking {
             return Err(Outcome::Handshaking);
         }
@@ -59,11 +61,11 @@ impl Engine {
         if !self.keep_client(key) {
             return Err(Outcome::NotKept);
         }
-        if !self.arena.messages(self.slot, to).has_room() {
+        if !self.arena.messages(self.slot, target).has_room() {
             return Err(Outcome::Busy);
         }
         let addresses = self.arena.addresses();
-        let names = |ufrag: &String| slot_of(ufrag) == Some(to) || addresses.insert_ufrag(ufrag, to);
+        let names = |ufrag: &String| slot_of(ufrag) == Some(target) || addresses.insert_ufrag(ufrag, target);
         if !self.clients[key].ufrags.iter().all(names) {
             self.claim_ufrags(key);
             return Err(Outcome::Busy);
@@ -71,8 +73,9 @@ impl Engine {
         Ok(record)
     }
 
-    /// Forgets a client that goes on elsewhere: nobody is told, its logs stay open, its words are not touched again.
-    fn let_go(&mut self, key: usize, record: u32, to: u8) {
+    /// Forgets a client and offers its session to the target. The client is told nothing, its logs stay open, and its words
+    /// are not touched again.
+    fn begin_move(&mut self, key: usize, record: u32, target: u8) {
         for publication in std::mem::take(&mut self.clients[key].publications) {
             drop(self.take_publication(publication));
         }
@@ -88,36 +91,37 @@ impl Engine {
         self.records.lend(&self.arena, record);
         self.stats.set(Counter::Transports, self.clients.len() as u64);
 
-        self.arena.owners().give(record, self.slot, to);
-        self.tell(to, Message::Given(record));
-        // Only now: what is handed over finds a client there. And only what is still ours, for the taker may be ahead of us.
+        self.arena.owners().begin_move(record, self.slot, target);
+        self.tell(target, Message::MoveOffered(record));
+        // After the message, so that a datagram that is handed over finds the client at the target. Only addresses that are
+        // still ours are passed on: the target may have claimed some already.
         for path in client.paths {
             if self.client_by_path.get(&path) == Some(&key) {
                 self.client_by_path.remove(&path);
-                self.arena.addresses().pass_on(path.socket.0, &path.remote, self.slot, to);
-                if self.owner_of(path) == Some(to) {
-                    self.steering.push_back(Steer { path, owner: Some(to) });
+                self.arena.addresses().pass_on(path.socket.0, &path.remote, self.slot, target);
+                if self.owner_of(path) == Some(target) {
+                    self.steering.push_back(Steer { path, owner: Some(target) });
                 }
             }
         }
     }
 
-    /// Another slot says that it gave us a session.
-    pub(super) fn handle_given(&mut self, now: Time, from: u8, record: u32) {
-        // One of ours that comes back was taken before.
-        self.settle_gifts(now);
-        let is_ours =
-            record < self.arena.records() && self.arena.owners().of(record) == Owner::Given { from, to: self.slot };
-        // Else a predecessor of ours read this late, and everything of it is adopted.
-        if is_ours {
+    /// Takes the message that another slot offers us a session.
+    pub(super) fn handle_move_offered(&mut self, now: Time, source: u8, record: u32) {
+        // A session of ours that comes back had reached the other slot before: that move has to be ended first.
+        self.expire_moves(now);
+        let offer = Owner::Moving { source, target: self.slot };
+        let is_offered = record < self.arena.records() && self.arena.owners().of(record) == offer;
+        // Otherwise the message is old: our predecessor did not read it, and the session has been adopted since.
+        if is_offered {
             match self.read_record(record).filter(|found| self.has_room_for(found)) {
-                Some(found) if self.arena.owners().take(record, self.slot) => self.take_up(now, record, found),
+                Some(found) if self.arena.owners().end_move(record, self.slot) => self.adopt_moved(now, record, found),
                 Some(_) => {}
                 None => {
-                    self.arena.owners().refuse(record, self.slot);
+                    self.arena.owners().refuse_move(record, self.slot);
                 }
             }
-            self.tell(from, Message::GiftSettled(record));
+            self.tell(source, Message::MoveAnswered(record));
         }
     }
 
@@ -126,74 +130,76 @@ impl Engine {
         record.lasting.is_some() && is_new && self.clients.len() < self.max_transports
     }
 
-    fn take_up(&mut self, now: Time, number: u32, record: Record) {
-        let mut said = std::mem::take(&mut self.events);
-        self.records.reclaim(number);
+    /// Adopts a session that is ours now. Its event comes before those that its adoption causes.
+    fn adopt_moved(&mut self, now: Time, number: u32, record: Record) {
+        let mut events = std::mem::take(&mut self.events);
+        self.records.claim_back(number);
         let adopted = self.adopt_records(now, vec![(number, record)]);
-        said.append(&mut self.describe(&adopted));
-        said.append(&mut self.events);
-        self.events = said;
+        events.append(&mut self.describe(&adopted));
+        events.append(&mut self.events);
+        self.events = events;
         self.stats.add(Counter::MovesIn, adopted.len() as u64);
         self.stats.add(Counter::AdoptionsLost, 1 - adopted.len() as u64);
     }
 
-    /// Looks what became of what we gave.
-    pub(super) fn settle_gifts(&mut self, now: Time) {
+    /// Ends the moves that their target has answered, and takes those back whose target did not answer in time.
+    pub(super) fn expire_moves(&mut self, now: Time) {
         let mut i = 0;
-        while let Some(gift) = self.gifts.get(i) {
-            let (record, to) = (gift.record, gift.to);
-            let is_waiting = self.arena.owners().of(record) == Owner::Given { from: self.slot, to };
-            if is_waiting && now < gift.until {
+        while let Some(moving) = self.moves.get(i) {
+            let (record, target) = (moving.record, moving.target);
+            let is_unanswered = self.arena.owners().of(record) == Owner::Moving { source: self.slot, target };
+            if is_unanswered && now < moving.expires_at {
                 i += 1;
                 continue;
             }
-            let late = is_waiting && self.arena.owners().take(record, self.slot);
-            // Nobody but us could have made it ours, unless it was refused.
-            let refused = !late && self.arena.owners().of(record) == Owner::Slot(self.slot);
-            let gift = self.gifts.remove(i);
-            if late || refused {
-                self.take_back(now, &gift, if late { Outcome::NotTaken } else { Outcome::Refused });
+            let expired = is_unanswered && self.arena.owners().end_move(record, self.slot);
+            // Only a refusal gives us a record back that we did not take back ourselves.
+            let refused = !expired && self.arena.owners().of(record) == Owner::Slot(self.slot);
+            let moving = self.moves.remove(i);
+            if expired || refused {
+                self.adopt_back(now, &moving, if expired { Outcome::NotTaken } else { Outcome::Refused });
             } else {
                 self.stats.add(Counter::MovesOut, 1);
-                self.tell_given(gift.transport, to, Outcome::Moved);
+                self.report_outcome(moving.transport, target, Outcome::Moved);
             }
         }
     }
 
-    pub(super) fn next_gift_due(&self) -> Option<Time> {
-        self.gifts.iter().map(|gift| gift.until).min()
+    /// When `expire_moves` has something to take back.
+    pub(super) fn next_move_expiry(&self) -> Option<Time> {
+        self.moves.iter().map(|moving| moving.expires_at).min()
     }
 
-    fn take_back(&mut self, now: Time, gift: &Gift, outcome: Outcome) {
-        self.records.reclaim(gift.record);
-        let found = self.read_record(gift.record).map(|record| (gift.record, record));
+    fn adopt_back(&mut self, now: Time, moving: &Move, outcome: Outcome) {
+        self.records.claim_back(moving.record);
+        let found = self.read_record(moving.record).map(|record| (moving.record, record));
         let adopted = self.adopt_records(now, found.into_iter().collect());
-        self.tell_given(gift.transport, gift.to, outcome);
+        self.report_outcome(moving.transport, moving.target, outcome);
         if adopted.is_empty() {
             self.stats.add(Counter::AdoptionsLost, 1);
-            let closed = TransportClosed { transport: gift.transport, cause: Cause::Closed };
+            let closed = TransportClosed { transport: moving.transport, cause: Cause::Closed };
             self.events.push_back(Event::TransportClosed(closed));
         }
     }
 
-    fn tell_given(&mut self, transport: u64, slot: u8, outcome: Outcome) {
+    fn report_outcome(&mut self, transport: u64, slot: u8, outcome: Outcome) {
         self.stats.add(Counter::MovesFailed, u64::from(outcome != Outcome::Moved));
         self.events.push_back(Event::TransportGiven(TransportGiven { transport, slot, outcome }));
     }
 
-    /// Has checks find a client whose ufrags name another slot.
+    /// Enters the client's ufrags that name another slot into the address table, so that ICE checks find the client.
     pub(super) fn claim_ufrags(&self, key: usize) {
         for ufrag in &self.clients[key].ufrags {
             if slot_of(ufrag) == Some(self.slot) {
                 self.arena.addresses().remove_ufrag(ufrag);
             } else {
-                // Its giver made sure of the room.
+                // The source made sure of the room.
                 self.arena.addresses().insert_ufrag(ufrag, self.slot);
             }
         }
     }
 
-    /// A ufrag of ours leads nowhere any more.
+    /// Takes a ufrag of ours out of the address table.
     pub(super) fn disclaim_ufrag(&self, ufrag: &str) {
         if slot_of(ufrag) != Some(self.slot) {
             self.arena.addresses().remove_ufrag(ufrag);
