@@ -122,7 +122,7 @@ impl LogReader {
         self.words()[log::OWNER].load(Relaxed) as u8
     }
 
-    /// Whether `slot` is to be told when the log moves.
+    /// Whether `slot` is told when the log advances.
     pub fn set_interest(&self, slot: u8, interested: bool) {
         let (word, bit) = (&self.words()[log::INTEREST], 1u64 << (slot & 63));
         if !self.is_current() {

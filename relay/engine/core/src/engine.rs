@@ -41,7 +41,7 @@ const OUTBOX_BYTES: usize = OUTBOX_DATAGRAMS * 1_280;
 /// Packets of one log that are fanned out at a time.
 const BATCH: usize = 32;
 /// The least time between two looks at one client's deadlines.
-const BREATH: Span = Span::from_millis(1);
+const MIN_WAKE_INTERVAL: Span = Span::from_millis(1);
 /// Room for the largest datagram that is built here: a full track log entry with its headers and tag.
 const DATAGRAM_ROOM: usize = 1_664;
 
@@ -58,8 +58,8 @@ struct Published {
     /// As it was asked for.
     publish: Publish,
     client: usize,
-    /// Waits in `moved`.
-    has_moved: bool,
+    /// Waits in `advanced`.
+    has_news: bool,
 }
 
 struct Subscribed {
@@ -116,13 +116,13 @@ pub struct Engine {
     readings: IdMap<u32, Reading>,
 
     /// Publications with packets that nobody was told of yet.
-    moved: Vec<usize>,
+    advanced: Vec<usize>,
     /// Logs with packets to fan out.
     dirty: VecDeque<u32>,
     /// The log whose batch lies in `batch`, and how many of its subscriptions have had it.
     fanning: Option<(u32, usize)>,
     /// Subscriptions with repairs or a replay to send.
-    owing: Vec<usize>,
+    backlog: Vec<usize>,
     /// Logs whose key frame somebody waits for, to be passed on.
     wanted: Vec<u32>,
     batch: Scratch,
@@ -187,10 +187,10 @@ impl Engine {
             subscriptions: Slab::new(),
             subscription_by_id: IdMap::default(),
             readings: IdMap::default(),
-            moved: Vec::new(),
+            advanced: Vec::new(),
             dirty: VecDeque::new(),
             fanning: None,
-            owing: Vec::new(),
+            backlog: Vec::new(),
             wanted: Vec::new(),
             batch: Scratch::new(BATCH),
             single: Scratch::new(BATCH),
@@ -243,7 +243,7 @@ impl Engine {
                 continue;
             }
             self.clients[key].transport.handle_deadline(now, &mut self.outbox);
-            self.pump(now, key);
+            self.handle_transport_events(now, key);
             if self.clients.contains(key) {
                 self.end_publications(now, key);
                 self.report(now, key);
@@ -269,7 +269,7 @@ impl Engine {
         for key in keys {
             self.say_bye(key);
             self.clients[key].transport.close(now, &mut self.outbox);
-            self.pump(now, key);
+            self.handle_transport_events(now, key);
         }
     }
 
@@ -281,12 +281,12 @@ impl Engine {
         let rest = [client.transport.next_deadline(), client.arrivals.next_deadline()].into_iter();
         if let Some(at) = publications.chain(subscriptions).chain(rest).flatten().min() {
             // What could not be said just now is not tried again within the same wake-up.
-            self.deadlines.wake_by(key, at.max(now + BREATH));
+            self.deadlines.wake_by(key, at.max(now + MIN_WAKE_INTERVAL));
         }
     }
 
     /// Carries out what a transport says after it was touched.
-    fn pump(&mut self, now: Time, key: usize) {
+    fn handle_transport_events(&mut self, now: Time, key: usize) {
         while let Some(event) = self.clients[key].transport.next_event() {
             let transport = self.clients[key].transport.id();
             match event {

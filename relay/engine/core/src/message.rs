@@ -9,7 +9,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     /// New packets are in a track log that the receiver reads.
-    LogMoved(u32),
+    LogAdvanced(u32),
     /// A subscriber of the sender waits for a key frame of this log, which the receiver writes.
     KeyFrameWanted(u32),
     /// The sender offers the session of this record to the receiver; the arena's word for the record says so.
@@ -18,7 +18,7 @@ pub enum Message {
     MoveAnswered(u32),
 }
 
-const LOG_MOVED: u64 = 1;
+const LOG_ADVANCED: u64 = 1;
 const KEY_FRAME_WANTED: u64 = 2;
 const MOVE_OFFERED: u64 = 3;
 const MOVE_ANSWERED: u64 = 4;
@@ -26,7 +26,7 @@ const MOVE_ANSWERED: u64 = 4;
 impl Message {
     pub fn encode(self) -> u64 {
         match self {
-            Message::LogMoved(log) => LOG_MOVED << 56 | u64::from(log),
+            Message::LogAdvanced(log) => LOG_ADVANCED << 56 | u64::from(log),
             Message::KeyFrameWanted(log) => KEY_FRAME_WANTED << 56 | u64::from(log),
             Message::MoveOffered(record) => MOVE_OFFERED << 56 | u64::from(record),
             Message::MoveAnswered(record) => MOVE_ANSWERED << 56 | u64::from(record),
@@ -37,7 +37,7 @@ impl Message {
     pub fn decode(word: u64) -> Option<Message> {
         let number = word as u32;
         match word >> 56 {
-            LOG_MOVED => Some(Message::LogMoved(number)),
+            LOG_ADVANCED => Some(Message::LogAdvanced(number)),
             KEY_FRAME_WANTED => Some(Message::KeyFrameWanted(number)),
             MOVE_OFFERED => Some(Message::MoveOffered(number)),
             MOVE_ANSWERED => Some(Message::MoveAnswered(number)),
@@ -53,8 +53,9 @@ mod tests {
     #[test]
     fn messages_survive_the_ring() {
         let moves = [Message::MoveOffered(1), Message::MoveAnswered(u32::MAX)];
-        for message in
-            [Message::LogMoved(0), Message::LogMoved(u32::MAX), Message::KeyFrameWanted(7)].into_iter().chain(moves)
+        for message in [Message::LogAdvanced(0), Message::LogAdvanced(u32::MAX), Message::KeyFrameWanted(7)]
+            .into_iter()
+            .chain(moves)
         {
             assert_eq!(Message::decode(message.encode()), Some(message));
         }

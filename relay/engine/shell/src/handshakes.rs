@@ -26,7 +26,7 @@ pub struct Handshakes<I = Step, O = Stepped> {
     bell: Bell,
     under_way: usize,
     /// When the thread was last seen to get on.
-    moved_at: Time,
+    progressed_at: Time,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,7 +53,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
             }
         };
         let thread = Builder::new().name("handshakes".to_owned()).spawn(|| or_abort(work))?;
-        Ok(Handshakes { steps: Some(steps), done, bell, under_way: 0, moved_at: Time(0), thread: Some(thread) })
+        Ok(Handshakes { steps: Some(steps), done, bell, under_way: 0, progressed_at: Time(0), thread: Some(thread) })
     }
 
     /// Readable when `next_done` may have something to give.
@@ -68,7 +68,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
 
     pub fn begin(&mut self, now: Time, step: I) {
         if self.under_way == 0 {
-            self.moved_at = now;
+            self.progressed_at = now;
         }
         if self.steps.as_ref().is_some_and(|steps| steps.send(step).is_ok()) {
             self.under_way += 1;
@@ -78,13 +78,13 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
     pub fn next_done(&mut self, now: Time) -> Option<O> {
         let done = self.done.try_recv().ok()?;
         self.under_way -= 1;
-        self.moved_at = now;
+        self.progressed_at = now;
         Some(done)
     }
 
     /// Whether there is work and none of it gets done.
     pub fn is_stuck(&self, now: Time) -> bool {
-        self.under_way > 0 && now.since(self.moved_at) > PATIENCE
+        self.under_way > 0 && now.since(self.progressed_at) > PATIENCE
     }
 }
 

@@ -105,7 +105,7 @@ impl Reactor {
             self.parts.engine.close(now());
         }
         self.flush();
-        self.tell();
+        self.publish_outputs();
     }
 
     /// When we are told to stop; without goodbye as soon as no handshake is under way, which no successor could finish.
@@ -131,7 +131,7 @@ impl Reactor {
         self.parts.engine.handle_deadlines(now());
         self.go_on_with_handshakes();
         self.flush();
-        self.tell();
+        self.publish_outputs();
         self.hand_out_steps();
         let ended = now();
         let late = ended.since(self.due.take().unwrap_or(started).min(started));
@@ -244,8 +244,8 @@ impl Reactor {
         }
     }
 
-    /// Passes on what the engine has to say: to the kernel and to Python.
-    fn tell(&mut self) {
+    /// Hands the engine's outputs on: flows to the kernel, events to Python.
+    fn publish_outputs(&mut self) {
         while let Some(steer) = self.parts.engine.take_steering() {
             if let Some(flow_map) = &self.parts.flow_map {
                 // A full map or a missing entry costs a hand-over, which is counted there.

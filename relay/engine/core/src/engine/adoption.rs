@@ -154,7 +154,7 @@ impl Engine {
         self.client_by_id.insert(id, key);
         self.client_by_ufrag.extend(ufrags.into_iter().map(|ufrag| (ufrag, key)));
         self.claim_ufrags(key);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         let expected = publications.len();
         for publish in publications {
             self.adopt_publication(now, key, publish);
@@ -181,8 +181,8 @@ impl Engine {
         self.clients[client].publications.push(place);
         self.clients[client].streams.add(&publish);
         self.clients[client].handle_published(&publish);
-        self.publications.insert(Published { publication, publish, client, has_moved: true });
-        self.moved.push(place);
+        self.publications.insert(Published { publication, publish, client, has_news: true });
+        self.advanced.push(place);
     }
 
     fn adopt_subscription(&mut self, now: Time, client: usize, record: u32, lasting: LastingSubscription) {

@@ -71,7 +71,7 @@ impl Engine {
         self.clients[key].ufrags.push(restart.local_ufrag.clone());
         self.client_by_ufrag.insert(restart.local_ufrag.clone(), key);
         self.mark_stale(key);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Engine {
         let key = self.client_key(transport)?;
         self.say_bye(key);
         self.clients[key].transport.close(now, &mut self.outbox);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl Engine {
             return Err(format!("track log {} is in use", taken.log));
         }
         let publication = Publication::new(publish, &self.arena, self.slot)?;
-        let published = Published { publication, publish: publish.clone(), client, has_moved: false };
+        let published = Published { publication, publish: publish.clone(), client, has_news: false };
         let place = self.publications.insert(published);
         self.publication_by_id.insert(publish.publication, place);
         for encoding in &publish.encodings {
@@ -131,7 +131,7 @@ impl Engine {
         let published = self.publications.remove(place);
         self.publication_by_id.remove(&published.publication.id());
         self.publication_by_log.retain(|_, owner| *owner != place);
-        self.moved.retain(|moved| *moved != place);
+        self.advanced.retain(|advanced| *advanced != place);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
         published.publication
     }
@@ -217,7 +217,7 @@ impl Engine {
 
     pub(super) fn remove_subscription(&mut self, key: usize) {
         self.stop_reading(key);
-        self.owing.retain(|owing| *owing != key);
+        self.backlog.retain(|known| *known != key);
         let subscribed = self.subscriptions.remove(key);
         self.subscription_by_id.remove(&subscribed.subscription.id());
         self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);

@@ -1,11 +1,11 @@
-//! A packet's way out: from the track logs that moved, to each subscription on this worker, sealed into the outbox. One
+//! A packet's way out: from the track logs that advanced to each subscription on this worker, sealed into the outbox. One
 //! log's batch goes whole to one subscription before the next, so that a viewer's packets lie together and leave as one
 //! send. When the outbox is full the work stops where it is and goes on after the caller has sent. Must never decide
 //! what a viewer gets. Read `forward/subscription.rs` next, which does.
 //!
 //! ```text
-//! moved publications ─► messages to other slots
-//!                    └► dirty logs ─► batch ─► for each subscription: select, write, seal ─► outbox
+//! publications with news ─► messages to other slots
+//!                        └► dirty logs ─► batch ─► for each subscription: select, write, seal ─► outbox
 //! ```
 
 use millrace_arena::prefetch;
@@ -33,8 +33,8 @@ impl Engine {
 
     fn fill_outbox(&mut self, now: Time) -> bool {
         self.keep();
-        self.announce_moved();
-        if !self.settle_owing(now) {
+        self.announce_advanced();
+        if !self.send_backlog(now) {
             return true;
         }
         loop {
@@ -67,15 +67,15 @@ impl Engine {
         }
     }
 
-    fn announce_moved(&mut self) {
+    fn announce_advanced(&mut self) {
         // Popped, so that the list keeps its memory.
-        while let Some(place) = self.moved.pop() {
+        while let Some(place) = self.advanced.pop() {
             let Some(published) = self.publications.get_mut(place) else { continue };
-            published.has_moved = false;
+            published.has_news = false;
             // At most three encodings.
             let mut logs = [(0, 0); 4];
             let mut count = 0;
-            published.publication.take_moved(|log, interested| {
+            published.publication.take_advanced(|log, interested| {
                 if count < logs.len() {
                     logs[count] = (log, interested);
                     count += 1;
@@ -87,7 +87,7 @@ impl Engine {
                     let slot = others.trailing_zeros() as u8;
                     others &= others - 1;
                     if slot < self.slots {
-                        self.tell(slot, Message::LogMoved(log));
+                        self.send_message(slot, Message::LogAdvanced(log));
                     }
                 }
                 self.mark_dirty(log);
@@ -156,7 +156,7 @@ impl Engine {
             }
             match reading.feed.owner() {
                 Some(owner) if owner == self.slot => self.want_key_frame(now, log),
-                Some(owner) if owner < self.slots => self.tell(owner, Message::KeyFrameWanted(log)),
+                Some(owner) if owner < self.slots => self.send_message(owner, Message::KeyFrameWanted(log)),
                 _ => {}
             }
         }
@@ -186,29 +186,29 @@ impl Engine {
         }
         let readings = &self.readings;
         subscribed.subscription.join(now, &mut self.single, |log| readings.get(&log).map(|reading| &reading.feed));
-        self.owe(key);
+        self.queue_backlog(key);
         self.pass_on_wish_of(now, key);
     }
 
     /// Has `flush` look at this subscription's replay and repairs.
-    pub(super) fn owe(&mut self, key: usize) {
-        if !self.owing.contains(&key) {
-            self.owing.push(key);
+    pub(super) fn queue_backlog(&mut self, key: usize) {
+        if !self.backlog.contains(&key) {
+            self.backlog.push(key);
         }
     }
 
     /// Sends replays and repairs; false when the outbox filled up.
-    fn settle_owing(&mut self, now: Time) -> bool {
-        while let Some(&key) = self.owing.last() {
-            if !self.settle(now, key) {
+    fn send_backlog(&mut self, now: Time) -> bool {
+        while let Some(&key) = self.backlog.last() {
+            if !self.send_backlog_of(now, key) {
                 return false;
             }
-            self.owing.pop();
+            self.backlog.pop();
         }
         true
     }
 
-    fn settle(&mut self, now: Time, key: usize) -> bool {
+    fn send_backlog_of(&mut self, now: Time, key: usize) -> bool {
         let Some(subscribed) = self.subscriptions.get_mut(key) else { return true };
         let subscription = &mut subscribed.subscription;
         let client = &mut self.clients[subscribed.client];

@@ -41,7 +41,7 @@ impl Engine {
                 let Some(subscription) = self.subscription_of(key, nack.media_ssrc) else { return };
                 let asked = self.subscriptions[subscription].subscription.handle_nack(now, nack.sequences());
                 self.stats.add(Counter::NacksReceived, asked);
-                self.owe(subscription);
+                self.queue_backlog(subscription);
             }
             Packet::Pli(pli) => self.handle_key_frame_request(now, key, pli.media_ssrc),
             Packet::Fir(fir) => fir.entries().for_each(|(ssrc, _)| self.handle_key_frame_request(now, key, ssrc)),

@@ -25,7 +25,7 @@ impl Engine {
         // It may be gone by now.
         let Some(&key) = self.client_by_id.get(&stepped.transport()) else { return };
         self.clients[key].transport.finish_step(now, stepped, &mut self.outbox);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         while self.clients.contains(key)
             && let Some((path, mut datagram)) = self.clients[key].take_early()
         {

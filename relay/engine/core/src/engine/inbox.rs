@@ -48,7 +48,7 @@ impl Engine {
 
     fn handle_message(&mut self, now: Time, from: u8, word: u64) {
         match Message::decode(word) {
-            Some(Message::LogMoved(log)) => self.mark_dirty(log),
+            Some(Message::LogAdvanced(log)) => self.mark_dirty(log),
             Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
             Some(Message::MoveOffered(record)) => self.handle_move_offered(now, from, record),
             Some(Message::MoveAnswered(_)) => self.expire_moves(now),
@@ -56,8 +56,8 @@ impl Engine {
         }
     }
 
-    /// Tells another slot something; a full ring loses it, and its reader catches up with the next.
-    pub(super) fn tell(&mut self, slot: u8, message: Message) {
+    /// Sends a message to another slot. A full ring loses it; the next message makes up for that.
+    pub(super) fn send_message(&mut self, slot: u8, message: Message) {
         if self.arena.messages(self.slot, slot).send(message.encode()) {
             self.doorbells |= 1 << slot;
         }

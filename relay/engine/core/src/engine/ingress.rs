@@ -95,13 +95,13 @@ impl Engine {
         }
         let selected = self.clients[key].transport.path();
         let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         if self.clients.contains(key) {
             if self.clients[key].transport.path() != selected {
                 self.mark_stale(key);
             }
             if handled.is_ok() {
-                self.reclaim(key, path);
+                self.claim_back(key, path);
             }
             self.schedule(now, key);
         }
@@ -110,7 +110,7 @@ impl Engine {
 
     /// An address is whoever's that proved it last. Another client may have done so in between: its NAT had given it the
     /// same one, or it forged a check from there to cut us off.
-    fn reclaim(&mut self, key: usize, path: Path) {
+    fn claim_back(&mut self, key: usize, path: Path) {
         let is_ours = self.client_by_path.get(&path) == Some(&key) && self.owner_of(path) == Some(self.slot);
         if !is_ours && self.clients[key].transport.is_proven(path) {
             self.claim(key, path);
@@ -195,7 +195,7 @@ impl Engine {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
         let handled = client.transport.handle_dtls(now, path, datagram, &mut self.outbox);
-        self.pump(now, key);
+        self.handle_transport_events(now, key);
         if self.clients.contains(key) {
             self.schedule(now, key);
         }
@@ -238,9 +238,9 @@ impl Engine {
         let recovered = published.publication.packets_recovered();
         let handled = published.publication.handle_rtp(now, stream.encoding, stream.is_rtx, packet);
         self.stats.add(Counter::PacketsRecovered, published.publication.packets_recovered() - recovered);
-        if handled.is_ok() && !published.has_moved {
-            published.has_moved = true;
-            self.moved.push(place);
+        if handled.is_ok() && !published.has_news {
+            published.has_news = true;
+            self.advanced.push(place);
         }
         if published.publication.take_started() {
             self.events.push_back(Event::PublicationStarted(PublicationStarted { publication: stream.publication }));

@@ -92,7 +92,7 @@ impl Engine {
         self.stats.set(Counter::Transports, self.clients.len() as u64);
 
         self.arena.owners().begin_move(record, self.slot, target);
-        self.tell(target, Message::MoveOffered(record));
+        self.send_message(target, Message::MoveOffered(record));
         // After the message, so that a datagram that is handed over finds the client at the target. Only addresses that are
         // still ours are passed on: the target may have claimed some already.
         for path in client.paths {
@@ -121,7 +121,7 @@ impl Engine {
                     self.arena.owners().refuse_move(record, self.slot);
                 }
             }
-            self.tell(source, Message::MoveAnswered(record));
+            self.send_message(source, Message::MoveAnswered(record));
         }
     }
 

@@ -202,7 +202,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Begins at the log's present end, and has this slot told when the log moves. A log that is not open for this
+    /// Begins at the log's present end, and has this slot told when the log advances. A log that is not open for this
     /// publication yet is tried again by each `next_batch`.
     pub fn open(arena: &Arena, log: u32, publication: u64, slot: u8) -> Feed {
         let mut feed = Feed { log, publication, slot, reader: None, position: 0, wishes: Wishes::default() };

@@ -53,7 +53,7 @@ pub struct Incoming {
     pub(super) reception: Reception,
     key_frame_timestamp: Option<u32>,
 
-    pub(super) moved: bool,
+    pub(super) has_news: bool,
     pub(super) said_bye: bool,
     pub(super) counts: Counts,
     /// Where a packet that came as RTX is put together again.
@@ -98,7 +98,7 @@ impl Incoming {
         let reader = LogReader::open(arena, encoding.log, publication)?;
         incoming.catch_up(now, &reader);
         // Its readers may not have been told of its last packets.
-        incoming.moved = true;
+        incoming.has_news = true;
         Some(incoming)
     }
 
@@ -143,7 +143,7 @@ impl Incoming {
             key_frames: Requests::default(),
             reception: Reception::new(codec.clock_rate),
             key_frame_timestamp: None,
-            moved: false,
+            has_news: false,
             said_bye: false,
             counts: Counts::default(),
             restored: vec![0; MAX_PACKET].into_boxed_slice(),
@@ -300,7 +300,7 @@ impl Incoming {
         self.counts.packets += 1;
         self.counts.bytes += packet.len() as u64;
         self.counts.recovered += u64::from(is_recovered);
-        self.moved = true;
+        self.has_news = true;
         self.said_bye = false;
         Ok(())
     }

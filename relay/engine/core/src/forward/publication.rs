@@ -169,9 +169,9 @@ impl Publication {
     }
 
     /// Each log that got packets since the last call, with one bit for each slot that reads it.
-    pub fn take_moved(&mut self, mut visit: impl FnMut(u32, u64)) {
-        for encoding in self.encodings.iter_mut().filter(|encoding| encoding.moved) {
-            encoding.moved = false;
+    pub fn take_advanced(&mut self, mut visit: impl FnMut(u32, u64)) {
+        for encoding in self.encodings.iter_mut().filter(|encoding| encoding.has_news) {
+            encoding.has_news = false;
             visit(encoding.log, encoding.interested());
         }
     }

@@ -500,16 +500,16 @@ fn interested_slots_are_told_of_each_move_once() {
     let mut viewer = Viewer::new(1, MediaKind::Video, None);
     viewer.attach(ms(0), &arena, &publish);
     play(&mut publication, 0, &mut Source::new(7, VIDEO, 10, 0), 0, 5, true);
-    let moved = |publication: &mut Publication| {
+    let advanced = |publication: &mut Publication| {
         let mut list = vec![];
-        publication.take_moved(|log, slots| list.push((log, slots)));
+        publication.take_advanced(|log, slots| list.push((log, slots)));
         list
     };
-    assert_eq!(moved(&mut publication), [(0, 0b10)]);
-    assert_eq!(moved(&mut publication), []);
+    assert_eq!(advanced(&mut publication), [(0, 0b10)]);
+    assert_eq!(advanced(&mut publication), []);
     std::mem::take(&mut viewer.feeds).into_values().for_each(|feed| feed.close());
     play(&mut publication, 0, &mut Source::new(7, VIDEO, 20, 0), 0, 1, false);
-    assert_eq!(moved(&mut publication), [(0, 0)]);
+    assert_eq!(advanced(&mut publication), [(0, 0)]);
 }
 
 #[test]
