@@ -97,14 +97,14 @@ impl Reader {
             }
             return;
         };
-        let keep = |place: &mut Option<String>| {
+        let set_once = |place: &mut Option<String>| {
             place.get_or_insert_with(|| value.trim().to_owned());
         };
         match name {
-            "ice-ufrag" => keep(&mut self.ufrag),
-            "ice-pwd" => keep(&mut self.pwd),
-            "setup" => keep(&mut self.setup),
-            "fingerprint" => keep(&mut self.fingerprint),
+            "ice-ufrag" => set_once(&mut self.ufrag),
+            "ice-pwd" => set_once(&mut self.pwd),
+            "setup" => set_once(&mut self.setup),
+            "fingerprint" => set_once(&mut self.fingerprint),
             "candidate" => self.candidates.extend(candidate(value).filter(|found| !self.candidates.contains(found))),
             "extmap" => {
                 let extension = value.split_once(' ').and_then(|(id, uri)| {

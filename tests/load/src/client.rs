@@ -49,7 +49,7 @@ impl Client {
     }
 
     /// From now on, when it sends or receives is kept.
-    pub fn keep_times(&mut self) {
+    pub fn record_times(&mut self) {
         match &mut self.side {
             Side::Publisher(publisher) => publisher.bursts = Some(Vec::new()),
             Side::Viewer(viewer) => viewer.arrivals = Some(Vec::new()),

@@ -119,7 +119,7 @@ impl Publisher {
             let room = &mut burst[used..];
             let Some((index, len)) = stream.write(packet, self.wide, now_ns, room) else { break };
             let Some(len) = link.seal_rtp(index, room, len) else { break };
-            keep(&mut self.history, &mut self.oldest, (stream.ssrc, index as u16), &room[..len]);
+            remember(&mut self.history, &mut self.oldest, (stream.ssrc, index as u16), &room[..len]);
             messages.add_range(server, used, len);
             self.wide = self.wide.wrapping_add(1);
             used += len;
@@ -190,7 +190,7 @@ impl Publisher {
 }
 
 /// Keeps a sealed packet in place of the oldest one.
-fn keep(history: &mut Vec<(u32, u16, Vec<u8>)>, oldest: &mut usize, (ssrc, sequence): (u32, u16), datagram: &[u8]) {
+fn remember(history: &mut Vec<(u32, u16, Vec<u8>)>, oldest: &mut usize, (ssrc, sequence): (u32, u16), datagram: &[u8]) {
     if history.len() < HISTORY {
         history.push((ssrc, sequence, datagram.to_vec()));
         return;

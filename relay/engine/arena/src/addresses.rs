@@ -109,7 +109,7 @@ impl<'a> Addresses<'a> {
                 return false;
             };
             if free.claim(key, slot) {
-                self.settle(key, slot);
+                self.resolve(key, slot);
                 return true;
             }
         }
@@ -153,16 +153,16 @@ impl<'a> Addresses<'a> {
     }
 
     /// After a claim: two writers may have claimed a cell each for one address. Both then agree on the first.
-    fn settle(&self, key: [u64; 3], slot: u8) {
+    fn resolve(&self, key: [u64; 3], slot: u8) {
         for _ in 0..TRIES {
-            if self.settle_once(key, slot) {
+            if self.resolve_once(key, slot) {
                 return;
             }
         }
     }
 
     /// False when somebody changed a cell meanwhile: what was first then may be another one now.
-    fn settle_once(&self, key: [u64; 3], slot: u8) -> bool {
+    fn resolve_once(&self, key: [u64; 3], slot: u8) -> bool {
         // Each has stored its own cell, and at least one of them must see the other's.
         fence(SeqCst);
         let mut first = true;
@@ -174,12 +174,12 @@ impl<'a> Addresses<'a> {
                 }
                 continue;
             }
-            let is_settled = if !first {
+            let is_resolved = if !first {
                 seen.change(slot_of(seen.state), FREE)
             } else {
                 slot_of(seen.state) == slot || seen.change(slot, READY)
             };
-            if !is_settled {
+            if !is_resolved {
                 return false;
             }
             first = false;

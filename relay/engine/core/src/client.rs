@@ -41,12 +41,12 @@ pub struct Client {
     pub is_handshaking: bool,
     pub profile: Option<String>,
     /// The control plane's own bytes about this client.
-    pub kept: Vec<u8>,
+    pub control_record: Vec<u8>,
     /// Where a successor finds this client: the number of its session record among all slots', if the
     /// slot that opened it had one left.
     pub record: Option<u32>,
-    /// The record is not what it should be; the client waits in `stale`.
-    pub is_stale: bool,
+    /// The record is not what it should be; the client waits in `unsaved`.
+    pub is_unsaved: bool,
     /// Milliseconds, from RTCP of either direction.
     pub round_trip_ms: Option<f64>,
 }
@@ -90,9 +90,9 @@ impl Client {
             early: VecDeque::new(),
             is_handshaking: false,
             profile: None,
-            kept: Vec::new(),
+            control_record: Vec::new(),
             record: None,
-            is_stale: false,
+            is_unsaved: false,
             round_trip_ms: None,
         }
     }
@@ -103,8 +103,8 @@ impl Client {
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
     }
 
-    /// Keeps a datagram until the handshake's step is done; false when there are too many already.
-    pub fn keep_early(&mut self, path: Path, datagram: &[u8]) -> bool {
+    /// Queues a datagram until the handshake's step is done; false when the queue is full.
+    pub fn queue_early(&mut self, path: Path, datagram: &[u8]) -> bool {
         let has_room = self.early.len() < MAX_EARLY;
         if has_room {
             self.early.push_back((path, datagram.to_vec()));

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The longest record that `KeepRecord` may carry.
-pub const KEPT_BYTES: usize = 8_192;
+pub const CONTROL_RECORD_BYTES: usize = 8_192;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {

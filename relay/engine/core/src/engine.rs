@@ -105,7 +105,7 @@ pub struct Engine {
     /// Moves to other slots whose outcome is not known yet.
     moves: Vec<Move>,
     /// Clients whose session record has to be written.
-    stale: Vec<usize>,
+    unsaved: Vec<usize>,
 
     publications: Slab<Published>,
     publication_by_id: IdMap<u64, usize>,
@@ -180,7 +180,7 @@ impl Engine {
             steps: VecDeque::new(),
             records: Records::new(config.slot),
             moves: Vec::new(),
-            stale: Vec::new(),
+            unsaved: Vec::new(),
             publications: Slab::new(),
             publication_by_id: IdMap::default(),
             publication_by_log: IdMap::default(),
@@ -297,13 +297,13 @@ impl Engine {
                     self.clients[key].ufrags.retain(|known| *known != ufrag);
                     self.client_by_ufrag.remove(&ufrag);
                     self.disclaim_ufrag(&ufrag);
-                    self.mark_stale(key);
+                    self.mark_unsaved(key);
                 }
                 TransportEvent::Connected { profile, dtls_version, handshake } => {
                     self.stats.add(Counter::HandshakesDone, 1);
                     self.stats.observe(Histogram::Handshake, handshake, 1);
                     self.clients[key].profile = Some(profile.name().to_owned());
-                    self.mark_stale(key);
+                    self.mark_unsaved(key);
                     self.events.push_back(Event::TransportConnected(TransportConnected {
                         transport,
                         srtp_profile: profile.name().to_owned(),
@@ -330,7 +330,7 @@ impl Engine {
 
     fn handle_proven(&mut self, key: usize, path: Path) {
         self.clients[key].paths.push(path);
-        self.mark_stale(key);
+        self.mark_unsaved(key);
         self.claim(key, path);
     }
 
@@ -345,7 +345,7 @@ impl Engine {
 
     fn handle_forgotten(&mut self, key: usize, path: Path) {
         self.clients[key].paths.retain(|known| *known != path);
-        self.mark_stale(key);
+        self.mark_unsaved(key);
         if self.client_by_path.get(&path) == Some(&key) {
             self.client_by_path.remove(&path);
             // A NAT may have given the address to a client of another slot meanwhile, whose flow this now is.
@@ -372,7 +372,7 @@ impl Engine {
             self.handshakes -= 1;
             self.stats.set(Counter::Handshakes, self.handshakes as u64);
         }
-        self.end_keeping(client.record);
+        self.free_record(client.record);
         let transport = client.transport.id();
         self.client_by_id.remove(&transport);
         for ufrag in client.ufrags {

@@ -2,18 +2,14 @@
 //! the dead engine knew. Read `support/engine.rs` for how one dies.
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
 #[path = "support/engine_peer.rs"]
 mod peer;
+#[path = "support/kept_calls.rs"]
+mod kept_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
 
-use kept_calls::{
-    adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, keep,
-    last_done, publisher, record, replace,
-};
 use millrace_core::command::{CloseTransport, Command, Detach, MediaKind, RestartIce, Unpublish};
 use millrace_core::drop::Drop;
 use millrace_core::event::{AdoptionDone, Cause, Event};
@@ -22,6 +18,10 @@ use millrace_core::time::Span;
 use millrace_core::transport::SRTP_WORDS;
 use peer::{Credentials, Source};
 use proptest::prelude::*;
+use kept_calls::{
+    adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
+    publisher, record, replace, save,
+};
 use world::{AUDIO, Fuse, Link, VIDEO, World};
 
 #[test]
@@ -279,7 +279,7 @@ fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
     let gone = connect(&mut world, 0);
     let without_record = world.connect(0);
     let shaking_hands = world.open(0, false);
-    keep(&mut world, shaking_hands);
+    save(&mut world, shaking_hands);
     begin_handshake(&mut world, shaking_hands);
     let poisonous = connect(&mut world, 0);
     let garbled = connect(&mut world, 0);
@@ -442,7 +442,7 @@ fn who_is_about_to_connect_is_adopted_until_the_handshake_begins() {
         let (_, publish) = publisher(&mut world, 1);
         let viewer = world.open(0, false);
         let ssrc = world.watch(viewer, &publish);
-        keep(&mut world, viewer);
+        save(&mut world, viewer);
         world.run_for(20);
         world.start(viewer);
         world.run_for(death_ms);
@@ -468,7 +468,7 @@ fn a_publisher_that_had_not_begun_to_connect_is_seen_when_it_does() {
     let mut world = box_of(1, 11);
     let peer = world.open(0, true);
     let publish = world.publish(peer, VIDEO, 0);
-    keep(&mut world, peer);
+    save(&mut world, peer);
     let viewer = connect(&mut world, 0);
     let ssrc = world.watch(viewer, &publish);
     world.run_for(20);
@@ -490,7 +490,7 @@ fn a_publisher_that_had_not_begun_to_connect_is_seen_when_it_does() {
 fn a_session_that_nobody_connects_to_ends_in_the_successor_too() {
     let mut world = box_of(1, 12);
     let peer = world.open(0, false);
-    keep(&mut world, peer);
+    save(&mut world, peer);
     replace(&mut world, 0, 30);
     assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 1, lost: 0 });
     world.run_for(40_000);

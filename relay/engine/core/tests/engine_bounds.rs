@@ -198,7 +198,7 @@ fn streams_of_one_client_are_bounded() {
         world.peers[call.publisher].sources[at].report_at = None;
         world.peers[call.publisher].send_frame(now, at);
     }
-    world.settle();
+    world.run_until_idle();
     world.run_for(50);
     assert!(world.drops(Drop::TooManyStreams) > 300);
     call.check(&mut world);

@@ -644,7 +644,7 @@ fn whoever_leaves_says_goodbye_and_leaves_nothing_behind() {
     for slot in [0, 1] {
         let now = world.now;
         world.engines[slot].close(now);
-        world.settle();
+        world.run_until_idle();
         for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions] {
             assert_eq!(world.engines[slot].stats().get(gauge), 0);
         }

@@ -2,15 +2,14 @@
 //! lost nor pile up, and who goes meanwhile is gone. Read `engine/handshakes.rs` for what holds it together.
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
 #[path = "support/engine_peer.rs"]
 mod peer;
+#[path = "support/kept_calls.rs"]
+mod kept_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
 
-use kept_calls::{assert_everything_came, finish};
 use millrace_core::command::{CloseTransport, Command, DtlsRole};
 use millrace_core::drop::Drop;
 use millrace_core::event::Cause;
@@ -18,6 +17,7 @@ use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use millrace_core::transport::Phase;
 use peer::Source;
+use kept_calls::{assert_everything_came, finish};
 use world::{VIDEO, World};
 
 /// A world in which a step takes so many milliseconds.
@@ -80,8 +80,8 @@ fn no_more_than_a_frame_waits_for_a_step() {
             world.inject(0, address, &datagram);
         }
     }
-    let kept = 64;
-    assert!(world.drops(Drop::SrtpNoKeys) >= 1_000 - kept && world.drops(Drop::DtlsUnexpected) >= 1_000 - kept);
+    let queued = 64;
+    assert!(world.drops(Drop::SrtpNoKeys) >= 1_000 - queued && world.drops(Drop::DtlsUnexpected) >= 1_000 - queued);
     world.run_until(3_000, |world| world.is_connected(client));
     assert_eq!(world.closed(client), None);
 }

@@ -2,18 +2,14 @@
 //! the way. Read `support/kept_calls.rs` for what must hold, `engine_adoption.rs` for deaths alone.
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
 #[path = "support/engine_peer.rs"]
 mod peer;
+#[path = "support/kept_calls.rs"]
+mod kept_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
 
-use kept_calls::{
-    adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, keep,
-    last_done, publisher,
-};
 use millrace_arena::Owner;
 use millrace_core::command::{CloseTransport, Command, GiveTransport, Publish, RestartIce};
 use millrace_core::drop::Drop;
@@ -22,6 +18,10 @@ use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use peer::{Credentials, Source};
 use proptest::prelude::*;
+use kept_calls::{
+    adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
+    publisher, save,
+};
 use world::{AUDIO, Fuse, Link, VIDEO, World};
 
 /// The outcome of the client's last move.
@@ -120,7 +120,7 @@ fn a_check_finds_a_moved_session_from_any_socket_and_any_address() {
         let address = world.rebind(viewer);
         let before = world.peers[viewer].answers;
         world.peers[viewer].check();
-        world.settle();
+        world.run_until_idle();
         world.run_for(100);
         assert_eq!(world.peers[viewer].answers, before + 1);
         assert_eq!(world.arena.addresses().find(0, &address), Some(to as u8));
@@ -145,7 +145,7 @@ fn a_restart_names_the_new_slot_and_the_old_name_is_forgotten() {
     assert_eq!(world.arena.addresses().find_ufrag(&old), Some(1));
     world.peers[viewer].credentials = credentials.clone();
     world.peers[viewer].check();
-    world.settle();
+    world.run_until_idle();
     world.run_for(100);
     assert_eq!(world.arena.addresses().find_ufrag(&old), None);
     // The new name's home is the slot that it is moved away from now.
@@ -191,7 +191,7 @@ fn what_cannot_move_says_why_and_goes_on() {
     let (publisher, publish) = publisher(&mut world, 1);
     let without_record = world.connect(0);
     let shaking_hands = world.open(0, false);
-    keep(&mut world, shaking_hands);
+    save(&mut world, shaking_hands);
     begin_handshake(&mut world, shaking_hands);
     let viewer = connect(&mut world, 0);
     let ssrc = world.watch(viewer, &publish);
@@ -326,7 +326,7 @@ fn who_has_not_begun_to_connect_connects_to_the_new_slot() {
     let (_, publish) = publisher(&mut world, 1);
     let viewer = world.open(0, false);
     let ssrc = world.watch(viewer, &publish);
-    keep(&mut world, viewer);
+    save(&mut world, viewer);
     world.run_for(20);
     move_to(&mut world, viewer, 1);
     world.start(viewer);

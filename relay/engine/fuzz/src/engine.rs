@@ -203,7 +203,7 @@ impl Call {
         call.engines[0].handle_command(now, publish(1, PUBLISHER, 0..1));
         call.engines[1].handle_command(now, subscribe(1, VIEWER));
         call.engines[1].handle_command(now, attach(1, 1, 0..1));
-        call.settle();
+        call.run_until_idle();
         call
     }
 
@@ -262,8 +262,8 @@ impl Call {
             13 => self.engines[slot].handle_command(now, Command::Detach(Detach { subscription: id })),
             14 => self.engines[slot].handle_command(now, Command::Unsubscribe(Unsubscribe { subscription: id })),
             _ if number(0) & 1 == 1 => {
-                let keep = KeepRecord { transport: id, record: bytes.to_vec().into() };
-                self.engines[slot].handle_command(now, Command::KeepRecord(keep));
+                let save = KeepRecord { transport: id, record: bytes.to_vec().into() };
+                self.engines[slot].handle_command(now, Command::KeepRecord(save));
                 let give = GiveTransport { transport: id, slot: number(1) & 3 };
                 self.engines[slot].handle_command(now, Command::GiveTransport(give));
             }
@@ -272,7 +272,7 @@ impl Call {
                 self.engines[slot].handle_command(now, Command::ReportTransport(ask));
             }
         }
-        self.settle();
+        self.run_until_idle();
     }
 
     fn inject(&mut self, slot: usize, path: Path, bytes: &[u8]) {
@@ -315,12 +315,12 @@ impl Call {
             for engine in &mut self.engines {
                 engine.handle_deadlines(self.now);
             }
-            self.settle();
+            self.run_until_idle();
         }
         self.now = until;
     }
 
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for _ in 0..4 {
             for engine in &mut self.engines {
                 engine.handle_inbox(self.now);

@@ -179,7 +179,7 @@ impl Reactor {
             }
             if self.parts.engine.outbox().len() > REPLIES {
                 // The last flight of a handshake may be among them.
-                self.parts.engine.keep();
+                self.parts.engine.save_records();
                 self.send();
             }
             if !received.full {

@@ -14,7 +14,7 @@ use crate::target::Target;
 use crate::world::World;
 
 /// Memory settles: what was freed goes back, deferred work is done.
-const SETTLE: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_secs(2);
 /// The second time shows whether the first one's memory was used again.
 const CYCLES: usize = 3;
 
@@ -28,7 +28,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     let first = world.add_viewer(&target.whep(room)?, &[VIDEO.kind], false)?;
     world.connect_all(PATIENCE)?;
     world.remove(first);
-    world.run_for(SETTLE)?;
+    world.run_for(CALM)?;
     let mut row = Row { setting: run.setting(target), ..Row::default() };
     row.setting.publishers = 1;
     let empty = processes.memory();
@@ -38,7 +38,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
         let ids = (0..run.viewers).map(|_| world.add_viewer(&target.whep(room)?, &[VIDEO.kind], false));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         world.connect_all(PATIENCE)?;
-        world.run_for(SETTLE)?;
+        world.run_for(CALM)?;
         let full = processes.memory();
         if cycle == 0 {
             measure_upkeep(&mut world, &processes, run, &mut row)?;
@@ -50,7 +50,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
         progress.show((cycle as f64 + 0.5) / CYCLES as f64, "viewers leave");
         ids.into_iter().for_each(|id| world.remove(id));
         world.run_until("leaving", PATIENCE, |world| world.requests_left() == 0)?;
-        world.run_for(SETTLE)?;
+        world.run_for(CALM)?;
         before = processes.memory();
         let name =
             ["kept after leaving, first time", "kept after leaving, second time", "kept after leaving, last time"];

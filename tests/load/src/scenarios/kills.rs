@@ -63,7 +63,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     let own_before = Processes::own_cpu();
     for kill in 0..run.kills {
         progress.show(kill as f64 / run.kills as f64, "workers are killed");
-        keep_times(&mut call);
+        record_times(&mut call);
         call.world.run_for(PAUSE)?;
         let at = clock::stamp();
         watchers.iter().for_each(|watcher| quiet.add(&call, watcher, at - WINDOW));
@@ -147,7 +147,7 @@ fn open(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Res
     // All of them are of the sample: the kernel stamps what comes.
     let ids = place(&mut call, &viewers, |call, url| call.world.add_viewer(url, &kinds, true))?;
     call.viewers = ids.iter().zip(&watches).map(|(id, (room, _))| (*id, *room)).collect();
-    call.settle(progress)?;
+    call.wait_for_media(progress)?;
     Ok((call, ids.into_iter().zip(watches).map(|(id, (_, slots))| Watcher { id, slots }).collect()))
 }
 
@@ -180,11 +180,11 @@ fn place<U>(
     bail!("no client lands on the wanted worker: does the server have two?")
 }
 
-fn keep_times(call: &mut Call) {
+fn record_times(call: &mut Call) {
     let viewers = call.viewers.iter().map(|(id, _)| *id);
     for id in call.publishers.iter().copied().chain(viewers) {
         if let Some(client) = call.world.client_mut(id) {
-            client.keep_times();
+            client.record_times();
         }
     }
 }

@@ -127,12 +127,12 @@ impl Call {
             viewers.push((world.add_viewer(&target.whep(&rooms[*room])?, &kinds, is_sample)?, *room));
         }
         let mut call = Call { world, rooms, publishers, viewers };
-        call.settle(progress)?;
+        call.wait_for_media(progress)?;
         Ok(call)
     }
 
     /// Until everyone is connected and gets packets.
-    pub fn settle(&mut self, progress: &mut Progress) -> Result<()> {
+    pub fn wait_for_media(&mut self, progress: &mut Progress) -> Result<()> {
         let wanted = self.viewers.len();
         if wanted == 0 {
             return Ok(());

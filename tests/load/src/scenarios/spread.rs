@@ -20,7 +20,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Ro
         let plan = Plan { shapes: vec![VIDEO], rooms: 1, watches: Vec::new() };
         let mut call = Call::open(run, target, &plan, progress)?;
         gather(&mut call, run, target, elsewhere, progress)?;
-        call.settle(progress)?;
+        call.wait_for_media(progress)?;
         let mut row = call.measure(run, target, progress)?;
         row.setting.scenario = if elsewhere { "spread, other worker" } else { "spread, same worker" }.to_owned();
         call.finish(run, &plan, &mut row, progress)?;

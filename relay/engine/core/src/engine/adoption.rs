@@ -46,11 +46,11 @@ impl Engine {
                 Some(record) if self.adopts => found.push((i, record)),
                 Some(record) => {
                     self.close_logs(&record.lasting.map(|lasting| lasting.publications).unwrap_or_default());
-                    self.records.give_back(&self.arena, i);
+                    self.records.free(&self.arena, i);
                     lost += 1;
                 }
                 None => {
-                    self.records.give_back(&self.arena, i);
+                    self.records.free(&self.arena, i);
                     lost += u32::from(torn);
                 }
             }
@@ -79,7 +79,7 @@ impl Engine {
         for (i, record) in found {
             match self.attempt(i, |engine| engine.adopt_client(now, i, record)) {
                 Some(client) => adopted.push(client),
-                None => self.records.give_back(&self.arena, i),
+                None => self.records.free(&self.arena, i),
             }
         }
         // After all publications, so that wishes for key frames find them.
@@ -106,7 +106,7 @@ impl Engine {
     pub(super) fn read_record(&self, i: u32) -> Option<Record> {
         let packed = self.arena.session(i).read()?;
         // What does not parse is somebody's session all the same: it has to be counted.
-        let unknown = Record { transport: 0, kept: ByteBuf::new(), lasting: None };
+        let unknown = Record { transport: 0, control_record: ByteBuf::new(), lasting: None };
         Some(rmp_serde::from_slice(&packed).unwrap_or(unknown))
     }
 
@@ -124,7 +124,7 @@ impl Engine {
         let words = self.arena.session_words(i);
         let Lasting { transport: carried, publications, streams, subscriptions } = record.lasting?;
         // Without the control plane's record nobody could ever end it.
-        let is_wanted = !record.kept.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
+        let is_wanted = !record.control_record.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
         // Whether a limit that was lowered meanwhile still lets it in is not asked: it is in.
         let id = carried.transport();
         let is_new = !self.client_by_id.contains_key(&id);
@@ -143,12 +143,12 @@ impl Engine {
             self.close_logs(&publications);
             return None;
         };
-        transport.keep_in(words);
+        transport.save_in(words);
         let ufrags: Vec<String> = transport.ufrags().map(str::to_owned).collect();
         let mut client = Client::new(transport, String::new(), self.limits.max_streams);
         client.ufrags.clone_from(&ufrags);
         client.profile = client.transport.profile().map(|profile| profile.name().to_owned());
-        client.kept = record.kept.into_vec();
+        client.control_record = record.control_record.into_vec();
         client.record = Some(i);
         let key = self.clients.insert(client);
         self.client_by_id.insert(id, key);
@@ -162,9 +162,9 @@ impl Engine {
         let client = &mut self.clients[key];
         client.streams.restore(streams);
         // It is what the record says, but for a publication that was about to end.
-        client.is_stale = false;
+        client.is_unsaved = false;
         if client.publications.len() < expected {
-            self.mark_stale(key);
+            self.mark_unsaved(key);
         }
         Some(Adopted { key, record: i, subscriptions })
     }
@@ -215,7 +215,7 @@ impl Engine {
             let subscriptions = client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.id());
             Event::TransportAdopted(TransportAdopted {
                 transport: client.transport.id(),
-                record: ByteBuf::from(client.kept.clone()),
+                record: ByteBuf::from(client.control_record.clone()),
                 publications: publications.collect(),
                 subscriptions: subscriptions.collect(),
                 connected: client.transport.is_connected(),

@@ -3,7 +3,7 @@
 
 use super::{Client, Counter, Engine, Feed, Publication, Published, Reading, Subscribed, Subscription};
 use crate::command::{
-    Attach, Command, KEPT_BYTES, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
+    Attach, CONTROL_RECORD_BYTES, Command, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
 };
 use crate::event::{CommandFailed, Event, TransportReport};
 use crate::forward::layers::MAX_LAYERS;
@@ -33,7 +33,7 @@ impl Engine {
                 ("Unsubscribe", unsubscribe.subscription, self.unsubscribe(unsubscribe.subscription))
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
-            Command::KeepRecord(keep) => ("KeepRecord", keep.transport, self.keep_record(keep)),
+            Command::KeepRecord(save) => ("KeepRecord", save.transport, self.save_control_record(save)),
             Command::GiveTransport(give) => ("GiveTransport", give.transport, self.move_transport(now, give)),
         };
         if let Err(reason) = result {
@@ -57,7 +57,7 @@ impl Engine {
         self.client_by_id.insert(open.transport, key);
         self.client_by_ufrag.insert(open.local_ufrag, key);
         self.stats.set(Counter::Transports, self.clients.len() as u64);
-        self.begin_keeping(key);
+        self.open_record(key);
         self.schedule(now, key);
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Engine {
         self.clients[key].transport.restart_ice(now, restart);
         self.clients[key].ufrags.push(restart.local_ufrag.clone());
         self.client_by_ufrag.insert(restart.local_ufrag.clone(), key);
-        self.mark_stale(key);
+        self.mark_unsaved(key);
         self.handle_transport_events(now, key);
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Engine {
         self.clients[client].publications.push(place);
         self.clients[client].streams.add(publish);
         self.clients[client].handle_published(publish);
-        self.mark_stale(client);
+        self.mark_unsaved(client);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
         // Subscribers may have been attached before the log was there.
         self.reconnect(now);
@@ -117,7 +117,7 @@ impl Engine {
         let client = self.publications[place].client;
         self.clients[client].publications.retain(|known| *known != place);
         self.clients[client].streams.remove(publication);
-        self.mark_stale(client);
+        self.mark_unsaved(client);
         self.remove_publication(place);
         Ok(())
     }
@@ -151,8 +151,8 @@ impl Engine {
             place: None,
             client,
         });
-        self.begin_keeping_subscription(key);
-        self.mark_stale(client);
+        self.assign_words(key);
+        self.mark_unsaved(client);
         self.subscription_by_id.insert(subscribe.subscription, key);
         self.clients[client].subscriptions.push(key);
         self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
@@ -165,7 +165,7 @@ impl Engine {
         self.stop_reading(key);
         self.subscriptions[key].subscription.attach(attach);
         self.subscriptions[key].attach = Some(attach.clone());
-        self.mark_stale(self.subscriptions[key].client);
+        self.mark_unsaved(self.subscriptions[key].client);
         for log in &attach.logs {
             self.read_log(now, *log, attach.publication, key);
         }
@@ -200,7 +200,7 @@ impl Engine {
         self.stop_reading(key);
         self.subscriptions[key].subscription.detach();
         self.subscriptions[key].attach = None;
-        self.mark_stale(self.subscriptions[key].client);
+        self.mark_unsaved(self.subscriptions[key].client);
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Engine {
         self.clients[client].subscriptions.retain(|known| *known != key);
         self.remove_subscription(key);
         // At once: its words may be another's next.
-        self.keep_client(client);
+        self.save_record(client);
         Ok(())
     }
 
@@ -270,18 +270,18 @@ impl Engine {
         Ok(())
     }
 
-    fn keep_record(&mut self, keep: KeepRecord) -> Result<(), String> {
-        let key = self.client_key(keep.transport)?;
-        if keep.record.len() > KEPT_BYTES {
-            return Err(format!("the record has {} bytes, and {KEPT_BYTES} are kept", keep.record.len()));
+    fn save_control_record(&mut self, save: KeepRecord) -> Result<(), String> {
+        let key = self.client_key(save.transport)?;
+        if save.record.len() > CONTROL_RECORD_BYTES {
+            return Err(format!("the record has {} bytes, and {CONTROL_RECORD_BYTES} are kept", save.record.len()));
         }
-        let before = std::mem::replace(&mut self.clients[key].kept, keep.record.into_vec());
+        let before = std::mem::replace(&mut self.clients[key].control_record, save.record.into_vec());
         if self.clients[key].record.is_none() {
             return Err("the slot has no session record left".to_owned());
         }
-        if !self.keep_client(key) {
-            self.clients[key].kept = before;
-            self.mark_stale(key);
+        if !self.save_record(key) {
+            self.clients[key].control_record = before;
+            self.mark_unsaved(key);
             return Err(format!("the session record has room for {} bytes", self.arena.parameters().session_bytes));
         }
         Ok(())

@@ -32,7 +32,7 @@ impl Engine {
     }
 
     fn fill_outbox(&mut self, now: Time) -> bool {
-        self.keep();
+        self.save_records();
         self.announce_advanced();
         if !self.send_backlog(now) {
             return true;

@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn keep_early(
+    pub(super) fn queue_early(
         &mut self,
         key: usize,
         path: Path,
@@ -47,6 +47,6 @@ impl Engine {
         kind: Kind,
     ) -> Result<(), (Option<usize>, Drop)> {
         let drop = if kind == Kind::Dtls { Drop::DtlsUnexpected } else { Drop::SrtpNoKeys };
-        if self.clients[key].keep_early(path, datagram) { Ok(()) } else { Err((Some(key), drop)) }
+        if self.clients[key].queue_early(path, datagram) { Ok(()) } else { Err((Some(key), drop)) }
     }
 }

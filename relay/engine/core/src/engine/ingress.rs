@@ -98,7 +98,7 @@ impl Engine {
         self.handle_transport_events(now, key);
         if self.clients.contains(key) {
             if self.clients[key].transport.path() != selected {
-                self.mark_stale(key);
+                self.mark_unsaved(key);
             }
             if handled.is_ok() {
                 self.claim_back(key, path);
@@ -158,7 +158,7 @@ impl Engine {
         client.traffic.packets_received += 1;
         client.traffic.bytes_received += datagram.len() as u64;
         if client.transport.is_busy() {
-            return self.keep_early(key, path, datagram, kind);
+            return self.queue_early(key, path, datagram, kind);
         }
         self.handle_in_turn(now, key, path, datagram, kind)
     }
@@ -214,7 +214,7 @@ impl Engine {
                 self.handshakes -= 1;
             }
             self.stats.set(Counter::Handshakes, self.handshakes as u64);
-            self.mark_stale(key);
+            self.mark_unsaved(key);
         }
     }
 
@@ -230,7 +230,7 @@ impl Engine {
         let learnt = client.streams.learnt();
         let stream = client.streams.resolve(&header, packet)?;
         if client.streams.learnt() != learnt {
-            self.mark_stale(key);
+            self.mark_unsaved(key);
         }
         let place = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
         self.stats.add(Counter::PacketsReceived, 1);

@@ -23,7 +23,7 @@ const STREAMS: usize = (SESSION_WORDS - SRTP_WORDS) / WORDS;
 pub(super) struct Record {
     pub transport: u64,
     /// The control plane's own.
-    pub kept: ByteBuf,
+    pub control_record: ByteBuf,
     /// `None` from the beginning of a handshake to its end: it does not survive its process.
     pub lasting: Option<Lasting>,
 }
@@ -84,7 +84,7 @@ impl Records {
     }
 
     /// A clear record; `None` when the slot has no more.
-    pub fn take(&mut self, arena: &Arena) -> Option<u32> {
+    pub fn claim(&mut self, arena: &Arena) -> Option<u32> {
         let owners = arena.owners();
         let returned = |lent: &BTreeSet<u32>| lent.iter().copied().find(|i| owners.of(*i) == Owner::Nobody);
         let record = self.free.pop_first().or_else(|| {
@@ -105,7 +105,7 @@ impl Records {
     }
 
     /// Its session is over, wherever it was opened.
-    pub fn give_back(&mut self, arena: &Arena, record: u32) {
+    pub fn free(&mut self, arena: &Arena, record: u32) {
         arena.session(record).clear();
         arena.owners().free(record);
         if self.is_ours(arena, record) {
@@ -137,27 +137,27 @@ impl Records {
 impl Engine {
     /// Brings the records of changed clients up to date. To be called before what was said to them is sent: a client that
     /// believes in something has to find it again at a successor. `flush` does so, too.
-    pub fn keep(&mut self) {
-        while let Some(key) = self.stale.pop() {
-            if self.clients.get(key).is_some_and(|client| client.is_stale) {
-                self.keep_client(key);
+    pub fn save_records(&mut self) {
+        while let Some(key) = self.unsaved.pop() {
+            if self.clients.get(key).is_some_and(|client| client.is_unsaved) {
+                self.save_record(key);
             }
         }
     }
 
-    pub(super) fn mark_stale(&mut self, key: usize) {
+    pub(super) fn mark_unsaved(&mut self, key: usize) {
         let client = &mut self.clients[key];
-        if !client.is_stale && client.record.is_some() {
-            client.is_stale = true;
-            self.stale.push(key);
+        if !client.is_unsaved && client.record.is_some() {
+            client.is_unsaved = true;
+            self.unsaved.push(key);
         }
     }
 
     /// Writes one client's record; false when it does not fit, and nobody will adopt the client.
-    pub(super) fn keep_client(&mut self, key: usize) -> bool {
+    pub(super) fn save_record(&mut self, key: usize) -> bool {
         let record = self.record_of(key);
         let client = &mut self.clients[key];
-        client.is_stale = false;
+        client.is_unsaved = false;
         let Some(i) = client.record else { return false };
         let place = self.arena.session(i);
         // Plain data of our own: packing it does not fail.
@@ -186,27 +186,31 @@ impl Engine {
             streams: client.streams.known().to_vec(),
             subscriptions,
         });
-        Record { transport: client.transport.id(), kept: ByteBuf::from(client.kept.clone()), lasting }
+        Record {
+            transport: client.transport.id(),
+            control_record: ByteBuf::from(client.control_record.clone()),
+            lasting,
+        }
     }
 
     /// Gives a new client its record, and its transport the words beside it.
-    pub(super) fn begin_keeping(&mut self, key: usize) {
-        let Some(i) = self.records.take(&self.arena) else { return };
+    pub(super) fn open_record(&mut self, key: usize) {
+        let Some(i) = self.records.claim(&self.arena) else { return };
         let client = &mut self.clients[key];
         client.record = Some(i);
-        client.transport.keep_in(self.arena.session_words(i));
+        client.transport.save_in(self.arena.session_words(i));
         self.stats.set(Counter::SessionRecords, self.records.in_use());
-        self.mark_stale(key);
+        self.mark_unsaved(key);
     }
 
     /// Gives a new subscription its words.
-    pub(super) fn begin_keeping_subscription(&mut self, key: usize) {
+    pub(super) fn assign_words(&mut self, key: usize) {
         let client = &self.clients[self.subscriptions[key].client];
         let Some(i) = client.record else { return };
         let is_taken = |place: u32| client.subscriptions.iter().any(|k| self.subscriptions[*k].place == Some(place));
         let Some(place) = (0..STREAMS as u32).find(|place| !is_taken(*place)) else { return };
         let words = self.words_of(i, place);
-        self.subscriptions[key].subscription.keep_in(words);
+        self.subscriptions[key].subscription.save_in(words);
         self.subscriptions[key].place = Some(place);
     }
 
@@ -215,9 +219,9 @@ impl Engine {
     }
 
     /// A client is gone: nobody is to take it up.
-    pub(super) fn end_keeping(&mut self, record: Option<u32>) {
+    pub(super) fn free_record(&mut self, record: Option<u32>) {
         if let Some(i) = record {
-            self.records.give_back(&self.arena, i);
+            self.records.free(&self.arena, i);
             self.stats.set(Counter::SessionRecords, self.records.in_use());
         }
     }

@@ -57,8 +57,11 @@ impl Engine {
         if self.clients[key].transport.phase() == Phase::Handshaking {
             return Err(Outcome::Handshaking);
         }
-        let record = self.clients[key].record.filter(|_| !self.clients[key].kept.is_empty()).ok_or(Outcome::NotKept)?;
-        if !self.keep_client(key) {
+        let record = self.clients[key]
+            .record
+            .filter(|_| !self.clients[key].control_record.is_empty())
+            .ok_or(Outcome::NotKept)?;
+        if !self.save_record(key) {
             return Err(Outcome::NotKept);
         }
         if !self.arena.messages(self.slot, target).has_room() {

@@ -131,7 +131,7 @@ impl Subscription {
     }
 
     /// Keeps what changes with every packet in these words, for a successor. To be called before the first packet.
-    pub fn keep_in(&mut self, words: Words) {
+    pub fn save_in(&mut self, words: Words) {
         words.begin(self.next_index, self.next_rtx_index);
         self.words = Some(words);
     }

@@ -2,7 +2,7 @@
 //! must never know ICE or read a clock. Read `dtls_handshake.rs` next, then `dtls_settled.rs`.
 //!
 //! ```text
-//!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► Settled (some 300 bytes)
+//!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► EstablishedDtls (some 300 bytes)
 //! ```
 
 use openssl::hash::MessageDigest;
@@ -13,7 +13,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::dtls_alerts::AlertKeys;
 use super::dtls_contexts::DtlsContexts;
 use super::dtls_handshake::Handshake;
-use super::dtls_settled::Settled;
+use super::dtls_settled::EstablishedDtls;
 use super::dtls_step::{Step, Stepped};
 use super::srtp::Keying;
 use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
@@ -77,7 +77,7 @@ enum Age {
     /// Most who never come never cost more than this.
     Waiting(Plan),
     Handshake(Box<Handshake>),
-    Settled(Box<Settled>),
+    Established(Box<EstablishedDtls>),
 }
 
 /// What a handshake needs to begin.
@@ -98,14 +98,14 @@ impl Dtls {
     }
 
     /// Goes on with what a predecessor's handshake left.
-    pub fn resume(settled: Settled) -> Dtls {
-        Dtls { age: Age::Settled(Box::new(settled)) }
+    pub fn resume(established: EstablishedDtls) -> Dtls {
+        Dtls { age: Age::Established(Box::new(established)) }
     }
 
     /// What a successor needs; `None` before the handshake is over.
-    pub fn settled(&self) -> Option<&Settled> {
+    pub fn established(&self) -> Option<&EstablishedDtls> {
         match &self.age {
-            Age::Settled(settled) => Some(settled),
+            Age::Established(established) => Some(established),
             _ => None,
         }
     }
@@ -125,8 +125,8 @@ impl Dtls {
         datagram: &[u8],
         outbox: &mut Outbox,
     ) -> Result<Progress, Drop> {
-        if let Age::Settled(settled) = &mut self.age {
-            return settled.handle_datagram(now, path, datagram, outbox);
+        if let Age::Established(established) = &mut self.age {
+            return established.handle_datagram(now, path, datagram, outbox);
         }
         if let Some(handshake) = self.handshake() {
             handshake.handle_datagram(path, datagram)?;
@@ -152,7 +152,7 @@ impl Dtls {
         let Age::Handshake(handshake) = &mut self.age else { return Progress::Pending };
         let mut progress = handshake.finish(now, stepped, outbox);
         if let Progress::Established(established) = &mut progress {
-            self.age = Age::Settled(Box::new(handshake.settle(established.alerts.take())));
+            self.age = Age::Established(Box::new(handshake.established(established.alerts.take())));
         }
         progress
     }
@@ -175,14 +175,14 @@ impl Dtls {
         match &self.age {
             Age::Waiting(_) => false,
             Age::Handshake(handshake) => handshake.has_received(),
-            Age::Settled(_) => true,
+            Age::Established(_) => true,
         }
     }
 
     /// Sends close_notify. The peer's own is not waited for.
     pub fn close(&mut self, path: Path, outbox: &mut Outbox) {
-        if let Age::Settled(settled) = &mut self.age {
-            settled.close(path, outbox);
+        if let Age::Established(established) = &mut self.age {
+            established.close(path, outbox);
         }
     }
 

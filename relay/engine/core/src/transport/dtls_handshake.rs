@@ -9,7 +9,7 @@
 use super::dtls::{Plan, Progress};
 use super::dtls_alerts::AlertKeys;
 use super::dtls_guard::Guard;
-use super::dtls_settled::Settled;
+use super::dtls_settled::EstablishedDtls;
 use super::dtls_step::{Stage, Step, Stepped};
 use crate::command::DtlsRole;
 use crate::drop::Drop;
@@ -125,7 +125,7 @@ impl Handshake {
     }
 
     /// What is left to keep once the keys are there.
-    pub fn settle(&self, alerts: Option<AlertKeys>) -> Settled {
-        Settled::new(&self.flight, alerts, self.last_flight_at)
+    pub fn established(&self, alerts: Option<AlertKeys>) -> EstablishedDtls {
+        EstablishedDtls::new(&self.flight, alerts, self.last_flight_at)
     }
 }

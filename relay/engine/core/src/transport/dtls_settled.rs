@@ -26,7 +26,7 @@ pub(super) const LAST_FLIGHT_PAUSE: Span = Span::from_millis(50);
 
 /// A finished association. Its form is part of a session's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
+pub struct EstablishedDtls {
     /// As it was sent; empty when the peer's was the last. RFC 6347 section 4.2.4 wants it kept for four minutes, and a
     /// server's has 75 bytes, so it is never thrown away.
     flight: Vec<ByteBuf>,
@@ -35,11 +35,11 @@ pub struct Settled {
     last_flight_at: Time,
 }
 
-impl Settled {
+impl EstablishedDtls {
     /// Without keys alerts are neither understood nor sent.
-    pub(super) fn new(flight: &[Vec<u8>], keys: Option<AlertKeys>, last_flight_at: Time) -> Settled {
+    pub(super) fn new(flight: &[Vec<u8>], keys: Option<AlertKeys>, last_flight_at: Time) -> EstablishedDtls {
         let flight = flight.iter().map(|datagram| ByteBuf::from(datagram.as_slice())).collect();
-        Settled { flight, keys, last_flight_at }
+        EstablishedDtls { flight, keys, last_flight_at }
     }
 
     pub(super) fn handle_datagram(

@@ -204,7 +204,7 @@ impl Ice {
 
     /// Forgets addresses without consent (RFC 7675 section 5.1) and moves on if the selected one is among them;
     /// false when none is left.
-    pub fn keep_consent(&mut self, now: Time, timeout: Span, events: &mut VecDeque<TransportEvent>) -> bool {
+    pub fn check_consent(&mut self, now: Time, timeout: Span, events: &mut VecDeque<TransportEvent>) -> bool {
         self.addresses.retain(|address| {
             let fresh = now < address.checked_at + timeout;
             if !fresh {
@@ -221,7 +221,7 @@ impl Ice {
         !self.addresses.is_empty()
     }
 
-    /// When `keep_consent` has something to do next; `None` before the first check.
+    /// When `check_consent` has something to do next; `None` before the first check.
     pub fn consent_deadline(&self, timeout: Span) -> Option<Time> {
         self.addresses.iter().map(|address| address.checked_at + timeout).min()
     }

@@ -47,7 +47,7 @@ use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
 pub use self::dtls_contexts::DtlsContexts;
-pub use self::dtls_settled::Settled;
+pub use self::dtls_settled::EstablishedDtls;
 pub use self::dtls_step::{Step, Stepped};
 pub use self::macs::Macs;
 pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
@@ -168,9 +168,9 @@ impl Transport {
     }
 
     /// Keeps what changes with every packet in the first `SRTP_WORDS` of these words, from the keys on.
-    pub fn keep_in(&mut self, words: SessionWords) {
+    pub fn save_in(&mut self, words: SessionWords) {
         if let Some(srtp) = &mut self.srtp {
-            srtp.keep_in(&words);
+            srtp.save_in(&words);
         }
         self.words = Some(words);
     }
@@ -333,7 +333,7 @@ impl Transport {
                 Phase::Closed => {}
             }
         }
-        self.keep_consent(now);
+        self.check_consent(now);
         let path = self.path().or(self.dtls_path);
         if let (Some(dtls), Some(path)) = (&mut self.dtls, path) {
             dtls.handle_deadline(now, path, outbox);
@@ -381,7 +381,7 @@ impl Transport {
                 let profile = established.keying.profile;
                 self.srtp = Srtp::new(established.keying, self.limits.max_streams);
                 if let (Some(srtp), Some(words)) = (&mut self.srtp, &self.words) {
-                    srtp.keep_in(words);
+                    srtp.save_in(words);
                 }
                 self.ice.select_unless_nominated(now, path);
                 self.enter(Phase::Connected, self.expects_media.then(|| now + self.limits.media_timeout));
@@ -404,9 +404,9 @@ impl Transport {
         self.phase_due = None;
     }
 
-    fn keep_consent(&mut self, now: Time) {
+    fn check_consent(&mut self, now: Time) {
         let was_checked = self.phase != Phase::New && self.phase != Phase::Closed;
-        if was_checked && !self.ice.keep_consent(now, self.limits.consent_timeout, &mut self.events) {
+        if was_checked && !self.ice.check_consent(now, self.limits.consent_timeout, &mut self.events) {
             self.shut(Cause::ConsentLost);
         }
     }

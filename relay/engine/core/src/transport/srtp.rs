@@ -81,10 +81,10 @@ impl Srtp {
     }
 
     /// Keeps what changes with every packet in these words, for a successor.
-    pub fn keep_in(&mut self, words: &SessionWords) {
+    pub fn save_in(&mut self, words: &SessionWords) {
         words.put(RTCP_INDEX_WORD, self.rtcp_index.into());
-        self.rtp_streams.keep_in(words.clone(), RTP_STREAMS_WORDS);
-        self.rtcp_streams.keep_in(words.clone(), RTCP_STREAMS_WORDS);
+        self.rtp_streams.save_in(words.clone(), RTP_STREAMS_WORDS);
+        self.rtcp_streams.save_in(words.clone(), RTCP_STREAMS_WORDS);
         self.words = Some(words.clone());
     }
 

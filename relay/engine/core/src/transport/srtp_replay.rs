@@ -38,12 +38,12 @@ impl Window {
 
 /// Streams that have words; what others have received is not remembered by a successor, which then takes their rollover
 /// counters for zero. The configured bound is lower.
-const KEPT_STREAMS: usize = 64;
+const SAVED_STREAMS: usize = 64;
 /// Of one stream: the SSRC with `PRESENT`, the highest index, the 64 lowest bits of the window.
 const STREAM_WORDS: usize = 3;
 const PRESENT: u64 = 1 << 32;
-/// Words that `keep_in` needs.
-pub(super) const KEPT_WORDS: usize = KEPT_STREAMS * STREAM_WORDS;
+/// Words that `save_in` needs.
+pub(super) const KEPT_WORDS: usize = SAVED_STREAMS * STREAM_WORDS;
 
 /// The receiving state of each SSRC, bounded.
 pub(super) struct Streams {
@@ -95,20 +95,20 @@ impl Streams {
                 self.windows.len() - 1
             }
         };
-        self.keep(place);
+        self.save(place);
     }
 
     /// Has everything from now on, and what there is, in these words for a successor.
-    pub fn keep_in(&mut self, words: SessionWords, at: usize) {
-        for place in self.windows.len()..KEPT_STREAMS {
+    pub fn save_in(&mut self, words: SessionWords, at: usize) {
+        for place in self.windows.len()..SAVED_STREAMS {
             words.put(at + place * STREAM_WORDS, 0);
         }
         self.words = Some((words, at));
-        (0..self.windows.len()).for_each(|place| self.keep(place));
+        (0..self.windows.len()).for_each(|place| self.save(place));
     }
 
-    fn keep(&self, place: usize) {
-        let Some((words, at)) = self.words.as_ref().filter(|_| place < KEPT_STREAMS) else { return };
+    fn save(&self, place: usize) {
+        let Some((words, at)) = self.words.as_ref().filter(|_| place < SAVED_STREAMS) else { return };
         let (ssrc, window) = self.windows[place];
         let at = at + place * STREAM_WORDS;
         // A death in between leaves an older window beside the new highest index: at most, one packet too many is refused
@@ -156,7 +156,7 @@ impl StreamState {
     /// What a predecessor kept in these words. Of its window only the lower half is: older packets count as seen.
     pub(super) fn read(words: &SessionWords, at: usize) -> Vec<StreamState> {
         let entry = |place: usize| at + place * STREAM_WORDS;
-        let present = (0..KEPT_STREAMS).map(entry).take_while(|at| words.get(*at) & PRESENT != 0);
+        let present = (0..SAVED_STREAMS).map(entry).take_while(|at| words.get(*at) & PRESENT != 0);
         let state = |at: usize| StreamState {
             ssrc: words.get(at) as u32,
             highest: words.get(at + 1),

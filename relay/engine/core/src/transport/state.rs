@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::dtls::Dtls;
 use super::ice::{Credentials, Ice};
 use super::srtp::{Srtp, SrtpState};
-use super::{DtlsContexts, Limits, Phase, Settled, Transport};
+use super::{DtlsContexts, EstablishedDtls, Limits, Phase, Transport};
 use crate::command::{DtlsRole, OpenTransport};
 use crate::outbox::{Path, SocketIndex};
 use crate::time::Time;
 
 /// What of a transport lasts. The counters in `srtp` are those of the moment of the export: before `import`, take the
-/// words that `Transport::keep_in` wrote, with `SrtpState::update`.
+/// words that `Transport::save_in` wrote, with `SrtpState::update`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportState {
     pub transport: u64,
@@ -28,7 +28,7 @@ pub struct TransportState {
     pub paths: Vec<(u8, SocketAddr)>,
     pub srtp: SrtpState,
     /// For the last flight and for alerts.
-    pub dtls: Option<Settled>,
+    pub dtls: Option<EstablishedDtls>,
 }
 
 /// What lasts of a transport whose handshake has not begun.
@@ -108,7 +108,7 @@ impl Transport {
             restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
             paths: std::iter::once(selected).chain(others).map(|path| (path.socket.0, path.remote)).collect(),
             srtp,
-            dtls: self.dtls.as_ref().and_then(Dtls::settled).cloned(),
+            dtls: self.dtls.as_ref().and_then(Dtls::established).cloned(),
         })
     }
 

@@ -286,7 +286,7 @@ impl World {
 
     pub fn command(&mut self, slot: usize, command: Command) {
         self.engines[slot].handle_command(self.now, command);
-        self.settle();
+        self.run_until_idle();
     }
 
     /// A client whose transport the engine of `slot` was told of, and which has not sent anything yet.
@@ -481,7 +481,7 @@ impl World {
         for (to, remote, bytes) in waiting {
             self.receive(to, remote, bytes);
         }
-        self.settle();
+        self.run_until_idle();
     }
 
     fn is_dead(&self, slot: usize) -> bool {
@@ -516,7 +516,7 @@ impl World {
     pub fn inject(&mut self, slot: usize, remote: SocketAddr, bytes: &[u8]) {
         let path = Path { socket: SocketIndex(0), remote };
         self.engines[slot].handle_datagram(self.now, path, &mut bytes.to_vec());
-        self.settle();
+        self.run_until_idle();
     }
 
     pub fn run_for(&mut self, ms: u64) {
@@ -560,7 +560,7 @@ impl World {
                 engine.handle_deadlines(self.now);
             }
         }
-        self.settle();
+        self.run_until_idle();
         true
     }
 
@@ -607,7 +607,7 @@ impl World {
 
     /// Lets the engines finish what they have begun, as their reactors do after every wake-up: inboxes of those whose
     /// doorbell rang, fan-out, and the sending.
-    pub fn settle(&mut self) {
+    pub fn run_until_idle(&mut self) {
         self.collect_from_peers();
         loop {
             for slot in 0..self.engines.len() {

@@ -24,15 +24,15 @@ pub fn record(world: &World, peer: usize) -> Vec<u8> {
     format!("all about {}", world.peers[peer].id).into_bytes()
 }
 
-pub fn keep(world: &mut World, peer: usize) {
+pub fn save(world: &mut World, peer: usize) {
     let record = serde_bytes::ByteBuf::from(record(world, peer));
-    let keep = KeepRecord { transport: world.peers[peer].id, record };
-    world.command(world.peers[peer].slot, Command::KeepRecord(keep));
+    let save = KeepRecord { transport: world.peers[peer].id, record };
+    world.command(world.peers[peer].slot, Command::KeepRecord(save));
 }
 
 pub fn connect(world: &mut World, slot: usize) -> usize {
     let peer = world.connect(slot);
-    keep(world, peer);
+    save(world, peer);
     peer
 }
 
