@@ -4,8 +4,8 @@
 
 #[path = "support/engine_peer.rs"]
 mod peer;
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
+#[path = "support/saved_calls.rs"]
+mod saved_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
@@ -18,7 +18,7 @@ use millrace_core::time::Span;
 use millrace_core::transport::SRTP_WORDS;
 use peer::{Credentials, Source};
 use proptest::prelude::*;
-use kept_calls::{
+use saved_calls::{
     adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
     publisher, record, replace, save,
 };

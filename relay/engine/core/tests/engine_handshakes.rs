@@ -4,8 +4,8 @@
 
 #[path = "support/engine_peer.rs"]
 mod peer;
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
+#[path = "support/saved_calls.rs"]
+mod saved_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
@@ -17,7 +17,7 @@ use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use millrace_core::transport::Phase;
 use peer::Source;
-use kept_calls::{assert_everything_came, finish};
+use saved_calls::{assert_everything_came, finish};
 use world::{VIDEO, World};
 
 /// A world in which a step takes so many milliseconds.

@@ -1,11 +1,11 @@
 //! Sessions that move from one living engine to another in the middle of calls: clients must not notice, whatever dies on
-//! the way. Read `support/kept_calls.rs` for what must hold, `engine_adoption.rs` for deaths alone.
+//! the way. Read `support/saved_calls.rs` for what must hold, `engine_adoption.rs` for deaths alone.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/engine_peer.rs"]
 mod peer;
-#[path = "support/kept_calls.rs"]
-mod kept_calls;
+#[path = "support/saved_calls.rs"]
+mod saved_calls;
 mod support;
 #[path = "support/engine.rs"]
 mod world;
@@ -18,7 +18,7 @@ use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use peer::{Credentials, Source};
 use proptest::prelude::*;
-use kept_calls::{
+use saved_calls::{
     adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
     publisher, save,
 };
