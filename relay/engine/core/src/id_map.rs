@@ -1,5 +1,5 @@
 //! Maps by numbers that the control plane chose: ids, which are random or counted, and track logs. Owns their hash; must never be used
-//! for what a stranger chooses, such as addresses and ufrags, which keep the standard library's keyed hash. Read `engine.rs` next.
+//! for what a stranger chooses, such as addresses and ufrags, which keep the standard library's keyed hash. Read `engine/mod.rs` next.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,8 +1,7 @@
 //! The packet path. Owns what decides about packets; is told the time and handed bytes, and must never know a
-//! socket, a clock, a thread or Python. Read `engine.rs` next: it is where the transport and forwarding halves meet.
+//! socket, a clock, a thread or Python. Read `engine/mod.rs` next: it is where the transport and forwarding halves meet.
 #![forbid(unsafe_code)]
 
-pub mod client;
 pub mod codec;
 pub mod command;
 pub mod config;

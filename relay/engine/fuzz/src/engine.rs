@@ -1,6 +1,6 @@
 //! Two engines on one arena with a live call between them, and bytes as what the world does to them: datagrams from anywhere,
 //! authentic RTP and RTCP of any content from either client, commands, and time. Asserts that strangers get no answer, that
-//! nothing we make is too large and that no engine spins. Read `core/src/engine.rs` next.
+//! nothing we make is too large and that no engine spins. Read `core/src/engine/mod.rs` next.
 //!
 //! An operation is its kind, a place (slot, address or id), a length in bytes times four, and so many bytes.
 

@@ -1,6 +1,6 @@
 //! The engine's thread: waits for datagrams, commands, doorbells and deadlines, and carries bytes between the kernel and
 //! the engine. Owns the order of a round; must never decide anything about a packet, and never takes the GIL.
-//! Read the core's `engine.rs` next.
+//! Read the core's `engine/mod.rs` next.
 //!
 //! ```text
 //! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> handshakes that got on -> flush and send until dry

@@ -1,6 +1,6 @@
 //! A successor takes up the sessions of a worker of its slot that died, and what other slots give: transports with their
 //! keys, publications with their logs, subscriptions with their numbers. Gives up what does not hold, one session at a time;
-//! must never wait for the control plane. Read `keeping.rs` for what it reads, `moving.rs` for who gives.
+//! must never wait for the control plane. Read `records.rs` for what it reads, `moves.rs` for who gives.
 //!
 //! ```text
 //! record ─► transport (keys, addresses) ─► publications (their logs) ─► all transports' subscriptions ─► replay
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use millrace_arena::Known;
 use serde_bytes::ByteBuf;
 
-use super::keeping::{ATTEMPTS_WORD, Lasting, LastingSubscription, Record, Records};
+use super::records::{ATTEMPTS_WORD, Lasting, LastingSubscription, Record, Records};
 use super::{Client, Counter, Engine, Publication, Published, Subscribed, Subscription};
 use crate::command::Publish;
 use crate::event::{AdoptionDone, Event, TransportAdopted};

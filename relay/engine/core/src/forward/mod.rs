@@ -1,5 +1,5 @@
 //! From a publisher's packets to each subscriber's: publications write track logs, feeds read them, subscriptions rewrite.
-//! Must never know an address, a key or a socket: `engine.rs` joins this half to `transport/`. Read `publication.rs` first,
+//! Must never know an address, a key or a socket: `engine/mod.rs` joins this half to `transport/`. Read `publication.rs` first,
 //! then `feed.rs` and `subscription.rs`.
 
 pub mod attachment;

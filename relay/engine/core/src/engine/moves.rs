@@ -10,7 +10,7 @@
 //! When the target does not answer in time, or refuses, the source adopts the session again.
 
 use super::ingress::slot_of;
-use super::keeping::Record;
+use super::records::Record;
 use super::{Counter, Engine, Steer};
 use crate::command::GiveTransport;
 use crate::event::{Cause, Event, Outcome, TransportClosed, TransportGiven};

@@ -1,5 +1,5 @@
 //! One client as the engine sees it: its transport, and the keys of what it publishes and subscribes. Owns no table;
-//! must never touch another client. `engine.rs` holds the table and moves packets between clients.
+//! must never touch another client. `mod.rs` holds the table and moves packets between clients.
 
 use std::collections::VecDeque;
 

@@ -1,25 +1,26 @@
 //! The three tables (transports as clients, publications, subscriptions) and the dispatch into them. The only place where
-//! the transport half and the forwarding half meet; holds no protocol of its own. Read `engine/ingress.rs` for a datagram's
-//! way in, then `engine/fan_out.rs` for a packet's way out.
+//! the transport half and the forwarding half meet; holds no protocol of its own. Read `ingress.rs` for a datagram's
+//! way in, then `fan_out.rs` for a packet's way out.
 
 mod adoption;
+mod client;
 mod commands;
 mod fan_out;
 mod feedback;
 mod handshakes;
 mod inbox;
 mod ingress;
-mod keeping;
-mod moving;
+mod moves;
+mod records;
 
 use std::collections::{HashMap, VecDeque};
 
 use millrace_arena::Arena;
 use slab::Slab;
 
-use self::keeping::Records;
-use self::moving::Move;
-use crate::client::Client;
+use self::client::Client;
+use self::moves::Move;
+use self::records::Records;
 use crate::command::{Attach, Publish, Subscribe};
 use crate::config::EngineConfig;
 use crate::deadlines::Deadlines;
