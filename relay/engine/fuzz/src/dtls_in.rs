@@ -1,6 +1,6 @@
 //! The first byte picks our role; the rest is cut into datagrams (a length byte, times eight, before each) that come
 //! from a proven address. Asserts that nobody connects without the promised certificate and that nothing we send is
-//! too large. Read `core/src/transport/dtls.rs` next.
+//! too large. Read `core/src/transport/dtls/mod.rs` next.
 
 use std::sync::OnceLock;
 

@@ -1,6 +1,6 @@
 //! Datagrams (a length byte, times eight, before each) that come from a proven address after the handshake. Asserts that
 //! nobody without the keys ends the association, and that nothing but our last flight is sent, at most every 50 ms. Read
-//! `core/src/transport/dtls_settled.rs` next.
+//! `core/src/transport/dtls/established.rs` next.
 
 use std::sync::OnceLock;
 

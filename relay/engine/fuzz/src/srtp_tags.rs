@@ -1,7 +1,7 @@
 //! Each two bytes are one AES-CM packet: whose, and how long. All are sealed at once and also with their tags put off and made
-//! side by side, which must give the same bytes. Read `core/src/transport/macs.rs` next.
+//! side by side, which must give the same bytes. Read `core/src/transport/srtp/tags.rs` next.
 
-use millrace_core::transport::sha1_lanes::portable;
+use millrace_core::transport::srtp::sha1_lanes::portable;
 use millrace_core::transport::srtp::{SEAL_ROOM, Srtp};
 use millrace_core::transport::{Macs, Profile};
 

@@ -1,5 +1,5 @@
 //! The thread on which steps of handshakes are run: one takes half a millisecond or more, and media must not wait for it.
-//! Owns the way there and back; must never see a packet. Read the core's `transport/dtls_step.rs` for a step, `turns.rs` for
+//! Owns the way there and back; must never see a packet. Read the core's `transport/dtls/step.rs` for a step, `turns.rs` for
 //! who comes first on the core that the two threads share.
 
 use std::io;

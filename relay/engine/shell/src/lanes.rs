@@ -1,7 +1,7 @@
 //! The core's SHA-1 over many messages, compiled for the vectors that this CPU turns out to have. Owns that choice; must never
-//! contain arithmetic. Read the core's `transport/sha1_lanes.rs` next.
+//! contain arithmetic. Read the core's `transport/srtp/sha1_lanes.rs` next.
 
-use millrace_core::transport::sha1_lanes::Kernel;
+use millrace_core::transport::srtp::sha1_lanes::Kernel;
 
 /// The best for this CPU. `None` where one message after the other is faster, which is everywhere without wide vectors.
 pub fn kernel() -> Option<Kernel> {
@@ -11,7 +11,7 @@ pub fn kernel() -> Option<Kernel> {
 /// All that this CPU can run, the best first.
 #[cfg(target_arch = "x86_64")]
 fn kernels() -> impl Iterator<Item = Kernel> {
-    use millrace_core::transport::sha1_lanes::{LANES, State, compress};
+    use millrace_core::transport::srtp::sha1_lanes::{LANES, State, compress};
 
     #[target_feature(enable = "avx512f,avx512bw")]
     fn avx512(state: &mut State, messages: &[&[u8]; LANES]) {
@@ -42,7 +42,7 @@ fn kernels() -> impl Iterator<Item = Kernel> {
 
 #[cfg(test)]
 mod tests {
-    use millrace_core::transport::sha1_lanes::{LANES, portable};
+    use millrace_core::transport::srtp::sha1_lanes::{LANES, portable};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! The steps of handshakes, which are computed elsewhere: a step takes as long as a hundred packets or more, and media must
 //! not wait for it. What its client sends meanwhile waits here, in order. Must never run a step, nor know who does.
-//! Read `transport/dtls_step.rs` for a step itself.
+//! Read `transport/dtls/step.rs` for a step itself.
 //!
 //! ```text
 //! datagram, check ─► transport ─► steps ─► take_step ─► (any thread) ─► handle_step ─► transport, then what came meanwhile

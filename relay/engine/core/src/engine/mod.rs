@@ -33,7 +33,7 @@ use crate::id_map::IdMap;
 use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
-use crate::transport::sha1_lanes::Kernel;
+use crate::transport::srtp::sha1_lanes::Kernel;
 use crate::transport::{DtlsContexts, Limits, Macs, Step, TransportEvent};
 
 /// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.

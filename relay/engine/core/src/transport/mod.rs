@@ -1,5 +1,5 @@
 //! One ICE, DTLS and SRTP path to a client: which address, which keys, alive or not, and why not. Must never know a
-//! publication, a subscription or what a packet carries. Read `ice.rs`, `dtls.rs` and `srtp.rs` next, in this order.
+//! publication, a subscription or what a packet carries. Read `ice.rs`, `dtls/mod.rs` and `srtp/mod.rs` next, in this order.
 //!
 //! ```text
 //!            first check          first DTLS record       keys
@@ -13,21 +13,9 @@
 
 pub mod demux;
 mod dtls;
-mod dtls_alerts;
-mod dtls_contexts;
-mod dtls_guard;
-mod dtls_handshake;
-mod dtls_settled;
-mod dtls_step;
-mod hmac;
 mod ice;
-mod macs;
-pub mod sha1_lanes;
+mod lasting;
 pub mod srtp;
-mod srtp_cipher;
-mod srtp_keys;
-mod srtp_replay;
-mod state;
 pub mod stun;
 pub mod stun_writer;
 #[cfg(test)]
@@ -46,14 +34,9 @@ use crate::event::Cause;
 use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
-pub use self::dtls_contexts::DtlsContexts;
-pub use self::dtls_settled::EstablishedDtls;
-pub use self::dtls_step::{Step, Stepped};
-pub use self::macs::Macs;
-pub use self::srtp::{Keying, SEAL_ROOM, SRTP_WORDS, SrtpState};
-pub use self::srtp_keys::{MasterKey, Profile};
-pub use self::srtp_replay::StreamState;
-pub use self::state::{Carried, TransportState, Waiting};
+pub use self::dtls::{DtlsContexts, EstablishedDtls, Step, Stepped};
+pub use self::lasting::{Carried, TransportState, Waiting};
+pub use self::srtp::{Keying, Macs, MasterKey, Profile, SEAL_ROOM, SRTP_WORDS, SrtpState, StreamState};
 
 /// What bounds a transport, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use millrace_core::outbox::{Path, SocketIndex};
 use millrace_core::rtp::Header;
 use millrace_core::stats::Counter;
 use millrace_core::time::{Span, Time};
-use millrace_core::transport::sha1_lanes::{Kernel, portable};
+use millrace_core::transport::srtp::sha1_lanes::{Kernel, portable};
 use millrace_core::transport::{DtlsContexts, Profile, Step};
 
 use crate::peer::{Credentials, Peer};

@@ -1,7 +1,7 @@
 //! The library's part of a handshake, a step at a time: what came in, what goes out, and the keys at the end. A step computes
 //! for half a millisecond or more, as long as some hundred packets take to forward, so it needs nothing of its transport and
 //! can be taken anywhere. Owns OpenSSL's connection and the check of the peer's fingerprint; must never read a clock or know
-//! ICE. Read `dtls_handshake.rs` next: it says when a step is due.
+//! ICE. Read `handshake.rs` next: it says when a step is due.
 //!
 //! ```text
 //!  Transport ── Step: connection, datagram ──► run, on any thread ── Stepped: connection, datagrams, progress ──► Transport
@@ -15,13 +15,13 @@ use openssl::error::ErrorStack;
 use openssl::srtp::SrtpProfileId;
 use openssl::ssl::{ErrorCode, Ssl, SslStream, SslVerifyMode};
 
-use super::dtls::{Established, Fingerprints, Plan, Progress};
-use super::dtls_alerts::{AlertKeys, LastSealed};
-use super::srtp::Keying;
-use super::srtp_keys::{MasterKey, Profile};
+use super::alerts::{AlertKeys, LastSealed};
+use super::{Established, Fingerprints, Plan, Progress};
 use crate::command::DtlsRole;
 use crate::event::Cause;
 use crate::outbox::Path;
+use crate::transport::srtp::Keying;
+use crate::transport::srtp::{MasterKey, Profile};
 
 /// Bytes in a datagram of ours; with the IPv6 and UDP headers it stays under the smallest MTU of the Internet.
 const MTU: u32 = 1200;
@@ -29,7 +29,7 @@ const MTU: u32 = 1200;
 /// What is to be computed for one transport.
 pub struct Step {
     pub(super) transport: u64,
-    pub(super) path: Path,
+    pub(in crate::transport) path: Path,
     pub(super) stage: Box<Stage>,
     /// `None` for a ClientHello of ours.
     pub(super) datagram: Option<Vec<u8>>,
@@ -38,7 +38,7 @@ pub struct Step {
 /// What became of a `Step`.
 pub struct Stepped {
     pub(super) transport: u64,
-    pub(super) path: Path,
+    pub(in crate::transport) path: Path,
     /// `None` when OpenSSL's part is over.
     pub(super) stage: Option<Box<Stage>>,
     /// To be sent: a flight, or none.

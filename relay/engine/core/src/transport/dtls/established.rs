@@ -1,6 +1,6 @@
 //! What is left of DTLS when the handshake is over: our last flight, for a peer that did not get it, and the keys of
 //! alerts. Owns both, small enough for thousands of clients and plain enough for a successor process; must never hold a
-//! library's object. Read `dtls_alerts.rs` next.
+//! library's object. Read `alerts.rs` next.
 //!
 //! What a peer may still send, and what it costs:
 //!
@@ -13,9 +13,9 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::dtls::Progress;
-use super::dtls_alerts::{Alert, AlertKeys};
-use super::dtls_guard::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, records};
+use super::Progress;
+use super::alerts::{Alert, AlertKeys};
+use super::record_limits::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, records};
 use crate::drop::Drop;
 use crate::event::Cause;
 use crate::outbox::{Outbox, Path};

@@ -1,5 +1,5 @@
 //! HMAC-SHA1 (RFC 2104) of a packet and the four bytes that SRTP adds to it, one packet at a time. Owns the key as the two
-//! states that SHA-1 is in after the padded key, and the last blocks of a message; must never know a packet. Read `macs.rs` next,
+//! states that SHA-1 is in after the padded key, and the last blocks of a message; must never know a packet. Read `tags.rs` next,
 //! which does the same for many at once.
 
 use sha1::digest::generic_array::GenericArray;

@@ -95,8 +95,8 @@ fn write(pending: &Pending, tag: [u8; TAG], bytes: &mut [u8]) {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::sha1_lanes::portable;
     use super::*;
-    use crate::transport::sha1_lanes::portable;
 
     proptest! {
         /// Packets of any lengths under any keys, of which many or few are alike.

@@ -1,26 +1,34 @@
 //! DTLS of one transport, from the silence before it to the little that follows it. Owns which of its three ages it is in;
-//! must never know ICE or read a clock. Read `dtls_handshake.rs` next, then `dtls_settled.rs`.
+//! must never know ICE or read a clock. Read `handshake.rs` next, then `established.rs`.
 //!
 //! ```text
 //!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► EstablishedDtls (some 300 bytes)
 //! ```
+
+mod alerts;
+mod contexts;
+mod established;
+mod handshake;
+mod record_limits;
+mod step;
 
 use openssl::hash::MessageDigest;
 use openssl::ssl::SslContext;
 use openssl::x509::X509Ref;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::dtls_alerts::AlertKeys;
-use super::dtls_contexts::DtlsContexts;
-use super::dtls_handshake::Handshake;
-use super::dtls_settled::EstablishedDtls;
-use super::dtls_step::{Step, Stepped};
-use super::srtp::Keying;
+use self::alerts::AlertKeys;
+use self::handshake::Handshake;
 use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
 use crate::drop::Drop;
 use crate::event::Cause;
 use crate::outbox::{Outbox, Path};
 use crate::time::Time;
+use crate::transport::srtp::Keying;
+
+pub use self::contexts::DtlsContexts;
+pub use self::established::EstablishedDtls;
+pub use self::step::{Step, Stepped};
 
 /// The digests that the peer's SDP promised.
 #[derive(Clone)]
@@ -60,7 +68,7 @@ fn digest(hash: FingerprintHash) -> MessageDigest {
 pub(super) struct Established {
     pub keying: Keying,
     pub version: &'static str,
-    pub alerts: Option<AlertKeys>,
+    alerts: Option<AlertKeys>,
 }
 
 pub(super) enum Progress {

@@ -1,5 +1,5 @@
 //! The ciphers of SRTP and SRTCP, packet by packet and in place: AEAD by ring (RFC 7714), AES-CM with HMAC-SHA1-80
-//! (RFC 3711). Must never know a sequence number's history or a stream. Read `srtp.rs` next: it calls this.
+//! (RFC 3711). Must never know a sequence number's history or a stream. Read `mod.rs` next: it calls this.
 //!
 //! ```text
 //! SRTP  GCM   header (AAD) | ciphertext | tag 16
@@ -15,8 +15,8 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, U
 use subtle::ConstantTimeEq;
 
 use super::hmac::{self, HmacKey};
-use super::macs::Macs;
-use super::srtp_keys::{Label, MasterKey, Profile, key_stream};
+use super::keys::{Label, MasterKey, Profile, key_stream};
+use super::tags::Macs;
 
 /// RFC 7714 section 12.
 pub(super) const GCM_TAG: usize = 16;
@@ -296,8 +296,8 @@ mod tests {
     use super::*;
     use crate::transport::vectors::vector;
 
-    const GCM_VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc7714.txt");
-    const CM_VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc3711.txt");
+    const GCM_VECTORS: &str = include_str!("../../../tests/vectors/srtp_rfc7714.txt");
+    const CM_VECTORS: &str = include_str!("../../../tests/vectors/srtp_rfc3711.txt");
 
     fn gcm(algorithm: &'static Algorithm, key: &str) -> Cipher {
         let salt: [u8; 12] = vector(GCM_VECTORS, "salt").try_into().unwrap();

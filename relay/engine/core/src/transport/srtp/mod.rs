@@ -1,14 +1,23 @@
 //! SRTP and SRTCP of one transport: finds a packet's header and index, refuses replays, opens and seals in place. Owns
-//! the keys and the receiving state; must never know what a stream carries or where a packet goes. Read `mod.rs` next.
+//! the keys and the receiving state; must never know what a stream carries or where a packet goes. Read `../mod.rs` next.
+
+mod cipher;
+mod hmac;
+mod keys;
+mod replay;
+pub mod sha1_lanes;
+mod tags;
 
 use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
 
-use super::macs::Macs;
-use super::srtp_cipher::{Cipher, Forged, GCM_TAG, RTCP_CLEAR, WORD};
-use super::srtp_keys::{MasterKey, Profile};
-use super::srtp_replay::{KEPT_WORDS, Refused, StreamState, Streams};
+use self::cipher::{Cipher, Forged, GCM_TAG, RTCP_CLEAR, WORD};
+use self::replay::{KEPT_WORDS, Refused, Streams};
 use crate::drop::Drop;
+
+pub use self::keys::{MasterKey, Profile};
+pub use self::replay::StreamState;
+pub use self::tags::Macs;
 
 /// Room that sealing needs behind the packet, whatever the profile.
 pub const SEAL_ROOM: usize = GCM_TAG + WORD;

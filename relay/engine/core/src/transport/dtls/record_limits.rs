@@ -1,6 +1,6 @@
 //! Looks at DTLS datagrams before the library does and refuses what would make it hold memory: too many bytes, huge
 //! claimed messages, records of an epoch that it must keep for later. Owns these bounds; must never keep a byte or
-//! know a key. Read `dtls.rs` next.
+//! know a key. Read `mod.rs` next.
 
 use crate::drop::Drop;
 

@@ -1,5 +1,5 @@
 //! What all DTLS handshakes of a worker share: our certificate, and what we are willing to speak. Owns OpenSSL's
-//! contexts; must never know a transport. Read `dtls_handshake.rs` next.
+//! contexts; must never know a transport. Read `handshake.rs` next.
 
 use openssl::error::ErrorStack;
 use openssl::pkey::PKey;
@@ -8,7 +8,7 @@ use openssl::ssl::{
 };
 use openssl::x509::X509;
 
-use super::srtp_keys::Profile;
+use crate::transport::srtp::Profile;
 
 /// Forward secrecy and AEAD only (RFC 8827 section 6.5 asks for the first); our own certificate is ECDSA, and the RSA
 /// suites are for servers with RSA certificates when we are the client.
@@ -53,7 +53,7 @@ fn context(method: SslMethod, certificate: &str, private_key: &str, profiles: &s
     let mut context = SslContextBuilder::new(method)?;
     context.set_security_level(SECURITY_LEVEL);
     context.set_min_proto_version(Some(SslVersion::DTLS1_2))?;
-    // `dtls_alerts.rs` knows the records of this version only.
+    // `alerts.rs` knows the records of this version only.
     context.set_max_proto_version(Some(SslVersion::DTLS1_2))?;
     context.set_cipher_list(CIPHERS)?;
     context.set_groups_list(GROUPS)?;

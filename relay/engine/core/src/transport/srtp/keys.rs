@@ -1,5 +1,5 @@
 //! SRTP protection profiles and the derivation of session keys from master keys (RFC 3711 section 4.3, RFC 7714
-//! section 11). Owns key material on its way to the ciphers; must never see a packet. Read `srtp_cipher.rs` next.
+//! section 11). Owns key material on its way to the ciphers; must never see a packet. Read `cipher.rs` next.
 
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use aes::{Aes128Enc, Aes256Enc};
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::transport::vectors::vector;
 
-    const VECTORS: &str = include_str!("../../tests/vectors/srtp_rfc3711.txt");
+    const VECTORS: &str = include_str!("../../../tests/vectors/srtp_rfc3711.txt");
 
     #[test]
     fn derivation_gives_the_rfcs_keys() {

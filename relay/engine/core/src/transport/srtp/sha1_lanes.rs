@@ -1,6 +1,6 @@
 //! SHA-1's compression of many messages side by side, one to a SIMD lane: plain code that the compiler turns into vectors where a
 //! caller allows it more than the baseline (the shell does, after asking the CPU). Owns the rounds of FIPS 180-4 section 6.1.2;
-//! must never know what is hashed. Read `macs.rs` next, which fills the lanes.
+//! must never know what is hashed. Read `tags.rs` next, which fills the lanes.
 //!
 //! There is no branch on and no address made of what the messages say, so the time tells nothing about them.
 

@@ -1,16 +1,16 @@
 //! One DTLS handshake as its transport sees it: whether a step is due or under way, what was sent last, and when to send it
-//! again. Must never know ICE or read a clock. Read `dtls_step.rs` next, which computes, then `dtls_guard.rs`: it decides
+//! again. Must never know ICE or read a clock. Read `step.rs` next, which computes, then `record_limits.rs`: it decides
 //! what OpenSSL gets to see.
 //!
 //! Retransmission follows the time that we are told: a flight that brought no answer is sent again as it was. On the wire
 //! that is a duplicate, which the peer's replay check absorbs if it came after all; if the answer was lost instead, the peer
 //! has a timer of its own. OpenSSL's timer runs on its own clock and is looked at only with a datagram.
 
-use super::dtls::{Plan, Progress};
-use super::dtls_alerts::AlertKeys;
-use super::dtls_guard::Guard;
-use super::dtls_settled::EstablishedDtls;
-use super::dtls_step::{Stage, Step, Stepped};
+use super::alerts::AlertKeys;
+use super::established::EstablishedDtls;
+use super::record_limits::Guard;
+use super::step::{Stage, Step, Stepped};
+use super::{Plan, Progress};
 use crate::command::DtlsRole;
 use crate::drop::Drop;
 use crate::outbox::{Outbox, Path};

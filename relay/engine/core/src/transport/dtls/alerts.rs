@@ -1,6 +1,6 @@
 //! Alerts under the keys of a finished DTLS 1.2 association, so that OpenSSL's connection, a hundred times as large, can go
 //! when the handshake is over. Owns these keys and our next record number; must never see any other record. Read
-//! `dtls_settled.rs` next, which keeps it.
+//! `established.rs` next, which keeps it.
 //!
 //! ```text
 //!  type 1 │ version 2 │ epoch 2 │ sequence 6 │ length 2 │ explicit nonce 8 (GCM) │ level 1 │ description 1 │ tag 16
@@ -13,7 +13,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::dtls_guard::{ALERT, RECORD_HEADER, Record, records};
+use super::record_limits::{ALERT, RECORD_HEADER, Record, records};
 use crate::command::DtlsRole;
 
 /// RFC 6347 section 4.1: the one's complement of 1.2.
@@ -42,7 +42,7 @@ impl Alert {
     }
 }
 
-/// What protects the records, of those that `dtls_contexts.rs` allows.
+/// What protects the records, of those that `contexts.rs` allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Suite {
     Aes128Gcm,

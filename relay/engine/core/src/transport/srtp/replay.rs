@@ -1,5 +1,5 @@
 //! What has been received already: the index of each packet and a window of recent ones, for each SSRC. Must never see
-//! a key; whoever calls `accept` has authenticated the packet. Read `srtp.rs` next.
+//! a key; whoever calls `accept` has authenticated the packet. Read `mod.rs` next.
 
 use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
