@@ -4,7 +4,7 @@
 
 pub mod codec_inspect;
 pub mod dtls_in;
-pub mod dtls_settled;
+pub mod dtls_established;
 pub mod engine;
 pub mod rtcp_compound;
 pub mod rtp_extensions;
@@ -21,7 +21,7 @@ pub const ALL: &[Target] = &[
     ("srtp_open", srtp_open::run),
     ("srtp_tags", srtp_tags::run),
     ("dtls_in", dtls_in::run),
-    ("dtls_settled", dtls_settled::run),
+    ("dtls_established", dtls_established::run),
     ("rtp_header", rtp_header::run),
     ("rtp_extensions", rtp_extensions::run),
     ("rtcp_compound", rtcp_compound::run),
