@@ -124,7 +124,7 @@ fn repairs_go_on_across_a_death() {
     assert_eq!(world.peers[viewer].refused, [], "no RTX index was used twice");
 }
 
-/// The words of a viewer's first subscription (`forward/continuity.rs`).
+/// The words of a viewer's first subscription (`forward/subscription/continuity.rs`).
 fn words_of(world: &World, slot: u8, record: u32) -> impl Fn(usize) -> (millrace_arena::SessionWords, usize) {
     let words = world.arena.session_words(world.arena.record(slot, record));
     move |word| (words.clone(), SRTP_WORDS + word)

@@ -3,8 +3,8 @@
 //! at least one seed in `corpus/`.
 
 pub mod codec_inspect;
-pub mod dtls_in;
 pub mod dtls_established;
+pub mod dtls_in;
 pub mod engine;
 pub mod rtcp_compound;
 pub mod rtp_extensions;

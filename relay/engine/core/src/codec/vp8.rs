@@ -1,5 +1,5 @@
 //! The VP8 payload descriptor (RFC 7741 section 4.2): reading it, and keeping picture ids continuous when a subscription
-//! changes its source. Must never know sequence numbers or timestamps. Read `../forward/subscription.rs` next.
+//! changes its source. Must never know sequence numbers or timestamps. Read `../forward/subscription/mod.rs` next.
 //!
 //! ```text
 //! |X|R|N|S|R| PID |                S: start of partition PID, N: non-reference frame

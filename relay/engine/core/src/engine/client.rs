@@ -8,7 +8,7 @@ use millrace_arena::prefetch;
 use crate::command::{ExtensionKind, Publish};
 use crate::congestion::arrivals::Arrivals;
 use crate::drop::Drop;
-use crate::forward::streams::Streams;
+use crate::forward::publication::streams::Streams;
 use crate::outbox::Path;
 use crate::transport::Transport;
 

@@ -6,7 +6,7 @@ use crate::command::{
     Attach, CONTROL_RECORD_BYTES, Command, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
 };
 use crate::event::{CommandFailed, Event, TransportReport};
-use crate::forward::layers::MAX_LAYERS;
+use crate::forward::subscription::layers::MAX_LAYERS;
 use crate::time::Time;
 use crate::transport::Transport;
 

@@ -1,7 +1,7 @@
 //! A packet's way out: from the track logs that advanced to each subscription on this worker, sealed into the outbox. One
 //! log's batch goes whole to one subscription before the next, so that a viewer's packets lie together and leave as one
 //! send. When the outbox is full the work stops where it is and goes on after the caller has sent. Must never decide
-//! what a viewer gets. Read `forward/subscription.rs` next, which does.
+//! what a viewer gets. Read `forward/subscription/mod.rs` next, which does.
 //!
 //! ```text
 //! publications with news ─► messages to other slots

@@ -1,5 +1,5 @@
 //! RTCP both ways: what a client says about its streams, and what the relay says to it. Owns how reports are packed into
-//! datagrams; must never decide what they say. Read `forward/publication.rs` and `forward/subscription.rs` next, which
+//! datagrams; must never decide what they say. Read `forward/publication/mod.rs` and `forward/subscription/mod.rs` next, which
 //! do.
 
 use super::{Counter, DATAGRAM_ROOM, Engine};

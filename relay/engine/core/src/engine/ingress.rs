@@ -1,6 +1,6 @@
 //! A datagram's way in: whose it is (RFC 7983), then ICE, DTLS, or opened and into its publication. What is another
 //! slot's goes there through the arena. Every refusal is counted; must never answer one. Read `transport/mod.rs` next
-//! for what becomes of a client's datagram, `forward/publication.rs` for its packets.
+//! for what becomes of a client's datagram, `forward/publication/mod.rs` for its packets.
 
 use super::{Counter, Engine};
 use crate::drop::Drop;

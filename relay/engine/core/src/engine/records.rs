@@ -9,8 +9,8 @@ use serde_bytes::ByteBuf;
 
 use super::{Counter, Engine};
 use crate::command::{Attach, Publish, Subscribe};
-use crate::forward::continuity::{WORDS, Words};
-use crate::forward::streams::Stream;
+use crate::forward::publication::streams::Stream;
+use crate::forward::subscription::continuity::{WORDS, Words};
 use crate::transport::{Carried, SRTP_WORDS};
 
 /// How often successors died while they took this session up. Between the words of SRTP.

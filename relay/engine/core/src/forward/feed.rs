@@ -1,5 +1,5 @@
 //! A worker's reading of one track log: each packet is copied out and parsed once, for all subscriptions of the worker.
-//! Owns the cursor; must never know a subscription. Read `subscription.rs` next, which takes what this reads.
+//! Owns the cursor; must never know a subscription. Read `subscription/mod.rs` next, which takes what this reads.
 //!
 //! ```text
 //! log, in order of arrival   ... [key frame] . . . . . . [cursor] . . . [head]

@@ -1,5 +1,5 @@
 //! Merges the wishes of many viewers for a key frame into few requests, on both ends of the ring between workers. Owns
-//! when to ask; must never know whom or how. Read `publication.rs` next, which turns a request into PLI or FIR.
+//! when to ask; must never know whom or how. Read `publication/mod.rs` next, which turns a request into PLI or FIR.
 //!
 //! | state   | a wish                | time passes                   | a key frame starts |
 //! |---------|-----------------------|-------------------------------|--------------------|

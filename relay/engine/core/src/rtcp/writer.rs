@@ -1,5 +1,5 @@
 //! Writes RTCP packets one behind the other into a datagram. Owns the bound on its size; must never know when something is
-//! due or to whom it goes. Read `../forward/publication.rs` for who calls it.
+//! due or to whom it goes. Read `../forward/publication/mod.rs` for who calls it.
 
 use super::feedback::{REMB_NAME, nack_entry, remb_bitrate};
 use super::transport_cc::{HEAD_LEN, TransportCcHead};

@@ -1,5 +1,5 @@
 //! How one RTP stream is received, for the report blocks that go back to its sender (RFC 3550 section 6.4.1, appendices A.3
-//! and A.8). Must never know which packets are missing: that is `../forward/nack.rs`. Read `../rtcp/reports.rs` next.
+//! and A.8). Must never know which packets are missing: that is `../forward/publication/nack.rs`. Read `../rtcp/reports.rs` next.
 
 use super::sequence::FIRST_CYCLE;
 use crate::rtcp::{ReportBlock, ntp};

@@ -1,10 +1,10 @@
 //! The RTCP of one subscription: its sender reports and goodbye, and what the viewer's receiver reports change. Owns nothing
-//! of its own; must never touch a packet's numbers. Read `../reports.rs` next, which keeps the clock that the viewer sees.
+//! of its own; must never touch a packet's numbers. Read `reports.rs` next, which keeps the clock that the viewer sees.
 
 use millrace_arena::SenderReport;
 
+use super::reports::Mapping;
 use crate::command::MediaKind;
-use crate::forward::reports::Mapping;
 use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::time::{Span, Time};
 

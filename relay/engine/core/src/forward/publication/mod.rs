@@ -1,6 +1,10 @@
 //! A track that a participant sends: its encodings' packets go into their track logs, and what the publisher has to be told
 //! (reports, NACK, PLI) comes out. Must never know who watches: viewers are an interest bit and a wish for key frames. Read
-//! `incoming.rs` next for a packet's way, `nack.rs` and `key_frames.rs` for what is asked.
+//! `incoming.rs` next for a packet's way, `nack.rs` and `../key_frames.rs` for what is asked.
+
+mod incoming;
+mod nack;
+pub mod streams;
 
 use millrace_arena::{Arena, LogWriter};
 
@@ -11,7 +15,7 @@ use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::rtp::Header;
 use crate::time::{Span, Time};
 
-use super::incoming::Incoming;
+use self::incoming::Incoming;
 
 /// The SSRC that our reports to publishers come from. We send them no media, so any constant that is not theirs will do;
 /// 1 is what browsers use as receivers.

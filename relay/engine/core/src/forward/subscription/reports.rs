@@ -1,5 +1,5 @@
 //! The RTCP of one outgoing stream: sender reports on the viewer's timeline, and what its receiver reports say (RFC 3550
-//! section 6.4). Owns the clock that the viewer sees; must never know a log. Read `subscription.rs` for who asks.
+//! section 6.4). Owns the clock that the viewer sees; must never know a log. Read `mod.rs` for who asks.
 //!
 //! The publisher's own mapping from wall clock to timestamps is carried on to now and moved by the stream's shift, so that
 //! the viewer, who gets audio and video of one publisher, can play them together.

@@ -1,6 +1,6 @@
 //! One outgoing stream of a viewer: which packets it gets and under what numbers. Owns the continuity of sequence numbers,
 //! timestamps and frame ids across every change of source; must never know an address, a key or a room. Read `rewrite.rs`
-//! next for the bytes, `subscription/reporting.rs` for the RTCP.
+//! next for the bytes, `reporting.rs` for the RTCP.
 //!
 //! | state | a packet | then |
 //! |---|---|---|
@@ -11,7 +11,17 @@
 //! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
 //! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or taken up at once |
 
+mod attachment;
+pub mod continuity;
+mod frame_ids;
+pub mod layers;
+mod numbering;
+mod playout;
+mod repairs;
 mod reporting;
+mod reports;
+mod rewrite;
+mod timeline;
 
 use millrace_arena::KEY_FRAME_START;
 
@@ -21,15 +31,15 @@ use crate::event::SubscriptionReport;
 use crate::rtp::{Fields, sequence};
 use crate::time::{Span, Time};
 
-use super::attachment::{Attachment, Source, Step};
-use super::continuity::Words;
-use super::feed::{Feed, LoggedPacket, Scratch};
-use super::frame_ids::FrameIds;
-use super::playout::Playout;
-use super::repairs::Repairs;
-use super::reports::Reports;
-use super::rewrite::{self, ExtensionMap};
-use super::timeline::Timeline;
+use self::attachment::{Attachment, Source, Step};
+use self::continuity::Words;
+use self::frame_ids::FrameIds;
+use self::playout::Playout;
+use self::repairs::Repairs;
+use self::reports::Reports;
+use self::rewrite::ExtensionMap;
+use self::timeline::Timeline;
+use crate::forward::feed::{Feed, LoggedPacket, Scratch};
 
 /// A packet that is to be sent, before its bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! What of an outgoing stream its successor goes on with, in words that outlive the process. Owns their meaning and the
-//! order in which they are put; must never decide a number. Read `subscription.rs` next, which gives the numbers.
+//! order in which they are put; must never decide a number. Read `mod.rs` next, which gives the numbers.
 //!
 //! ```text
 //! 0 next index   1 first index and 2 shift of the numbering   3 next arrival   4 newest timestamp and its arrival

@@ -1,5 +1,5 @@
 //! Which packets of one incoming stream are missing and when to ask for each (RFC 4585 section 6.2.1). Owns the list and
-//! its bounds; must never know the log or the wire. Read `publication.rs` next, which feeds it and sends what is due.
+//! its bounds; must never know the log or the wire. Read `mod.rs` next, which feeds it and sends what is due.
 //!
 //! ```text
 //!            gap seen          grace over            retry over           asked often, or too old
@@ -160,15 +160,18 @@ impl Missing {
     }
 
     /// Packets that are known to be missing now.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Packets that nobody will ask for any more.
+    #[cfg(test)]
     pub fn given_up(&self) -> u64 {
         self.given_up
     }

@@ -1,5 +1,5 @@
 //! Which NACKs of a viewer are answered (RFC 4585 section 6.2.1): those few enough, and not the same packet again at once.
-//! Owns the queue and the budget; must never read a log. Read `subscription.rs` next, which writes the answers.
+//! Owns the queue and the budget; must never read a log. Read `mod.rs` next, which writes the answers.
 //!
 //! A NACK of 20 bytes can ask for 17 packets of 1,200: without a bound a viewer turns its own path, or a spoofed one, into
 //! a flood.

@@ -1,5 +1,5 @@
 //! One RTP stream of a publication, on its way into its track log: unwrapped, deduplicated, inspected, and what is missing
-//! noted. Must never know who reads the log. Read `publication.rs` next, which holds one of these per encoding and writes
+//! noted. Must never know who reads the log. Read `mod.rs` next, which holds one of these per encoding and writes
 //! the feedback.
 
 use millrace_arena::{
@@ -16,8 +16,8 @@ use crate::rtp::reception::Reception;
 use crate::rtp::sequence::Unwrapper;
 use crate::time::{Span, Time};
 
-use super::key_frames::Requests;
 use super::nack::{Arrival, Missing};
+use crate::forward::key_frames::Requests;
 
 /// Audio comes in 50 small packets a second: five seconds of it are more than any viewer asks back for.
 const AUDIO_LOG_PACKETS: u32 = 256;

@@ -1,5 +1,5 @@
 //! One publication as one outgoing stream takes it: which log it follows now, under which numbers, and which it followed
-//! before. Owns the decision what is a start, a continuation or a switch; must never write bytes. Read `subscription.rs`
+//! before. Owns the decision what is a start, a continuation or a switch; must never write bytes. Read `mod.rs`
 //! next, which gives the numbers to begin with.
 
 use std::collections::VecDeque;
@@ -9,11 +9,11 @@ use millrace_arena::KEY_FRAME_START;
 use crate::command::{Attach, Codec, MediaKind};
 use crate::drop::Drop;
 
-use super::feed::LoggedPacket;
 use super::frame_ids::Shifts;
 use super::layers::Layers;
 use super::numbering::Numbering;
 use super::rewrite::ExtensionMap;
+use crate::forward::feed::LoggedPacket;
 
 /// A longer gap than this is no loss but a break: no receiver asks for so many, and its decoder needs a key frame.
 const MAX_GAP: u64 = 1_000;

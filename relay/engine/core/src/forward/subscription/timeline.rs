@@ -1,5 +1,5 @@
 //! The timestamps of an outgoing stream: continuous across sources whose clocks begin anywhere. Owns the offset of the
-//! present source; must never know sequence numbers. Read `subscription.rs` next, which has one for its stream.
+//! present source; must never know sequence numbers. Read `mod.rs` next, which has one for its stream.
 //!
 //! ```text
 //! source A   9000  12000  15000            arrives at 0, 33, 66 ms

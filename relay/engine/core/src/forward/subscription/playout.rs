@@ -1,6 +1,6 @@
 //! How long a viewer on a lossy path is asked to wait before it shows a picture, so that repairs come in time. Owns the
 //! estimate of that path's loss, and what the playout-delay extension says; must never write a packet. Read `rewrite.rs`
-//! next, which carries the value, and `subscription.rs`, which also sends repairs twice on such a path.
+//! next, which carries the value, and `mod.rs`, which also sends repairs twice on such a path.
 //!
 //! A browser that only receives cannot measure its round trip. It asks for a packet at once, and again only after 100 ms;
 //! by default it shows pictures some 30 ms after they came. So whenever a request or its answer is lost as well, the

@@ -1,5 +1,5 @@
 //! A logged packet as one subscriber gets it: new header, its extension ids, its mid, and for a repair the RTX form
-//! (RFC 4588). Writes bytes and nothing else; must never decide whether a packet goes. Read `subscription.rs` next.
+//! (RFC 4588). Writes bytes and nothing else; must never decide whether a packet goes. Read `mod.rs` next.
 //!
 //! ```text
 //! log         | V X M PT seq | timestamp | SSRC | CSRC.. | extensions        | payload | padding |
@@ -16,9 +16,9 @@ use crate::rtp::header::FIXED_LEN;
 use crate::rtp::{Fields, Header};
 use crate::time::Time;
 
-use super::feed::LoggedPacket;
 use super::frame_ids::Shifts;
 use super::playout::{self, Delay};
+use crate::forward::feed::LoggedPacket;
 
 /// The longest mid that is written: RFC 8843 section 15 keeps it to 16 bytes, so that a one-byte element can hold it.
 const MAX_MID: usize = 16;

@@ -1,12 +1,12 @@
 //! Which of a publication's encodings a subscription takes: the best one that is alive. Owns when each was last seen;
-//! must never know what is sent. Read `subscription.rs` next, which switches at the key frames.
+//! must never know what is sent. Read `mod.rs` next, which switches at the key frames.
 //!
 //! An encoding is alive while it keeps up with the one that moved last, so a publisher that pauses as a whole changes
 //! nothing, and one that gives up its upper encodings for want of bandwidth is followed down.
 
 use crate::time::{Span, Time};
 
-use super::feed::LoggedPacket;
+use crate::forward::feed::LoggedPacket;
 
 /// Encodings of one publication.
 pub const MAX_LAYERS: usize = 3;

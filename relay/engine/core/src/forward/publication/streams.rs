@@ -1,5 +1,5 @@
 //! Which SSRC of a transport belongs to which encoding of which publication (RFC 8843 section 9.2, RFC 8852). Owns the
-//! table and its bound; must never look at payloads. Read `publication.rs` next, which takes the packets.
+//! table and its bound; must never look at payloads. Read `mod.rs` next, which takes the packets.
 //!
 //! An SSRC is known from the offer, or learnt from its first packet: by the mid and rid extensions, or by a payload type
 //! that only one publication has. A later SSRC of the same encoding replaces the older learnt one.
