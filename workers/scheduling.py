@@ -1,5 +1,5 @@
 """The control plane's turn on the core that it shares with its engine. It must never take a priority that others on
-the box would feel. Read next: `relay/engine/shell/src/turns.rs`, the other half.
+the box would feel. Read next: `relay/engine/shell/src/scheduling.rs`, the other half.
 """
 
 import os

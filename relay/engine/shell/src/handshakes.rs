@@ -1,5 +1,5 @@
 //! The thread on which steps of handshakes are run: one takes half a millisecond or more, and media must not wait for it.
-//! Owns the way there and back; must never see a packet. Read the core's `transport/dtls/step.rs` for a step, `turns.rs` for
+//! Owns the way there and back; must never see a packet. Read the core's `transport/dtls/step.rs` for a step, `scheduling.rs` for
 //! who comes first on the core that the two threads share.
 
 use std::io;
@@ -11,9 +11,9 @@ use millrace_core::time::{Span, Time};
 use millrace_core::transport::{Step, Stepped};
 
 use crate::bell::Bell;
+use crate::crash_traces::{Ours, Traced};
+use crate::scheduling;
 use crate::thread::or_abort;
-use crate::trace::{Ours, Traced};
-use crate::turns;
 
 /// Even a starved thread gets a step done in this time; who does not hangs.
 const PATIENCE: Span = Span::from_secs(5);
@@ -43,7 +43,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
         let bell = Bell::new()?;
         let rings = Bell::share(bell.as_raw_fd())?;
         let work = move || {
-            turns::let_media_go_first();
+            scheduling::let_media_go_first();
             let _traced = Traced::new(Ours::Handshakes);
             while let Ok(step) = to_run.recv() {
                 if finished.send(run(step)).is_err() {

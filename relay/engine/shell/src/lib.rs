@@ -2,15 +2,15 @@
 //! engine's work on Python's thread. Read `reactor.rs` next; `relay/_engine.pyi` is this file for the type checker.
 
 mod bell;
+mod crash_traces;
 mod handshakes;
 mod lanes;
 mod mailbox;
 mod poll;
 mod reactor;
+mod scheduling;
 mod steering;
 mod thread;
-mod trace;
-mod turns;
 mod udp;
 
 use std::collections::BTreeMap;

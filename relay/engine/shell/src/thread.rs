@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::trace::{Ours, Traced};
-use crate::turns;
+use crate::crash_traces::{Ours, Traced};
+use crate::scheduling;
 
 /// A round takes milliseconds; a thread that needs longer than this to end hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ impl Thread {
         let (working, done) = channel::<()>();
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
             or_abort(|| {
-                turns::come_at_once();
+                scheduling::come_at_once();
                 let _traced = Traced::new(Ours::Engine);
                 work();
             });

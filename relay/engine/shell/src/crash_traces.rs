@@ -193,7 +193,7 @@ mod tests {
 
     fn run(test: &str) -> Output {
         let this = std::env::current_exe().expect("a test binary");
-        let test = format!("trace::tests::{test}");
+        let test = format!("crash_traces::tests::{test}");
         let arguments = [test.as_str(), "--exact", "--ignored", "--nocapture"];
         Command::new(this).args(arguments).output().expect("it runs")
     }
