@@ -43,7 +43,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
         let bell = Bell::new()?;
         let rings = Bell::share(bell.as_raw_fd())?;
         let work = move || {
-            scheduling::let_media_go_first();
+            scheduling::lower_priority();
             let _traced = Traced::new(Ours::Handshakes);
             while let Ok(step) = to_run.recv() {
                 if finished.send(run(step)).is_err() {

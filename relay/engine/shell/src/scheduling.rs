@@ -15,12 +15,12 @@ const STEP_SLICE_NS: u64 = 1_000_000;
 const STEP_NICE: i32 = 5;
 
 /// Asks for this thread to be let in as soon as it wakes. It gets no more time in all than without.
-pub fn come_at_once() {
+pub fn preempt_on_wake() {
     ask_for(SLICE_NS, 0);
 }
 
 /// Asks for this thread to be interrupted whenever one that came at once wakes.
-pub fn let_media_go_first() {
+pub fn lower_priority() {
     ask_for(STEP_SLICE_NS, STEP_NICE);
 }
 
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_thread_gets_the_short_slice_where_there_are_slices() {
         let before = slice_ns();
-        come_at_once();
+        preempt_on_wake();
         // Kernels before 6.12 have none to tell of.
         assert_eq!(slice_ns(), if before == 0 { 0 } else { SLICE_NS });
     }
@@ -69,19 +69,19 @@ mod tests {
             unsafe { (libc::sched_getscheduler(0), libc::getpriority(libc::PRIO_PROCESS, 0)) }
         };
         let before = own();
-        come_at_once();
+        preempt_on_wake();
         assert_eq!(own(), before);
     }
 
     #[test]
-    fn a_thread_that_stands_back_is_still_in_the_usual_policy() {
+    fn a_thread_of_lower_priority_is_still_in_the_usual_policy() {
         let nice = || {
             // SAFETY: no pointer; 0 is the calling thread.
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
         };
         let before = nice();
         let slices = slice_ns() > 0;
-        let_media_go_first();
+        lower_priority();
         assert_eq!(nice(), (before + STEP_NICE).min(19));
         assert_eq!(slice_ns(), if slices { STEP_SLICE_NS } else { 0 });
     }

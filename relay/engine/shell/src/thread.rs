@@ -31,7 +31,7 @@ impl Thread {
         let (working, done) = channel::<()>();
         let handle = Builder::new().name("engine".to_owned()).spawn(move || {
             or_abort(|| {
-                scheduling::come_at_once();
+                scheduling::preempt_on_wake();
                 let _traced = Traced::new(Ours::Engine);
                 work();
             });
