@@ -7,16 +7,18 @@ from typing import assert_never
 
 from millrace.relay.config.model import Config
 from millrace.relay.contract.clock import Moment
-from millrace.relay.contract.effects import (
-    AskEnds,
+from millrace.relay.contract.effects import AskEnds, Effect
+from millrace.relay.contract.facts import Load, Snapshot
+from millrace.relay.contract.ids import Incarnation, RoomName, Slot
+from millrace.relay.contract.inputs import (
     Deleted,
     DrainBegan,
-    Effect,
     EndsHeard,
     EngineSaid,
     FactHeard,
     GiveAll,
     Input,
+    Measured,
     MoveAsked,
     Offered,
     Patched,
@@ -30,13 +32,11 @@ from millrace.relay.contract.effects import (
     SnapshotHeard,
     Ticked,
 )
-from millrace.relay.contract.facts import Load, Snapshot
-from millrace.relay.contract.ids import Incarnation, RoomName, Slot
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.engine_events import engine_said
 from millrace.relay.ledger import Ledger, Reach
 from millrace.relay.load.counters import Counters
-from millrace.relay.load.pressure import Measured, pressure_of
+from millrace.relay.load.pressure import pressure_of
 from millrace.relay.membership.directory import Directory
 from millrace.relay.membership.tombstones import ASKED, Ends
 from millrace.relay.session.numbers import Numbers, Random

@@ -7,24 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from millrace.relay.admin.views import tombstone_view
 from millrace.relay.config.model import Config
 from millrace.relay.contract.clock import Moment
 from millrace.relay.contract.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
 from millrace.relay.contract.effects import (
     Announce,
     AskSnapshot,
-    Deleted,
     DeleteElsewhere,
     Effect,
-    EndsHeard,
-    Protocol,
     SessionEnded,
     SessionMoved,
     SessionOpened,
     Submit,
     TellEnds,
-    Tombstone,
 )
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import (
@@ -38,8 +33,11 @@ from millrace.relay.contract.facts import (
     Snapshot,
 )
 from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.contract.inputs import Deleted, EndsHeard
 from millrace.relay.contract.problems import json_reply, moved, not_moved, problem
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
+from millrace.relay.contract.tombstone import Tombstone, tombstone_view
 from millrace.relay.load.balance import STAY_SECONDS, Balance, better_off
 from millrace.relay.load.counters import Count, Counters
 from millrace.relay.load.pressure import Pressure

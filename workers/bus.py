@@ -21,9 +21,10 @@ from typing import TypeVar
 import zmq
 
 from millrace.relay.contract import codec
-from millrace.relay.contract.effects import EndsHeard, Reply, RoomClosedElsewhere
+from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.facts import Envelope, Snapshot
 from millrace.relay.contract.ids import Slot
+from millrace.relay.contract.inputs import EndsHeard, RoomClosedElsewhere
 from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
 
 log = logging.getLogger("millrace.bus")

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from millrace.relay.contract.effects import (
+from millrace.relay.contract.effects import Reply
+from millrace.relay.contract.ids import RequestId
+from millrace.relay.contract.inputs import (
     Deleted,
     Input,
     MoveAsked,
     Offered,
     Patched,
-    Reply,
     RoomDeleted,
     RoomsAsked,
     RoomsListed,
     SessionAsked,
 )
-from millrace.relay.contract.ids import RequestId
 from millrace.relay.contract.rpc import PassedOn, PassedOnAgain
 
 MAX_HOPS = 2

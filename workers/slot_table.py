@@ -6,8 +6,8 @@ import mmap
 import time
 from dataclasses import dataclass
 
-from millrace.relay.contract.effects import SlotChanged
 from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.inputs import SlotChanged
 from millrace.relay.contract.layout import SlotOffsets, SlotState, slot_offsets
 
 

@@ -27,37 +27,39 @@ from millrace.relay.contract.effects import (
     AskEnds,
     AskSnapshot,
     CloseRoomEverywhere,
-    Deleted,
     DeleteElsewhere,
-    DrainBegan,
     Effect,
     EngineRefused,
-    EngineSaid,
-    FactHeard,
-    GiveAll,
-    Input,
     PassOn,
     Reply,
-    RoomClosedElsewhere,
     SessionEnded,
     SessionMoved,
     SessionOpened,
     SessionsAdopted,
-    SlotChanged,
-    SlotsClosed,
-    SnapshotHeard,
     Submit,
     TellEnds,
-    Ticked,
 )
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.exits import Exit
 from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.inputs import (
+    Deleted,
+    DrainBegan,
+    EngineSaid,
+    FactHeard,
+    GiveAll,
+    Input,
+    RoomClosedElsewhere,
+    SlotChanged,
+    SlotsClosed,
+    SnapshotHeard,
+    Ticked,
+    Touch,
+)
 from millrace.relay.contract.problems import problem
 from millrace.relay.contract.rpc import PassedOn, PassedOnAgain
 from millrace.relay.control import Control, Reach
 from millrace.relay.load.counters import Count, Seconds
-from millrace.relay.session.moves import Touch
 from millrace.workers import logs
 from millrace.workers.bus import CALL_SECONDS, Bus, Handlers
 from millrace.workers.http.admin import AdminRoutes

@@ -23,8 +23,9 @@ from millrace.master.takeover.predecessor import Estate, EstateRefused, find, un
 from millrace.master.takeover.runtime_directory import HEIRS, Runtime, claim, leave, living, remove_sockets
 from millrace.relay.config.model import Config, is_loopback
 from millrace.relay.config.parse import contradictions
+from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
-from millrace.relay.contract.ids import MAX_SLOTS, Incarnation, Slot
+from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.takeover import Manifest, baked, settle
 
 log = logging.getLogger("millrace.master")

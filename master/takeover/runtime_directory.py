@@ -17,7 +17,7 @@ from pathlib import Path
 
 from millrace.master.takeover.locks import Held, holder, lock_file
 from millrace.relay.config.model import LONGEST_RUNTIME_DIRECTORY, Config
-from millrace.relay.contract.ids import MAX_SLOTS
+from millrace.relay.config.rules import MAX_SLOTS
 
 HEIRS = "heirs"
 _LOCK = "lock"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from millrace.relay.access.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
 from millrace.relay.contract.commands import MediaKind
-from millrace.relay.contract.effects import Offered, Protocol
 from millrace.relay.contract.ids import ParticipantId, RoomName, SessionId, Slot
+from millrace.relay.contract.inputs import Offered
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.session.opening import Guest
 from millrace.relay.session.sessions import Session

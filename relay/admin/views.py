@@ -5,7 +5,6 @@ change anything. Read `relay/contract/problems.py` next, which sends them.
 from dataclasses import asdict
 from typing import Any
 
-from millrace.relay.contract.effects import Tombstone
 from millrace.relay.contract.events import TransportReport
 from millrace.relay.contract.ids import RoomName
 from millrace.relay.membership.directory import Room
@@ -73,17 +72,3 @@ def session_view(session: Session, report: TransportReport | None) -> dict[str, 
                     stream[name] = f"{stream[name]:x}"
         view["transport"] = transport
     return view
-
-
-def tombstone_view(tombstone: Tombstone) -> dict[str, Any]:
-    """A session that is over."""
-    return {
-        "session": tombstone.session,
-        "state": "ended",
-        "protocol": tombstone.protocol.value,
-        "room": tombstone.room,
-        "participant": tombstone.participant,
-        "opened_at": tombstone.opened_at,
-        "ended_at": tombstone.ended_at,
-        "cause": tombstone.cause,
-    }

@@ -15,6 +15,7 @@ from millrace.relay.config.rules import (
     ICE_URL,
     IP_ADDRESS,
     KEY_NAME,
+    MAX_SLOTS,
     NON_EMPTY,
     ORIGIN,
     SECRET,
@@ -24,7 +25,6 @@ from millrace.relay.config.rules import (
     power_of_two,
     within,
 )
-from millrace.relay.contract.ids import MAX_SLOTS
 
 Address = Annotated[str, IP_ADDRESS]
 Port = Annotated[int, within(0, 65535)]

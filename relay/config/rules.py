@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
+MAX_SLOTS = 64
+"""The track log keeps the set of interested slots in one 64-bit word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -39,7 +39,7 @@ class CodecName(StrEnum):
 
 
 class ExtensionKind(StrEnum):
-    """RTP header extensions by meaning; their URIs are in `relay/negotiation/extensions.py`."""
+    """RTP header extensions by meaning; their URIs are in `relay/sdp/extmap.py`."""
 
     MID = "mid"
     RID = "rid"

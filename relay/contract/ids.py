@@ -18,6 +18,3 @@ Slot = NewType("Slot", int)
 """A worker's fixed number, 0..63."""
 Incarnation = NewType("Incarnation", int)
 """Which life of a slot, from 1."""
-
-MAX_SLOTS = 64
-"""The track log keeps the set of interested slots in one 64-bit word."""

@@ -5,17 +5,17 @@ for the sockets.
 
 from dataclasses import dataclass
 
-from millrace.relay.contract.effects import (
+from millrace.relay.contract.effects import Reply
+from millrace.relay.contract.facts import Snapshot
+from millrace.relay.contract.inputs import (
     Deleted,
     EndsHeard,
     MoveAsked,
     Offered,
     Patched,
-    Reply,
     RoomClosedElsewhere,
     SessionAsked,
 )
-from millrace.relay.contract.facts import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ has a bound; must never know how they are rendered (`workers/metrics/render.py`)
 from collections import defaultdict
 from enum import StrEnum
 
-from millrace.relay.contract.effects import Protocol
 from millrace.relay.contract.events import Cause
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.load.pressure import Pressure
 
 ENGINE_REFUSED = "engine_refused"

@@ -3,10 +3,10 @@ measure anything itself. Read next: `workers/metrics/gauge.py`, which does; `rel
 away.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from millrace.relay.config.model import LimitsConfig
+from millrace.relay.contract.inputs import Measured
 
 
 class Pressure(StrEnum):
@@ -15,18 +15,6 @@ class Pressure(StrEnum):
     DESCRIPTORS = "descriptors"
     MEMORY = "memory"
     LATE = "late"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """How a worker stands, about once a second: an input of control."""
-
-    late_seconds: float
-    """How late its loops were, on average, for some seconds; of the later loop."""
-    memory_bytes: int
-    """That can still be had."""
-    descriptors: int
-    """That can still be opened."""
 
 
 def pressure_of(measured: Measured, limits: LimitsConfig) -> Pressure | None:

@@ -9,8 +9,8 @@ the others. Owns this memory, its bounds, and how much is told when; must never 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from millrace.relay.contract.effects import Tombstone
 from millrace.relay.contract.ids import SessionId
+from millrace.relay.contract.tombstone import Tombstone
 
 MAX_TOMBSTONES = 1000
 """Of our own sessions. What others told cannot push these out."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millrace.relay.contract.commands import DtlsRole
-from millrace.relay.negotiation.extensions import ExtensionMap
+from millrace.relay.sdp.extmap import ExtensionMap
 from millrace.relay.sdp.lines import Direction
 from millrace.relay.sdp.media_section import FEEDBACK, Format, MediaOffer
 from millrace.relay.sdp.offer import Offer

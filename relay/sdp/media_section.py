@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from millrace.relay.contract.commands import MediaKind
 from millrace.relay.contract.refusal import malformed, unacceptable
-from millrace.relay.negotiation.extensions import PLACEHOLDER_IDS, ExtensionMap
+from millrace.relay.sdp.extmap import PLACEHOLDER_IDS, ExtensionMap
 from millrace.relay.sdp.lines import Direction, ice_pwd, ice_ufrag, number, token
 from millrace.relay.sdp.stream_lines import OfferedStreams, StreamLines
 

@@ -12,10 +12,11 @@ brings them; the directory takes them for one. What the taker withdraws meanwhil
 from dataclasses import dataclass, field
 
 from millrace.relay.contract.commands import GiveTransport
-from millrace.relay.contract.effects import Deleted, MoveAsked, Patched, Protocol, SessionAsked
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import Fact, ParticipantGone, ParticipantHere, PublicationGone
 from millrace.relay.contract.ids import PublicationId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.contract.inputs import Touch
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.membership.directory import Directory
 from millrace.relay.session.sessions import Session
 
@@ -27,10 +28,6 @@ AGAIN_SECONDS = 0.5
 """After a move that failed: most handshakes take less."""
 GIVEN_AT_ONCE = 32
 """Of a whole slot, each tenth of a second: the taker needs some 0.1 ms for each, and its other clients wait as long."""
-
-
-Touch = Patched | Deleted | SessionAsked | MoveAsked
-"""A request for a session."""
 
 
 @dataclass(slots=True)

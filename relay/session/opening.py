@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from millrace.relay.config.model import IceServer
 from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
-from millrace.relay.contract.effects import Protocol
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import ParticipantId, RoomName
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.negotiation.answering import OfferedTrack, answer_publisher, answer_viewer
 from millrace.relay.sdp.answer import Candidate, Local

@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from millrace.relay.contract import codec
 from millrace.relay.contract.commands import Codec, Extension, MediaKind
-from millrace.relay.contract.effects import Protocol
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.negotiation.answering import Receiver
 from millrace.relay.session.sessions import Receiving, Session
 

@@ -5,7 +5,6 @@
 from dataclasses import dataclass, field
 
 from millrace.relay.contract.clock import Moment
-from millrace.relay.contract.effects import Protocol, Tombstone
 from millrace.relay.contract.events import Cause
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import (
@@ -17,6 +16,8 @@ from millrace.relay.contract.ids import (
     SubscriptionId,
     TransportId,
 )
+from millrace.relay.contract.protocol import Protocol
+from millrace.relay.contract.tombstone import Tombstone
 from millrace.relay.membership.tombstones import TOMBSTONE_SECONDS
 from millrace.relay.negotiation.answering import Receiver
 

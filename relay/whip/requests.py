@@ -6,26 +6,25 @@ does.
 from dataclasses import replace
 
 from millrace.relay.access.admission import admit, deny_kinds, deny_touch, room_name, room_of_bearer, session_slot
-from millrace.relay.admin.views import room_view, sessions_view, tombstone_view
+from millrace.relay.admin.views import room_view, sessions_view
 from millrace.relay.contract.commands import RestartIce
-from millrace.relay.contract.effects import (
-    CloseRoomEverywhere,
+from millrace.relay.contract.effects import CloseRoomEverywhere, PassOn, Reply
+from millrace.relay.contract.ids import RequestId, SessionId, Slot
+from millrace.relay.contract.inputs import (
     Deleted,
     MoveAsked,
     Offered,
-    PassOn,
     Patched,
-    Protocol,
-    Reply,
     RoomDeleted,
     RoomsAsked,
     RoomsListed,
     SessionAsked,
-    Tombstone,
+    Touch,
 )
-from millrace.relay.contract.ids import RequestId, SessionId, Slot
 from millrace.relay.contract.problems import json_reply, problem, session_replaced, session_unknown
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
+from millrace.relay.contract.tombstone import Tombstone, tombstone_view
 from millrace.relay.ledger import Ledger
 from millrace.relay.load.balance import with_room
 from millrace.relay.load.counters import Count
@@ -34,7 +33,6 @@ from millrace.relay.membership.room import joins_at
 from millrace.relay.negotiation.answering import published_kinds
 from millrace.relay.sdp.fragment import Fragment, restart_answer
 from millrace.relay.sdp.offer import parse_offer
-from millrace.relay.session.moves import Touch
 from millrace.relay.session.opening import Opened
 from millrace.relay.session.sessions import REPLACED, Session
 from millrace.relay.whip.patch import Repeated, Restart, Trickle, read_patch

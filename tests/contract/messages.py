@@ -29,18 +29,7 @@ from millrace.relay.contract.commands import (
     Unpublish,
     Unsubscribe,
 )
-from millrace.relay.contract.effects import (
-    Deleted,
-    EndsHeard,
-    MoveAsked,
-    Offered,
-    Patched,
-    Protocol,
-    Reply,
-    RoomClosedElsewhere,
-    SessionAsked,
-    Tombstone,
-)
+from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.engine_config import EngineConfig, pack_engine_config
 from millrace.relay.contract.events import (
     AdoptionDone,
@@ -80,7 +69,18 @@ from millrace.relay.contract.ids import (
     SubscriptionId,
     TransportId,
 )
+from millrace.relay.contract.inputs import (
+    Deleted,
+    EndsHeard,
+    MoveAsked,
+    Offered,
+    Patched,
+    RoomClosedElsewhere,
+    SessionAsked,
+)
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
+from millrace.relay.contract.tombstone import Tombstone
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -16,28 +16,30 @@ from millrace.relay.contract.effects import (
     AskEnds,
     AskSnapshot,
     CloseRoomEverywhere,
-    Deleted,
     DeleteElsewhere,
+    PassOn,
+    Reply,
+    Submit,
+    TellEnds,
+)
+from millrace.relay.contract.events import Cause, Outcome, TransportClosed, TransportGiven
+from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.inputs import (
+    Deleted,
     EndsHeard,
     EngineSaid,
     FactHeard,
     Input,
     MoveAsked,
     Offered,
-    PassOn,
     Patched,
-    Protocol,
-    Reply,
     RoomClosedElsewhere,
     SessionAsked,
     SlotChanged,
     SnapshotHeard,
-    Submit,
-    TellEnds,
     Ticked,
 )
-from millrace.relay.contract.events import Cause, Outcome, TransportClosed, TransportGiven
-from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.rpc import PassedOn
 from millrace.relay.control import Control, Reach
 from tests.sim.fake_engine import FakeEngine

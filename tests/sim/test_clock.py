@@ -3,8 +3,9 @@
 import pytest
 
 from millrace.relay.contract.commands import Attach, Detach
-from millrace.relay.contract.effects import Protocol, SessionAsked
 from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.inputs import SessionAsked
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.membership.remote_worker import HOLD_SECONDS, SILENCE_SECONDS
 from millrace.relay.session.moves import OVERLAP_SECONDS
 from millrace.relay.session.pending_reports import REPORT_SECONDS

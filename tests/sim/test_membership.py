@@ -2,10 +2,11 @@
 
 import pytest
 
-from millrace.relay.contract.effects import EngineSaid, Protocol, RoomDeleted
 from millrace.relay.contract.events import PublicationEnded, PublicationStarted
 from millrace.relay.contract.facts import Fact, ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Slot
+from millrace.relay.contract.inputs import EngineSaid, RoomDeleted
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from millrace.relay.session.sessions import Session
 from tests.sim.box import Box, Life, Weather

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from millrace.relay.config.model import LimitsConfig, WorkersConfig
-from millrace.relay.contract.effects import EngineSaid, GiveAll, Protocol, SlotsClosed
 from millrace.relay.contract.events import TransportConnected
 from millrace.relay.contract.ids import Slot
-from millrace.relay.load.pressure import Measured
+from millrace.relay.contract.inputs import EngineSaid, GiveAll, Measured, SlotsClosed
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.session.moves import OVERLAP_SECONDS
 from tests.sim.box import CONFIG, Box, Weather
 from tests.sim.test_membership import FAILED_SEEDS, ROOMS, STORM, act, check, standing

@@ -2,9 +2,10 @@
 
 import pytest
 
-from millrace.relay.contract.effects import EngineSaid, Protocol, RoomDeleted
 from millrace.relay.contract.events import Cause, TransportClosed
 from millrace.relay.contract.ids import Slot
+from millrace.relay.contract.inputs import EngineSaid, RoomDeleted
+from millrace.relay.contract.protocol import Protocol
 from tests.sim.box import Box, Life, Weather
 from tests.unit.control_kit import body
 

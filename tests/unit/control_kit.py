@@ -9,19 +9,11 @@ from typing import Any, TypeVar
 from millrace.relay.config.model import Config
 from millrace.relay.contract.clock import Moment
 from millrace.relay.contract.commands import Command
-from millrace.relay.contract.effects import (
-    Announce,
-    Effect,
-    FactHeard,
-    Input,
-    Offered,
-    Protocol,
-    Reply,
-    SnapshotHeard,
-    Submit,
-)
+from millrace.relay.contract.effects import Announce, Effect, Reply, Submit
 from millrace.relay.contract.facts import Snapshot
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.inputs import FactHeard, Input, Offered, SnapshotHeard
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.control import Control, Reach
 
 NOW = 1_790_000_000.0

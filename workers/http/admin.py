@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from millrace.relay.contract.effects import Deleted, MoveAsked, RoomDeleted, RoomsAsked, SessionAsked
+from millrace.relay.contract.inputs import Deleted, MoveAsked, RoomDeleted, RoomsAsked, SessionAsked
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem, respond
 from millrace.workers.http.public import Ask
 from millrace.workers.http.server import path_segments

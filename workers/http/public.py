@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from millrace.relay.contract.effects import Deleted, Offered, Patched, Protocol, Reply, RoomsListed
+from millrace.relay.contract.effects import Reply
+from millrace.relay.contract.inputs import Deleted, Offered, Patched, RoomsListed
+from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
 from millrace.workers.http.origins import Cors
 from millrace.workers.http.page import Page

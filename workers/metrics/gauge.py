@@ -2,7 +2,7 @@
 what is too much. Read next: `relay/load/pressure.py`, which does.
 """
 
-from millrace.relay.load.pressure import Measured
+from millrace.relay.contract.inputs import Measured
 from millrace.workers.metrics.processes import descriptors_left, memory_available
 
 ENGINE_PAUSE_SECONDS = 0.15

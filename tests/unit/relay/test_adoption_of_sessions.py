@@ -7,21 +7,11 @@ import msgpack
 import pytest
 
 from millrace.relay.contract.commands import KEPT_BYTES, Attach, CloseTransport, Detach, KeepRecord, Publish, Subscribe
-from millrace.relay.contract.effects import (
-    Announce,
-    Deleted,
-    EngineSaid,
-    Patched,
-    RoomsAsked,
-    SessionEnded,
-    SessionsAdopted,
-    SlotChanged,
-    SnapshotHeard,
-    Ticked,
-)
+from millrace.relay.contract.effects import Announce, SessionEnded, SessionsAdopted
 from millrace.relay.contract.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.inputs import Deleted, EngineSaid, Patched, RoomsAsked, SlotChanged, SnapshotHeard, Ticked
 from millrace.relay.membership.convergence import SETTLE_SECONDS
 from millrace.relay.session.record import unpack_session
 from millrace.relay.session.sessions import Session

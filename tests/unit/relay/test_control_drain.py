@@ -2,7 +2,7 @@ from millrace.master.operator.cli import keys
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import parse
 from millrace.relay.contract.commands import CloseTransport
-from millrace.relay.contract.effects import Deleted, DrainBegan
+from millrace.relay.contract.inputs import Deleted, DrainBegan
 from tests.unit.control_kit import body, desk, header, moment, session_of, told
 
 

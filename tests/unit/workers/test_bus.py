@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from millrace.relay.contract import codec
-from millrace.relay.contract.effects import Deleted, EndsHeard, Protocol, Reply, RoomClosedElsewhere, Tombstone
+from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.facts import Envelope, Load, Snapshot
 from millrace.relay.contract.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
+from millrace.relay.contract.inputs import Deleted, EndsHeard, RoomClosedElsewhere
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.rpc import PassedOn
+from millrace.relay.contract.tombstone import Tombstone
 from millrace.workers.bus import Bus, Handlers
 
 ENDS = EndsHeard(

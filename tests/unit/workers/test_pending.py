@@ -1,7 +1,8 @@
 import asyncio
 
-from millrace.relay.contract.effects import Deleted, Input, Reply, RoomsAsked
+from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.ids import RequestId
+from millrace.relay.contract.inputs import Deleted, Input, RoomsAsked
 from millrace.relay.contract.rpc import PassedOnAgain
 from millrace.workers.pending import Desk
 

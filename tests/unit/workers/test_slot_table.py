@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from millrace.relay.contract.effects import SlotChanged
 from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.inputs import SlotChanged
 from millrace.relay.contract.layout import SlotState, read_word, slot_offsets, write_word
 from millrace.workers.slot_table import SlotTable, monotonic_us
 from tests.unit.arena_kit import Master

@@ -1,8 +1,17 @@
 from millrace.relay.contract.commands import CloseTransport, OpenTransport, Publish, ReportTransport
-from millrace.relay.contract.effects import (
-    Announce,
-    AskSnapshot,
-    CloseRoomEverywhere,
+from millrace.relay.contract.effects import Announce, AskSnapshot, CloseRoomEverywhere
+from millrace.relay.contract.events import (
+    Cause,
+    PublicationReport,
+    PublicationStarted,
+    TransportClosed,
+    TransportConnected,
+    TransportReport,
+    TransportStalled,
+)
+from millrace.relay.contract.facts import Envelope, Load
+from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.inputs import (
     Deleted,
     EngineSaid,
     FactHeard,
@@ -15,17 +24,6 @@ from millrace.relay.contract.effects import (
     SnapshotHeard,
     Ticked,
 )
-from millrace.relay.contract.events import (
-    Cause,
-    PublicationReport,
-    PublicationStarted,
-    TransportClosed,
-    TransportConnected,
-    TransportReport,
-    TransportStalled,
-)
-from millrace.relay.contract.facts import Envelope, Load
-from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.membership.tombstones import MAX_TOMBSTONES, TOMBSTONE_SECONDS
 from millrace.relay.session.pending_reports import REPORT_SECONDS
 from tests.unit.control_kit import NOW, Desk, body, desk, offer, session_of, told

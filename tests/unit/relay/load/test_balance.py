@@ -4,12 +4,11 @@ import pytest
 
 from millrace.relay.config.model import Config, LimitsConfig, WorkersConfig
 from millrace.relay.contract.commands import GiveTransport
-from millrace.relay.contract.effects import EngineSaid, FactHeard, SlotsClosed
 from millrace.relay.contract.events import Outcome, TransportConnected, TransportGiven
 from millrace.relay.contract.facts import Envelope, Load
 from millrace.relay.contract.ids import Incarnation
+from millrace.relay.contract.inputs import EngineSaid, FactHeard, Measured, SlotsClosed
 from millrace.relay.load.balance import LATE_SECONDS, REST_SECONDS, STAY_SECONDS
-from millrace.relay.load.pressure import Measured
 from tests.unit.control_kit import Desk, desk, moment
 from tests.unit.relay.session.test_moves import ONE, beside
 

@@ -6,11 +6,13 @@ import pytest
 
 from millrace.relay.config.model import Config, LimitsConfig
 from millrace.relay.contract.commands import OpenTransport
-from millrace.relay.contract.effects import Deleted, FactHeard, Offered, PassOn, Protocol, Reply
+from millrace.relay.contract.effects import PassOn, Reply
 from millrace.relay.contract.facts import Envelope, Load
 from millrace.relay.contract.ids import Incarnation
+from millrace.relay.contract.inputs import Deleted, FactHeard, Measured, Offered
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.load.counters import Counters
-from millrace.relay.load.pressure import Measured, Pressure, pressure_of
+from millrace.relay.load.pressure import Pressure, pressure_of
 from millrace.workers.metrics.gauge import ENGINE_PAUSE_SECONDS, Gauge
 from millrace.workers.metrics.processes import descriptors_left, memory_available
 from tests.unit.control_kit import body, desk, header, session_of

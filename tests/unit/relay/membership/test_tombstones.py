@@ -2,18 +2,11 @@
 
 from dataclasses import replace
 
-from millrace.relay.contract.effects import (
-    AskEnds,
-    Deleted,
-    EndsHeard,
-    Protocol,
-    SessionEnded,
-    SlotChanged,
-    TellEnds,
-    Ticked,
-    Tombstone,
-)
+from millrace.relay.contract.effects import AskEnds, SessionEnded, TellEnds
 from millrace.relay.contract.ids import Incarnation, ParticipantId, RoomName, SessionId, Slot
+from millrace.relay.contract.inputs import Deleted, EndsHeard, SlotChanged, Ticked
+from millrace.relay.contract.protocol import Protocol
+from millrace.relay.contract.tombstone import Tombstone
 from millrace.relay.membership.tombstones import (
     ASKED,
     ENDS_A_MESSAGE,

@@ -3,29 +3,25 @@
 import pytest
 
 from millrace.relay.contract.commands import CloseTransport, Detach, GiveTransport, KeepRecord
-from millrace.relay.contract.effects import (
-    Announce,
+from millrace.relay.contract.effects import Announce, DeleteElsewhere, PassOn, Reply, SessionMoved
+from millrace.relay.contract.events import AdoptionDone, Outcome, TransportAdopted, TransportGiven
+from millrace.relay.contract.facts import Envelope, Fact, Load, ParticipantGone, PublicationGone, Snapshot
+from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.inputs import (
     Deleted,
-    DeleteElsewhere,
     EngineSaid,
     FactHeard,
     GiveAll,
     MoveAsked,
     Offered,
-    PassOn,
     Patched,
-    Protocol,
-    Reply,
     RoomDeleted,
-    SessionMoved,
     SlotChanged,
     SlotsClosed,
     SnapshotHeard,
     Ticked,
 )
-from millrace.relay.contract.events import AdoptionDone, Outcome, TransportAdopted, TransportGiven
-from millrace.relay.contract.facts import Envelope, Fact, Load, ParticipantGone, PublicationGone, Snapshot
-from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.session.moves import OVERLAP_SECONDS
 from millrace.relay.session.sessions import Session
 from tests.unit.control_kit import Desk, body, desk, header, session_of, told

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from millrace.relay.contract.commands import RestartIce
-from millrace.relay.contract.effects import Deleted, PassOn, Patched, SessionAsked, SlotChanged, Ticked
+from millrace.relay.contract.effects import PassOn
 from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.inputs import Deleted, Patched, SessionAsked, SlotChanged, Ticked
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from tests.unit.control_kit import body, desk, header, offer, session_of, told
 

@@ -7,19 +7,10 @@ import pytest
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
 from millrace.relay.contract.commands import CloseTransport, DtlsRole, OpenTransport, Publish
-from millrace.relay.contract.effects import (
-    Announce,
-    Deleted,
-    EngineRefused,
-    EngineSaid,
-    Patched,
-    Reply,
-    SessionEnded,
-    SessionOpened,
-    Submit,
-)
+from millrace.relay.contract.effects import Announce, EngineRefused, Reply, SessionEnded, SessionOpened, Submit
 from millrace.relay.contract.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
 from millrace.relay.contract.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
+from millrace.relay.contract.inputs import Deleted, EngineSaid, Patched
 from tests.unit.control_kit import NOW, Desk, body, desk, header, moment, offer, session_of, told
 
 SECRET = "s" * 32

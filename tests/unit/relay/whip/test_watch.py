@@ -12,10 +12,11 @@ from millrace.relay.contract.commands import (
     Publish,
     Subscribe,
 )
-from millrace.relay.contract.effects import Deleted, EngineSaid, RoomsListed, SlotChanged, Submit, Ticked
+from millrace.relay.contract.effects import Submit
 from millrace.relay.contract.events import PublicationEnded
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Slot
+from millrace.relay.contract.inputs import Deleted, EngineSaid, RoomsListed, SlotChanged, Ticked
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
 

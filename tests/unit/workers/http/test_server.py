@@ -10,21 +10,21 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from millrace.relay.contract.effects import (
+from millrace.relay.contract.effects import Reply
+from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.inputs import (
     Deleted,
     Input,
     MoveAsked,
     Offered,
     Patched,
-    Protocol,
-    Reply,
     RoomDeleted,
     RoomsAsked,
     RoomsListed,
     SessionAsked,
 )
-from millrace.relay.contract.ids import RequestId, Slot
 from millrace.relay.contract.layout import SlotState, read_word, slot_offsets
+from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http import server as http
 from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors

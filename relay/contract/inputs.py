@@ -1,0 +1,194 @@
+"""What goes into `Control.handle`: requests of clients and operators, and what the engine, other workers, the master
+and the clock tell. Owns the shapes; none must ever hold what can wait, such as a socket or a future. Read
+`relay/control.py` next, which takes them.
+"""
+
+from dataclasses import dataclass
+
+from millrace.relay.contract.events import Event
+from millrace.relay.contract.facts import Envelope, Snapshot
+from millrace.relay.contract.ids import Incarnation, RequestId, Slot
+from millrace.relay.contract.protocol import Protocol
+from millrace.relay.contract.tombstone import Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """POST /whip/{room} or /whep/{room}."""
+
+    request: RequestId
+    protocol: Protocol
+    room: str
+    token: str | None
+    sdp: str
+    participant: str | None
+    """WHEP: which participant to watch; None for the room's first publisher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """PATCH of a session: trickled candidates (204) or an ICE restart (200)."""
+
+    request: RequestId
+    session: str
+    token: str | None
+    if_match: str | None
+    fragment: str
+    """application/trickle-ice-sdpfrag, RFC 8840."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """DELETE of a session by its client (or by the admin, without a token check)."""
+
+    request: RequestId
+    session: str
+    token: str | None
+    by_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsAsked:
+    """GET /rooms, or one room. Without `room`, all."""
+
+    request: RequestId
+    room: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomsListed:
+    """The same for the public page, without sessions: who knows one's id can end it when no tokens are asked for."""
+
+    request: RequestId
+    token: str | None
+    """Whose bearer sees the room that it names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDeleted:
+    """Admin: every session of a room ends, on every worker."""
+
+    request: RequestId
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAsked:
+    """Admin: GET /sessions/{id}, with the transport's statistics or the cause of its failure."""
+
+    request: RequestId
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAsked:
+    """Admin: a session is to go on in another slot."""
+
+    request: RequestId
+    session: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsClosed:
+    """These slots are to have no session: nobody is let in or moved there. If ours is among them, `GiveAll` follows."""
+
+    slots: frozenset[Slot]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveAll:
+    """Some of our sessions go to other slots, evenly. To be said again and again until `Control.is_empty`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSaid:
+    """An event of the engine."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class FactHeard:
+    """A fact of another worker."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHeard:
+    """The answer to AskSnapshot. A worker that is gone gives none; then SlotChanged follows."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChanged:
+    """The master's slot table changed: this slot now lives its `incarnation`, or is dead when None."""
+
+    slot: Slot
+    incarnation: Incarnation | None
+    is_empty: bool = False
+    """Its worker has left it for good, and its sessions before: nobody comes in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomClosedElsewhere:
+    """Another worker was asked to delete a room; its sessions here end too."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndsHeard:
+    """Sessions that ended, in whatever slot: what another worker told, or the answer to AskEnds."""
+
+    ends: tuple[Tombstone, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainBegan:
+    """The master lets no more sessions in; those that are open go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How a worker stands, about once a second."""
+
+    late_seconds: float
+    """How late its loops were, on average, for some seconds; of the later loop."""
+    memory_bytes: int
+    """That can still be had."""
+    descriptors: int
+    """That can still be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """About once a second: ages tombstones, sends Load. The first comes after the slot table was first looked at."""
+
+
+Touch = Patched | Deleted | SessionAsked | MoveAsked
+"""A request for a session."""
+
+Input = (
+    Offered
+    | Patched
+    | Deleted
+    | RoomsAsked
+    | RoomsListed
+    | RoomDeleted
+    | SessionAsked
+    | MoveAsked
+    | SlotsClosed
+    | GiveAll
+    | EngineSaid
+    | FactHeard
+    | SnapshotHeard
+    | SlotChanged
+    | RoomClosedElsewhere
+    | EndsHeard
+    | DrainBegan
+    | Measured
+    | Ticked
+)
