@@ -8,16 +8,15 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.reuseport import spread
-from millrace.master.takeover.predecessor import Estate
 from millrace.relay.config.model import Config
-from millrace.relay.contract.takeover import SocketGroup
+from millrace.relay.contract.takeover import Manifest, SocketGroup
 
 _BACKLOG = 1024
 """Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
@@ -90,13 +89,12 @@ def are_shared(activated: Sequence[socket.socket]) -> bool:
     return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)
 
 
-def inherit_all(config: Config, estate: Estate) -> Sockets:
-    """Those of a predecessor, as it bound them."""
-    by_name = estate.by_name()
+def inherit_all(config: Config, manifest: Manifest, descriptors: Mapping[str, int]) -> Sockets:
+    """The predecessor's sockets, as it bound them: `descriptors` are by the manifest's names."""
     groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": []}
-    for number, named in enumerate(estate.manifest.groups):
-        names = (f"{named.section}-{number}-{slot}" for slot in range(estate.manifest.slots))
-        members = tuple(socket.socket(fileno=by_name[name]) for name in names)
+    for number, named in enumerate(manifest.groups):
+        names = (f"{named.section}-{number}-{slot}" for slot in range(manifest.slots))
+        members = tuple(socket.socket(fileno=descriptors[name]) for name in names)
         groups[named.section].append(Group(named.address, named.port, members))
     warnings: list[str] = []
     for group in groups["media"]:

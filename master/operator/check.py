@@ -6,7 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from millrace.master.start.certificate import CertificateRefused, certificate_for
+from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.x509 import certificate_for
 from millrace.master.takeover.runtime_directory import unusable
 from millrace.relay.config.model import Config
 

@@ -17,7 +17,7 @@ from millrace.master.kernel.addresses import candidates
 from millrace.master.kernel.eligible import Places
 from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
 from millrace.master.kernel.steering import Steered, steer
-from millrace.master.start.certificate import Certificate, certificate_for
+from millrace.master.start.certificate import Certificate
 from millrace.master.start.spawn import Child
 from millrace.master.takeover.predecessor import Estate, EstateRefused, find, understood
 from millrace.master.takeover.runtime_directory import HEIRS, Runtime, claim, leave, living, remove_sockets
@@ -84,13 +84,12 @@ class Prepared:
         """The same with another configuration, which asks for no other sockets and no other arena. Raises
         CertificateRefused. Configured files are read again; a certificate of our own making stays.
         """
-        is_own = not config.dtls.certificate and not self.config.dtls.certificate
-        return replace(
-            self,
-            config=config,
-            certificate=self.certificate if is_own else certificate_for(config.dtls),
-            candidates=told(self.sockets, config),
-        )
+        certificate = self.certificate
+        if config.dtls.certificate or self.config.dtls.certificate:
+            from millrace.master.start.x509 import certificate_for
+
+            certificate = certificate_for(config.dtls)
+        return replace(self, config=config, certificate=certificate, candidates=told(self.sockets, config))
 
     def child(self, slot: int, incarnation: int, adopts: bool = True) -> Child:
         """One worker's share. It keeps everything open, for whoever comes after a master that was killed."""
@@ -167,6 +166,8 @@ def prepare(config: Config, left: Left) -> Iterator[Prepared]:
 
 def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = ()) -> Prepared:
     """Everything anew, but for sockets that the service manager has bound."""
+    from millrace.master.start.x509 import certificate_for
+
     count = workers_wanted(config)
     # There may be one for each core later. A single worker can serve on sockets that are not shared, but no second.
     slots = max(count, min(cores(), MAX_SLOTS)) if count > 1 or are_shared(activated) else 1
@@ -219,12 +220,16 @@ def inherit(config: Config, estate: Estate) -> Prepared:
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = estate.manifest
-    made = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
-    certificate = certificate_for(config.dtls) if config.dtls.certificate else made
-    sockets = inherit_all(config, estate)
-    return _prepared(
-        config, estate, sockets, certificate, Places(sockets, manifest.slots, estate.by_name().get("places"))
-    )
+    certificate = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
+    if config.dtls.certificate:
+        # Its import takes a tenth of a second, in which clients of a dead master's dead workers would wait.
+        from millrace.master.start.x509 import certificate_for
+
+        certificate = certificate_for(config.dtls)
+    by_name = estate.by_name()
+    sockets = inherit_all(config, manifest, by_name)
+    places = Places(sockets, manifest.slots, by_name.get("places"))
+    return _prepared(config, estate, sockets, certificate, places)
 
 
 def workers_wanted(config: Config) -> int:

@@ -1,8 +1,9 @@
-"""Makes certificates and reads them. Kept out of a start that inherits one: its library takes a tenth of a second. It
-must never know which certificate is wanted. Read next: `master/start/certificate.py`.
+"""Makes certificates and reads the configured files. Its library takes a tenth of a second to import, so callers import
+this file only where they need a certificate: a start that inherits one is in a hurry. A key that is made here must
+never be written to a disk. Read next: `master/start/prepare.py`, which asks for a certificate.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -22,6 +23,11 @@ from millrace.relay.config.model import DtlsConfig
 
 _LIFE = timedelta(days=3650)
 """Longer than any server runs: clients look at the fingerprint, and none at the dates."""
+
+
+def certificate_for(config: DtlsConfig) -> Certificate:
+    """Returns the configured certificate, or a fresh one when none is configured. Raises CertificateRefused."""
+    return read_certificate(config) if config.certificate else make_certificate(datetime.now(UTC))
 
 
 def make_certificate(now: datetime) -> Certificate:

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from millrace.master.start.certificate import Certificate, CertificateRefused, certificate_for
-from millrace.master.start.x509 import make_certificate
+from millrace.master.start.certificate import Certificate, CertificateRefused
+from millrace.master.start.x509 import certificate_for, make_certificate
 from millrace.relay.config.model import DtlsConfig
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
