@@ -20,8 +20,9 @@ from millrace.master.slots import describe
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import SHARED
 from millrace.master.start.prepare import Prepared, inherit
+from millrace.master.start.spawn import flush
 from millrace.master.takeover.predecessor import EstateRefused, NotUnderstood, understood
-from millrace.master.takeover.reexec import Program, flush
+from millrace.master.takeover.reexec import Program
 from millrace.master.takeover.sd_notify import Notify
 from millrace.relay.config.model import Config
 from millrace.workers import logs
@@ -54,6 +55,7 @@ class Upgrade:
         if self._pid:
             log.warning("an upgrade is under way")
             return
+        flush()
         try:
             self._pid = self._program.rehearse(self._estate)
         except OSError as error:

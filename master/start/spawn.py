@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
 from millrace.master.takeover.locks import lock
-from millrace.master.takeover.reexec import flush
 from millrace.relay.contract.boot import Boot
 from millrace.relay.contract.exits import Exit
 
@@ -38,6 +38,15 @@ def spawn(child: Child) -> int:
     if pid == 0:
         _become(child, parent)
     return pid
+
+
+def flush() -> None:
+    """Writes out what is buffered: call it before a fork, which would write it twice, and before an exec, which would
+    lose it. A failed write is ignored: the reader may be gone, or a disk full, and no client's call ends for that.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 def _become(child: Child, parent: int) -> NoReturn:

@@ -51,7 +51,6 @@ class Program:
 
     def rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> int:
         """Starts that program beside us, as a child that says by its exit status how it went. Raises OSError."""
-        flush()
         pid = os.fork()
         if pid == 0:
             self._rehearse(descriptors)
@@ -67,14 +66,6 @@ class Program:
             print(f"millrace: {self.command[0]} cannot be started: {error.strerror}", file=sys.stderr, flush=True)
         finally:
             os._exit(1)
-
-
-def flush() -> None:
-    """Before a fork or an exec: what is buffered would be written twice, or never."""
-    for stream in (sys.stdout, sys.stderr):
-        # Whoever reads it may be gone, or a disk full. Nobody's call ends for that.
-        with suppress(OSError):
-            stream.flush()
 
 
 def this_program(environment: MutableMapping[str, str] = os.environ) -> Program:
