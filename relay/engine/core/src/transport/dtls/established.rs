@@ -13,8 +13,8 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::Progress;
 use super::alerts::{Alert, AlertKeys};
+use super::plan::Progress;
 use super::record_limits::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, records};
 use crate::drop::Drop;
 use crate::event::Cause;

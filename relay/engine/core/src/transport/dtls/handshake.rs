@@ -8,9 +8,9 @@
 
 use super::alerts::AlertKeys;
 use super::established::EstablishedDtls;
+use super::plan::{Plan, Progress};
 use super::record_limits::Guard;
 use super::step::{Stage, Step, Stepped};
-use super::{Plan, Progress};
 use crate::command::DtlsRole;
 use crate::drop::Drop;
 use crate::outbox::{Outbox, Path};

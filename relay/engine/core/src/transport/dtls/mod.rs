@@ -9,73 +9,21 @@ mod alerts;
 mod contexts;
 mod established;
 mod handshake;
+mod plan;
 mod record_limits;
 mod step;
 
-use openssl::hash::MessageDigest;
-use openssl::ssl::SslContext;
-use openssl::x509::X509Ref;
-use subtle::{Choice, ConstantTimeEq};
-
-use self::alerts::AlertKeys;
 use self::handshake::Handshake;
-use crate::command::{DtlsRole, FingerprintHash, OpenTransport};
+use self::plan::Plan;
+use crate::command::DtlsRole;
 use crate::drop::Drop;
-use crate::event::Cause;
 use crate::outbox::{Outbox, Path};
 use crate::time::Time;
-use crate::transport::srtp::Keying;
 
 pub use self::contexts::DtlsContexts;
 pub use self::established::EstablishedDtls;
+pub(super) use self::plan::{Fingerprints, Progress};
 pub use self::step::{Step, Stepped};
-
-/// The digests that the peer's SDP promised.
-#[derive(Clone)]
-pub(super) struct Fingerprints {
-    hash: FingerprintHash,
-    promised: Vec<Vec<u8>>,
-}
-
-impl Fingerprints {
-    /// An error when there is none or one has another length than its hash.
-    pub fn new(command: &OpenTransport) -> Result<Fingerprints, String> {
-        let hash = command.fingerprint_hash;
-        let len = digest(hash).size();
-        if command.fingerprints.is_empty() || command.fingerprints.iter().any(|promised| promised.len() != len) {
-            return Err(format!("expected at least one fingerprint, each of {len} bytes"));
-        }
-        Ok(Fingerprints { hash, promised: command.fingerprints.iter().map(|promised| promised.to_vec()).collect() })
-    }
-
-    /// In constant time over all that were promised.
-    pub fn accept(&self, certificate: &X509Ref) -> bool {
-        let Ok(actual) = certificate.digest(digest(self.hash)) else { return false };
-        let found = self.promised.iter().fold(Choice::from(0), |found, promised| found | actual.ct_eq(promised));
-        found.into()
-    }
-}
-
-fn digest(hash: FingerprintHash) -> MessageDigest {
-    match hash {
-        FingerprintHash::Sha256 => MessageDigest::sha256(),
-        FingerprintHash::Sha384 => MessageDigest::sha384(),
-        FingerprintHash::Sha512 => MessageDigest::sha512(),
-    }
-}
-
-/// What a handshake came to.
-pub(super) struct Established {
-    pub keying: Keying,
-    pub version: &'static str,
-    alerts: Option<AlertKeys>,
-}
-
-pub(super) enum Progress {
-    Pending,
-    Established(Box<Established>),
-    Ended(Cause),
-}
 
 pub(super) struct Dtls {
     age: Age,
@@ -86,14 +34,6 @@ enum Age {
     Waiting(Plan),
     Handshake(Box<Handshake>),
     Established(Box<EstablishedDtls>),
-}
-
-/// What a handshake needs to begin.
-#[derive(Clone)]
-pub(super) struct Plan {
-    pub context: SslContext,
-    pub role: DtlsRole,
-    pub fingerprints: Fingerprints,
 }
 
 impl Dtls {

@@ -16,7 +16,7 @@ use openssl::srtp::SrtpProfileId;
 use openssl::ssl::{ErrorCode, Ssl, SslStream, SslVerifyMode};
 
 use super::alerts::{AlertKeys, LastSealed};
-use super::{Established, Fingerprints, Plan, Progress};
+use super::plan::{Established, Fingerprints, Plan, Progress};
 use crate::command::DtlsRole;
 use crate::event::Cause;
 use crate::outbox::Path;
