@@ -18,7 +18,7 @@ use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::stats::{Histogram, Stats};
 use crate::time::{Span, Time};
-use crate::transport::Macs;
+use crate::transport::Tags;
 
 /// A publication is announced and opened within a few milliseconds of each other, in either order.
 const RECONNECT: Span = Span::from_millis(10);
@@ -27,7 +27,7 @@ impl Engine {
     /// Fans out what became ready. True when the outbox filled up first: send it, then call again.
     pub fn flush(&mut self, now: Time) -> bool {
         let more = self.fill_outbox(now);
-        self.macs.finish(self.outbox.bytes_mut());
+        self.tags.finish(self.outbox.bytes_mut());
         more
     }
 
@@ -128,7 +128,7 @@ impl Engine {
             let subscribed = &mut self.subscriptions[*key];
             let client = &mut self.clients[subscribed.client];
             for packet in self.batch.packets() {
-                let out = (&mut self.outbox, &mut self.macs);
+                let out = (&mut self.outbox, &mut self.tags);
                 match forward(now, &mut subscribed.subscription, client, &packet, out, &self.stats) {
                     Ok(()) => forwarded += 1,
                     Err(drop) => self.stats.count_drop(drop),
@@ -222,7 +222,7 @@ impl Engine {
             };
             let rest = reading.feed.replay(replay.position, &mut self.single);
             for packet in self.single.packets() {
-                let out = (&mut self.outbox, &mut self.macs);
+                let out = (&mut self.outbox, &mut self.tags);
                 if let Err(drop) = forward(now, subscription, client, &packet, out, &self.stats) {
                     self.stats.count_drop(drop);
                 }
@@ -309,7 +309,7 @@ fn forward(
     subscription: &mut Subscription,
     client: &mut Client,
     packet: &LoggedPacket<'_>,
-    (outbox, macs): (&mut Outbox, &mut Macs),
+    (outbox, tags): (&mut Outbox, &mut Tags),
     stats: &Stats,
 ) -> Result<(), Drop> {
     if !client.transport.is_connected() {
@@ -320,7 +320,7 @@ fn forward(
     let start = outbox.next_start();
     let buffer = outbox.reserve(DATAGRAM_ROOM).ok_or(Drop::OutboxFull)?;
     let outgoing = subscription.write(now, packet, selected, buffer)?;
-    let len = client.transport.seal_rtp_later(outgoing.index, buffer, outgoing.len, (macs, start))?;
+    let len = client.transport.seal_rtp_later(outgoing.index, buffer, outgoing.len, (tags, start))?;
     outbox.commit(path, len);
     client.count_sent(len);
     stats.add(Counter::PacketsForwarded, 1);

@@ -34,7 +34,7 @@ use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
 use crate::transport::srtp::sha1_lanes::Kernel;
-use crate::transport::{DtlsContexts, Limits, Macs, Step, TransportEvent};
+use crate::transport::{DtlsContexts, Limits, Step, Tags, TransportEvent};
 
 /// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.
 const OUTBOX_DATAGRAMS: usize = 4_096;
@@ -136,7 +136,7 @@ pub struct Engine {
     reconnect_at: Option<Time>,
     outbox: Outbox,
     /// Tags that packets in the outbox still lack; none between two calls.
-    macs: Macs,
+    tags: Tags,
     events: VecDeque<Event>,
     steering: VecDeque<Steer>,
     doorbells: u64,
@@ -199,7 +199,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             reconnect_at: None,
             outbox: Outbox::new(OUTBOX_BYTES, OUTBOX_DATAGRAMS),
-            macs: Macs::default(),
+            tags: Tags::default(),
             events: VecDeque::new(),
             steering: VecDeque::new(),
             doorbells: 0,
@@ -208,7 +208,7 @@ impl Engine {
 
     /// Has tags made side by side from now on, by code that suits this CPU.
     pub fn use_lanes(&mut self, kernel: Kernel) {
-        self.macs = Macs::new(Some(kernel));
+        self.tags = Tags::new(Some(kernel));
     }
 
     pub fn outbox(&mut self) -> &mut Outbox {

@@ -36,7 +36,7 @@ use crate::time::{Span, Time};
 
 pub use self::dtls::{DtlsContexts, EstablishedDtls, Step, Stepped};
 pub use self::lasting::{Carried, TransportState, Waiting};
-pub use self::srtp::{Keying, Macs, MasterKey, Profile, SEAL_ROOM, SRTP_WORDS, SrtpState, StreamState};
+pub use self::srtp::{Keying, MasterKey, Profile, SEAL_ROOM, SRTP_WORDS, SrtpState, StreamState, Tags};
 
 /// What bounds a transport, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,15 +259,15 @@ impl Transport {
         self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp(index, buffer, len)
     }
 
-    /// As `seal_rtp`, but the packet is whole only once `macs` has finished the bytes among which it begins at `start`.
+    /// As `seal_rtp`, but the packet is whole only once `tags` has finished the bytes among which it begins at `start`.
     pub fn seal_rtp_later(
         &self,
         index: u64,
         buffer: &mut [u8],
         len: usize,
-        macs: (&mut Macs, usize),
+        tags: (&mut Tags, usize),
     ) -> Result<usize, Drop> {
-        self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp_later(index, buffer, len, macs)
+        self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp_later(index, buffer, len, tags)
     }
 
     /// Seals the RTCP packet in `buffer[..len]` in place and gives the sealed length; `SEAL_ROOM` bytes must follow.

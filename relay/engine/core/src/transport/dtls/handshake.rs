@@ -9,7 +9,7 @@
 use super::alerts::AlertKeys;
 use super::established::EstablishedDtls;
 use super::plan::{Plan, Progress};
-use super::record_limits::Guard;
+use super::record_limits::RecordLimits;
 use super::step::{Stage, Step, Stepped};
 use crate::command::DtlsRole;
 use crate::drop::Drop;
@@ -28,7 +28,7 @@ pub(super) struct Handshake {
     stage: Option<Box<Stage>>,
     /// What the next step is about.
     due: Option<(Path, Option<Vec<u8>>)>,
-    guard: Guard,
+    limits: RecordLimits,
     received: bool,
     /// What we sent last and may have to send again.
     flight: Vec<Vec<u8>>,
@@ -43,7 +43,7 @@ impl Handshake {
             role: plan.role,
             stage: Some(Box::new(Stage::Planned(plan))),
             due: None,
-            guard: Guard::default(),
+            limits: RecordLimits::default(),
             received: false,
             flight: Vec::new(),
             retransmit_at: None,
@@ -62,7 +62,7 @@ impl Handshake {
         if self.is_busy() {
             return Err(Drop::DtlsUnexpected);
         }
-        self.guard.admit(datagram)?;
+        self.limits.admit(datagram)?;
         self.received = true;
         self.due = Some((path, Some(datagram.to_vec())));
         Ok(())

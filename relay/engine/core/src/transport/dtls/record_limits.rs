@@ -26,13 +26,13 @@ const APPLICATION_DATA: u8 = 23;
 
 /// What one handshake has used up of its bounds.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(super) struct RecordLimits {
     bytes: usize,
     datagrams: usize,
     early_records: usize,
 }
 
-impl Guard {
+impl RecordLimits {
     /// Whether the library may see this datagram while the handshake is under way.
     pub fn admit(&mut self, datagram: &[u8]) -> Result<(), Drop> {
         let mut early = 0;
@@ -129,31 +129,31 @@ mod tests {
 
     #[test]
     fn a_small_fragment_of_a_huge_message_is_refused() {
-        let mut guard = Guard::default();
-        assert_eq!(guard.admit(&record(HANDSHAKE, 0, &fragment(500, 100))), Ok(()));
-        assert_eq!(guard.admit(&record(HANDSHAKE, 0, &fragment(100_000, 100))), Err(Drop::DtlsUnexpected));
+        let mut limits = RecordLimits::default();
+        assert_eq!(limits.admit(&record(HANDSHAKE, 0, &fragment(500, 100))), Ok(()));
+        assert_eq!(limits.admit(&record(HANDSHAKE, 0, &fragment(100_000, 100))), Err(Drop::DtlsUnexpected));
     }
 
     #[test]
     fn records_that_must_be_kept_for_later_are_counted() {
-        let mut guard = Guard::default();
+        let mut limits = RecordLimits::default();
         let two = [record(HANDSHAKE, 1, &[0; 40]), record(HANDSHAKE, 1, &[0; 40])].concat();
         for _ in 0..MAX_EARLY_RECORDS / 2 {
-            assert_eq!(guard.admit(&two), Ok(()));
+            assert_eq!(limits.admit(&two), Ok(()));
         }
-        assert_eq!(guard.admit(&two), Err(Drop::DtlsUnexpected));
-        assert_eq!(guard.admit(&record(HANDSHAKE, 0, &fragment(50, 50))), Ok(()));
+        assert_eq!(limits.admit(&two), Err(Drop::DtlsUnexpected));
+        assert_eq!(limits.admit(&record(HANDSHAKE, 0, &fragment(50, 50))), Ok(()));
     }
 
     #[test]
     fn bytes_and_datagrams_run_out() {
-        let mut guard = Guard::default();
+        let mut limits = RecordLimits::default();
         let large = record(CHANGE_CIPHER_SPEC, 0, &[0; 1_187]);
-        let admitted = (0..100).filter(|_| guard.admit(&large).is_ok()).count();
+        let admitted = (0..100).filter(|_| limits.admit(&large).is_ok()).count();
         assert_eq!(admitted, MAX_BYTES / large.len());
-        let mut guard = Guard::default();
+        let mut limits = RecordLimits::default();
         let small = record(CHANGE_CIPHER_SPEC, 0, &[1]);
-        let admitted = (0..1_000).filter(|_| guard.admit(&small).is_ok()).count();
+        let admitted = (0..1_000).filter(|_| limits.admit(&small).is_ok()).count();
         assert_eq!(admitted, MAX_DATAGRAMS);
     }
 
@@ -161,15 +161,15 @@ mod tests {
     fn a_torn_record_is_refused() {
         let whole = record(CHANGE_CIPHER_SPEC, 0, &[1]);
         for len in 1..whole.len() {
-            assert_eq!(Guard::default().admit(&whole[..len]), Err(Drop::DtlsUnexpected));
+            assert_eq!(RecordLimits::default().admit(&whole[..len]), Err(Drop::DtlsUnexpected));
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 20u8..24) {
-            let _ = Guard::default().admit(&bytes);
-            let _ = Guard::default().admit(&record(kind, 0, &bytes));
+            let _ = RecordLimits::default().admit(&bytes);
+            let _ = RecordLimits::default().admit(&record(kind, 0, &bytes));
             assert!(records(&bytes).map_while(Result::ok).count() <= bytes.len() / RECORD_HEADER);
         }
     }

@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 
 use super::hmac::{self, HmacKey};
 use super::keys::{Label, MasterKey, Profile, key_stream};
-use super::tags::Macs;
+use super::tags::Tags;
 
 /// RFC 7714 section 12.
 pub(super) const GCM_TAG: usize = 16;
@@ -94,20 +94,20 @@ impl Cipher {
         }
     }
 
-    /// As `seal_rtp`, for a packet that begins at `start` of the bytes that `macs` will finish: an AES-CM packet gets its tag then.
+    /// As `seal_rtp`, for a packet that begins at `start` of the bytes that `tags` will finish: an AES-CM packet gets its tag then.
     pub fn seal_rtp_later(
         &self,
         ssrc: u32,
         index: u64,
         packet: &mut [u8],
         clear: usize,
-        (macs, start): (&mut Macs, usize),
+        (tags, start): (&mut Tags, usize),
     ) {
         match self {
-            Cipher::Cm { rtp, .. } if macs.are_put_off() => {
+            Cipher::Cm { rtp, .. } if tags.are_deferred() => {
                 let len = packet.len() - CM_TAG;
                 rtp.apply(ssrc, index, &mut packet[clear..len]);
-                macs.push(rtp.hmac, start, len, roc(index));
+                tags.push(rtp.hmac, start, len, roc(index));
             }
             _ => self.seal_rtp(ssrc, index, packet, clear),
         }

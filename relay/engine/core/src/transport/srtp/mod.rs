@@ -17,7 +17,7 @@ use crate::drop::Drop;
 
 pub use self::keys::{MasterKey, Profile};
 pub use self::replay::StreamState;
-pub use self::tags::Macs;
+pub use self::tags::Tags;
 
 /// Room that sealing needs behind the packet, whatever the profile.
 pub const SEAL_ROOM: usize = GCM_TAG + WORD;
@@ -139,16 +139,16 @@ impl Srtp {
     /// sequence number that the header carries; a stream begins below 65,536, since its receiver assumes a counter of
     /// zero. One index must never seal two different packets: with GCM that gives the key away.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
-        self.seal_rtp_later(index, buffer, len, (&mut Macs::default(), 0))
+        self.seal_rtp_later(index, buffer, len, (&mut Tags::default(), 0))
     }
 
-    /// As `seal_rtp`, but the packet is whole only once `macs` has finished the bytes among which it begins at `start`.
+    /// As `seal_rtp`, but the packet is whole only once `tags` has finished the bytes among which it begins at `start`.
     pub fn seal_rtp_later(
         &self,
         index: u64,
         buffer: &mut [u8],
         len: usize,
-        macs: (&mut Macs, usize),
+        tags: (&mut Tags, usize),
     ) -> Result<usize, Drop> {
         let total = len + self.local.rtp_overhead();
         let packet = buffer.get_mut(..total).ok_or(Drop::SrtpMalformed)?;
@@ -157,7 +157,7 @@ impl Srtp {
             return Err(Drop::SrtpMalformed);
         }
         let ssrc = read_u32(&packet[8..12]);
-        self.local.seal_rtp_later(ssrc, index, packet, clear, macs);
+        self.local.seal_rtp_later(ssrc, index, packet, clear, tags);
         Ok(total)
     }
 

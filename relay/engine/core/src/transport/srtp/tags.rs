@@ -9,7 +9,7 @@ use super::sha1_lanes::{Kernel, LANES};
 const LEAST: usize = 5;
 
 #[derive(Default)]
-pub struct Macs {
+pub struct Tags {
     kernel: Option<Kernel>,
     queue: Vec<Pending>,
 }
@@ -33,13 +33,13 @@ impl Pending {
     }
 }
 
-impl Macs {
+impl Tags {
     /// With `None` nothing is put off: each packet is sealed as it comes.
-    pub fn new(kernel: Option<Kernel>) -> Macs {
-        Macs { kernel, queue: Vec::new() }
+    pub fn new(kernel: Option<Kernel>) -> Tags {
+        Tags { kernel, queue: Vec::new() }
     }
 
-    pub fn are_put_off(&self) -> bool {
+    pub fn are_deferred(&self) -> bool {
         self.kernel.is_some()
     }
 
@@ -107,18 +107,18 @@ mod tests {
         ) {
             let same = (0..alike).map(|i| ([i as u8 ^ seed; 20], len, [i as u8; 4]));
             let packets: Vec<_> = packets.into_iter().chain(same).collect();
-            let mut macs = Macs::new(Some(portable));
+            let mut tags = Tags::new(Some(portable));
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             for (key, len, last) in packets {
                 let message: Vec<u8> = (0..len).map(|i| (i * 7) as u8 ^ key[i % 20]).collect();
                 let key = HmacKey::new(&key);
-                macs.push(key, bytes.len(), len, last);
+                tags.push(key, bytes.len(), len, last);
                 expected.extend(message.iter().copied().chain(key.tag(&message, last)));
                 bytes.extend(message.into_iter().chain([0; TAG]));
             }
-            macs.finish(&mut bytes);
+            tags.finish(&mut bytes);
             prop_assert_eq!(bytes, expected);
-            prop_assert!(macs.queue.is_empty());
+            prop_assert!(tags.queue.is_empty());
         }
     }
 }
