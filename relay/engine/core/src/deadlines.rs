@@ -6,29 +6,36 @@ use std::collections::BinaryHeap;
 
 use crate::time::Time;
 
-/// Deadlines of things numbered densely from zero.
-#[derive(Debug, Default)]
-pub struct Deadlines {
-    heap: BinaryHeap<Reverse<(Time, usize)>>,
+/// Deadlines of things that are numbered densely from zero.
+#[derive(Debug)]
+pub struct Deadlines<K> {
+    heap: BinaryHeap<Reverse<(Time, K)>>,
     /// The live entry of each key; heap entries that differ are stale.
     at_by_key: Vec<Option<Time>>,
 }
 
-impl Deadlines {
+impl<K: Ord> Default for Deadlines<K> {
+    fn default() -> Deadlines<K> {
+        Deadlines { heap: BinaryHeap::new(), at_by_key: Vec::new() }
+    }
+}
+
+impl<K: Copy + Ord + Into<usize>> Deadlines<K> {
     /// Calls `key` at `at` at the latest; an earlier deadline that it already has stays.
-    pub fn wake_by(&mut self, key: usize, at: Time) {
-        if self.at_by_key.len() <= key {
-            self.at_by_key.resize(key + 1, None);
+    pub fn wake_by(&mut self, key: K, at: Time) {
+        let index = key.into();
+        if self.at_by_key.len() <= index {
+            self.at_by_key.resize(index + 1, None);
         }
-        if self.at_by_key[key].is_some_and(|current| current <= at) {
+        if self.at_by_key[index].is_some_and(|current| current <= at) {
             return;
         }
-        self.at_by_key[key] = Some(at);
+        self.at_by_key[index] = Some(at);
         self.heap.push(Reverse((at, key)));
     }
 
-    pub fn forget(&mut self, key: usize) {
-        if let Some(at) = self.at_by_key.get_mut(key) {
+    pub fn forget(&mut self, key: K) {
+        if let Some(at) = self.at_by_key.get_mut(key.into()) {
             *at = None;
         }
     }
@@ -36,7 +43,7 @@ impl Deadlines {
     /// The earliest deadline.
     pub fn earliest(&mut self) -> Option<Time> {
         while let Some(&Reverse((at, key))) = self.heap.peek() {
-            if self.at_by_key[key] == Some(at) {
+            if self.at_by_key[key.into()] == Some(at) {
                 return Some(at);
             }
             self.heap.pop();
@@ -45,12 +52,12 @@ impl Deadlines {
     }
 
     /// Takes out one key whose deadline has come.
-    pub fn take_due(&mut self, now: Time) -> Option<usize> {
+    pub fn take_due(&mut self, now: Time) -> Option<K> {
         if self.earliest()? > now {
             return None;
         }
         let Reverse((_, key)) = self.heap.pop()?;
-        self.at_by_key[key] = None;
+        self.at_by_key[key.into()] = None;
         Some(key)
     }
 }
@@ -61,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_earliest_comes_first_and_only_once() {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::<usize>::default();
         deadlines.wake_by(1, Time(30));
         deadlines.wake_by(0, Time(20));
         deadlines.wake_by(1, Time(10));
@@ -74,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_key_is_never_due() {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::<usize>::default();
         deadlines.wake_by(3, Time(10));
         deadlines.forget(3);
         assert_eq!(deadlines.take_due(Time(100)), None);
@@ -82,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_later_wish_does_not_move_an_earlier_one() {
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::<usize>::default();
         deadlines.wake_by(0, Time(10));
         deadlines.wake_by(0, Time(50));
         assert_eq!(deadlines.earliest(), Some(Time(10)));

@@ -14,7 +14,7 @@ use millrace_arena::Known;
 use serde_bytes::ByteBuf;
 
 use super::records::{ATTEMPTS_WORD, Lasting, LastingSubscription, Record, Records};
-use super::{Client, Counter, Engine, Publication, Published, Subscribed, Subscription};
+use super::{Client, ClientKey, Counter, Engine, Publication, Published, Subscribed, Subscription};
 use crate::command::Publish;
 use crate::event::{AdoptionDone, Event, TransportAdopted};
 use crate::outbox::{Path, SocketIndex};
@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: u64 = 3;
 
 /// A client that was taken up, and what is still to be done for it.
 pub(super) struct Adopted {
-    key: usize,
+    key: ClientKey,
     record: u32,
     subscriptions: Vec<LastingSubscription>,
 }
@@ -169,34 +169,38 @@ impl Engine {
         Some(Adopted { key, record: i, subscriptions })
     }
 
-    fn adopt_publication(&mut self, now: Time, client: usize, publish: Publish) {
+    fn adopt_publication(&mut self, now: Time, client: ClientKey, publish: Publish) {
         let is_taken = publish.encodings.iter().any(|encoding| self.publication_by_log.contains_key(&encoding.log));
         if is_taken || self.publication_by_id.contains_key(&publish.publication) {
             return;
         }
         let Some(publication) = Publication::resume(now, &publish, &self.arena, self.slot) else { return };
-        let place = self.publications.vacant_key();
-        self.publication_by_id.insert(publish.publication, place);
-        self.publication_by_log.extend(publish.encodings.iter().map(|encoding| (encoding.log, place)));
-        self.clients[client].publications.push(place);
+        let key = self.publications.vacant_key();
+        self.publication_by_id.insert(publish.publication, key);
+        self.publication_by_log.extend(publish.encodings.iter().map(|encoding| (encoding.log, key)));
+        self.clients[client].publications.push(key);
         self.clients[client].streams.add(&publish);
         self.clients[client].handle_published(&publish);
         self.publications.insert(Published { publication, publish, client, has_news: true });
-        self.advanced.push(place);
+        self.advanced.push(key);
     }
 
-    fn adopt_subscription(&mut self, now: Time, client: usize, record: u32, lasting: LastingSubscription) {
-        let LastingSubscription { subscribe, attach, place } = lasting;
+    fn adopt_subscription(&mut self, now: Time, client: ClientKey, record: u32, lasting: LastingSubscription) {
+        let LastingSubscription { subscribe, attach, words: number } = lasting;
         if self.subscription_by_id.contains_key(&subscribe.subscription) {
             return;
         }
-        let words = self.words_of(record, place);
+        let words = self.words_of(record, number);
         let repair_delay = self.repair_delay;
         let subscription = Subscription::resume(now, (&subscribe, repair_delay), attach.as_ref(), words);
         let id = subscribe.subscription;
-        let place = Some(place);
-        let key =
-            self.subscriptions.insert(Subscribed { subscription, subscribe, attach: attach.clone(), place, client });
+        let key = self.subscriptions.insert(Subscribed {
+            subscription,
+            subscribe,
+            attach: attach.clone(),
+            words: Some(number),
+            client,
+        });
         self.subscription_by_id.insert(id, key);
         self.clients[client].subscriptions.push(key);
         if let Some(attach) = attach {

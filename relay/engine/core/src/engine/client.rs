@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use millrace_arena::prefetch;
 
+use super::{PublicationKey, SubscriptionKey};
 use crate::command::{ExtensionKind, Publish};
 use crate::congestion::arrivals::Arrivals;
 use crate::drop::Drop;
@@ -32,8 +33,8 @@ pub struct Client {
     /// The SSRC of the last packet: what transport-wide feedback names.
     pub media_ssrc: u32,
     /// Keys in the engine's tables.
-    pub publications: Vec<usize>,
-    pub subscriptions: Vec<usize>,
+    pub publications: Vec<PublicationKey>,
+    pub subscriptions: Vec<SubscriptionKey>,
     pub traffic: Traffic,
     /// What came while a step of the handshake was under way, in order.
     early: VecDeque<(Path, Vec<u8>)>,

@@ -1,7 +1,10 @@
 //! What the control plane wants done, one arm a command. A command that cannot be carried out changes nothing and comes
 //! back as `CommandFailed` with its reason.
 
-use super::{Client, Counter, Engine, Feed, Publication, Published, Reading, Subscribed, Subscription};
+use super::{
+    Client, ClientKey, Counter, Engine, Feed, Publication, PublicationKey, Published, Reading, Subscribed,
+    Subscription, SubscriptionKey,
+};
 use crate::command::{
     Attach, CONTROL_RECORD_BYTES, Command, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
 };
@@ -97,12 +100,12 @@ impl Engine {
         }
         let publication = Publication::new(publish, &self.arena, self.slot)?;
         let published = Published { publication, publish: publish.clone(), client, has_news: false };
-        let place = self.publications.insert(published);
-        self.publication_by_id.insert(publish.publication, place);
+        let key = self.publications.insert(published);
+        self.publication_by_id.insert(publish.publication, key);
         for encoding in &publish.encodings {
-            self.publication_by_log.insert(encoding.log, place);
+            self.publication_by_log.insert(encoding.log, key);
         }
-        self.clients[client].publications.push(place);
+        self.clients[client].publications.push(key);
         self.clients[client].streams.add(publish);
         self.clients[client].handle_published(publish);
         self.mark_unsaved(client);
@@ -113,25 +116,25 @@ impl Engine {
     }
 
     fn unpublish(&mut self, publication: u64) -> Result<(), String> {
-        let place = *self.publication_by_id.get(&publication).ok_or("no such publication")?;
-        let client = self.publications[place].client;
-        self.clients[client].publications.retain(|known| *known != place);
+        let key = *self.publication_by_id.get(&publication).ok_or("no such publication")?;
+        let client = self.publications[key].client;
+        self.clients[client].publications.retain(|known| *known != key);
         self.clients[client].streams.remove(publication);
         self.mark_unsaved(client);
-        self.remove_publication(place);
+        self.remove_publication(key);
         Ok(())
     }
 
-    pub(super) fn remove_publication(&mut self, place: usize) {
-        self.take_publication(place).close();
+    pub(super) fn remove_publication(&mut self, key: PublicationKey) {
+        self.take_publication(key).close();
     }
 
     /// Out of the tables, with its logs still open.
-    pub(super) fn take_publication(&mut self, place: usize) -> Publication {
-        let published = self.publications.remove(place);
+    pub(super) fn take_publication(&mut self, key: PublicationKey) -> Publication {
+        let published = self.publications.remove(key);
         self.publication_by_id.remove(&published.publication.id());
-        self.publication_by_log.retain(|_, owner| *owner != place);
-        self.advanced.retain(|advanced| *advanced != place);
+        self.publication_by_log.retain(|_, owner| *owner != key);
+        self.advanced.retain(|advanced| *advanced != key);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
         published.publication
     }
@@ -148,7 +151,7 @@ impl Engine {
             subscription: Subscription::new(subscribe, self.repair_delay),
             subscribe: subscribe.clone(),
             attach: None,
-            place: None,
+            words: None,
             client,
         });
         self.assign_words(key);
@@ -175,7 +178,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn read_log(&mut self, now: Time, log: u32, publication: u64, key: usize) {
+    pub(super) fn read_log(&mut self, now: Time, log: u32, publication: u64, key: SubscriptionKey) {
         if self.readings.get(&log).is_some_and(|reading| reading.feed.publication() != publication) {
             // The log lives again for another publication: who still waits on the old one has nothing to wait for.
             for stale in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
@@ -215,7 +218,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn remove_subscription(&mut self, key: usize) {
+    pub(super) fn remove_subscription(&mut self, key: SubscriptionKey) {
         self.stop_reading(key);
         self.backlog.retain(|known| *known != key);
         let subscribed = self.subscriptions.remove(key);
@@ -223,16 +226,16 @@ impl Engine {
         self.stats.set(Counter::Subscriptions, self.subscriptions.len() as u64);
     }
 
-    fn stop_reading(&mut self, key: usize) {
+    fn stop_reading(&mut self, key: SubscriptionKey) {
         for log in self.subscriptions[key].subscription.logs().to_vec() {
             let Some(reading) = self.readings.get_mut(&log) else { continue };
-            let Some(place) = reading.subscriptions.iter().position(|known| *known == key) else { continue };
-            reading.subscriptions.remove(place);
+            let Some(position) = reading.subscriptions.iter().position(|known| *known == key) else { continue };
+            reading.subscriptions.remove(position);
             if reading.subscriptions.is_empty() {
                 self.close_reading(log);
             } else if let Some((fanning, next)) = &mut self.fanning
                 && *fanning == log
-                && place < *next
+                && position < *next
             {
                 *next -= 1;
             }
@@ -287,11 +290,11 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn client_key(&self, transport: u64) -> Result<usize, String> {
+    pub(super) fn client_key(&self, transport: u64) -> Result<ClientKey, String> {
         self.client_by_id.get(&transport).copied().ok_or_else(|| "no such transport".to_owned())
     }
 
-    fn subscription_key(&self, subscription: u64) -> Result<usize, String> {
+    fn subscription_key(&self, subscription: u64) -> Result<SubscriptionKey, String> {
         self.subscription_by_id.get(&subscription).copied().ok_or_else(|| "no such subscription".to_owned())
     }
 }

@@ -9,9 +9,10 @@
 //! ```
 
 use millrace_arena::prefetch;
-use slab::Slab;
 
-use super::{BATCH, Client, Counter, DATAGRAM_ROOM, Engine, Subscribed, Subscription};
+use super::{
+    BATCH, Client, ClientKey, Counter, DATAGRAM_ROOM, Engine, Subscribed, Subscription, SubscriptionKey, Table,
+};
 use crate::drop::Drop;
 use crate::forward::feed::LoggedPacket;
 use crate::message::Message;
@@ -69,8 +70,8 @@ impl Engine {
 
     fn announce_advanced(&mut self) {
         // Popped, so that the list keeps its memory.
-        while let Some(place) = self.advanced.pop() {
-            let Some(published) = self.publications.get_mut(place) else { continue };
+        while let Some(key) = self.advanced.pop() {
+            let Some(published) = self.publications.get_mut(key) else { continue };
             published.has_news = false;
             // At most three encodings.
             let mut logs = [(0, 0); 4];
@@ -118,13 +119,13 @@ impl Engine {
         let Some(reading) = self.readings.get_mut(&log) else { return true };
         let arrived_at = self.batch.packets().map(|packet| packet.arrived_at()).next();
         let mut forwarded = 0;
-        for (place, key) in reading.subscriptions.iter().enumerate().skip(next) {
+        for (position, key) in reading.subscriptions.iter().enumerate().skip(next) {
             if self.outbox.is_portion() || !self.outbox.has_room(BATCH, BATCH * DATAGRAM_ROOM) {
-                self.fanning = Some((log, place));
+                self.fanning = Some((log, position));
                 self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
                 return false;
             }
-            prefetch_ahead(&self.subscriptions, &self.clients, &reading.subscriptions[place + 1..]);
+            prefetch_ahead(&self.subscriptions, &self.clients, &reading.subscriptions[position + 1..]);
             let subscribed = &mut self.subscriptions[*key];
             let client = &mut self.clients[subscribed.client];
             for packet in self.batch.packets() {
@@ -163,15 +164,15 @@ impl Engine {
     }
 
     /// A subscription's wish that no packet of its log brought up: at attaching, and on PLI.
-    pub(super) fn pass_on_wish_of(&mut self, now: Time, key: usize) {
+    pub(super) fn pass_on_wish_of(&mut self, now: Time, key: SubscriptionKey) {
         self.wanted.extend(self.subscriptions[key].subscription.key_frame_wanted());
         self.pass_on_wishes(now);
     }
 
     /// A log of ours has to show a key frame soon.
     pub(super) fn want_key_frame(&mut self, now: Time, log: u32) {
-        let Some(&place) = self.publication_by_log.get(&log) else { return };
-        let published = &mut self.publications[place];
+        let Some(&key) = self.publication_by_log.get(&log) else { return };
+        let published = &mut self.publications[key];
         published.publication.want_key_frame(now, log);
         if let Some(at) = published.publication.next_deadline() {
             self.deadlines.wake_by(published.client, at);
@@ -179,7 +180,7 @@ impl Engine {
     }
 
     /// Starts a connected subscription at its publication's last key frame, where that is possible.
-    pub(super) fn join(&mut self, now: Time, key: usize) {
+    pub(super) fn join(&mut self, now: Time, key: SubscriptionKey) {
         let subscribed = &mut self.subscriptions[key];
         if !self.clients[subscribed.client].transport.is_connected() {
             return;
@@ -191,7 +192,7 @@ impl Engine {
     }
 
     /// Has `flush` look at this subscription's replay and repairs.
-    pub(super) fn queue_backlog(&mut self, key: usize) {
+    pub(super) fn queue_backlog(&mut self, key: SubscriptionKey) {
         if !self.backlog.contains(&key) {
             self.backlog.push(key);
         }
@@ -208,7 +209,7 @@ impl Engine {
         true
     }
 
-    fn send_backlog_of(&mut self, now: Time, key: usize) -> bool {
+    fn send_backlog_of(&mut self, now: Time, key: SubscriptionKey) -> bool {
         let Some(subscribed) = self.subscriptions.get_mut(key) else { return true };
         let subscription = &mut subscribed.subscription;
         let client = &mut self.clients[subscribed.client];
@@ -288,7 +289,11 @@ impl Engine {
 
 /// Has what the next subscriptions need on its way from memory while the present one is served: each step follows the pointers that
 /// the step before brought.
-fn prefetch_ahead(subscriptions: &Slab<Subscribed>, clients: &Slab<Client>, next: &[usize]) {
+fn prefetch_ahead(
+    subscriptions: &Table<SubscriptionKey, Subscribed>,
+    clients: &Table<ClientKey, Client>,
+    next: &[SubscriptionKey],
+) {
     let subscribed = |ahead: usize| subscriptions.get(*next.get(ahead)?);
     let client = |ahead: usize| clients.get(subscribed(ahead)?.client);
     if let Some(subscribed) = subscribed(2) {

@@ -2,7 +2,7 @@
 //! datagrams; must never decide what they say. Read `forward/publication/mod.rs` and `forward/subscription/mod.rs` next, which
 //! do.
 
-use super::{Counter, DATAGRAM_ROOM, Engine};
+use super::{ClientKey, Counter, DATAGRAM_ROOM, Engine, SubscriptionKey};
 use crate::drop::Drop;
 use crate::event::{Event, PublicationEnded};
 use crate::rtcp::{self, Packet, ReportBlock, Writer};
@@ -13,7 +13,7 @@ const MAX_REPORTS: usize = 8;
 
 impl Engine {
     /// Takes an opened compound from a client. What does not parse ends it; what came before counts.
-    pub(super) fn handle_rtcp(&mut self, now: Time, key: usize, compound: &[u8]) {
+    pub(super) fn handle_rtcp(&mut self, now: Time, key: ClientKey, compound: &[u8]) {
         for packet in rtcp::iterate(compound) {
             match packet {
                 Ok(packet) => self.handle_rtcp_packet(now, key, &packet),
@@ -22,14 +22,18 @@ impl Engine {
         }
     }
 
-    fn handle_rtcp_packet(&mut self, now: Time, key: usize, packet: &Packet<'_>) {
+    fn handle_rtcp_packet(&mut self, now: Time, key: ClientKey, packet: &Packet<'_>) {
         match packet {
             Packet::SenderReport(report) => {
                 if let Some(stream) = self.clients[key].streams.find(report.info.ssrc)
-                    && let Some(place) = self.publication_by_id.get(&stream.publication)
+                    && let Some(publication) = self.publication_by_id.get(&stream.publication)
                     && !stream.is_rtx
                 {
-                    self.publications[*place].publication.handle_sender_report(now, stream.encoding, &report.info);
+                    self.publications[*publication].publication.handle_sender_report(
+                        now,
+                        stream.encoding,
+                        &report.info,
+                    );
                 }
                 report.blocks().for_each(|block| self.handle_report_block(now, key, &block));
             }
@@ -51,7 +55,7 @@ impl Engine {
         }
     }
 
-    fn handle_report_block(&mut self, now: Time, key: usize, block: &ReportBlock) {
+    fn handle_report_block(&mut self, now: Time, key: ClientKey, block: &ReportBlock) {
         let Some(subscription) = self.subscription_of(key, block.ssrc) else { return };
         let subscription = &mut self.subscriptions[subscription].subscription;
         subscription.handle_receiver_report(now, block);
@@ -60,17 +64,17 @@ impl Engine {
         }
     }
 
-    fn handle_key_frame_request(&mut self, now: Time, key: usize, ssrc: u32) {
+    fn handle_key_frame_request(&mut self, now: Time, key: ClientKey, ssrc: u32) {
         let Some(subscription) = self.subscription_of(key, ssrc) else { return };
         self.stats.add(Counter::KeyFrameRequests, 1);
         self.subscriptions[subscription].subscription.handle_key_frame_request();
         self.pass_on_wish_of(now, subscription);
     }
 
-    fn handle_bye(&mut self, now: Time, key: usize, ssrc: u32) {
+    fn handle_bye(&mut self, now: Time, key: ClientKey, ssrc: u32) {
         let Some(stream) = self.clients[key].streams.find(ssrc) else { return };
-        let Some(&place) = self.publication_by_id.get(&stream.publication) else { return };
-        let publication = &mut self.publications[place].publication;
+        let Some(&publication) = self.publication_by_id.get(&stream.publication) else { return };
+        let publication = &mut self.publications[publication].publication;
         publication.handle_bye(now, stream.encoding, ssrc);
         if let Some(at) = publication.next_deadline() {
             self.deadlines.wake_by(key, at);
@@ -78,9 +82,9 @@ impl Engine {
     }
 
     /// Tells of the client's publications whose streams have all said BYE a while ago.
-    pub(super) fn end_publications(&mut self, now: Time, key: usize) {
-        for place in &self.clients[key].publications {
-            let publication = &mut self.publications[*place].publication;
+    pub(super) fn end_publications(&mut self, now: Time, key: ClientKey) {
+        for publication in &self.clients[key].publications {
+            let publication = &mut self.publications[*publication].publication;
             if publication.take_ended(now) {
                 self.events.push_back(Event::PublicationEnded(PublicationEnded { publication: publication.id() }));
             }
@@ -88,13 +92,13 @@ impl Engine {
     }
 
     /// The client's own subscription with this SSRC.
-    fn subscription_of(&self, key: usize, ssrc: u32) -> Option<usize> {
+    fn subscription_of(&self, key: ClientKey, ssrc: u32) -> Option<SubscriptionKey> {
         let mut keys = self.clients[key].subscriptions.iter().copied();
         keys.find(|key| self.subscriptions[*key].subscription.ssrc() == ssrc)
     }
 
     /// Sends a client all reports that are due.
-    pub(super) fn report(&mut self, now: Time, key: usize) {
+    pub(super) fn report(&mut self, now: Time, key: ClientKey) {
         for _ in 0..MAX_REPORTS {
             if !self.send_rtcp(key, |engine, writer| engine.write_reports(now, key, writer)) {
                 return;
@@ -102,11 +106,11 @@ impl Engine {
         }
     }
 
-    fn write_reports(&mut self, now: Time, key: usize, writer: &mut Writer<'_>) {
+    fn write_reports(&mut self, now: Time, key: ClientKey, writer: &mut Writer<'_>) {
         let client = &mut self.clients[key];
         let ssrc = client.reporter_ssrc();
-        for place in &client.publications {
-            let publication = &mut self.publications[*place].publication;
+        for publication in &client.publications {
+            let publication = &mut self.publications[*publication].publication;
             if publication.feedback_due(now) {
                 let before = publication.report();
                 publication.write_feedback(now, writer);
@@ -128,7 +132,7 @@ impl Engine {
     }
 
     /// Tells a viewer that all its streams end.
-    pub(super) fn say_bye(&mut self, key: usize) {
+    pub(super) fn say_bye(&mut self, key: ClientKey) {
         let subscriptions = self.clients[key].subscriptions.clone();
         self.send_rtcp(key, |engine, writer| {
             for subscription in subscriptions {
@@ -137,13 +141,13 @@ impl Engine {
         });
     }
 
-    pub(super) fn write_bye(&mut self, subscription: usize, writer: &mut Writer<'_>) {
+    pub(super) fn write_bye(&mut self, subscription: SubscriptionKey, writer: &mut Writer<'_>) {
         // Without room the viewer learns it from the end of its transport.
         let _written = self.subscriptions[subscription].subscription.write_bye(writer);
     }
 
     /// Builds one RTCP datagram, seals it and queues it; false when there was nothing to say or nowhere to send it.
-    pub(super) fn send_rtcp(&mut self, key: usize, write: impl FnOnce(&mut Engine, &mut Writer<'_>)) -> bool {
+    pub(super) fn send_rtcp(&mut self, key: ClientKey, write: impl FnOnce(&mut Engine, &mut Writer<'_>)) -> bool {
         if !self.clients[key].transport.is_connected() {
             return false;
         }

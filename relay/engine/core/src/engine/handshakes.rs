@@ -6,7 +6,7 @@
 //! datagram, check ─► transport ─► steps ─► take_step ─► (any thread) ─► handle_step ─► transport, then what came meanwhile
 //! ```
 
-use super::Engine;
+use super::{ClientKey, Engine};
 use crate::drop::Drop;
 use crate::outbox::Path;
 use crate::time::Time;
@@ -41,11 +41,11 @@ impl Engine {
 
     pub(super) fn queue_early(
         &mut self,
-        key: usize,
+        key: ClientKey,
         path: Path,
         datagram: &[u8],
         kind: Kind,
-    ) -> Result<(), (Option<usize>, Drop)> {
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let drop = if kind == Kind::Dtls { Drop::DtlsUnexpected } else { Drop::SrtpNoKeys };
         if self.clients[key].queue_early(path, datagram) { Ok(()) } else { Err((Some(key), drop)) }
     }

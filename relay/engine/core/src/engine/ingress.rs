@@ -2,7 +2,7 @@
 //! slot's goes there through the arena. Every refusal is counted; must never answer one. Read `transport/mod.rs` next
 //! for what becomes of a client's datagram, `forward/publication/mod.rs` for its packets.
 
-use super::{Counter, Engine};
+use super::{ClientKey, Counter, Engine};
 use crate::drop::Drop;
 use crate::event::{Event, PublicationStarted};
 use crate::outbox::{Path, SocketIndex};
@@ -54,7 +54,7 @@ impl Engine {
         path: Path,
         datagram: &mut [u8],
         handed_over_by: Option<u8>,
-    ) -> Result<(), (Option<usize>, Drop)> {
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let message = stun::Message::parse(datagram).map_err(|_| (None, Drop::StunMalformed))?;
         if message.is_binding_indication() {
             // A keepalive (RFC 8445 section 11), which names nobody: its address tells whose it is.
@@ -110,7 +110,7 @@ impl Engine {
 
     /// An address is whoever's that proved it last. Another client may have done so in between: its NAT had given it the
     /// same one, or it forged a check from there to cut us off.
-    fn claim_back(&mut self, key: usize, path: Path) {
+    fn claim_back(&mut self, key: ClientKey, path: Path) {
         let is_ours = self.client_by_path.get(&path) == Some(&key) && self.owner_of(path) == Some(self.slot);
         if !is_ours && self.clients[key].transport.is_proven(path) {
             self.claim(key, path);
@@ -123,7 +123,7 @@ impl Engine {
         path: Path,
         datagram: &mut [u8],
         kind: Kind,
-    ) -> Result<(), (Option<usize>, Drop)> {
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         // A handshake on a known address may be that of another slot's client, which has the address now; its media follows.
         if kind == Kind::Dtls && self.owner_of(path).is_some_and(|owner| owner != self.slot) {
             self.client_by_path.remove(&path);
@@ -149,11 +149,11 @@ impl Engine {
     fn handle_client_datagram(
         &mut self,
         now: Time,
-        key: usize,
+        key: ClientKey,
         path: Path,
         datagram: &mut [u8],
         kind: Kind,
-    ) -> Result<(), (Option<usize>, Drop)> {
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let client = &mut self.clients[key];
         client.traffic.packets_received += 1;
         client.traffic.bytes_received += datagram.len() as u64;
@@ -166,11 +166,11 @@ impl Engine {
     pub(super) fn handle_in_turn(
         &mut self,
         now: Time,
-        key: usize,
+        key: ClientKey,
         path: Path,
         datagram: &mut [u8],
         kind: Kind,
-    ) -> Result<(), (Option<usize>, Drop)> {
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let client = &mut self.clients[key];
         let handled = match kind {
             Kind::Dtls => return self.handle_dtls(now, key, path, datagram),
@@ -189,7 +189,13 @@ impl Engine {
         handled.map_err(|drop| (Some(key), drop))
     }
 
-    fn handle_dtls(&mut self, now: Time, key: usize, path: Path, datagram: &[u8]) -> Result<(), (Option<usize>, Drop)> {
+    fn handle_dtls(
+        &mut self,
+        now: Time,
+        key: ClientKey,
+        path: Path,
+        datagram: &[u8],
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let client = &mut self.clients[key];
         if client.transport.phase() == Phase::Checked && self.handshakes >= self.max_handshakes {
             return Err((Some(key), Drop::TooManyHandshakes));
@@ -203,7 +209,7 @@ impl Engine {
     }
 
     /// Keeps the number of handshakes under way in step with this client's phase.
-    pub(super) fn count_handshakes(&mut self, key: usize) {
+    pub(super) fn count_handshakes(&mut self, key: ClientKey) {
         let client = &mut self.clients[key];
         let is_handshaking = client.transport.phase() == Phase::Handshaking;
         if is_handshaking != client.is_handshaking {
@@ -218,7 +224,7 @@ impl Engine {
         }
     }
 
-    fn handle_rtp(&mut self, now: Time, key: usize, packet: &[u8]) -> Result<(), Drop> {
+    fn handle_rtp(&mut self, now: Time, key: ClientKey, packet: &[u8]) -> Result<(), Drop> {
         let header = Header::parse(packet).map_err(|_| Drop::RtpMalformed)?;
         let client = &mut self.clients[key];
         if let Some(id) = client.transport_cc
@@ -232,15 +238,15 @@ impl Engine {
         if client.streams.learnt() != learnt {
             self.mark_unsaved(key);
         }
-        let place = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
+        let publication = *self.publication_by_id.get(&stream.publication).ok_or(Drop::RtpUnknownStream)?;
         self.stats.add(Counter::PacketsReceived, 1);
-        let published = &mut self.publications[place];
+        let published = &mut self.publications[publication];
         let recovered = published.publication.packets_recovered();
         let handled = published.publication.handle_rtp(now, stream.encoding, stream.is_rtx, packet);
         self.stats.add(Counter::PacketsRecovered, published.publication.packets_recovered() - recovered);
         if handled.is_ok() && !published.has_news {
             published.has_news = true;
-            self.advanced.push(place);
+            self.advanced.push(publication);
         }
         if published.publication.take_started() {
             self.events.push_back(Event::PublicationStarted(PublicationStarted { publication: stream.publication }));

@@ -12,15 +12,16 @@ mod inbox;
 mod ingress;
 mod moves;
 mod records;
+pub mod tables;
 
 use std::collections::{HashMap, VecDeque};
 
 use millrace_arena::Arena;
-use slab::Slab;
 
 use self::client::Client;
 use self::moves::Move;
 use self::records::Records;
+use self::tables::{ClientKey, PublicationKey, SubscriptionKey, Table};
 use crate::command::{Attach, Publish, Subscribe};
 use crate::config::EngineConfig;
 use crate::deadlines::Deadlines;
@@ -58,7 +59,7 @@ struct Published {
     publication: Publication,
     /// As it was asked for.
     publish: Publish,
-    client: usize,
+    client: ClientKey,
     /// Waits in `advanced`.
     has_news: bool,
 }
@@ -69,14 +70,14 @@ struct Subscribed {
     subscribe: Subscribe,
     attach: Option<Attach>,
     /// The number of its words beside the client's session record.
-    place: Option<u32>,
-    client: usize,
+    words: Option<u32>,
+    client: ClientKey,
 }
 
 /// A track log that this worker reads, and for whom.
 struct Reading {
     feed: Feed,
-    subscriptions: Vec<usize>,
+    subscriptions: Vec<SubscriptionKey>,
     /// Waits in `dirty`.
     is_dirty: bool,
 }
@@ -95,10 +96,10 @@ pub struct Engine {
     max_handshakes: usize,
     stats: Stats,
 
-    clients: Slab<Client>,
-    client_by_id: IdMap<u64, usize>,
-    client_by_ufrag: HashMap<String, usize>,
-    client_by_path: HashMap<Path, usize>,
+    clients: Table<ClientKey, Client>,
+    client_by_id: IdMap<u64, ClientKey>,
+    client_by_ufrag: HashMap<String, ClientKey>,
+    client_by_path: HashMap<Path, ClientKey>,
     handshakes: usize,
     /// Of handshakes, to be run.
     steps: VecDeque<Step>,
@@ -106,24 +107,24 @@ pub struct Engine {
     /// Moves to other slots whose outcome is not known yet.
     moves: Vec<Move>,
     /// Clients whose session record has to be written.
-    unsaved: Vec<usize>,
+    unsaved: Vec<ClientKey>,
 
-    publications: Slab<Published>,
-    publication_by_id: IdMap<u64, usize>,
-    publication_by_log: IdMap<u32, usize>,
+    publications: Table<PublicationKey, Published>,
+    publication_by_id: IdMap<u64, PublicationKey>,
+    publication_by_log: IdMap<u32, PublicationKey>,
 
-    subscriptions: Slab<Subscribed>,
-    subscription_by_id: IdMap<u64, usize>,
+    subscriptions: Table<SubscriptionKey, Subscribed>,
+    subscription_by_id: IdMap<u64, SubscriptionKey>,
     readings: IdMap<u32, Reading>,
 
     /// Publications with packets that nobody was told of yet.
-    advanced: Vec<usize>,
+    advanced: Vec<PublicationKey>,
     /// Logs with packets to fan out.
     dirty: VecDeque<u32>,
     /// The log whose batch lies in `batch`, and how many of its subscriptions have had it.
     fanning: Option<(u32, usize)>,
     /// Subscriptions with repairs or a replay to send.
-    backlog: Vec<usize>,
+    backlog: Vec<SubscriptionKey>,
     /// Logs whose key frame somebody waits for, to be passed on.
     wanted: Vec<u32>,
     batch: Scratch,
@@ -131,7 +132,7 @@ pub struct Engine {
     /// Packets in the outbox by when they came in, for `handle_sent`.
     forwarded: Vec<(Time, u64)>,
 
-    deadlines: Deadlines,
+    deadlines: Deadlines<ClientKey>,
     /// Logs that were not open yet when a subscription was attached are tried again at this time.
     reconnect_at: Option<Time>,
     outbox: Outbox,
@@ -173,7 +174,7 @@ impl Engine {
             max_handshakes: config.max_handshakes as usize,
             stats,
             arena,
-            clients: Slab::new(),
+            clients: Table::default(),
             client_by_id: IdMap::default(),
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
@@ -182,10 +183,10 @@ impl Engine {
             records: Records::new(config.slot),
             moves: Vec::new(),
             unsaved: Vec::new(),
-            publications: Slab::new(),
+            publications: Table::default(),
             publication_by_id: IdMap::default(),
             publication_by_log: IdMap::default(),
-            subscriptions: Slab::new(),
+            subscriptions: Table::default(),
             subscription_by_id: IdMap::default(),
             readings: IdMap::default(),
             advanced: Vec::new(),
@@ -266,7 +267,7 @@ impl Engine {
 
     /// Ends every transport politely; the events say so, the outbox holds the farewells.
     pub fn close(&mut self, now: Time) {
-        let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
+        let keys: Vec<ClientKey> = self.clients.keys().collect();
         for key in keys {
             self.say_bye(key);
             self.clients[key].transport.close(now, &mut self.outbox);
@@ -274,7 +275,7 @@ impl Engine {
         }
     }
 
-    fn schedule(&mut self, now: Time, key: usize) {
+    fn schedule(&mut self, now: Time, key: ClientKey) {
         let client = &self.clients[key];
         let publications = client.publications.iter().map(|key| self.publications[*key].publication.next_deadline());
         let subscriptions =
@@ -287,7 +288,7 @@ impl Engine {
     }
 
     /// Carries out what a transport says after it was touched.
-    fn handle_transport_events(&mut self, now: Time, key: usize) {
+    fn handle_transport_events(&mut self, now: Time, key: ClientKey) {
         while let Some(event) = self.clients[key].transport.next_event() {
             let transport = self.clients[key].transport.id();
             match event {
@@ -329,14 +330,14 @@ impl Engine {
         self.count_handshakes(key);
     }
 
-    fn handle_proven(&mut self, key: usize, path: Path) {
+    fn handle_proven(&mut self, key: ClientKey, path: Path) {
         self.clients[key].paths.push(path);
         self.mark_unsaved(key);
         self.claim(key, path);
     }
 
     /// What comes from there is this client's from now on.
-    fn claim(&mut self, key: usize, path: Path) {
+    fn claim(&mut self, key: ClientKey, path: Path) {
         self.client_by_path.insert(path, key);
         if !self.arena.addresses().insert(path.socket.0, path.remote, self.slot) {
             self.count_drop(Some(key), Drop::AddressTableFull);
@@ -344,7 +345,7 @@ impl Engine {
         self.steering.push_back(Steer { path, owner: Some(self.slot) });
     }
 
-    fn handle_forgotten(&mut self, key: usize, path: Path) {
+    fn handle_forgotten(&mut self, key: ClientKey, path: Path) {
         self.clients[key].paths.retain(|known| *known != path);
         self.mark_unsaved(key);
         if self.client_by_path.get(&path) == Some(&key) {
@@ -357,7 +358,7 @@ impl Engine {
         }
     }
 
-    fn remove_client(&mut self, key: usize, cause: Cause) {
+    fn remove_client(&mut self, key: ClientKey, cause: Cause) {
         for publication in std::mem::take(&mut self.clients[key].publications) {
             self.remove_publication(publication);
         }
@@ -392,7 +393,7 @@ impl Engine {
         self.arena.addresses().find(path.socket.0, &path.remote).filter(|owner| *owner < self.slots)
     }
 
-    fn count_drop(&mut self, key: Option<usize>, drop: Drop) {
+    fn count_drop(&mut self, key: Option<ClientKey>, drop: Drop) {
         self.stats.count_drop(drop);
         if let Some(key) = key {
             self.clients[key].traffic.count_drop(drop);

@@ -11,7 +11,7 @@
 
 use super::ingress::slot_of;
 use super::records::Record;
-use super::{Counter, Engine, Steer};
+use super::{ClientKey, Counter, Engine, Steer};
 use crate::command::GiveTransport;
 use crate::event::{Cause, Event, Outcome, TransportClosed, TransportGiven};
 use crate::message::Message;
@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Brings the session's record up to date and returns its number. Nothing has changed for the client after an error.
-    fn prepare_move(&mut self, key: usize, target: u8) -> Result<u32, Outcome> {
+    fn prepare_move(&mut self, key: ClientKey, target: u8) -> Result<u32, Outcome> {
         if self.clients[key].transport.phase() == Phase::Handshaking {
             return Err(Outcome::Handshaking);
         }
@@ -78,7 +78,7 @@ impl Engine {
 
     /// Forgets a client and offers its session to the target. The client is told nothing, its logs stay open, and its words
     /// are not touched again.
-    fn begin_move(&mut self, key: usize, record: u32, target: u8) {
+    fn begin_move(&mut self, key: ClientKey, record: u32, target: u8) {
         for publication in std::mem::take(&mut self.clients[key].publications) {
             drop(self.take_publication(publication));
         }
@@ -191,7 +191,7 @@ impl Engine {
     }
 
     /// Enters the client's ufrags that name another slot into the address table, so that ICE checks find the client.
-    pub(super) fn claim_ufrags(&self, key: usize) {
+    pub(super) fn claim_ufrags(&self, key: ClientKey) {
         for ufrag in &self.clients[key].ufrags {
             if slot_of(ufrag) == Some(self.slot) {
                 self.arena.addresses().remove_ufrag(ufrag);

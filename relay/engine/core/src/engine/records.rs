@@ -7,7 +7,7 @@ use millrace_arena::{Arena, Owner, SESSION_WORDS};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::{Counter, Engine};
+use super::{ClientKey, Counter, Engine, SubscriptionKey};
 use crate::command::{Attach, Publish, Subscribe};
 use crate::forward::publication::streams::Stream;
 use crate::forward::subscription::continuity::{WORDS, Words};
@@ -41,7 +41,7 @@ pub(super) struct LastingSubscription {
     pub subscribe: Subscribe,
     pub attach: Option<Attach>,
     /// The number of its words.
-    pub place: u32,
+    pub words: u32,
 }
 
 /// Which of the slot's own range of session records can be had. The lowest goes first, so that few pages are ever touched.
@@ -145,7 +145,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn mark_unsaved(&mut self, key: usize) {
+    pub(super) fn mark_unsaved(&mut self, key: ClientKey) {
         let client = &mut self.clients[key];
         if !client.is_unsaved && client.record.is_some() {
             client.is_unsaved = true;
@@ -154,29 +154,29 @@ impl Engine {
     }
 
     /// Writes one client's record; false when it does not fit, and nobody will adopt the client.
-    pub(super) fn save_record(&mut self, key: usize) -> bool {
+    pub(super) fn save_record(&mut self, key: ClientKey) -> bool {
         let record = self.record_of(key);
         let client = &mut self.clients[key];
         client.is_unsaved = false;
         let Some(i) = client.record else { return false };
-        let place = self.arena.session(i);
+        let session = self.arena.session(i);
         // Plain data of our own: packing it does not fail.
-        let written = rmp_serde::to_vec(&record).is_ok_and(|packed| place.write(&packed));
+        let written = rmp_serde::to_vec(&record).is_ok_and(|packed| session.write(&packed));
         if !written {
             // What an older one says is not so any more.
-            place.clear();
+            session.clear();
         }
         written
     }
 
-    fn record_of(&self, key: usize) -> Record {
+    fn record_of(&self, key: ClientKey) -> Record {
         let client = &self.clients[key];
-        let subscription = |key: &usize| {
+        let subscription = |key: &SubscriptionKey| {
             let subscribed = &self.subscriptions[*key];
             Some(LastingSubscription {
                 subscribe: subscribed.subscribe.clone(),
                 attach: subscribed.attach.clone(),
-                place: subscribed.place?,
+                words: subscribed.words?,
             })
         };
         let subscriptions: Option<Vec<_>> = client.subscriptions.iter().map(subscription).collect();
@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Gives a new client its record, and its transport the words beside it.
-    pub(super) fn open_record(&mut self, key: usize) {
+    pub(super) fn open_record(&mut self, key: ClientKey) {
         let Some(i) = self.records.claim(&self.arena) else { return };
         let client = &mut self.clients[key];
         client.record = Some(i);
@@ -204,18 +204,19 @@ impl Engine {
     }
 
     /// Gives a new subscription its words.
-    pub(super) fn assign_words(&mut self, key: usize) {
+    pub(super) fn assign_words(&mut self, key: SubscriptionKey) {
         let client = &self.clients[self.subscriptions[key].client];
         let Some(i) = client.record else { return };
-        let is_taken = |place: u32| client.subscriptions.iter().any(|k| self.subscriptions[*k].place == Some(place));
-        let Some(place) = (0..STREAMS as u32).find(|place| !is_taken(*place)) else { return };
-        let words = self.words_of(i, place);
+        let is_taken =
+            |number: u32| client.subscriptions.iter().any(|key| self.subscriptions[*key].words == Some(number));
+        let Some(number) = (0..STREAMS as u32).find(|number| !is_taken(*number)) else { return };
+        let words = self.words_of(i, number);
         self.subscriptions[key].subscription.save_in(words);
-        self.subscriptions[key].place = Some(place);
+        self.subscriptions[key].words = Some(number);
     }
 
-    pub(super) fn words_of(&self, record: u32, place: u32) -> Words {
-        Words::new(self.arena.session_words(record), SRTP_WORDS + place as usize * WORDS)
+    pub(super) fn words_of(&self, record: u32, number: u32) -> Words {
+        Words::new(self.arena.session_words(record), SRTP_WORDS + number as usize * WORDS)
     }
 
     /// A client is gone: nobody is to take it up.
