@@ -151,14 +151,14 @@ impl Stats {
         let page = self.arena.slot(self.slot);
         let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;
         let last = first + HISTOGRAM_LEN - 1;
-        ((first..last).map(|place| page.get(place)).sum(), Span(page.get(last)))
+        ((first..last).map(|position| page.get(position)).sum(), Span(page.get(last)))
     }
 
     /// Every counter of this slot under its name: `packets_received`, `drops.in.srtp_replay`, `failures.no_stun`,
     /// `histogram.handshake.2500` (microseconds, not cumulative), `kernel_drops.0` (by socket).
     pub fn read(&self) -> Vec<(String, u64)> {
         let page = self.arena.slot(self.slot);
-        names().enumerate().map(|(place, name)| (name, page.get(place))).collect()
+        names().enumerate().map(|(position, name)| (name, page.get(position))).collect()
     }
 }
 
@@ -166,8 +166,8 @@ fn names() -> impl Iterator<Item = String> {
     let counters = COUNTERS.iter().map(|name| (*name).to_owned());
     let drops = Drop::ALL.iter().map(|drop| format!("drops.{}.{}", drop.direction(), drop.label()));
     let failures = Cause::ALL.iter().map(|cause| format!("failures.{}", cause.label()));
-    let places = || BOUNDS.iter().map(u64::to_string).chain(["inf".to_owned(), "sum".to_owned()]);
-    let histogram = move |name: &&str| places().map(|place| format!("histogram.{name}.{place}")).collect::<Vec<_>>();
+    let bounds = || BOUNDS.iter().map(u64::to_string).chain(["inf".to_owned(), "sum".to_owned()]);
+    let histogram = move |name: &&str| bounds().map(|bound| format!("histogram.{name}.{bound}")).collect::<Vec<_>>();
     let histograms = HISTOGRAMS.iter().flat_map(histogram);
     let kernel_drops = (0..SOCKETS).map(|socket| format!("kernel_drops.{socket}"));
     counters.chain(drops).chain(failures).chain(histograms).chain(kernel_drops)

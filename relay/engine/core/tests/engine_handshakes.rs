@@ -98,7 +98,10 @@ fn a_client_that_repeats_itself_meanwhile_connects_all_the_same() {
         world.recording = true;
         world.run_until(9_000, |world| world.is_connected(client));
         let sent: Vec<_> = world.recorded[began..].iter().filter(|sent| (20..64).contains(&sent[0])).collect();
-        assert!(sent.iter().enumerate().any(|(place, one)| sent[..place].contains(one)), "{role:?}: nothing repeated");
+        assert!(
+            sent.iter().enumerate().any(|(position, one)| sent[..position].contains(one)),
+            "{role:?}: nothing repeated"
+        );
         assert_eq!(world.stat(Counter::HandshakesDone), 1);
         world.computing = Span(0);
         world.run_for(5_000);

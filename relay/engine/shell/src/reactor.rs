@@ -166,8 +166,8 @@ impl Reactor {
             // An error here is the machine's (ENOMEM, say): the socket stays readable, and the next round tries again.
             let Ok(received) = self.receiver.receive(&mut self.parts.sockets[i]) else { return false };
             let arrived = now();
-            for place in 0..received.count {
-                match self.receiver.datagram(place) {
+            for position in 0..received.count {
+                match self.receiver.datagram(position) {
                     Some((remote, bytes)) => {
                         self.parts.engine.handle_datagram(arrived, Path { socket: index, remote }, bytes);
                     }

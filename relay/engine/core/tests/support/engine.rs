@@ -650,8 +650,8 @@ impl World {
             let done = self.now + self.computing;
             self.steps.extend(std::iter::from_fn(|| self.engines[slot].take_step()).map(|step| (done, slot, step)));
             let is_due = |(at, whose, _): &(Time, usize, Step)| *whose == slot && *at <= self.now;
-            let Some(place) = self.steps.iter().position(is_due) else { return };
-            let (_, _, step) = self.steps.remove(place);
+            let Some(position) = self.steps.iter().position(is_due) else { return };
+            let (_, _, step) = self.steps.remove(position);
             self.engines[slot].handle_step(self.now, step.run());
         }
     }

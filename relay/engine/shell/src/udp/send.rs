@@ -94,39 +94,39 @@ impl Sender {
 
     /// All runs, unless there are to be none: then the first datagram that is left.
     fn send_runs(&mut self, fd: RawFd, datagrams: &[Datagram], bytes: &[u8], sent: &mut Sent) -> Option<usize> {
-        for place in 0..self.runs.len() {
-            self.prepare(place, self.runs[place].clone(), datagrams, bytes);
+        for position in 0..self.runs.len() {
+            self.prepare(position, self.runs[position].clone(), datagrams, bytes);
         }
-        let mut place = 0;
+        let mut position = 0;
         let mut again = true;
-        while place < self.runs.len() {
-            match self.call(fd, place..self.runs.len()) {
+        while position < self.runs.len() {
+            match self.call(fd, position..self.runs.len()) {
                 Ok(count) => {
                     sent.calls += 1;
-                    for run in &self.runs[place..place + count] {
+                    for run in &self.runs[position..position + count] {
                         sent.datagrams += run.len() as u64;
                         sent.bytes += run_bytes(datagrams, run) as u64;
                         if run.len() > 1 {
                             self.refusals = 0;
                         }
                     }
-                    place += count;
+                    position += count;
                     again = true;
                 }
                 // EINTR, or an ICMP error that the socket had pending and that the call has taken away: once more.
                 Err(libc::EINTR | libc::ECONNREFUSED) if again => again = false,
                 Err(error) => {
-                    let run = self.runs[place].clone();
+                    let run = self.runs[position].clone();
                     if run.len() > 1 && error != libc::EAGAIN && error != libc::ENOBUFS {
                         self.note_refusal(error);
-                        self.send_singly(fd, place, run, datagrams, bytes, sent);
+                        self.send_singly(fd, position, run, datagrams, bytes, sent);
                         if self.pause > 0 {
-                            return self.runs.get(place + 1).map(|run| run.start);
+                            return self.runs.get(position + 1).map(|run| run.start);
                         }
                     } else {
                         sent.failed += run.len() as u64;
                     }
-                    place += 1;
+                    position += 1;
                     again = true;
                 }
             }
@@ -147,15 +147,15 @@ impl Sender {
     fn send_singly(
         &mut self,
         fd: RawFd,
-        place: usize,
+        position: usize,
         run: Range<usize>,
         datagrams: &[Datagram],
         bytes: &[u8],
         sent: &mut Sent,
     ) {
         for i in run {
-            self.prepare(place, i..i + 1, datagrams, bytes);
-            match self.call(fd, place..place + 1) {
+            self.prepare(position, i..i + 1, datagrams, bytes);
+            match self.call(fd, position..position + 1) {
                 Ok(_) => {
                     sent.calls += 1;
                     sent.datagrams += 1;
@@ -166,20 +166,20 @@ impl Sender {
         }
     }
 
-    /// Fills the header at `place` for one run.
-    fn prepare(&mut self, place: usize, run: Range<usize>, datagrams: &[Datagram], bytes: &[u8]) {
+    /// Fills the header at `position` for one run.
+    fn prepare(&mut self, position: usize, run: Range<usize>, datagrams: &[Datagram], bytes: &[u8]) {
         let first = &datagrams[run.start];
         let slice = &bytes[first.start..first.start + run_bytes(datagrams, &run)];
         // The kernel only reads through this pointer, whatever its type says.
-        self.vectors[place] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
-        let namelen = address::encode(&first.path.remote, &mut self.addresses[place]);
-        let header = &mut self.headers[place].msg_hdr;
-        header.msg_name = (&raw mut self.addresses[place]).cast();
+        self.vectors[position] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+        let namelen = address::encode(&first.path.remote, &mut self.addresses[position]);
+        let header = &mut self.headers[position].msg_hdr;
+        header.msg_name = (&raw mut self.addresses[position]).cast();
         header.msg_namelen = namelen;
-        header.msg_iov = &raw mut self.vectors[place];
+        header.msg_iov = &raw mut self.vectors[position];
         header.msg_iovlen = 1;
         if run.len() > 1 {
-            header.msg_control = (&raw mut self.controls[place]).cast();
+            header.msg_control = (&raw mut self.controls[position]).cast();
             header.msg_controllen = size_of::<Control>() as _;
             write_segment_size(header, first.len as u16);
         } else {
@@ -189,8 +189,8 @@ impl Sender {
     }
 
     /// How many of the prepared messages were sent, at least one; or why the first was not.
-    fn call(&mut self, fd: RawFd, places: Range<usize>) -> Result<usize, libc::c_int> {
-        let headers = &mut self.headers[places];
+    fn call(&mut self, fd: RawFd, positions: Range<usize>) -> Result<usize, libc::c_int> {
+        let headers = &mut self.headers[positions];
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: `prepare` pointed these headers at memory of `self` and at the caller's bytes; both are borrowed until
         // the send is over.

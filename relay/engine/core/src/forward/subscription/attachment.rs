@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// The outgoing index and timestamp of a packet of this source.
-    pub fn place(&mut self, packet: &LoggedPacket<'_>) -> Result<(u64, u32), Drop> {
+    pub fn assign(&mut self, packet: &LoggedPacket<'_>) -> Result<(u64, u32), Drop> {
         if packet.position < self.next_position {
             return Err(Drop::RtpDuplicate);
         }
@@ -68,7 +68,7 @@ impl Source {
         if packet.payload().is_empty() && self.numbering.skip(packet.meta.index) {
             return Err(Drop::RtpPadding);
         }
-        let index = self.numbering.place(packet.meta.index).ok_or(Drop::RtpTooOld)?;
+        let index = self.numbering.assign(packet.meta.index).ok_or(Drop::RtpTooOld)?;
         if index < self.floor {
             return Err(Drop::RtpDuplicate);
         }

@@ -86,12 +86,12 @@ impl Words {
         self.put(SHIFTS, source.shifts.pack());
         self.put(SINCE, source.since_us);
         self.put(PUBLICATION, publication);
-        self.put_place(source, timeline);
+        self.put_progress(source, timeline);
         self.put_has_source(true);
     }
 
     /// Another packet of the source was given its number, or left out.
-    pub fn put_place(&self, source: &Source, timeline: &Timeline) {
+    pub fn put_progress(&self, source: &Source, timeline: &Timeline) {
         let (from, shift) = source.numbering.last_piece();
         let newest = timeline.newest().map_or(0, |(timestamp, arrived_us)| {
             ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp)
@@ -186,9 +186,9 @@ mod tests {
                 let before = source.numbering.clone();
                 let index = before.highest() + step;
                 if !(padding && source.numbering.skip(index)) {
-                    prop_assert!(source.numbering.place(index).is_some());
+                    prop_assert!(source.numbering.assign(index).is_some());
                 }
-                whole.put_place(&source, &timeline);
+                whole.put_progress(&source, &timeline);
                 // Words are stored in the order in which they lie; death comes after each.
                 for word in NEXT_INDEX..=NEWEST {
                     torn.put(word, whole.get(word));

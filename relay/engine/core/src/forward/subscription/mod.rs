@@ -286,18 +286,18 @@ impl Subscription {
             self.reports.handle_source(packet.arrived_at());
         }
         let source = attachment.source.as_mut().ok_or(Drop::AwaitsKeyFrame)?;
-        let placed = source.place(packet);
-        if let Ok((_, timestamp)) = placed {
+        let assigned = source.assign(packet);
+        if let Ok((_, timestamp)) = assigned {
             self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
         }
         // Before the packet can leave: a successor never gives its index to another.
         if let Some(words) = &self.words {
             match step {
                 Step::Begin(_) => words.put_source(source, attachment.publication, &self.timeline),
-                Step::Continue => words.put_place(source, &self.timeline),
+                Step::Continue => words.put_progress(source, &self.timeline),
             }
         }
-        let (index, timestamp) = placed?;
+        let (index, timestamp) = assigned?;
         if packet.has(KEY_FRAME_START) {
             attachment.refresh = false;
         }

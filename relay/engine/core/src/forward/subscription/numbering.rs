@@ -63,7 +63,7 @@ impl Numbering {
     }
 
     /// The number of a packet that is forwarded; `None` when it is too old to have one.
-    pub fn place(&mut self, index: u64) -> Option<u64> {
+    pub fn assign(&mut self, index: u64) -> Option<u64> {
         self.highest = self.highest.max(index);
         let piece = self.pieces().find(|piece| piece.from <= index)?;
         Some(index.wrapping_add(piece.shift))
@@ -110,12 +110,12 @@ mod tests {
     #[test]
     fn left_out_packets_leave_no_gap_and_missing_ones_do() {
         let mut numbering = Numbering::new(100, 7);
-        assert_eq!(numbering.place(100), Some(7));
-        assert_eq!(numbering.place(101), Some(8));
+        assert_eq!(numbering.assign(100), Some(7));
+        assert_eq!(numbering.assign(101), Some(8));
         assert!(numbering.skip(102));
-        assert_eq!(numbering.place(103), Some(9));
-        assert_eq!(numbering.place(105), Some(11));
-        assert_eq!(numbering.place(104), Some(10), "late, and its number waited for it");
+        assert_eq!(numbering.assign(103), Some(9));
+        assert_eq!(numbering.assign(105), Some(11));
+        assert_eq!(numbering.assign(104), Some(10), "late, and its number waited for it");
         assert_eq!([8, 9, 10, 11].map(|outgoing| numbering.source(outgoing)), [101, 103, 104, 105].map(Some));
         assert_eq!((numbering.source(6), numbering.source(12)), (None, None));
     }
@@ -125,16 +125,16 @@ mod tests {
         let mut numbering = Numbering::new(100, 7);
         (101..2_000).for_each(|index| assert!(numbering.skip(index)));
         assert_eq!(numbering.pieces().count(), 2);
-        assert_eq!(numbering.place(2_000), Some(8));
-        assert_eq!(numbering.place(100), Some(7));
+        assert_eq!(numbering.assign(2_000), Some(8));
+        assert_eq!(numbering.assign(100), Some(7));
     }
 
     #[test]
     fn a_late_packet_cannot_be_left_out() {
         let mut numbering = Numbering::new(100, 7);
-        numbering.place(102);
+        numbering.assign(102);
         assert!(!numbering.skip(101));
-        assert_eq!(numbering.place(101), Some(8));
+        assert_eq!(numbering.assign(101), Some(8));
     }
 
     #[test]
@@ -142,14 +142,14 @@ mod tests {
         let mut numbering = Numbering::new(100, 7);
         for index in 100..100 + 4 * MAX_PIECES as u64 {
             if index % 2 == 0 {
-                numbering.place(index);
+                numbering.assign(index);
             } else {
                 assert!(numbering.skip(index));
             }
         }
         assert_eq!(numbering.pieces().count(), MAX_PIECES);
-        assert_eq!(numbering.place(99), None);
-        assert_eq!(numbering.place(101), None);
+        assert_eq!(numbering.assign(99), None);
+        assert_eq!(numbering.assign(101), None);
     }
 
     proptest! {
@@ -161,13 +161,13 @@ mod tests {
                 if padding {
                     prop_assert!(numbering.skip(index));
                 } else {
-                    prop_assert!(numbering.place(index).is_some());
+                    prop_assert!(numbering.assign(index).is_some());
                 }
                 let (from, shift) = numbering.last_piece();
                 let mut resumed = Numbering::resume(from, shift, numbering.highest_outgoing() + 1).unwrap();
                 prop_assert_eq!(resumed.highest(), numbering.highest());
                 let mut original = numbering.clone();
-                prop_assert_eq!(resumed.place(index + 1), original.place(index + 1));
+                prop_assert_eq!(resumed.assign(index + 1), original.assign(index + 1));
                 let last = original.highest_outgoing();
                 let of_last_piece = last - (index + 1 - from).min(last);
                 for outgoing in of_last_piece..=last {
@@ -183,7 +183,7 @@ mod tests {
             arrivals in prop::collection::vec((0u64..60, any::<bool>()), 1..400),
         ) {
             let mut numbering = Numbering::new(first, outgoing);
-            let mut outgoing_by_source = BTreeMap::from([(first, numbering.place(first).unwrap())]);
+            let mut outgoing_by_source = BTreeMap::from([(first, numbering.assign(first).unwrap())]);
             let mut left_out = std::collections::BTreeSet::new();
             for (step, padding) in arrivals {
                 let index = (numbering.highest() + 20).saturating_sub(step);
@@ -192,7 +192,7 @@ mod tests {
                 }
                 if padding && numbering.skip(index) {
                     left_out.insert(index);
-                } else if let Some(outgoing) = numbering.place(index) {
+                } else if let Some(outgoing) = numbering.assign(index) {
                     outgoing_by_source.insert(index, outgoing);
                 }
             }

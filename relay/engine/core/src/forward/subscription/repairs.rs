@@ -20,7 +20,7 @@ const MAX_BUDGET: i64 = 512 * 1024;
 #[derive(Debug)]
 pub struct Repairs {
     pending: VecDeque<u64>,
-    /// Outgoing indexes answered last, and when; a place per index modulo the length. Empty until the first NACK.
+    /// Outgoing indexes answered last, and when; one entry per index modulo the length. Empty until the first NACK.
     recent: Vec<(u64, Time)>,
     budget: i64,
 }
@@ -48,11 +48,11 @@ impl Repairs {
         }
         // Half a round trip: the viewer's own estimate may be shorter than ours, and its retry must not be refused.
         let repeat = Span(round_trip.map_or(0, |span| span.0 / 2)).max(REPEAT_FLOOR);
-        let place = &mut self.recent[outgoing as usize % MAX_RECENT];
-        if place.0 == outgoing && now.since(place.1) < repeat {
+        let answered = &mut self.recent[outgoing as usize % MAX_RECENT];
+        if answered.0 == outgoing && now.since(answered.1) < repeat {
             return false;
         }
-        *place = (outgoing, now);
+        *answered = (outgoing, now);
         self.pending.extend(std::iter::repeat_n(outgoing, times.min(room)));
         true
     }

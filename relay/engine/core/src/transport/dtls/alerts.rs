@@ -154,9 +154,9 @@ impl AlertKeys {
         let mut block = vec![0; 2 * (key + salt)];
         expand(suite.hash(), &master, &seed, &mut block);
         let (keys, salts) = block.split_at(2 * key);
-        let of = |place: usize| DirectionKey {
-            key: ByteBuf::from(&keys[place * key..(place + 1) * key]),
-            salt: ByteBuf::from(&salts[place * salt..(place + 1) * salt]),
+        let of = |i: usize| DirectionKey {
+            key: ByteBuf::from(&keys[i * key..(i + 1) * key]),
+            salt: ByteBuf::from(&salts[i * salt..(i + 1) * salt]),
         };
         let (local, remote) = match role {
             DtlsRole::Client => (of(0), of(1)),

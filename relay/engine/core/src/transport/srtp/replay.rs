@@ -85,32 +85,32 @@ impl Streams {
 
     /// Notes a packet that was admitted and has authenticated. Only here does an SSRC take up room.
     pub fn accept(&mut self, ssrc: u32, index: u64) {
-        let place = match self.windows.iter_mut().enumerate().find(|(_, (known, _))| *known == ssrc) {
-            Some((place, (_, window))) => {
+        let position = match self.windows.iter_mut().enumerate().find(|(_, (known, _))| *known == ssrc) {
+            Some((position, (_, window))) => {
                 window.mark(index);
-                place
+                position
             }
             None => {
                 self.windows.push((ssrc, Window { highest: index, seen: 1 }));
                 self.windows.len() - 1
             }
         };
-        self.save(place);
+        self.save(position);
     }
 
     /// Has everything from now on, and what there is, in these words for a successor.
     pub fn save_in(&mut self, words: SessionWords, at: usize) {
-        for place in self.windows.len()..SAVED_STREAMS {
-            words.put(at + place * STREAM_WORDS, 0);
+        for position in self.windows.len()..SAVED_STREAMS {
+            words.put(at + position * STREAM_WORDS, 0);
         }
         self.words = Some((words, at));
-        (0..self.windows.len()).for_each(|place| self.save(place));
+        (0..self.windows.len()).for_each(|position| self.save(position));
     }
 
-    fn save(&self, place: usize) {
-        let Some((words, at)) = self.words.as_ref().filter(|_| place < SAVED_STREAMS) else { return };
-        let (ssrc, window) = self.windows[place];
-        let at = at + place * STREAM_WORDS;
+    fn save(&self, position: usize) {
+        let Some((words, at)) = self.words.as_ref().filter(|_| position < SAVED_STREAMS) else { return };
+        let (ssrc, window) = self.windows[position];
+        let at = at + position * STREAM_WORDS;
         // A death in between leaves an older window beside the new highest index: at most, one packet too many is refused
         // or one too many opened, which the track log then knows.
         words.put(at + 1, window.highest);
@@ -155,7 +155,7 @@ pub struct StreamState {
 impl StreamState {
     /// What a predecessor kept in these words. Of its window only the lower half is: older packets count as seen.
     pub(super) fn read(words: &SessionWords, at: usize) -> Vec<StreamState> {
-        let entry = |place: usize| at + place * STREAM_WORDS;
+        let entry = |position: usize| at + position * STREAM_WORDS;
         let present = (0..SAVED_STREAMS).map(entry).take_while(|at| words.get(*at) & PRESENT != 0);
         let state = |at: usize| StreamState {
             ssrc: words.get(at) as u32,
