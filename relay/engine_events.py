@@ -3,7 +3,8 @@ and one that can live on; must never know HTTP's side of it. Read `relay/ledger.
 """
 
 from millrace.relay.admin.views import session_view
-from millrace.relay.contract.effects import EngineRefused
+from millrace.relay.contract.commands import CloseTransport
+from millrace.relay.contract.effects import EngineRefused, SessionsAdopted
 from millrace.relay.contract.events import (
     AdoptionDone,
     CommandFailed,
@@ -21,7 +22,7 @@ from millrace.relay.contract.events import (
 from millrace.relay.contract.problems import json_reply
 from millrace.relay.ledger import Ledger
 from millrace.relay.load.counters import ENGINE_REFUSED, Count
-from millrace.relay.session.adoption import adoption_done, transport_adopted
+from millrace.relay.session.record import rebuild
 from millrace.relay.whip.requests import touched_while_leaving
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
@@ -57,13 +58,13 @@ def engine_said(ledger: Ledger, event: Event) -> None:
         case CommandFailed():
             _command_failed(ledger, event)
         case TransportAdopted():
-            transport_adopted(ledger, event)
+            _transport_adopted(ledger, event)
         case TransportGiven():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.given(session, event.slot, event.outcome)
                 touched_while_leaving(ledger, session.id)
         case AdoptionDone():
-            adoption_done(ledger, event)
+            _adoption_done(ledger, event)
 
 
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
@@ -78,3 +79,17 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     ledger.add(EngineRefused(event.command, session.id, event.reason))
     if event.command in OPENING_COMMANDS:
         ledger.close(session, ENGINE_REFUSED)
+
+
+def _transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
+    session = rebuild(event)
+    if session is None or not ledger.adopt(session):
+        # Its client is told at once, so that it comes again rather than sit with a session that nobody can change.
+        ledger.counters.count(Count.SESSIONS_GIVEN_UP)
+        ledger.submit(CloseTransport(event.transport))
+
+
+def _adoption_done(ledger: Ledger, event: AdoptionDone) -> None:
+    ledger.settling.adoption_done = True
+    if event.adopted or event.lost:
+        ledger.add(SessionsAdopted(event.adopted, event.lost))

@@ -43,10 +43,11 @@ from millrace.relay.load.counters import Count, Counters
 from millrace.relay.load.pressure import Pressure
 from millrace.relay.membership.convergence import Settling
 from millrace.relay.membership.directory import Change, Directory
-from millrace.relay.membership.room import feed, is_newer, publications_for
+from millrace.relay.membership.room import is_newer, publications_for
 from millrace.relay.membership.tombstones import Ends
 from millrace.relay.negotiation.answering import host_candidates
 from millrace.relay.sdp.lines import SdpLimits
+from millrace.relay.session.feeding import feed
 from millrace.relay.session.moves import GIVEN_AT_ONCE, Moves, here
 from millrace.relay.session.numbers import IsLent, Numbers
 from millrace.relay.session.opening import Opened, Opening, link_headers

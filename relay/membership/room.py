@@ -1,17 +1,13 @@
 """Whom a viewer watches, and what its streams are fed from. Owns the choice, as a function of the directory alone, so
-that it does not matter in which order the facts came; must never know sessions' transports. Read `relay/ledger.py`
-next, which feeds them.
+that it does not matter in which order the facts came; must never know sessions. Read `relay/session/feeding.py` next,
+which feeds their streams.
 """
 
 import math
-from collections.abc import Sequence
 
-from millrace.relay.contract.commands import Attach, Command, Detach
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import ParticipantId
 from millrace.relay.membership.directory import Room
-from millrace.relay.negotiation.answering import codec_for
-from millrace.relay.session.sessions import Session
 
 
 def is_newer(one: ParticipantHere, other: ParticipantHere) -> bool:
@@ -45,22 +41,3 @@ def publications_for(room: Room | None, watches: ParticipantId | None) -> tuple[
         return ()
     publications = [publication for publication in room.publications.values() if publication.session == chosen.session]
     return tuple(sorted(publications, key=lambda publication: (publication.position, publication.publication)))
-
-
-def feed(viewer: Session, publications: Sequence[PublicationHere]) -> list[Command]:
-    """Brings the viewer's streams in line with what it watches: audio 0 from audio 0, video 1 from video 1."""
-    commands: list[Command] = []
-    by_place = {(publication.kind, publication.position): publication for publication in publications}
-    for receiving in viewer.receiving:
-        publication = by_place.get((receiving.receiver.kind, receiving.receiver.position))
-        codec = None if publication is None else codec_for(receiving.receiver, publication)
-        if publication is None or codec is None:
-            if receiving.publication is not None:
-                receiving.publication = None
-                commands.append(Detach(receiving.subscription))
-        elif receiving.publication != publication.publication:
-            receiving.publication = publication.publication
-            commands.append(
-                Attach(receiving.subscription, publication.publication, publication.logs, codec, publication.extensions)
-            )
-    return commands

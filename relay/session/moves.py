@@ -1,6 +1,6 @@
 """Sessions that go from this slot to another, or come from one, while their clients go on. Owns what is known of each
-until the others know too; must never know how the engine does it. Read `relay/session/adoption.py` for how one is
-taken up.
+until the others know too; must never know how the engine does it. Read `relay/ledger.py` next, which begins moves and
+draws the consequences.
 
     giver    GiveTransport ---> TransportGiven(moved) ---> its facts stand for OVERLAP_SECONDS more, then are withdrawn
     taker    TransportAdopted ---> its facts are announced at once; its streams are left as they are for SETTLE_SECONDS

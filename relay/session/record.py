@@ -1,5 +1,5 @@
 """What control keeps of a session with the engine, so that the worker's successor can go on with it. Owns the record's
-shape and its two directions; must never decide what becomes of a session. Read `relay/session/adoption.py` next, which
+shape and its two directions; must never decide what becomes of a session. Read `relay/engine_events.py` next, which
 does.
 
     [KEPT_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from millrace.relay.contract import codec
 from millrace.relay.contract.commands import Codec, Extension, MediaKind
+from millrace.relay.contract.events import TransportAdopted
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
 from millrace.relay.contract.protocol import Protocol
@@ -123,6 +124,20 @@ def unpack_session(record: bytes) -> Session:
         adopted=True,
         kept_fixed=kept.fixed,
     )
+
+
+def rebuild(event: TransportAdopted) -> Session | None:
+    """The session of a transport that the engine adopted; None when its record does not hold, or does not say what the
+    engine has.
+    """
+    try:
+        session = unpack_session(event.record)
+    except codec.Unreadable:
+        return None
+    has = (event.transport, set(event.publications), set(event.subscriptions))
+    said = (session.transport, set(session.publications), {one.subscription for one in session.receiving})
+    session.connected = event.connected
+    return session if has == said else None
 
 
 def _fixed(session: Session) -> KeptFixed:
