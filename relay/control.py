@@ -1,10 +1,12 @@
 """The control plane of one worker as a reducer: an input and the time go in, effects come out. Owns the dispatch; must
-never wait, read a clock or draw a random number. Read `relay/whip/requests.py` (HTTP), `relay/engine_events.py` and
-`relay/membership/directory.py` (what other workers said) next; `relay/ledger.py` has the tables.
+never wait, read a clock or draw a random number. Read `relay/whip/requests.py` (clients), `relay/admin/requests.py`
+(operators), `relay/engine_events.py` and `relay/membership/directory.py` (what other workers said) next;
+`relay/ledger.py` has the tables.
 """
 
 from typing import assert_never
 
+from millrace.relay.admin.requests import move_asked, room_deleted, rooms_asked, rooms_listed, session_asked
 from millrace.relay.config.model import Config
 from millrace.relay.contract.clock import Moment
 from millrace.relay.contract.effects import AskEnds, Effect
@@ -41,7 +43,7 @@ from millrace.relay.membership.directory import Directory
 from millrace.relay.membership.tombstones import ASKED, Ends
 from millrace.relay.session.numbers import Numbers, Random
 from millrace.relay.session.sessions import Sessions
-from millrace.relay.whip.requests import offered, room_deleted, rooms_asked, rooms_listed, touched
+from millrace.relay.whip.requests import deleted, offered, patched
 
 __all__ = ["Control", "Reach"]
 
@@ -57,44 +59,9 @@ class Control:
         """What is to be done about one input that comes `now`, in order."""
         ledger = self._ledger
         ledger.begin(now)
-        match said:
-            case Offered():
-                offered(ledger, said)
-            case Patched() | Deleted() | SessionAsked() | MoveAsked():
-                touched(ledger, said)
-            case RoomsAsked():
-                rooms_asked(ledger, said)
-            case RoomsListed():
-                rooms_listed(ledger, said)
-            case RoomDeleted():
-                room_deleted(ledger, said)
-            case SlotsClosed():
-                ledger.moves.closed = said.slots
-            case GiveAll():
-                ledger.give_all()
-            case EngineSaid():
-                engine_said(ledger, said.event)
-            case FactHeard():
-                ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now.steady))
-            case SnapshotHeard():
-                ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now.steady))
-            case SlotChanged(slot, is_empty=True):
-                ledger.take(slot, ledger.directory.handle_empty(slot))
-            case SlotChanged(slot, incarnation):
-                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
-            case RoomClosedElsewhere():
-                ledger.close_room(RoomName(said.room))
-            case EndsHeard(ends):
-                ledger.hear_ends(ends)
-            case DrainBegan():
-                ledger.draining = True
-            case Measured():
-                ledger.pressure = pressure_of(said, ledger.config.limits)
-                ledger.balance_load(said.late_seconds)
-            case Ticked():
-                self._ticked(now.steady)
-            case _:
-                assert_never(said)
+        self._dispatch(said, now)
+        while ledger.released:
+            self._dispatch(ledger.released.pop(0), now)
         return ledger.finish()
 
     def drain(self, now: Moment) -> list[Effect]:
@@ -152,6 +119,53 @@ class Control:
     def ends(self) -> Ends:
         """To look at."""
         return self._ledger.ends
+
+    def _dispatch(self, said: Input, now: Moment) -> None:
+        ledger = self._ledger
+        match said:
+            case Offered():
+                offered(ledger, said)
+            case Patched():
+                patched(ledger, said)
+            case Deleted():
+                deleted(ledger, said)
+            case SessionAsked():
+                session_asked(ledger, said)
+            case MoveAsked():
+                move_asked(ledger, said)
+            case RoomsAsked():
+                rooms_asked(ledger, said)
+            case RoomsListed():
+                rooms_listed(ledger, said)
+            case RoomDeleted():
+                room_deleted(ledger, said)
+            case SlotsClosed():
+                ledger.moves.closed = said.slots
+            case GiveAll():
+                ledger.give_all()
+            case EngineSaid():
+                engine_said(ledger, said.event)
+            case FactHeard():
+                ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now.steady))
+            case SnapshotHeard():
+                ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now.steady))
+            case SlotChanged(slot, is_empty=True):
+                ledger.take(slot, ledger.directory.handle_empty(slot))
+            case SlotChanged(slot, incarnation):
+                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
+            case RoomClosedElsewhere():
+                ledger.close_room(RoomName(said.room))
+            case EndsHeard(ends):
+                ledger.hear_ends(ends)
+            case DrainBegan():
+                ledger.draining = True
+            case Measured():
+                ledger.pressure = pressure_of(said, ledger.config.limits)
+                ledger.balance_load(said.late_seconds)
+            case Ticked():
+                self._ticked(now.steady)
+            case _:
+                assert_never(said)
 
     def _ticked(self, now: float) -> None:
         ledger = self._ledger

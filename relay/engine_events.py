@@ -23,7 +23,6 @@ from millrace.relay.contract.problems import json_reply
 from millrace.relay.ledger import Ledger
 from millrace.relay.load.counters import ENGINE_REFUSED, Count
 from millrace.relay.session.record import rebuild
-from millrace.relay.whip.requests import touched_while_leaving
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
 """Without them a session is not what its answer promised. Of the others' failure it can live on."""
@@ -39,7 +38,6 @@ def engine_said(ledger: Ledger, event: Event) -> None:
             # After our own CloseTransport there is no session any more.
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.end(session, event.cause)
-                touched_while_leaving(ledger, session.id)
         case TransportStalled():
             session = ledger.sessions.of_thing(event.transport)
             if session is not None and session.stalled is None:
@@ -62,7 +60,6 @@ def engine_said(ledger: Ledger, event: Event) -> None:
         case TransportGiven():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.given(session, event.slot, event.outcome)
-                touched_while_leaving(ledger, session.id)
         case AdoptionDone():
             _adoption_done(ledger, event)
 
@@ -74,7 +71,6 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
         return
     if session.leaving is not None:
         ledger.given(session, session.leaving, Outcome.REFUSED)
-        touched_while_leaving(ledger, session.id)
     ledger.counters.count(Count.COMMANDS_REFUSED)
     ledger.add(EngineRefused(event.command, session.id, event.reason))
     if event.command in OPENING_COMMANDS:

@@ -33,7 +33,7 @@ from millrace.relay.contract.facts import (
     Snapshot,
 )
 from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
-from millrace.relay.contract.inputs import Deleted, EndsHeard
+from millrace.relay.contract.inputs import Deleted, EndsHeard, Touch
 from millrace.relay.contract.problems import json_reply, moved, not_moved, problem
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
@@ -97,6 +97,10 @@ class Ledger:
         self.settling = Settling()
         self._incarnation = incarnation
         self._sequence = 0
+        self.released: list[Touch] = []
+        """Requests that were held while their session moved. It is known now where the session is:
+        `Control.handle` handles them after the input that told.
+        """
         # Of the input that is being handled.
         self.now = Moment(0.0, 0.0)
         self._effects: list[Effect] = []
@@ -239,6 +243,7 @@ class Ledger:
         self.add(SessionEnded(session.id, session.protocol, session.room, session.participant, cause))
         for request in (*self.reports.forget(session), *self.moves.forget(session.id)):
             self.add(json_reply(request, tombstone_view(tombstone)))
+        self._release_requests(session)
 
     # --- moves
 
@@ -262,6 +267,7 @@ class Ledger:
                 self.close(session, session.ends_as)
         for request in requests:
             self.add(moved(request, session.id, slot) if outcome is Outcome.MOVED else not_moved(request, outcome))
+        self._release_requests(session)
 
     def give_all(self) -> None:
         """Some of our sessions go wherever there is least to do."""
@@ -298,6 +304,9 @@ class Ledger:
         self._touched |= rooms
         for fact in facts:
             self.announce(fact)
+
+    def _release_requests(self, session: Session) -> None:
+        self.released += self.moves.held.pop(session.id, [])
 
     def _release(self, session: Session, slot: Slot) -> None:
         for publication in session.publications.values():

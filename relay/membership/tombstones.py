@@ -1,6 +1,6 @@
 """How sessions ended, in whatever slot: any worker that is asked for one says so, and a successor learns it again from
 the others. Owns this memory, its bounds, and how much is told when; must never know HTTP or the bus. Read
-`relay/whip/requests.py` next, which answers from it.
+`relay/routing.py` next, which answers from it.
 
     a session ends here ---> told to all others ---> each remembers it for as long as we do
     a worker begins -------> asks ASKED others for the RECENT that they remember
