@@ -129,15 +129,15 @@ def table(before: Look, now: Look) -> str:
         f"  in   {_flow(rate('millrace_bytes_received_total'), rate('millrace_packets_received_total'))}",
         f"  out  {_flow(rate('millrace_bytes_sent_total'), rate('millrace_packets_forwarded_total'))}",
         f"  drops {all_of('millrace_drops_total'):,.1f}/s   kernel {all_of('millrace_kernel_drops_total'):,.1f}/s   "
-        f"handed over {rate('millrace_handed_over_total'):,.1f}/s",
+        f"handed over {rate('millrace_handovers_out_total'):,.1f}/s",
         f"  half and 99 % of packets forwarded within {within('millrace_forwarding_seconds')}   "
         f"handshakes {rate('millrace_handshakes_done_total'):,.1f}/s within {within('millrace_handshake_seconds')}",
         f"  lost and asked for again: {rate('millrace_nacks_sent_total'):,.1f}/s of publishers, "
         f"{rate('millrace_nacks_received_total'):,.1f}/s by viewers   "
-        f"key frames asked for {rate('millrace_key_frames_asked_total'):,.1f}/s",
+        f"key frames asked for {rate('millrace_key_frame_requests_sent_total'):,.1f}/s",
         f"  arena {now.get('millrace_arena_resident_bytes') / 1e6:,.0f} MB   "
-        f"adopted {now.get('millrace_adoptions_total'):,.0f} sessions, "
-        f"lost {now.get('millrace_adoptions_lost_total'):,.0f}   "
+        f"adopted {now.get('millrace_sessions_adopted_total'):,.0f} sessions, "
+        f"lost {now.get('millrace_sessions_lost_total'):,.0f}   "
         f"moved {now.get('millrace_moves_in_total'):,.0f}   "
         f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
         "",

@@ -67,8 +67,8 @@ async def test_calls_go_on_while_their_workers_are_killed_one_after_the_other() 
         assert all(client.connection.connectionState == "connected" for client in (*publishers, *viewers))
         assert [client.session_url for client in (*publishers, *viewers)] == sessions
         # Three sessions lived on each worker.
-        assert await counter(relay, "millrace_adoptions_total") == ROUNDS * 2 * 3
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_adopted_total") == ROUNDS * 2 * 3
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         # Each kill of a worker with sessions was timed.
         assert await counter(relay, "millrace_adoption_gap_seconds_count") == 2 * ROUNDS

@@ -99,7 +99,7 @@ async def test_calls_move_away_from_a_worker_that_leaves_and_are_noticed_by_nobo
         assert min(gaps) < 1
         assert watched.states == states
         found = metrics(relay)
-        assert found["millrace_adoptions_total"] == 0
+        assert found["millrace_sessions_adopted_total"] == 0
         assert found["millrace_moves_failed_total"] <= found["millrace_moves_out_total"] / 2, "most go at once"
         assert found['millrace_drops_total{direction="in",reason="srtp_replay"}'] == 0
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
@@ -214,7 +214,7 @@ async def test_a_new_master_goes_on_with_as_many_workers_as_there_were() -> None
         await relay.until_logged(ROLLED_OUT)
         await relay.until_ready()
         assert up(relay) == BOTH
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await delete(one) == 200
 
 
@@ -250,7 +250,7 @@ async def test_a_worker_that_is_killed_while_it_leaves_has_a_successor_that_leav
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
         await relay.until_logged("the slot is empty")
         await relay.until_ready()
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
 
 
 async def test_a_worker_that_is_wanted_again_while_it_leaves_is_replaced_and_its_calls_go_on() -> None:

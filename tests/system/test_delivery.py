@@ -29,11 +29,11 @@ async def test_workers_hand_over_what_the_kernel_gave_to_the_wrong_one() -> None
             viewer = await stack.enter_async_context(Viewer(f"{relay.url}/whep/hall", audio=False))
             await viewer.open()
             await viewer.until_frames(15)
-            if (await figures(relay))["millrace_handed_over_total"] > 20:
+            if (await figures(relay))["millrace_handovers_out_total"] > 20:
                 break
         seen = await figures(relay)
-        assert seen["millrace_handed_over_total"] > 20
-        assert seen["millrace_taken_over_total"] > 20
+        assert seen["millrace_handovers_out_total"] > 20
+        assert seen["millrace_handovers_in_total"] > 20
 
 
 async def test_the_kernel_delivers_to_the_right_worker_once_it_knows() -> None:
@@ -47,6 +47,6 @@ async def test_the_kernel_delivers_to_the_right_worker_once_it_knows() -> None:
         for slot, viewer in enumerate(viewers):
             await viewer.open(slot % 2)
             await viewer.until_frames(15)
-        before = (await figures(relay))["millrace_handed_over_total"]
+        before = (await figures(relay))["millrace_handovers_out_total"]
         await viewers[0].until_frames(len(viewers[0].frames) + 30)
-        assert (await figures(relay))["millrace_handed_over_total"] == before
+        assert (await figures(relay))["millrace_handovers_out_total"] == before

@@ -58,7 +58,7 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         assert percentile(gaps, 0.5) < 2
         assert [one.states for one in watched] == states
         assert relay.log().count("a worker let go of its sessions") == 4
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
         for client in (*viewers, *publishers):
@@ -142,7 +142,7 @@ async def test_a_certificate_that_the_engine_does_not_take_costs_one_worker_a_mo
         await watched.until_packets(time.monotonic(), 30)
         print(told("a reload that fails", [watched.gap(began)]))
         assert watched.gap(began) < 4
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         # What is in force serves newcomers, too.
         async with Viewer(f"{relay.url}/whep/hall", audio=False) as late:
             await late.open(0)

@@ -116,7 +116,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
             assert "Stack of the engine's thread:" in log
             assert named in log
             assert "was ended by SIGABRT" in log
-            assert await counter(relay, "millrace_adoptions_total") == 2 * len(noticed)
+            assert await counter(relay, "millrace_sessions_adopted_total") == 2 * len(noticed)
             assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         # The silence itself is 1.85 to 2 s, each time. A machine that stands still meanwhile does not do so each time.
         assert min(noticed) < 4
@@ -160,7 +160,7 @@ async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() 
         assert "its engine has been silent for" in log
         assert "Stack of the handshakes' thread:" in log
         # The one in the middle of its handshake cannot be gone on with; the calls can.
-        assert await counter(relay, "millrace_adoptions_total") == 2
+        assert await counter(relay, "millrace_sessions_adopted_total") == 2
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         async with Viewer(f"{relay.url}/whep/hall", audio=False) as another:
             await another.open(0)

@@ -71,7 +71,7 @@ async def test_victims_of_kills_in_a_row_miss_a_moment_and_nothing_else() -> Non
         print(told("everybody else", others))
         assert [one.states + one.srtp.refused for one, _ in watched] == [[]] * len(watched)
         assert sum(one.repeated for one, _ in watched) == 0
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         if IS_BY_HAND:
             assert percentile(victims, 0.5) < 0.15

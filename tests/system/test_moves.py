@@ -67,7 +67,7 @@ async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(
         assert found["millrace_moves_out_total"] == found["millrace_moves_in_total"] == 2 * MOVES
         assert too_late.count(0) >= MOVES, "half of them at once, at least"
         assert found["millrace_moves_failed_total"] == sum(too_late)
-        assert found["millrace_adoptions_lost_total"] == 0
+        assert found["millrace_sessions_lost_total"] == 0
         for reason in ("srtp_replay", "srtp_authentication"):
             assert await counter(relay, f'millrace_drops_total{{direction="in",reason="{reason}"}}') == 0
         assert await move(relay, publisher.session_url, places[publisher]) == (409, "already there")
@@ -124,7 +124,7 @@ async def test_a_worker_that_leaves_takes_its_calls_to_the_others() -> None:
         await relay.until_logged("a worker joins")
         await relay.until_ready()
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
 
 
 async def causes(relay: Relay, client: RawClient) -> set[str | None]:

@@ -126,4 +126,4 @@ async def goes_on(relay: Relay, watched: Watched, states: list[str]) -> None:
     """The same session, with the keys that it had."""
     await watched.until_packets(time.monotonic(), 30)
     assert watched.states == states
-    assert await counter(relay, "millrace_adoptions_lost_total") == 0
+    assert await counter(relay, "millrace_sessions_lost_total") == 0

@@ -131,8 +131,8 @@ async def test_calls_outlive_everything_when_the_service_manager_keeps_their_mem
         assert watched.gap(killed_at) < 5
         assert not set(workers) & set(relay.worker_pids())
         assert sorted(name for name, _ in relay.kept) == names
-        assert await counter(relay, "millrace_adoptions_total") == 4
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_adopted_total") == 4
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]

@@ -42,8 +42,8 @@ async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> No
         assert len(relay.worker_pids()) == 2
         assert not set(workers) & set(relay.worker_pids())
         assert await counter(relay, "millrace_master_up") == 1
-        assert await counter(relay, "millrace_adoptions_total") == 2
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_adopted_total") == 2
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
@@ -68,7 +68,7 @@ async def test_orphans_end_when_no_other_master_comes_and_leave_the_ports_free()
                 await asyncio.sleep(0.01)
         await relay.start()
         await relay.until_ready()
-        assert await counter(relay, "millrace_adoptions_total") == 0
+        assert await counter(relay, "millrace_sessions_adopted_total") == 0
 
 
 async def test_a_worker_that_is_asked_to_let_go_stays_while_there_is_no_master() -> None:
@@ -85,5 +85,5 @@ async def test_a_worker_that_is_asked_to_let_go_stays_while_there_is_no_master()
         await relay.start()
         await relay.until_ready()
         assert worker not in relay.worker_pids()
-        assert await counter(relay, "millrace_adoptions_total") == 1
+        assert await counter(relay, "millrace_sessions_adopted_total") == 1
         assert await patch(publisher) == 204

@@ -64,8 +64,8 @@ async def test_calls_go_on_while_a_new_program_takes_the_masters_place(program: 
         assert len(relay.worker_pids()) == 2
         assert not set(workers) & set(relay.worker_pids())
         # Of those that only post, some wait for their clients.
-        assert await counter(relay, "millrace_adoptions_total") >= 2
-        assert await counter(relay, "millrace_adoptions_lost_total") == 0
+        assert await counter(relay, "millrace_sessions_adopted_total") >= 2
+        assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]

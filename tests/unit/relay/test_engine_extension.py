@@ -182,8 +182,8 @@ def test_a_check_that_reaches_the_wrong_worker_is_handed_over_and_answered(box: 
     for _ in range(200):
         check(first[0], "01abcdefgh")
         counters = unpack_plain(engines[0].stats())
-        if counters[0]["handed_over"]:
-            assert counters[1]["taken_over"] >= 1
+        if counters[0]["handovers_out"]:
+            assert counters[1]["handovers_in"] >= 1
             return
     raise AssertionError("the kernel never chose the other worker")
 

@@ -27,7 +27,7 @@ counters! {
     DatagramsSent => "datagrams_sent",
     BytesSent => "bytes_sent",
     /// System calls that sent something: the ratio to datagrams is what batching won.
-    Sends => "sends",
+    SendCalls => "send_calls",
     StunRequests => "stun_requests",
     PacketsReceived => "packets_received",
     /// Packets written to subscribers, retransmissions included.
@@ -37,14 +37,14 @@ counters! {
     PacketsRecovered => "packets_recovered",
     NacksReceived => "nacks_received",
     NacksSent => "nacks_sent",
-    KeyFramesAsked => "key_frames_asked",
-    KeyFrameRequests => "key_frame_requests",
-    HandedOver => "handed_over",
-    TakenOver => "taken_over",
+    KeyFrameRequestsSent => "key_frame_requests_sent",
+    KeyFrameRequestsReceived => "key_frame_requests_received",
+    HandoversOut => "handovers_out",
+    HandoversIn => "handovers_in",
     HandshakesDone => "handshakes_done",
     /// Sessions of a dead predecessor that went on, and those that could not.
-    Adoptions => "adoptions",
-    AdoptionsLost => "adoptions_lost",
+    SessionsAdopted => "sessions_adopted",
+    SessionsLost => "sessions_lost",
     /// Sessions that came from another slot, that went to one, and that were given in vain.
     MovesIn => "moves_in",
     MovesOut => "moves_out",

@@ -58,7 +58,7 @@ fn twenty_deaths_in_a_row_cost_nobody_a_packet() {
         assert_eq!(world.peers[viewer].got(ssrc).repairs, 0, "nothing had to be repaired");
     }
     assert_nothing_was_noticed(&world);
-    assert_eq!((world.stat(Counter::Adoptions), world.stat(Counter::AdoptionsLost)), (40, 0));
+    assert_eq!((world.stat(Counter::SessionsAdopted), world.stat(Counter::SessionsLost)), (40, 0));
 }
 
 #[test]

@@ -331,7 +331,7 @@ fn a_clients_keepalives_count_as_nothing_wherever_they_arrive() {
     world.run_for(100);
     assert_eq!(world.failures(), Vec::<String>::new());
     assert_eq!(world.drops(Drop::StunMalformed) + world.drops(Drop::UnknownSource), 0);
-    assert_eq!(world.stat(Counter::HandedOver), 1);
+    assert_eq!(world.stat(Counter::HandoversOut), 1);
     world.inject(0, STRANGER.parse().unwrap(), &indication);
     assert_eq!(world.drops(Drop::UnknownSource), 1);
 }

@@ -83,7 +83,7 @@ fn publishers_and_viewers_move_back_and_forth_and_nobody_loses_a_packet() {
     }
     assert_nothing_was_noticed(&world);
     assert_eq!(world.stat(Counter::MovesIn), world.stat(Counter::MovesOut));
-    assert_eq!((world.stat(Counter::MovesFailed), world.stat(Counter::AdoptionsLost)), (0, 0));
+    assert_eq!((world.stat(Counter::MovesFailed), world.stat(Counter::SessionsLost)), (0, 0));
     assert_eq!((world.stat(Counter::Transports), world.stat(Counter::Publications)), (3, 2));
     assert_eq!((world.drops(Drop::SrtpReplay), world.drops(Drop::SrtpAuthentication)), (0, 0));
     assert_eq!((world.drops(Drop::UnknownSource), world.drops(Drop::StunUnknownUfrag)), (0, 0));
@@ -99,9 +99,9 @@ fn the_kernel_is_told_whose_the_flow_is_now() {
     assert_eq!((world.steered.get(&address), world.arena.addresses().find(0, &address)), (Some(&1), Some(1)));
     // As the kernel does from then on.
     world.peers[publisher].enters_at = 1;
-    let handed_over = world.stat(Counter::HandedOver);
+    let handed_over = world.stat(Counter::HandoversOut);
     world.run_for(3_000);
-    assert_eq!(world.stat(Counter::HandedOver), handed_over);
+    assert_eq!(world.stat(Counter::HandoversOut), handed_over);
     move_to(&mut world, publisher, 0);
     assert_eq!((world.steered.get(&address), world.arena.addresses().find(0, &address)), (Some(&0), Some(0)));
 }
@@ -343,7 +343,7 @@ fn a_session_that_kills_its_taker_does_not_take_the_slot_with_it() {
     world.arena.session_words(0).put(1, 3);
     ask_to_move(&mut world, viewer, 1);
     assert_eq!(outcome(&world, 0, viewer), Some(Outcome::Moved));
-    assert_eq!((world.stat(Counter::Transports), world.stat(Counter::AdoptionsLost)), (0, 1));
+    assert_eq!((world.stat(Counter::Transports), world.stat(Counter::SessionsLost)), (0, 1));
     assert_eq!(world.arena.owners().of(0), Owner::Nobody);
 }
 

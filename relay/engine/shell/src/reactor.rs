@@ -226,7 +226,7 @@ impl Reactor {
         let stats = engine.stats();
         stats.add(Counter::DatagramsSent, sent.datagrams);
         stats.add(Counter::BytesSent, sent.bytes);
-        stats.add(Counter::Sends, sent.calls);
+        stats.add(Counter::SendCalls, sent.calls);
         for _ in 0..sent.failed {
             stats.count_drop(Drop::SendFailed);
         }

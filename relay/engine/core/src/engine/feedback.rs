@@ -66,7 +66,7 @@ impl Engine {
 
     fn handle_key_frame_request(&mut self, now: Time, key: ClientKey, ssrc: u32) {
         let Some(subscription) = self.subscription_of(key, ssrc) else { return };
-        self.stats.add(Counter::KeyFrameRequests, 1);
+        self.stats.add(Counter::KeyFrameRequestsReceived, 1);
         self.subscriptions[subscription].subscription.handle_key_frame_request();
         self.pass_on_wish_of(now, subscription);
     }
@@ -116,7 +116,7 @@ impl Engine {
                 publication.write_feedback(now, writer);
                 let after = publication.report();
                 self.stats.add(Counter::NacksSent, after.nacks_sent - before.nacks_sent);
-                self.stats.add(Counter::KeyFramesAsked, after.key_frames_asked - before.key_frames_asked);
+                self.stats.add(Counter::KeyFrameRequestsSent, after.key_frames_asked - before.key_frames_asked);
                 if let Some(round_trip) = publication.round_trip() {
                     client.round_trip_ms.get_or_insert(round_trip.0 as f64 / 1_000.0);
                 }

@@ -28,7 +28,7 @@ impl Engine {
 
     /// Takes a datagram that another worker received and handed over.
     pub(super) fn handle_handed_over(&mut self, now: Time, from: u8, path: Path, datagram: &mut [u8]) {
-        self.stats.add(Counter::TakenOver, 1);
+        self.stats.add(Counter::HandoversIn, 1);
         let handled = match classify(datagram) {
             Kind::Stun => self.handle_stun(now, path, datagram, Some(from)),
             Kind::Unknown => Err((None, Drop::NotDemuxed)),
@@ -141,7 +141,7 @@ impl Engine {
         if !self.arena.handover(self.slot, slot).push(path.socket.0, path.remote, datagram) {
             return Err(Drop::HandoverFull);
         }
-        self.stats.add(Counter::HandedOver, 1);
+        self.stats.add(Counter::HandoversOut, 1);
         self.doorbells |= 1 << slot;
         Ok(())
     }

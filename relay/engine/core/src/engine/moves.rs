@@ -142,7 +142,7 @@ impl Engine {
         events.append(&mut self.events);
         self.events = events;
         self.stats.add(Counter::MovesIn, adopted.len() as u64);
-        self.stats.add(Counter::AdoptionsLost, 1 - adopted.len() as u64);
+        self.stats.add(Counter::SessionsLost, 1 - adopted.len() as u64);
     }
 
     /// Ends the moves that their target has answered, and takes those back whose target did not answer in time.
@@ -179,7 +179,7 @@ impl Engine {
         let adopted = self.adopt_records(now, found.into_iter().collect());
         self.report_outcome(moving.transport, moving.target, outcome);
         if adopted.is_empty() {
-            self.stats.add(Counter::AdoptionsLost, 1);
+            self.stats.add(Counter::SessionsLost, 1);
             let closed = TransportClosed { transport: moving.transport, cause: Cause::Closed };
             self.events.push_back(Event::TransportClosed(closed));
         }

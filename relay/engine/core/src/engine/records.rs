@@ -229,7 +229,7 @@ impl Engine {
 
     pub(super) fn count_adoptions(&self, adopted: usize, lost: u32) {
         self.stats.set(Counter::SessionRecords, self.records.in_use());
-        self.stats.add(Counter::Adoptions, adopted as u64);
-        self.stats.add(Counter::AdoptionsLost, lost.into());
+        self.stats.add(Counter::SessionsAdopted, adopted as u64);
+        self.stats.add(Counter::SessionsLost, lost.into());
     }
 }
