@@ -54,9 +54,10 @@ setup: ## Install the Debian packages and Python packages that tests need too
 test: setup lint test-engine test-load test-python ## Everything that CI runs
 
 .PHONY: lint
-lint: setup ## Formatters, linters, types
+lint: setup ## Formatters, linters, levels of imports, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest millrace.relay._engine --mypy-config-file pyproject.toml
 	cd $(ENGINE) && $(CARGO) fmt --check

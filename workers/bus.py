@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import zmq
+import zmq  # noqa: TID251
 
 from millrace.relay.contract import codec
 from millrace.relay.contract.effects import Reply

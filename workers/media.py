@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from millrace.relay._engine import Engine
+from millrace.relay._engine import Engine  # noqa: TID251
 from millrace.relay.contract.boot import Boot
 from millrace.relay.contract.codec import pack_commands, unpack_events, unpack_plain
 from millrace.relay.contract.commands import Command, OpenTransport

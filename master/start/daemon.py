@@ -32,7 +32,7 @@ def launch(log_file: str, run: Callable[[Startup], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
-    leader = os.fork()
+    leader = os.fork()  # noqa: TID251 - no worker: nothing is open or locked yet
     if leader == 0:
         os.close(reading)
         _lead(log_file, run, DaemonStartup(writing))
@@ -59,7 +59,7 @@ def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) 
     try:
         os.setsid()
         # Not being its session's leader, the daemon can never get a terminal again.
-        if os.fork():
+        if os.fork():  # noqa: TID251 - as above
             os._exit(0)
         os.chdir("/")
         os.umask(UMASK)

@@ -34,7 +34,7 @@ def spawn(child: Child) -> int:
     """Forks a worker and returns its process id. Raises OSError."""
     flush()
     parent = os.getpid()
-    pid = os.fork()
+    pid = os.fork()  # noqa: TID251
     if pid == 0:
         _become(child, parent)
     return pid

@@ -51,7 +51,7 @@ class Program:
 
     def rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> int:
         """Starts that program beside us, as a child that says by its exit status how it went. Raises OSError."""
-        pid = os.fork()
+        pid = os.fork()  # noqa: TID251 - no worker: it execs at once
         if pid == 0:
             self._rehearse(descriptors)
         return pid

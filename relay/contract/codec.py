@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, NamedTuple, NewType, Union, cast, get_args, get_origin, get_type_hints
 
-import msgpack
+import msgpack  # noqa: TID251
 
 from millrace.relay.contract.commands import Command
 from millrace.relay.contract.events import Event
