@@ -10,6 +10,7 @@ ENGINE := relay/engine
 LOAD := tests/load
 RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(ENGINE)/Cargo.lock $(wildcard $(ENGINE)/*/Cargo.toml)
 ARGS ?=
+INSTALL_LOCKED = $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r
 CHECK_TOOLCHAIN = scripts/toolchain.sh "$(or $(wildcard $(BIN)/python),$(PYTHON))" "$(CARGO)"
 
 .PHONY: help
@@ -29,21 +30,21 @@ setup: ## Install the Debian packages and Python packages that tests need too
 	@scripts/debian-packages.sh test
 	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node
 
-.stamp-venv: pyproject.toml scripts/debian-packages.sh
+.stamp-venv: requirements/run.txt scripts/debian-packages.sh
 	@$(CHECK_TOOLCHAIN)
 	@scripts/debian-packages.sh build
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q --disable-pip-version-check 'maturin>=1.9,<2'
+	@$(INSTALL_LOCKED) requirements/run.txt
 	@touch $@
 
-.stamp-engine: .stamp-venv $(RUST_SOURCES)
+.stamp-engine: .stamp-venv pyproject.toml $(RUST_SOURCES)
 	@$(CHECK_TOOLCHAIN)
 	@echo "Building the engine (some minutes the first time) ..."
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }
 	@touch $@
 
-.stamp-dev: .stamp-engine
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/pip install -q --disable-pip-version-check $$($(BIN)/python scripts/dev_requirements.py)
+.stamp-dev: .stamp-engine requirements/dev.txt
+	@$(INSTALL_LOCKED) requirements/dev.txt
 	@touch $@
 
 .stamp-node: tests/browser/package-lock.json
@@ -61,17 +62,17 @@ lint: setup ## Formatters, linters, levels of imports, types
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest millrace.relay._engine --mypy-config-file pyproject.toml
 	cd $(ENGINE) && $(CARGO) fmt --check
-	cd $(ENGINE) && $(CARGO) clippy --quiet --all-targets -- -D warnings
+	cd $(ENGINE) && $(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	cd $(LOAD) && $(CARGO) fmt --check
-	cd $(LOAD) && $(CARGO) clippy --quiet --all-targets --target-dir ../../$(ENGINE)/target -- -D warnings
+	cd $(LOAD) && $(CARGO) clippy --quiet --locked --all-targets --target-dir ../../$(ENGINE)/target -- -D warnings
 
 .PHONY: test-engine
 test-engine: ## The engine's unit, vector, scenario, property and corpus tests
-	cd $(ENGINE) && $(CARGO) test --quiet
+	cd $(ENGINE) && $(CARGO) test --quiet --locked
 
 .PHONY: test-load
 test-load: ## The load generator's own tests; they measure nothing
-	cd $(LOAD) && $(CARGO) test --quiet --target-dir ../../$(ENGINE)/target
+	cd $(LOAD) && $(CARGO) test --quiet --locked --target-dir ../../$(ENGINE)/target
 
 .PHONY: test-python
 test-python: setup ## Unit, contract, simulation, system and browser tests
@@ -79,7 +80,7 @@ test-python: setup ## Unit, contract, simulation, system and browser tests
 
 .PHONY: test-fast
 test-fast: .stamp-dev ## Engine, unit, contract and simulation tests: no browser, no running relay
-	cd $(ENGINE) && $(CARGO) test --quiet
+	cd $(ENGINE) && $(CARGO) test --quiet --locked
 	$(BIN)/pytest tests/unit tests/contract tests/sim
 
 BENCH_SERVER = $(BIN)/python $(LOAD)/peers/millrace.py$(if $(filter spread,$(SCENARIO)), --workers 2)
@@ -89,12 +90,12 @@ BENCH_ARGS = $(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(SECONDS),--seconds $(S
 
 .PHONY: bench
 bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFILE=both (tests/load/README.md)
-	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- \
+	@$(CARGO) run --release --quiet --locked --manifest-path $(LOAD)/Cargo.toml -- \
 		$(or $(SCENARIO),video) --server "$(BENCH_SERVER)" $(BENCH_ARGS)
 
 .PHONY: bench-engine
 bench-engine: ## What forwarding costs in the engine alone: CASE=video-gcm; CALLGRIND=1 counts instructions (needs Debian's `valgrind`)
-	cd $(ENGINE) && $(CARGO) bench --quiet -p millrace-core --bench forward -- $(if $(CALLGRIND),--callgrind) $(CASE)
+	cd $(ENGINE) && $(CARGO) bench --quiet --locked -p millrace-core --bench forward -- $(if $(CALLGRIND),--callgrind) $(CASE)
 
 .PHONY: chaos
 chaos: setup ## Kill, replace and reload workers at random for SECONDS (default 180), from a SEED
@@ -102,13 +103,13 @@ chaos: setup ## Kill, replace and reload workers at random for SECONDS (default 
 
 .PHONY: soak
 soak: build ## Viewers come and go for SECONDS (an hour): memory, descriptors and latency must stay flat
-	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- \
+	@$(CARGO) run --release --quiet --locked --manifest-path $(LOAD)/Cargo.toml -- \
 		soak --server "$(BIN)/python $(LOAD)/peers/millrace.py" --seconds $(or $(SECONDS),3600) \
 		$(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
 .PHONY: kills
 kills: setup ## Measure the gap of 50 sessions while their workers are killed KILLS times (default 20); needs a quiet machine
-	@$(CARGO) run --release --quiet --manifest-path $(LOAD)/Cargo.toml -- kills --kills $(or $(KILLS),20) \
+	@$(CARGO) run --release --quiet --locked --manifest-path $(LOAD)/Cargo.toml -- kills --kills $(or $(KILLS),20) \
 		--server "$(BIN)/python $(LOAD)/peers/millrace.py --workers 2 --set workers.quick_death_seconds=1" $(ARGS)
 	MILLRACE_KILLS=$(or $(KILLS),20) $(BIN)/pytest -s tests/system/test_kills.py
 
@@ -119,11 +120,11 @@ fuzz: ## Run every fuzz target for SECONDS (default 60) each; needs a nightly to
 
 .PHONY: miri
 miri: ## Check the arena's unsafe code under Miri; needs a nightly toolchain with the miri component
-	cd $(ENGINE) && $(CARGO) +nightly miri test -p millrace-arena
+	cd $(ENGINE) && $(CARGO) +nightly miri test --locked -p millrace-arena
 
 .PHONY: model
 model: ## Try the arena's protocols in every order, interrupted MORE (default 1) times more often than `cargo test` does
-	cd $(ENGINE) && MILLRACE_INTERRUPTIONS=$(or $(MORE),1) $(CARGO) test --quiet -p millrace-models -- --nocapture
+	cd $(ENGINE) && MILLRACE_INTERRUPTIONS=$(or $(MORE),1) $(CARGO) test --quiet --locked -p millrace-models -- --nocapture
 
 .PHONY: check-deploy
 check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prometheus` package
@@ -139,6 +140,18 @@ format: setup ## Format everything
 	$(BIN)/ruff check --fix .
 	cd $(ENGINE) && $(CARGO) fmt
 	cd $(LOAD) && $(CARGO) fmt
+
+# For every Linux and Python that Millrace runs on, not for this machine alone.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes pyproject.toml --group build $(ARGS)
+
+.PHONY: lock
+lock: ## Pin what pyproject.toml, Cargo.toml and package.json ask for; ARGS=--upgrade takes newer Python packages
+	@test -x $(BIN)/uv || $(MAKE) --no-print-directory .stamp-dev
+	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
+	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) metadata --manifest-path $$folder/Cargo.toml --format-version 1 >/dev/null || exit 1; done
+	cd tests/browser && npm install --package-lock-only --ignore-scripts --silent --no-audit --no-fund
 
 .PHONY: clean
 clean: ## Remove what builds and tests made

@@ -58,7 +58,7 @@ def install() -> None:
     shutil.rmtree(wheels, ignore_errors=True)
     python = Path(sys.executable)
     # Not `pip install .` in there: that needs cargo.
-    _run(str(python.with_name("maturin")), "build", "--release", "--auditwheel", "skip", "-o", str(wheels))
+    _run(str(python.with_name("maturin")), "build", "--release", "--locked", "--auditwheel", "skip", "-o", str(wheels))
     (wheel,) = wheels.glob("millrace-*.whl")
     _run(str(python), "-m", "pip", "download", "-q", "-d", str(wheels), str(wheel))
     _run("chroot", str(ROOT), "python3", "-m", "venv", "--clear", "/opt/millrace")
