@@ -21,11 +21,11 @@ from millrace.master.start.prepare import Left, Prepared, SteeringRefused, prepa
 from millrace.master.start.spawn import spawn
 from millrace.master.start.startup import Startup
 from millrace.master.takeover.activation import received
-from millrace.master.takeover.predecessor import EstateRefused, children, end, stored
+from millrace.master.takeover.predecessor import TakeoverRefused, children, end, stored
 from millrace.master.takeover.reexec import Program
 from millrace.master.takeover.runtime_directory import DirectoryRefused
 from millrace.master.takeover.sd_notify import Notify
-from millrace.master.upgrade import ESTATE, INCOMPATIBLE, Upgrade
+from millrace.master.upgrade import INCOMPATIBLE, INHERITED, Upgrade
 from millrace.relay.config.model import Config
 from millrace.workers import logs
 
@@ -57,14 +57,14 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Prog
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         handed = received()
-        estate = stored(handed.stored)
-        if estate is None:
+        inherited = stored(handed.stored)
+        if inherited is None:
             # Else names would stand for two things.
             notify.forget(handed.stored)
-        with prepare(config, Left((program.left or {}).get(ESTATE, ()), estate, handed.activated)) as prepared:
+        with prepare(config, Left((program.left or {}).get(INHERITED, ()), inherited, handed.activated)) as prepared:
             if not prepared.is_urgent:
                 preload()
-            descriptors = prepared.estate.by_name()
+            descriptors = prepared.inherited.by_name()
             notify.store(descriptors)
             master = Master(prepared, read_again, startup, Upgrade(program, prepared, notify))
             status = master.run()
@@ -73,7 +73,7 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Prog
             master.upgrade.start_anew()
             status = 1
         return status
-    except (BindRefused, CertificateRefused, DirectoryRefused, EstateRefused, SteeringRefused) as refusal:
+    except (BindRefused, CertificateRefused, DirectoryRefused, TakeoverRefused, SteeringRefused) as refusal:
         log.error("%s", refusal)
         startup.failed(str(refusal))
         return 1
@@ -206,7 +206,7 @@ class Master:
             try:
                 # Another master's. At the last moment: until now its clients had a worker.
                 end(self._prepared.lock, life.slot)
-            except (EstateRefused, OSError) as refusal:
+            except (TakeoverRefused, OSError) as refusal:
                 log.warning("slot %s waits: %s", life.slot, refusal)
                 life.due_at = time.monotonic() + _END_SECONDS
                 continue

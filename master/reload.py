@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields, replace
 
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import Problem, contradictions
-from millrace.relay.contract.takeover import BAKED
+from millrace.relay.contract.takeover import FIXED_AT_START
 
-WAIT = frozenset(BAKED) | {
+WAIT = frozenset(FIXED_AT_START) | {
     *("workers.pin", "media.receive_buffer_bytes", "media.send_buffer_bytes"),
     *("log.file", "log.format"),
 }

@@ -1,7 +1,7 @@
 """The hot upgrade (SIGUSR2): whether the program that is now on disk could go on in our place. Owns the rehearsal, on
 both sides; must never be what ends the old program. Read next: `master/takeover/reexec.py`.
 
-    SIGUSR2 -> the new program beside us: configuration, estate, every import, an engine of its own; then it ends
+    SIGUSR2 -> the new program beside us: configuration, inheritance, every import, an engine of its own; then it ends
         READY         -> we become it (exec): the same process, its workers still our children, then replaced
         INCOMPATIBLE  -> drain; when the last call is over, we become it with nothing
         anything else -> it is said in the log, and we go on
@@ -21,7 +21,7 @@ from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import SHARED
 from millrace.master.start.prepare import Prepared, inherit
 from millrace.master.start.spawn import flush
-from millrace.master.takeover.predecessor import EstateRefused, NotUnderstood, understood
+from millrace.master.takeover.predecessor import NotUnderstood, TakeoverRefused, understood
 from millrace.master.takeover.reexec import Program
 from millrace.master.takeover.sd_notify import Notify
 from millrace.relay.config.model import Config
@@ -31,7 +31,8 @@ log = logging.getLogger("millrace.master")
 
 READY, INCOMPATIBLE = 90, 91
 """Exit statuses of a rehearsal. Not 0, with which any other program ends."""
-ESTATE = "estate"
+INHERITED = "estate"
+"""The name that a program of before knows them by, too."""
 _WORKERS_OWN = ("uvloop", "zmq", "millrace.workers.worker", "millrace.workers.media")
 """What the master stays free of, but a rehearsal may import: it ends."""
 
@@ -46,7 +47,7 @@ class Upgrade:
         self.is_due = False
         """The new program starts where the old one ends."""
         self._program = program
-        self._estate = {ESTATE: prepared.estate.descriptors}
+        self._inherited = {INHERITED: prepared.inherited.descriptors}
         self._pid = 0
         self._deadline = math.inf
 
@@ -57,7 +58,7 @@ class Upgrade:
             return
         flush()
         try:
-            self._pid = self._program.rehearse(self._estate)
+            self._pid = self._program.rehearse(self._inherited)
         except OSError as error:
             log.warning("the new program cannot be tried, and the old one goes on: %s", error.strerror)
             return
@@ -92,7 +93,7 @@ class Upgrade:
         self.verdict = 0
         log.info("an upgrade: the new program takes over")
         self.notify.reloading("A new program takes over")
-        self._become(self._estate, logging.WARNING)
+        self._become(self._inherited, logging.WARNING)
         self.notify.ready(status)
 
     def start_anew(self) -> None:
@@ -112,14 +113,14 @@ def rehearse(config: Config, program: Program) -> int:
     """The new program's side: everything up to the first fork, and a worker's engine, without touching anything."""
     logs.set_up(config.log, "rehearsal")
     try:
-        prepared = inherit(config, understood((program.left or {}).get(ESTATE, ())))
+        prepared = inherit(config, understood((program.left or {}).get(INHERITED, ())))
         for name in (*SHARED, *_WORKERS_OWN):
             import_module(name)
         _try_engine(prepared)
     except NotUnderstood as error:
         log.warning("the calls of the old program cannot go on in the new one: %s", error)
         return INCOMPATIBLE
-    except (CertificateRefused, EstateRefused) as refusal:
+    except (CertificateRefused, TakeoverRefused) as refusal:
         log.error("%s", refusal)
         return 1
     return READY
@@ -131,7 +132,7 @@ def _try_engine(prepared: Prepared) -> None:
 
     # Its pages come when they are touched: these few.
     arena = Arena.make(prepared.slots, prepared.config.arena)
-    # Those of the estate would wake this engine in place of a worker's.
+    # Those that are inherited would wake this engine in place of a worker's.
     bells = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(prepared.slots))
     boot = prepared.child(0, 1).boot
     media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None))

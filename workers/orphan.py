@@ -2,7 +2,7 @@
 itself when nobody does. It must never give that away while its master lives. Read next:
 `master/takeover/predecessor.py`, which asks.
 
-    master gone --> serves on, answers heirs --heir--> ended by its new master, who forks a successor
+    master gone --> serves on, answers successors --successor--> ended by its new master, who forks a successor
                         | nobody has a session any more, or workers.orphan_seconds are over
                         +--> goodbye
 """
@@ -63,14 +63,14 @@ class Orphan:
             self._stop("no other master has come")
 
     def _patience(self) -> float:
-        return self._boot.config.workers.orphan_seconds if self._boot.heirs is not None else 0
+        return self._boot.config.workers.orphan_seconds if self._boot.takeover_socket is not None else 0
 
     def _become(self) -> None:
         log.warning("the master is gone; its workers wait for another", extra={"seconds": self._patience()})
         # By the kernel, should our loop hang: nobody is there to notice.
         signal.alarm(int(self._patience()) + END_SECONDS)
-        if self._boot.heirs is not None:
-            self._listener = socket.socket(fileno=self._boot.heirs)
+        if self._boot.takeover_socket is not None:
+            self._listener = socket.socket(fileno=self._boot.takeover_socket)
             asyncio.get_running_loop().add_reader(self._listener, self._answer)
 
     def _stop(self, why: str) -> None:
@@ -84,22 +84,22 @@ class Orphan:
         assert self._listener is not None, "heard only while there is one"
         # Another orphan may have been quicker.
         with suppress(BlockingIOError):
-            heir, _ = self._listener.accept()
-            with heir:
+            successor, _ = self._listener.accept()
+            with successor:
                 pid, uid, _ = _CREDENTIALS.unpack(
-                    heir.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+                    successor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
                 )
                 if uid != os.geteuid():
                     log.warning("somebody else wants to be the master", extra={"pid": pid, "uid": uid})
                     return
                 log.warning("another master takes over", extra={"pid": pid})
-                self._give(heir)
+                self._give(successor)
 
-    def _give(self, heir: socket.socket) -> None:
-        heir.settimeout(ANSWER_SECONDS)
-        everything = self._boot.estate
+    def _give(self, successor: socket.socket) -> None:
+        successor.settimeout(ANSWER_SECONDS)
+        everything = self._boot.inherited
         try:
             for start in range(0, len(everything), MAX_DESCRIPTORS):
-                socket.send_fds(heir, [b"some"], everything[start : start + MAX_DESCRIPTORS])
+                socket.send_fds(successor, [b"some"], everything[start : start + MAX_DESCRIPTORS])
         except OSError as error:
             log.warning("the other master cannot be given everything", extra={"reason": str(error)})

@@ -55,7 +55,7 @@ class Sockets:
     """What an operator should know."""
 
     def named(self) -> Iterator[tuple[SocketGroup, Group]]:
-        """All groups, as an estate names them."""
+        """All groups, as the manifest names them."""
         for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
             for group in groups:
                 yield SocketGroup(section, group.address, group.port), group

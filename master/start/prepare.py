@@ -19,14 +19,14 @@ from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inheri
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
 from millrace.master.start.spawn import Child
-from millrace.master.takeover.predecessor import Estate, EstateRefused, find, understood
-from millrace.master.takeover.runtime_directory import HEIRS, Runtime, claim, leave, living, remove_sockets
+from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, find, understood
+from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, claim, leave, living, remove_sockets
 from millrace.relay.config.model import Config, is_loopback
 from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
 from millrace.relay.contract.ids import Incarnation, Slot
-from millrace.relay.contract.takeover import Manifest, baked, settle
+from millrace.relay.contract.takeover import Manifest, fixed_at_start, with_inherited
 
 log = logging.getLogger("millrace.master")
 
@@ -45,30 +45,30 @@ class Prepared:
     certificate: Certificate
     sockets: Sockets
     candidates: tuple[CandidateAddress, ...]
-    estate: Estate
+    inherited: Inherited
     places: Places
 
     @property
     def slots(self) -> int:
         """How many workers there may be."""
-        return self.estate.manifest.slots
+        return self.inherited.manifest.slots
 
     @property
     def goal(self) -> int:
         """How many there shall be: as the last master had it, but for another wish in the configuration."""
-        if self.config.workers.count == self.estate.manifest.count:
+        if self.config.workers.count == self.inherited.manifest.count:
             return self.arena.wanted(self.slots)
         return workers_wanted(self.config)
 
     @property
     def arena(self) -> Arena:
         """The slot table's."""
-        return self.estate.arena
+        return self.inherited.arena
 
     @property
     def is_steered(self) -> bool:
         """By the kernel."""
-        return self.estate.manifest.is_steered
+        return self.inherited.manifest.is_steered
 
     @property
     def is_urgent(self) -> bool:
@@ -78,7 +78,7 @@ class Prepared:
     @property
     def lock(self) -> int:
         """Of the runtime directory."""
-        return self.estate.by_name()["lock"]
+        return self.inherited.by_name()["lock"]
 
     def with_config(self, config: Config) -> "Prepared":
         """The same with another configuration, which asks for no other sockets and no other arena. Raises
@@ -96,7 +96,7 @@ class Prepared:
         return Child(self._boot(slot, incarnation, adopts), self.cores[slot] if self.cores else None, self.lock)
 
     def _boot(self, slot: int, incarnation: int, adopts: bool) -> Boot:
-        by_name, manifest = self.estate.by_name(), self.estate.manifest
+        by_name, manifest = self.inherited.by_name(), self.inherited.manifest
         return Boot(
             config=self.config,
             slot=Slot(slot),
@@ -110,8 +110,8 @@ class Prepared:
             ),
             candidates=self.candidates,
             master=os.getpid(),
-            estate=self.estate.descriptors,
-            heirs=by_name.get("heirs"),
+            inherited=self.inherited.descriptors,
+            takeover_socket=by_name.get("heirs"),
             arena=by_name["arena"],
             doorbells=tuple(by_name[f"doorbell-{each}"] for each in range(self.slots)),
             flow_map=by_name.get("flow-map"),
@@ -130,7 +130,7 @@ class Left:
 
     before: Sequence[int] = ()
     """From the program that was this process before."""
-    stored: Estate | None = None
+    stored: Inherited | None = None
     """By the last master, kept by the service manager."""
     activated: Sequence[socket.socket] = ()
     """Bound by the service manager."""
@@ -139,21 +139,21 @@ class Left:
 @contextmanager
 def prepare(config: Config, left: Left) -> Iterator[Prepared]:
     """Makes it all, or takes up what was left by the program before us, or by a dead master. Raises BindRefused,
-    CertificateRefused, DirectoryRefused, EstateRefused or SteeringRefused.
+    CertificateRefused, DirectoryRefused, TakeoverRefused or SteeringRefused.
     """
     # Sockets are slots times addresses times purposes, more than the usual soft limit for a large box.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not config.is_open and not is_loopback(config.admin.bind):
         log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
-    estate = understood(left.before) if left.before else left.stored
-    if left.before and estate is not None:
-        runtime = estate.runtime()
+    inherited = understood(left.before) if left.before else left.stored
+    if left.before and inherited is not None:
+        runtime = inherited.runtime()
     else:
-        runtime = claim(config, Path(estate.manifest.directory) if estate else None)
+        runtime = claim(config, Path(inherited.manifest.directory) if inherited else None)
     try:
-        if estate := estate or find(runtime):
-            prepared = inherit(config, estate)
+        if inherited := inherited or find(runtime):
+            prepared = inherit(config, inherited)
             # What the last master has told its workers.
             prepared.arena.set_drain(prepared.slots, 0)
             prepared.arena.set_log_level(prepared.slots, 0)
@@ -181,10 +181,10 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
         count=config.workers.count,
         groups=tuple(name for name, _ in named),
         is_steered=steered_by is not None,
-        has_heirs=runtime.can_be_found,
+        has_takeover_socket=runtime.can_be_found,
         directory=str(runtime.directory),
         is_ours=runtime.is_ours,
-        baked=baked(config),
+        fixed=fixed_at_start(config),
         certificate_pem=certificate.certificate_pem,
         private_key_pem=certificate.private_key_pem,
         fingerprint=certificate.fingerprint,
@@ -208,28 +208,30 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
         raise SteeringRefused(
             f"workers.count: the kernel cannot leave {slots - count} of {slots} sockets out: {error}"
         ) from error
-    return _prepared(config, Estate(manifest, tuple(descriptors), arena), sockets, certificate, places)
+    return _prepared(config, Inherited(manifest, tuple(descriptors), arena), sockets, certificate, places)
 
 
-def inherit(config: Config, estate: Estate) -> Prepared:
-    """A predecessor's, with what of the configuration needs nothing new. Raises CertificateRefused or EstateRefused."""
-    config, deferred = settle(config, estate.manifest)
+def inherit(config: Config, inherited: Inherited) -> Prepared:
+    """A predecessor's, with what of the configuration needs nothing new. Raises CertificateRefused or
+    TakeoverRefused.
+    """
+    config, deferred = with_inherited(config, inherited.manifest)
     if problems := tuple(contradictions(config)):
         # No keys, say, on sockets that are open to everybody.
-        raise EstateRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
+        raise TakeoverRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
-    manifest = estate.manifest
+    manifest = inherited.manifest
     certificate = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
     if config.dtls.certificate:
         # Its import takes a tenth of a second, in which clients of a dead master's dead workers would wait.
         from millrace.master.start.x509 import certificate_for
 
         certificate = certificate_for(config.dtls)
-    by_name = estate.by_name()
+    by_name = inherited.by_name()
     sockets = inherit_all(config, manifest, by_name)
     places = Places(sockets, manifest.slots, by_name.get("places"))
-    return _prepared(config, estate, sockets, certificate, places)
+    return _prepared(config, inherited, sockets, certificate, places)
 
 
 def workers_wanted(config: Config) -> int:
@@ -242,24 +244,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _prepared(config: Config, estate: Estate, sockets: Sockets, certificate: Certificate, places: Places) -> Prepared:
+def _prepared(
+    config: Config, inherited: Inherited, sockets: Sockets, certificate: Certificate, places: Places
+) -> Prepared:
     for warning in sockets.warnings:
         log.warning(warning)
-    usable, slots = sorted(os.sched_getaffinity(0)), estate.manifest.slots
+    usable, slots = sorted(os.sched_getaffinity(0)), inherited.manifest.slots
     return Prepared(
         config=config,
         cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
         certificate=certificate,
         sockets=sockets,
         candidates=told(sockets, config),
-        estate=estate,
+        inherited=inherited,
         places=places,
     )
 
 
 def _hear_heirs(directory: Path) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as listener:
-        listener.bind(str(directory / HEIRS))
+        listener.bind(str(directory / TAKEOVER_SOCKET))
         listener.listen()
         return listener.detach()
 

@@ -1,6 +1,6 @@
 """Finds what a dead master has left, and ends the workers that have kept it. Owns the receiving side of
-`workers/orphan.py`; must never make anything new, nor fork. Read next: `master/start/prepare.py`, which takes an
-estate up.
+`workers/orphan.py`; must never make anything new, nor fork. Read next: `master/start/prepare.py`, which goes
+on with it.
 
     directory locked, so no master lives -- a slot's lock is held --> its worker: an orphan, or about to notice
         heirs socket --> manifest, lock, arena, doorbells, sockets ...   (SCM_RIGHTS)
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from millrace.master.arena import Arena, ArenaRefused
 from millrace.master.takeover.locks import Held, holder, lock
-from millrace.master.takeover.runtime_directory import HEIRS, Runtime, living
+from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, living
 from millrace.relay.config.model import Config
-from millrace.relay.contract.takeover import Manifest, Unreadable, settle, unpack
+from millrace.relay.contract.takeover import Manifest, Unreadable, unpack, with_inherited
 
 log = logging.getLogger("millrace.master")
 
@@ -39,16 +39,16 @@ MAX_DESCRIPTORS = 253
 _CREDENTIALS = struct.Struct("=iII")
 
 
-class EstateRefused(Exception):
+class TakeoverRefused(Exception):
     """There is one, and we can neither take it up nor end it; the text says why."""
 
 
-class NotUnderstood(EstateRefused):
+class NotUnderstood(TakeoverRefused):
     """What was left is not for this program; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estate:
+class Inherited:
     """What was left, all there."""
 
     manifest: Manifest
@@ -63,10 +63,10 @@ class Estate:
     def runtime(self) -> Runtime:
         """Its directory, as its master had it."""
         left = self.manifest
-        return Runtime(Path(left.directory), self.by_name()["lock"], left.has_heirs, left.is_ours)
+        return Runtime(Path(left.directory), self.by_name()["lock"], left.has_takeover_socket, left.is_ours)
 
 
-def stored(by_name: Mapping[str, int]) -> Estate | None:
+def stored(by_name: Mapping[str, int]) -> Inherited | None:
     """What the service manager has kept of the last master; None when that is nothing, or of no use to us: then workers
     that live on have been ended.
     """
@@ -75,8 +75,8 @@ def stored(by_name: Mapping[str, int]) -> Estate | None:
     try:
         # The manifest says which others there are, and in which order.
         manifest = unpack(os.pread(by_name["manifest"], 1 << 20, 0))
-        estate = understood([by_name[name] for name in manifest.names()])
-        lock(estate.by_name()["lock"], 0)
+        inherited = understood([by_name[name] for name in manifest.names()])
+        lock(inherited.by_name()["lock"], 0)
     except (KeyError, NotUnderstood, OSError, Unreadable) as error:
         log.warning("what the service manager has kept cannot be taken up, and its calls end: %s", error)
         if "lock" in by_name:
@@ -84,17 +84,17 @@ def stored(by_name: Mapping[str, int]) -> Estate | None:
         close(list(by_name.values()))
         return None
     except Held as held:
-        raise EstateRefused(f"process {held.pid} is the master of what the service manager has kept") from None
-    return estate
+        raise TakeoverRefused(f"process {held.pid} is the master of what the service manager has kept") from None
+    return inherited
 
 
-def find(runtime: Runtime) -> Estate | None:
+def find(runtime: Runtime) -> Inherited | None:
     """What living workers of a dead master have kept; None when there are none, or what they have is of no use to us:
     then they have been ended.
     """
     end = time.monotonic() + ASK_SECONDS
     while living(runtime.lock):
-        if received := _ask(runtime.directory / HEIRS):
+        if received := _ask(runtime.directory / TAKEOVER_SOCKET):
             try:
                 return understood(received)
             except NotUnderstood as error:
@@ -111,22 +111,22 @@ def find(runtime: Runtime) -> Estate | None:
     return None
 
 
-def understood(descriptors: Sequence[int]) -> Estate:
-    """An estate of these, the manifest first. Raises NotUnderstood, and leaves them open."""
+def understood(descriptors: Sequence[int]) -> Inherited:
+    """What these descriptors are, the manifest first. Raises NotUnderstood, and leaves them open."""
     try:
         manifest = unpack(os.pread(descriptors[0], 1 << 20, 0))
         names = list(manifest.names())
         if len(names) != len(descriptors):
             raise Unreadable(f"it has {len(descriptors)} descriptors, not {len(names)}")
-        then, _ = settle(Config(), manifest)
+        then, _ = with_inherited(Config(), manifest)
         arena = Arena.inherit(descriptors[names.index("arena")], manifest.slots, then.arena)
     except (ArenaRefused, IndexError, OSError, Unreadable) as error:
         raise NotUnderstood(str(error)) from error
-    return Estate(manifest, tuple(descriptors), arena)
+    return Inherited(manifest, tuple(descriptors), arena)
 
 
 def close(descriptors: list[int], lock: int | None = None) -> None:
-    """Lets an estate go, but for what shares a file with `lock`: that lock would end."""
+    """Closes inherited descriptors, but for what shares a file with `lock`: that lock would end."""
     for each in descriptors:
         if lock is None or not os.path.samestat(os.fstat(each), os.fstat(lock)):
             os.close(each)
@@ -144,14 +144,14 @@ def children(lock: int) -> dict[int, int]:
 
 
 def end(lock: int, slot: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Ends the process that holds the slot, if any, and waits until it is gone. Raises EstateRefused."""
+    """Ends the process that holds the slot, if any, and waits until it is gone. Raises TakeoverRefused."""
     with _holder(lock, slot) as process:
         if process is not None:
             _signal(process, number)
             if not _ends(process, END_SECONDS):
                 _signal(process, signal.SIGKILL)
                 if not _ends(process, END_SECONDS):
-                    raise EstateRefused(f"a worker of the last master cannot be ended; it holds slot {slot}")
+                    raise TakeoverRefused(f"a worker of the last master cannot be ended; it holds slot {slot}")
 
 
 def end_all(lock: int, number: signal.Signals) -> None:
@@ -206,6 +206,6 @@ def _ask(path: Path) -> list[int]:
                 if not text:
                     return received
         except OSError:
-            # It ends, or hangs: half of an estate is none.
+            # It ends, or hangs: half of it serves nobody.
             close(received)
             return []

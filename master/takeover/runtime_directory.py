@@ -3,7 +3,7 @@ else's, one master's at a time, and gone when the server is. It must never be on
 end any session then. Read next: `workers/bus.py` and `master/takeover/predecessor.py`.
 
     lock          byte 0 is the master's, byte 1 + slot its worker's (`master/takeover/locks.py`)
-    heirs         where workers without a master give the estate to the next one (`workers/orphan.py`)
+    heirs         where workers without a master give all that is inherited to the next (`workers/orphan.py`)
     worker-*      the workers' own
 """
 
@@ -19,7 +19,8 @@ from millrace.master.takeover.locks import Held, holder, lock_file
 from millrace.relay.config.model import LONGEST_RUNTIME_DIRECTORY, Config
 from millrace.relay.config.rules import MAX_SLOTS
 
-HEIRS = "heirs"
+TAKEOVER_SOCKET = "heirs"
+"""A name that masters of before know, too."""
 _LOCK = "lock"
 
 
@@ -103,7 +104,7 @@ def living(lock: int) -> list[int]:
 
 def remove_sockets(directory: Path) -> None:
     """Removes what a server that was killed has left behind: ours would not bind over it."""
-    for path in (*directory.glob("worker-*"), directory / HEIRS):
+    for path in (*directory.glob("worker-*"), directory / TAKEOVER_SOCKET):
         if path.is_socket():
             path.unlink(missing_ok=True)
 

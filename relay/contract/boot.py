@@ -48,10 +48,10 @@ class Boot:
     candidates: tuple[CandidateAddress, ...]
     master: int
     """Its process: while it is not our parent, we have none."""
-    estate: tuple[int, ...]
+    inherited: tuple[int, ...]
     """All that another master needs to go on, in the order of `relay/contract/takeover.py`. Never closed."""
-    heirs: int | None
-    """Where it asks for that once ours is gone; None when nobody could find us."""
+    takeover_socket: int | None
+    """Where that master asks for it once ours is gone; None when no other master could find us."""
     arena: int
     """The memfd, its header written."""
     doorbells: tuple[int, ...]

@@ -1,6 +1,6 @@
 """What a master leaves to the next one, so that calls go on: descriptors in a fixed order, and a manifest that says
 what they are. Owns that order and the manifest's text; must never open, pass or read a descriptor. Read next:
-`master/takeover/predecessor.py`, which finds an estate, and `workers/orphan.py`, which keeps one.
+`master/takeover/predecessor.py`, which finds them, and `workers/orphan.py`, which keeps them.
 """
 
 import json
@@ -15,13 +15,20 @@ from millrace.relay.contract.codec import KEPT_VERSION
 VERSION = 2
 """Of the manifest and of the order of the descriptors."""
 CONTRACTS = {"estate": VERSION, "arena": layout.VERSION, "facts": facts.VERSION, "kept": KEPT_VERSION}
-"""What two programs have to agree on, for one to go on with the sessions of the other."""
+"""What two programs have to agree on, for one to go on with the sessions of the other. On the wire a manifest is an
+`estate` and records of sessions are `kept`.
+"""
 
-BAKED = (
+FIXED_AT_START = (
     *("http.bind", "http.port", "media.bind", "media.port", "media.steering", "admin.bind", "admin.port"),
     *("runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
 )
 """Keys that sockets and the arena were made with: for those who inherit them, the values of then hold."""
+
+
+_WIRE_NAMES = {"has_takeover_socket": "has_heirs", "fixed": "baked"}
+"""Of fields whose names are no longer those of VERSION 2."""
+_FIELDS = {wire: name for name, wire in _WIRE_NAMES.items()}
 
 
 class Unreadable(ValueError):
@@ -40,24 +47,24 @@ class SocketGroup:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything about an estate that its descriptors do not say themselves."""
+    """Everything about what is inherited that its descriptors do not say themselves."""
 
     slots: int
     """How many workers there may be."""
     count: int
-    """`workers.count` as it was at the start: another one in the configuration of an heir is a wish to be followed."""
+    """`workers.count` as it was at the start: a successor whose configuration has another one follows that."""
     groups: tuple[SocketGroup, ...]
     """In the order in which they were bound, by purpose."""
     is_steered: bool
     """There is a flow map, and the map of who is where."""
-    has_heirs: bool
-    """There is a socket at which heirs ask."""
+    has_takeover_socket: bool
+    """There is a socket at which the next master asks. On the wire: `has_heirs`, and the descriptor is `heirs`."""
     directory: str
     """Where workers find each other."""
     is_ours: bool
     """The directory is removed at the end."""
-    baked: Mapping[str, Any]
-    """The values of `BAKED`."""
+    fixed: Mapping[str, Any]
+    """The values of `FIXED_AT_START`. On the wire: `baked`."""
     certificate_pem: str
     private_key_pem: str
     fingerprint: str
@@ -67,7 +74,7 @@ class Manifest:
         """The descriptors in their order. The manifest itself lies in the first."""
         yield from ("manifest", "lock", "arena")
         yield from (f"doorbell-{slot}" for slot in range(self.slots))
-        if self.has_heirs:
+        if self.has_takeover_socket:
             yield "heirs"
         if self.is_steered:
             yield from ("flow-map", "places")
@@ -76,7 +83,7 @@ class Manifest:
 
     def pack(self) -> bytes:
         """As JSON, the contracts first."""
-        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        content = {_WIRE_NAMES.get(each.name, each.name): getattr(self, each.name) for each in fields(self)}
         content["groups"] = [[group.section, group.address, group.port] for group in self.groups]
         return json.dumps({"contracts": CONTRACTS, **content}).encode()
 
@@ -90,25 +97,25 @@ def unpack(text: bytes) -> Manifest:
             if contracts.get(name) != version:
                 raise Unreadable(f"it has version {contracts.get(name)} of the contract `{name}`, not {version}")
         groups = tuple(SocketGroup(*group) for group in content.pop("groups"))
-        manifest = Manifest(groups=groups, **content)
-        if missing := set(BAKED) - set(manifest.baked):
+        manifest = Manifest(groups=groups, **{_FIELDS.get(name, name): value for name, value in content.items()})
+        if missing := set(FIXED_AT_START) - set(manifest.fixed):
             raise Unreadable(f"it lacks {', '.join(sorted(missing))}")
         return manifest
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise error if isinstance(error, Unreadable) else Unreadable(f"it is no manifest ({error!r})") from error
 
 
-def baked(config: Config) -> dict[str, Any]:
-    """The values of `BAKED` in this configuration."""
-    return {key: _value(config, key) for key in BAKED}
+def fixed_at_start(config: Config) -> dict[str, Any]:
+    """The values of `FIXED_AT_START` in this configuration."""
+    return {key: _value(config, key) for key in FIXED_AT_START}
 
 
-def settle(config: Config, manifest: Manifest) -> tuple[Config, tuple[str, ...]]:
+def with_inherited(config: Config, manifest: Manifest) -> tuple[Config, tuple[str, ...]]:
     """The configuration with what is inherited put in, and the keys in which that is not what it asks for."""
-    deferred = tuple(key for key in BAKED if _plain(_value(config, key)) != _plain(manifest.baked[key]))
+    deferred = tuple(key for key in FIXED_AT_START if _plain(_value(config, key)) != _plain(manifest.fixed[key]))
     for key in deferred:
         section, _, name = key.partition(".")
-        value = manifest.baked[key]
+        value = manifest.fixed[key]
         changed = replace(getattr(config, section), **{name: tuple(value) if isinstance(value, list) else value})
         config = replace(config, **{section: changed})
     return config, deferred

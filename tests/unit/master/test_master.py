@@ -55,7 +55,7 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> Forks:
 
 @pytest.fixture
 def upgrade(tmp_path: Path) -> Upgrade:
-    prepared = SimpleNamespace(estate=SimpleNamespace(descriptors=()))
+    prepared = SimpleNamespace(inherited=SimpleNamespace(descriptors=()))
     return Upgrade(Program(("/bin/false",), tmp_path, None, False), prepared, Notify({}))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from millrace.master.start.prepare import Prepared, make
-from millrace.master.takeover import predecessor as heir
+from millrace.master.takeover import predecessor
 from millrace.master.takeover.predecessor import NotUnderstood, understood
-from millrace.master.takeover.runtime_directory import HEIRS, Runtime, claim, leave
+from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, claim, leave
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import parse
 from millrace.workers.orphan import MAX_DESCRIPTORS, Orphan
@@ -45,29 +45,29 @@ def orphan(prepared: Prepared, ends: list[str], *, is_one: bool = True) -> Orpha
 
 
 async def ask(runtime: Runtime) -> list[int]:
-    return await asyncio.to_thread(heir._ask, runtime.directory / HEIRS)
+    return await asyncio.to_thread(predecessor._ask, runtime.directory / TAKEOVER_SOCKET)
 
 
 async def test_an_heir_gets_all_descriptors_of_the_largest_server(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heir, "ANSWER_SECONDS", 30)
+    monkeypatch.setattr(predecessor, "ANSWER_SECONDS", 30)
     prepared = make(config(runtime.directory), runtime)
     ends: list[str] = []
     one = orphan(prepared, ends)
     one.look()
     received = await ask(runtime)
     assert len(received) > MAX_DESCRIPTORS, "more than one message takes"
-    estate = understood(received)
-    for kept, given in zip(prepared.estate.descriptors, estate.descriptors, strict=True):
+    inherited = understood(received)
+    for kept, given in zip(prepared.inherited.descriptors, inherited.descriptors, strict=True):
         assert os.path.samestat(os.fstat(kept), os.fstat(given))
-    heir.close(received, runtime.lock)
+    predecessor.close(received, runtime.lock)
     one.look()
     assert ends == [], "it waits to be ended"
 
 
 async def test_nobody_gets_anything_while_the_master_lives(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heir, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(predecessor, "ANSWER_SECONDS", 0.2)
     one = orphan(make(config(runtime.directory), runtime), [], is_one=False)
     one.look()
     assert await ask(runtime) == []
@@ -81,13 +81,13 @@ async def test_another_user_gets_nothing(runtime: Runtime, caplog: pytest.LogCap
         asking.settimeout(5)
         # The directory keeps others out; without it, the user is looked at.
         runtime.directory.chmod(0o755)
-        (runtime.directory / HEIRS).chmod(0o777)
+        (runtime.directory / TAKEOVER_SOCKET).chmod(0o777)
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 os.seteuid(NOBODY)
-                asking.connect(str(runtime.directory / HEIRS))
+                asking.connect(str(runtime.directory / TAKEOVER_SOCKET))
                 status = 0 if asking.recv(16) == b"" else 2
             finally:
                 os._exit(status)
@@ -104,11 +104,11 @@ def test_an_orphan_that_nobody_can_find_ends_at_once(runtime: Runtime) -> None:
     assert ends == ["it ends"]
 
 
-async def test_half_an_estate_is_none(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heir, "ANSWER_SECONDS", 30)
+async def test_half_of_what_is_inherited_is_refused(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predecessor, "ANSWER_SECONDS", 30)
     prepared = make(config(runtime.directory), runtime)
     orphan(prepared, []).look()
     received = await ask(runtime)
     with pytest.raises(NotUnderstood, match="descriptors"):
         understood(received[:100])
-    heir.close(received, runtime.lock)
+    predecessor.close(received, runtime.lock)

@@ -13,11 +13,19 @@ import pytest
 from millrace.master.slots import Life
 from millrace.master.start.prepare import Left, inherit, make, prepare
 from millrace.master.takeover.locks import holder
-from millrace.master.takeover.predecessor import Estate, EstateRefused, NotUnderstood, close, find, understood
+from millrace.master.takeover.predecessor import Inherited, NotUnderstood, TakeoverRefused, close, find, understood
 from millrace.master.takeover.runtime_directory import Runtime, claim, default_directory, leave, living
 from millrace.relay.config.model import ArenaConfig, Config
 from millrace.relay.config.parse import parse
-from millrace.relay.contract.takeover import BAKED, Manifest, SocketGroup, Unreadable, baked, settle, unpack
+from millrace.relay.contract.takeover import (
+    FIXED_AT_START,
+    Manifest,
+    SocketGroup,
+    Unreadable,
+    fixed_at_start,
+    unpack,
+    with_inherited,
+)
 from tests.unit.master.takeover.test_locks import child_that_locks
 
 SETTINGS = ("http.port=0", "admin.port=0", "media.port=0", "workers.count=2", "media.steering=handover")
@@ -35,10 +43,10 @@ def manifest() -> Manifest:
         count=2,
         groups=(SocketGroup("http", "::1", 7880), SocketGroup("media", "127.0.0.1", 7882)),
         is_steered=True,
-        has_heirs=True,
+        has_takeover_socket=True,
         directory="/run/millrace",
         is_ours=False,
-        baked=baked(config()),
+        fixed=fixed_at_start(config()),
         certificate_pem="certificate",
         private_key_pem="key",
         fingerprint="sha-256 AB",
@@ -48,7 +56,7 @@ def manifest() -> Manifest:
 
 def test_a_manifest_is_read_as_it_was_written() -> None:
     read = unpack(manifest().pack())
-    assert read == replace(manifest(), baked=json.loads(json.dumps(baked(config()))))
+    assert read == replace(manifest(), fixed=json.loads(json.dumps(fixed_at_start(config()))))
     names = list(read.names())
     assert names[:7] == ["manifest", "lock", "arena", "doorbell-0", "doorbell-1", "heirs", "flow-map"]
     assert names[7:] == ["places", "http-0-0", "http-0-1", "media-1-0", "media-1-1"]
@@ -77,14 +85,14 @@ def test_a_manifest_that_lacks_a_key_is_refused() -> None:
 
 def test_what_is_inherited_holds_and_what_differs_is_named() -> None:
     wanted = config("http.port=9000", 'http.bind=["127.0.0.1"]', "arena.log_packets=64", "log.level=debug")
-    settled, deferred = settle(wanted, unpack(manifest().pack()))
+    settled, deferred = with_inherited(wanted, unpack(manifest().pack()))
     assert deferred == ("http.bind", "http.port", "arena.log_packets")
     assert settled == config("log.level=debug")
-    assert settle(config(), unpack(manifest().pack())) == (config(), ())
+    assert with_inherited(config(), unpack(manifest().pack())) == (config(), ())
 
 
 def test_every_key_of_the_arena_is_baked() -> None:
-    assert {f"arena.{name}" for name in ArenaConfig.__slots__} <= set(BAKED)
+    assert {f"arena.{name}" for name in ArenaConfig.__slots__} <= set(FIXED_AT_START)
 
 
 @pytest.fixture
@@ -94,29 +102,29 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
     leave(made)
 
 
-def copies(estate: Estate) -> list[int]:
+def copies(inherited: Inherited) -> list[int]:
     """As another process has them."""
-    return [os.dup(each) for each in estate.descriptors]
+    return [os.dup(each) for each in inherited.descriptors]
 
 
-def test_an_estate_is_understood_by_the_same_program(runtime: Runtime) -> None:
+def test_what_is_inherited_is_understood_by_the_same_program(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
-    estate = understood(copies(prepared.estate))
-    by_name = estate.by_name()
+    inherited = understood(copies(prepared.inherited))
+    by_name = inherited.by_name()
     port = prepared.sockets.media[0].port
-    number = next(at for at, group in enumerate(estate.manifest.groups) if group.section == "media")
+    number = next(at for at, group in enumerate(inherited.manifest.groups) if group.section == "media")
     with socket.socket(fileno=os.dup(by_name[f"media-{number}-1"])) as member:
         assert member.getsockname()[:2] == ("127.0.0.1", port)
     assert os.path.samestat(os.fstat(by_name["arena"]), os.fstat(prepared.arena.fd))
 
 
-def test_an_estate_with_another_arena_or_too_little_is_refused(runtime: Runtime) -> None:
+def test_what_is_inherited_with_another_arena_or_too_little_is_refused(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
     with pytest.raises(NotUnderstood, match="descriptors"):
-        understood(copies(prepared.estate)[:-1])
+        understood(copies(prepared.inherited)[:-1])
     os.pwrite(prepared.arena.fd, b"garbage!", 0)
     with pytest.raises(NotUnderstood, match="layout"):
-        understood(copies(prepared.estate))
+        understood(copies(prepared.inherited))
     with pytest.raises(NotUnderstood):
         understood([])
 
@@ -136,7 +144,7 @@ def test_an_heir_goes_on_with_as_many_workers_as_there_were_but_for_another_wish
     assert left.goal == 2
     # One was told to leave.
     left.arena.write(Life(1, incarnation=1, is_wanted=False))
-    assert inherit(config(now), understood(copies(left.estate))).goal == goal
+    assert inherit(config(now), understood(copies(left.inherited))).goal == goal
 
 
 def test_there_is_room_for_a_worker_on_each_core_and_clients_go_to_those_that_are_wanted(runtime: Runtime) -> None:
@@ -159,9 +167,9 @@ def test_a_single_worker_serves_on_sockets_that_are_not_shared(runtime: Runtime)
     assert make(config(*settings), runtime, [activated]).slots == 1
 
 
-def test_the_lock_outlives_an_estate_that_is_let_go(runtime: Runtime) -> None:
+def test_the_lock_outlives_what_is_inherited_and_let_go(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
-    close(copies(prepared.estate), runtime.lock)
+    close(copies(prepared.inherited), runtime.lock)
     assert os.waitstatus_to_exitcode(os.waitpid(child_that_asks(runtime.lock), 0)[1]) == 0
 
 
@@ -176,12 +184,12 @@ def test_a_configuration_that_contradicts_what_is_left_is_refused_and_leaves_the
     setting = f'runtime.directory="{tmp_path / "run"}"'
     small = config(setting, "arena.sessions_per_slot=64", "limits.sessions_per_worker=64")
     runtime = claim(small)
-    estate = understood(copies(make(small, runtime).estate))
+    inherited = understood(copies(make(small, runtime).inherited))
     worker = child_that_locks(runtime.lock, 1)
     try:
         with (
-            pytest.raises(EstateRefused, match=r"limits\.sessions_per_worker"),
-            prepare(config(setting), Left((), estate)),
+            pytest.raises(TakeoverRefused, match=r"limits\.sessions_per_worker"),
+            prepare(config(setting), Left((), inherited)),
         ):
             pass
         assert living(runtime.lock) == [0]
