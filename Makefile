@@ -149,7 +149,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 lock: ## Pin what pyproject.toml, Cargo.toml and package.json ask for; ARGS=--upgrade takes newer Python packages
 	@test -x $(BIN)/uv || $(MAKE) --no-print-directory .stamp-dev
 	$(COMPILE) -o requirements/run.txt
-	$(COMPILE) --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) --group work -c requirements/run.txt -o requirements/dev.txt
 	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) metadata --manifest-path $$folder/Cargo.toml --format-version 1 >/dev/null || exit 1; done
 	cd tests/browser && npm install --package-lock-only --ignore-scripts --silent --no-audit --no-fund
 

@@ -12,7 +12,7 @@ TREE = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 RUN = [*PROJECT["project"]["dependencies"], *GROUPS["build"]]
-DEV = [*RUN, *GROUPS["dev"]]
+DEV = [*RUN, *GROUPS["work"]]
 EXTRAS = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
 
 
