@@ -21,7 +21,7 @@ from millrace.relay.contract.events import (
 )
 from millrace.relay.contract.problems import json_reply
 from millrace.relay.ledger import Ledger
-from millrace.relay.load.counters import ENGINE_REFUSED, Count
+from millrace.relay.load.counters import ENGINE_REFUSED, Contract, Count
 from millrace.relay.session.record import rebuild
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
@@ -78,7 +78,7 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
 
 
 def _transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
-    session = rebuild(event)
+    session = rebuild(event, lambda _: ledger.counters.unknown(Contract.RECORDS))
     if session is None or not ledger.adopt(session):
         # Its client is told at once, so that it comes again rather than sit with a session that nobody can change.
         ledger.counters.count(Count.SESSIONS_GIVEN_UP)

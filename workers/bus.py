@@ -25,7 +25,8 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.facts import Envelope, Snapshot
 from millrace.relay.contract.ids import Slot
 from millrace.relay.contract.inputs import EndsHeard, RoomClosedElsewhere
-from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
+from millrace.relay.contract.rpc import Answer, Call, CallUnknown, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
+from millrace.relay.load.counters import Contract
 
 log = logging.getLogger("millrace.bus")
 
@@ -63,6 +64,8 @@ class Handlers:
     own_ends: Callable[[], EndsHeard]
     lost: Callable[[str], None]
     """Counts what could not be read, sent or had, by kind."""
+    unknown: Callable[[Contract], None]
+    """Counts what was skipped, because a later release has it and this one does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ class Bus:
             answer = await self.call(slot, question, SNAPSHOT_SECONDS)
             if isinstance(answer, kind):
                 take(answer)
+            if answer is not None:
+                # A worker that does not know the question answers no better when it is asked again.
                 return
 
     def _send_call(self, slot: Slot, call: Call) -> int | None:
@@ -212,19 +217,26 @@ class Bus:
         return True
 
     def _take_fact(self, frames: list[bytes]) -> None:
+        skip = self._skip(Contract.FACTS, "unreadable_fact")
         try:
-            envelope = codec.unpack_envelope(frames[0])
+            envelope = codec.unpack_envelope(frames[0], skip)
         except codec.Unreadable as error:
-            self._lose("unreadable_fact", error)
+            skip(error)
             return
         self._handlers.fact(envelope)
 
     def _take_call(self, frames: list[bytes]) -> None:
+        skip = self._skip(Contract.CALLS, "unreadable_call")
+        if len(frames) != 3:
+            skip(codec.Unreadable(f"{len(frames)} frames"))
+            return
+        peer, number, packed = frames
         try:
-            peer, number, packed = frames
-            call = codec.unpack_call(packed)
-        except ValueError as error:
-            self._lose("unreadable_call", error)
+            call = codec.unpack_call(packed, skip)
+        except codec.Unreadable as error:
+            skip(error)
+            if number != UNANSWERED:
+                self._send_answer(peer, number, CallUnknown())
             return
         match call:
             case SnapshotAsked():
@@ -247,19 +259,31 @@ class Bus:
         self._send(self._calls_in, [peer, number, codec.pack_answer(answer)])
 
     def _take_answer(self, frames: list[bytes]) -> None:
-        try:
-            number, packed = frames
-            answer = codec.unpack_answer(packed)
-        except ValueError as error:
-            self._lose("unreadable_answer", error)
+        skip = self._skip(Contract.ANSWERS, "unreadable_answer")
+        if len(frames) != 2:
+            skip(codec.Unreadable(f"{len(frames)} frames"))
             return
+        number, packed = frames
+        answer: Answer
+        try:
+            answer = codec.unpack_answer(packed, skip)
+        except codec.Unreadable as error:
+            skip(error)
+            # Whoever waits for it need not wait longer.
+            answer = CallUnknown()
         asked = self._asked.get(int.from_bytes(number, "big"))
         if asked is not None and not asked.answer.done():
             asked.answer.set_result(answer)
 
-    def _lose(self, kind: str, error: ValueError) -> None:
-        self._handlers.lost(kind)
-        log.debug("a message could not be read", extra={"kind": kind, "reason": str(error)})
+    def _skip(self, contract: Contract, kind: str) -> codec.Skip:
+        def skip(error: codec.Unreadable) -> None:
+            if isinstance(error, codec.UnknownKind):
+                self._handlers.unknown(contract)
+            else:
+                self._handlers.lost(kind)
+            log.debug("a message could not be read", extra={"kind": kind, "reason": str(error)})
+
+        return skip
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -57,7 +57,7 @@ from millrace.relay.contract.inputs import (
     Touch,
 )
 from millrace.relay.contract.problems import problem
-from millrace.relay.contract.rpc import PassedOn, PassedOnAgain
+from millrace.relay.contract.rpc import CallUnknown, PassedOn, PassedOnAgain
 from millrace.relay.control import Control, Reach
 from millrace.relay.load.counters import Count, Seconds
 from millrace.workers import logs
@@ -123,6 +123,7 @@ class Worker:
             ends=self._take,
             own_ends=self._control.own_ends,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
+            unknown=self._control.counters.unknown,
         )
         others = [row.slot for row in self._slot_table.rows() if row.slot != boot.slot and not row.is_empty]
         self._bus = Bus(boot.runtime_directory, boot.slot, others, handlers)
@@ -291,6 +292,9 @@ class Worker:
         answer = await self._bus.call(effect.slot, request)
         if isinstance(answer, Reply):
             self._desk.reply(replace(answer, request=effect.request))
+        elif isinstance(answer, CallUnknown):
+            earlier = "The session's worker is of another release, which does not know this request. Ask again later."
+            self._desk.reply(otherwise or problem(effect.request, 503, "request-unknown", earlier))
         else:
             silent = problem(effect.request, 504, "no-answer", "The session's worker does not answer.")
             self._desk.reply(otherwise or silent)

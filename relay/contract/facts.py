@@ -10,7 +10,10 @@ from millrace.relay.contract.commands import CodecName, Extension, MediaKind
 from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
 
 VERSION = 1
-"""Of the message set. Old and new binaries meet during an upgrade: a reader refuses what it does not know."""
+"""Of the message set. It rises only when an older reader would act wrongly on what is said: readers skip fields and
+kinds that they do not know, and a field that is added has a default.
+"""
+VERSIONS_READ = range(1, VERSION + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,9 @@ class Load:
     """How busy the sending worker is; doubles as a heartbeat in which a gap of the sequence shows."""
 
     sessions: int
-    publications: int
-    subscriptions: int
-    counters: tuple[tuple[str, int], ...]
+    publications: int = 0
+    subscriptions: int = 0
+    counters: tuple[tuple[str, int], ...] = ()
     """The control plane's own counters for the metrics page, as (name with labels, value)."""
 
 
@@ -83,7 +86,8 @@ class Envelope:
     slot: Slot
     incarnation: Incarnation
     sequence: int
-    fact: Fact
+    fact: Fact | None
+    """None for one that its reader does not know: its number counts, or it would be missed again and again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,11 @@ class PassedOnAgain:
     request: PassedOn
 
 
+@dataclass(frozen=True, slots=True)
+class CallUnknown:
+    """The answer to a call that its receiver cannot read, so that nobody waits for another one."""
+
+
 Call = SnapshotAsked | RoomClosedElsewhere | EndsAsked | EndsHeard | PassedOn | PassedOnAgain
-Answer = Snapshot | EndsHeard | Reply
+Answer = Snapshot | EndsHeard | Reply | CallUnknown
 """RoomClosedElsewhere and EndsHeard have no answer."""

@@ -36,6 +36,16 @@ class Count(StrEnum):
     SNAPSHOTS_ASKED = "snapshots_asked"
 
 
+class Contract(StrEnum):
+    """Where other releases are met: the label of `millrace_messages_unknown_total`."""
+
+    FACTS = "facts"
+    CALLS = "calls"
+    ANSWERS = "answers"
+    RECORDS = "records"
+    """Session records."""
+
+
 class Seconds(StrEnum):
     """What is measured in seconds: `millrace_{name}_seconds` on the page."""
 
@@ -60,6 +70,8 @@ class Counters:
             self.values[_refused(status)] = 0
         for count in Count:
             self.values[_counted(count)] = 0
+        for contract in Contract:
+            self.values[_unknown(contract)] = 0
         for name in Seconds:
             self.measured(name, 0)
 
@@ -88,6 +100,10 @@ class Counters:
         """One more of these."""
         self.values[_counted(name)] += 1
 
+    def unknown(self, contract: Contract) -> None:
+        """A message, or a part of one, is of a kind that this release does not know, and was skipped."""
+        self.values[_unknown(contract)] += 1
+
     def measured(self, name: Seconds, seconds: float) -> None:
         """Whole microseconds here, as all values are whole."""
         self.values[microseconds(name)] = round(seconds * 1e6)
@@ -100,6 +116,10 @@ def microseconds(name: Seconds) -> str:
 
 def _counted(name: Count) -> str:
     return f"millrace_{name}_total"
+
+
+def _unknown(contract: Contract) -> str:
+    return f'millrace_messages_unknown_total{{contract="{contract}"}}'
 
 
 def _refused(status: int) -> str:

@@ -47,8 +47,8 @@ class Peer:
         self.incarnation = Incarnation(0)
         self.alive = False
         self._next_sequence = 1
-        self._pending: dict[int, Fact] | None = None
-        """By sequence, while a snapshot is awaited."""
+        self._pending: dict[int, Fact | None] | None = None
+        """By sequence, while a snapshot is awaited. None for a fact that this release does not know."""
         self._asked_at = 0.0
         self._heard_at = 0.0
         self._held_until: float | None = None
@@ -82,7 +82,7 @@ class Peer:
             return NOTHING
         if envelope.sequence == self._next_sequence:
             self._next_sequence += 1
-            return Heard(facts=(envelope.fact,))
+            return NOTHING if envelope.fact is None else Heard(facts=(envelope.fact,))
         self._await_snapshot({envelope.sequence: envelope.fact}, now)
         return Heard(ask=True)
 
@@ -105,7 +105,8 @@ class Peer:
         pending = {sequence: fact for sequence, fact in (self._pending or {}).items() if sequence > snapshot.sequence}
         self._pending = None
         while self._next_sequence in pending:
-            facts.append(pending.pop(self._next_sequence))
+            fact = pending.pop(self._next_sequence)
+            facts += () if fact is None else (fact,)
             self._next_sequence += 1
         if pending:
             self._await_snapshot(pending, now)
@@ -151,6 +152,6 @@ class Peer:
         self._next_sequence = 1
         self._pending = None
 
-    def _await_snapshot(self, pending: dict[int, Fact], now: float) -> None:
+    def _await_snapshot(self, pending: dict[int, Fact | None], now: float) -> None:
         self._pending = pending
         self._asked_at = now

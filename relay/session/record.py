@@ -5,6 +5,8 @@ does.
     [KEPT_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
 
 The unchanging part is packed and compressed once, since a publisher's coming changes the records of all its viewers.
+What a later release wrote there and this one does not know goes on with it, as these bytes. In the changing part it is
+lost with the first change, because that change was made without regard to it.
 """
 
 import zlib
@@ -94,10 +96,12 @@ def pack_session(session: Session) -> bytes:
     return codec.pack_kept_part(_WHOLE, kept)
 
 
-def unpack_session(record: bytes) -> Session:
-    """The session as it stood then; whether it is connected is not in it. Raises `codec.Unreadable`."""
-    kept: Kept = codec.unpack_kept_part(_WHOLE, record)
-    fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed))
+def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
+    """The session as it stood then; whether it is connected is not in it. `skip` is told of each part that a later
+    release has and this one does not. Raises `codec.Unreadable`.
+    """
+    kept: Kept = codec.unpack_kept_part(_WHOLE, record, skip)
+    fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed), skip)
     publications = {publication.publication: publication for publication in fixed.publications}
     if len(kept.fed_from) != len(fixed.streams) or not publications.keys() >= set(kept.paused):
         raise codec.Unreadable("the record's two parts do not belong together")
@@ -117,7 +121,7 @@ def unpack_session(record: bytes) -> Session:
         publications=publications,
         paused=set(kept.paused),
         receiving=[
-            Receiving(stream.subscription, _receiver(stream), publication)
+            Receiving(stream.subscription, _receiver(stream, skip), publication)
             for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
         ],
         ssrcs=fixed.ssrcs,
@@ -126,12 +130,12 @@ def unpack_session(record: bytes) -> Session:
     )
 
 
-def rebuild(event: TransportAdopted) -> Session | None:
+def rebuild(event: TransportAdopted, skip: codec.Skip) -> Session | None:
     """The session of a transport that the engine adopted; None when its record does not hold, or does not say what the
-    engine has.
+    engine has. `skip` as in `unpack_session`.
     """
     try:
-        session = unpack_session(event.record)
+        session = unpack_session(event.record, skip)
     except codec.Unreadable:
         return None
     has = (event.transport, set(event.publications), set(event.subscriptions))
@@ -162,17 +166,20 @@ def _stream(receiving: Receiving) -> KeptStream:
     return KeptStream(receiving.subscription, one.kind, one.mid, one.position, one.ssrc, one.rtx_ssrc, formats)
 
 
-def _receiver(stream: KeptStream) -> Receiver:
-    formats = _formats(stream.formats)
+def _receiver(stream: KeptStream, skip: codec.Skip) -> Receiver:
+    formats, skipped = _formats(stream.formats)
+    for reason in skipped:
+        skip(reason)
     return Receiver(
         stream.kind, stream.mid, stream.position, stream.ssrc, stream.rtx_ssrc, formats.codecs, formats.extensions
     )
 
 
 @lru_cache(maxsize=256)
-def _formats(packed: bytes) -> KeptFormats:
-    formats: KeptFormats = codec.unpack_kept_part(_FORMATS, packed)
-    return formats
+def _formats(packed: bytes) -> tuple[KeptFormats, list[codec.Unreadable]]:
+    skipped: list[codec.Unreadable] = []
+    formats: KeptFormats = codec.unpack_kept_part(_FORMATS, packed, skipped.append)
+    return formats, skipped
 
 
 def _decompressed(packed: bytes) -> bytes:

@@ -79,7 +79,7 @@ from millrace.relay.contract.inputs import (
     SessionAsked,
 )
 from millrace.relay.contract.protocol import Protocol
-from millrace.relay.contract.rpc import Answer, Call, EndsAsked, PassedOnAgain, SnapshotAsked
+from millrace.relay.contract.rpc import Answer, Call, CallUnknown, EndsAsked, PassedOnAgain, SnapshotAsked
 from millrace.relay.contract.tombstone import Tombstone
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -238,6 +238,7 @@ CALLS: dict[str, Call] = {
 ANSWERS: dict[str, Answer] = {
     "snapshot": Snapshot(Slot(3), Incarnation(2), 70_000, tuple(FACTS.values())),
     "ends": _ENDS,
+    "call_unknown": CallUnknown(),
     "reply": Reply(RequestId(1), 200, (("ETag", '"a"'), ("Content-Type", "text/plain")), bytes(range(256))),
 }
 

@@ -42,6 +42,7 @@ class Node:
         self.passed_on: list[PassedOn] = []
         self.is_mute = False
         self.losses: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
         self.slot = Slot(slot)
         self.incarnation = Incarnation(incarnation)
         handlers = Handlers(
@@ -53,6 +54,7 @@ class Node:
             self.ends.append,
             lambda: ENDS,
             lambda kind: self.losses.update([kind]),
+            lambda contract: self.unknown.update([contract]),
         )
         self.bus = Bus(directory, self.slot, [Slot(other) for other in range(slots) if other != slot], handlers)
         self.bus.start()
