@@ -18,9 +18,9 @@ from millrace.relay.contract.inputs import (
     EndsHeard,
     EngineSaid,
     FactHeard,
-    GiveAll,
     Input,
     Measured,
+    MoveAll,
     MoveAsked,
     Offered,
     Patched,
@@ -141,7 +141,7 @@ class Control:
                 room_deleted(ledger, said)
             case SlotsClosed():
                 ledger.moves.closed = said.slots
-            case GiveAll():
+            case MoveAll():
                 ledger.give_all()
             case EngineSaid():
                 engine_said(ledger, said.event)

@@ -9,13 +9,13 @@ from millrace.relay.contract.events import (
     AdoptionDone,
     CommandFailed,
     Event,
+    MoveDone,
     Outcome,
     PublicationEnded,
     PublicationStarted,
     TransportAdopted,
     TransportClosed,
     TransportConnected,
-    TransportGiven,
     TransportReport,
     TransportStalled,
 )
@@ -57,7 +57,7 @@ def engine_said(ledger: Ledger, event: Event) -> None:
             _command_failed(ledger, event)
         case TransportAdopted():
             _transport_adopted(ledger, event)
-        case TransportGiven():
+        case MoveDone():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.given(session, event.slot, event.outcome)
         case AdoptionDone():
@@ -66,7 +66,7 @@ def engine_said(ledger: Ledger, event: Event) -> None:
 
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     session = ledger.sessions.of_thing(event.id)
-    if session is None or (session.leaving is not None and event.command != "GiveTransport"):
+    if session is None or (session.leaving is not None and event.command != "MoveTransport"):
         # It crossed the end of the transport, whose event came before this one; or the session is between two slots.
         return
     if session.leaving is not None:

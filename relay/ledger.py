@@ -9,7 +9,7 @@ from itertools import islice
 
 from millrace.relay.config.model import Config
 from millrace.relay.contract.clock import Moment
-from millrace.relay.contract.commands import KEPT_BYTES, CloseTransport, Command, KeepRecord
+from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, Command, SaveRecord
 from millrace.relay.contract.effects import (
     Announce,
     AskSnapshot,
@@ -369,13 +369,13 @@ class Ledger:
         is_settled = (self.settling.is_settled and self.moves.has_settled(session.id)) or not session.adopted
         return session.protocol is Protocol.WHEP and is_settled and session.leaving is None
 
-    def _keep_record(self, session: Session) -> KeepRecord:
+    def _keep_record(self, session: Session) -> SaveRecord:
         record = pack_session(session)
-        if len(record) > KEPT_BYTES:
+        if len(record) > MAX_RECORD_BYTES:
             # It cannot outlive us; what was kept before would be wrong.
             self.counters.count(Count.RECORDS_TOO_LONG)
             record = b""
-        return KeepRecord(session.transport, record)
+        return SaveRecord(session.transport, record)
 
     def _feed(self, room: RoomName, viewers: Sequence[Session]) -> list[Command]:
         """Attaches and detaches what has changed for these viewers."""

@@ -15,10 +15,10 @@ from millrace.relay.contract.engine_config import engine_config, pack_engine_con
 from millrace.relay.contract.events import (
     AdoptionDone,
     Event,
+    MoveDone,
     Outcome,
     TransportAdopted,
     TransportClosed,
-    TransportGiven,
 )
 from millrace.relay.contract.ids import TransportId
 
@@ -129,7 +129,7 @@ class Media:
                     self._open.add(event.transport)
                 case TransportClosed():
                     self._open.discard(event.transport)
-                case TransportGiven(outcome=Outcome.MOVED):
+                case MoveDone(outcome=Outcome.MOVED):
                     self._open.discard(event.transport)
             if self._handle is not None:
                 self._handle(event)

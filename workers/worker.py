@@ -47,8 +47,8 @@ from millrace.relay.contract.inputs import (
     DrainBegan,
     EngineSaid,
     FactHeard,
-    GiveAll,
     Input,
+    MoveAll,
     RoomClosedElsewhere,
     SlotChanged,
     SlotsClosed,
@@ -320,7 +320,7 @@ class Worker:
         if self._slot_table.was_written():
             self._obey_slot_table()
         if self._boot.slot in self._closed and not self._control.is_empty:
-            self._take(GiveAll())
+            self._take(MoveAll())
         if self._slot_table.is_draining():
             self._take(DrainBegan())
             self._slot_table.drained(not len(self._control.sessions))

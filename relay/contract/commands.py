@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from millrace.relay.contract.ids import PublicationId, RequestId, Slot, SubscriptionId, TransportId
 
-KEPT_BYTES = 8_192
-"""The longest record that `KeepRecord` may carry; the engine refuses a longer one."""
+MAX_RECORD_BYTES = 8_192
+"""The longest record that `SaveRecord` may carry; the engine refuses a longer one."""
 
 
 class DtlsRole(StrEnum):
@@ -195,18 +195,18 @@ class ReportTransport:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepRecord:
-    """Has the engine keep these bytes with the transport, in place of those before: should this worker die, its
-    successor gets them back in `TransportAdopted`. Only control knows what they say."""
+class SaveRecord:
+    """Saves these bytes with the transport, in place of those before. Should this worker die, its successor gets them
+    back in `TransportAdopted`. Only control knows what they say."""
 
     transport: TransportId
     record: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class GiveTransport:
-    """Has another slot's worker go on with this transport and all that belongs to it. TransportGiven says what came of
-    it; until then nothing can be done about the transport."""
+class MoveTransport:
+    """Moves this transport, with all that is published and subscribed over it, to another slot's worker. `MoveDone`
+    tells the outcome; until then no command about the transport can be carried out."""
 
     transport: TransportId
     slot: Slot
@@ -223,6 +223,6 @@ Command = (
     | Detach
     | Unsubscribe
     | ReportTransport
-    | KeepRecord
-    | GiveTransport
+    | SaveRecord
+    | MoveTransport
 )

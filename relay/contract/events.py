@@ -76,7 +76,7 @@ class PublicationReport:
     packets_recovered: int
     jitter_ms: float
     nacks_sent: int
-    key_frames_asked: int
+    key_frame_requests_sent: int
     key_frames: int
 
 
@@ -92,7 +92,7 @@ class SubscriptionReport:
     nacks_received: int
     fraction_lost: float
     """0..1, from the viewer's last receiver report."""
-    key_frames_asked: int
+    key_frame_requests_received: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +125,11 @@ class CommandFailed:
 
 @dataclass(frozen=True, slots=True)
 class TransportAdopted:
-    """A transport of a worker that died in this slot, or of another slot that gave it, lives on here."""
+    """A transport of this slot's dead worker, or of another slot that moved it here, lives on here."""
 
     transport: TransportId
     record: bytes
-    """As `KeepRecord` gave it last. A transport that control never kept anything of is not adopted."""
+    """As `SaveRecord` saved it last. A transport of which control never saved a record is not adopted."""
     publications: tuple[PublicationId, ...]
     subscriptions: tuple[SubscriptionId, ...]
     """Attached as they were."""
@@ -139,11 +139,11 @@ class TransportAdopted:
 
 @dataclass(frozen=True, slots=True)
 class AdoptionDone:
-    """Every transport that could be adopted has been said; sent once, at every start, before any event but those."""
+    """Every transport that could be adopted has been named. Sent once, at every start, before all other events."""
 
     adopted: int
     lost: int
-    """Unfinished handshakes, what control kept nothing of, and records that did not hold."""
+    """Unfinished handshakes, transports of which control saved no record, and records that could not be used."""
 
 
 class Outcome(StrEnum):
@@ -151,20 +151,20 @@ class Outcome(StrEnum):
 
     MOVED = "moved"
     HANDSHAKING = "handshaking"
-    """Its handshake is under way, which nobody else can finish."""
-    NOT_KEPT = "not_kept"
-    """It has no session record by which another could take it up."""
+    """Its handshake is under way, which no other worker can finish."""
+    NO_RECORD = "no_record"
+    """It has no session record from which another worker could adopt it."""
     BUSY = "busy"
-    """There is no room in the arena to tell of it just now."""
+    """The ring to the other worker, or the address table, is full just now."""
     REFUSED = "refused"
     """The other slot has no room for it, or cannot read its record."""
-    NOT_TAKEN = "not_taken"
-    """The other slot has not taken it in time."""
+    UNANSWERED = "unanswered"
+    """The other slot did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class TransportGiven:
-    """What came of GiveTransport. Unless it moved, the transport goes on here as before."""
+class MoveDone:
+    """The outcome of `MoveTransport`. Unless it moved, the transport goes on here as before."""
 
     transport: TransportId
     slot: Slot
@@ -181,5 +181,5 @@ Event = (
     | CommandFailed
     | TransportAdopted
     | AdoptionDone
-    | TransportGiven
+    | MoveDone
 )

@@ -91,14 +91,14 @@ class MoveAsked:
 
 @dataclass(frozen=True, slots=True)
 class SlotsClosed:
-    """These slots are to have no session: nobody is let in or moved there. If ours is among them, `GiveAll` follows."""
+    """These slots are to have no session: nobody is let in or moved there. If ours is among them, `MoveAll` follows."""
 
     slots: frozenset[Slot]
 
 
 @dataclass(frozen=True, slots=True)
-class GiveAll:
-    """Some of our sessions go to other slots, evenly. To be said again and again until `Control.is_empty`."""
+class MoveAll:
+    """Moves some of our sessions to other slots, evenly. To be repeated until `Control.is_empty`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ Input = (
     | SessionAsked
     | MoveAsked
     | SlotsClosed
-    | GiveAll
+    | MoveAll
     | EngineSaid
     | FactHeard
     | SnapshotHeard

@@ -13,10 +13,10 @@ from millrace.relay.contract.ids import RequestId, SessionId, Slot
 PROBLEM = "application/problem+json"
 NOT_MOVED = {
     Outcome.HANDSHAKING: "Its handshake is under way, which no other worker could finish. Ask again in a second.",
-    Outcome.NOT_KEPT: "It has no session record by which another worker could take it up.",
+    Outcome.NO_RECORD: "It has no session record from which another worker could adopt it.",
     Outcome.BUSY: "The other worker does not read what it is told fast enough. Ask again in a second.",
     Outcome.REFUSED: "The other worker has no room for it, or cannot read its record.",
-    Outcome.NOT_TAKEN: "The other worker has not taken it in time.",
+    Outcome.UNANSWERED: "The other worker did not answer in time.",
 }
 RETRY_AFTER_SECONDS = 5
 """Long enough that refused clients do not become the load, short enough that a person waits for it."""

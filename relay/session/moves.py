@@ -2,7 +2,7 @@
 until the others know too; must never know how the engine does it. Read `relay/ledger.py` next, which begins moves and
 draws the consequences.
 
-    giver    GiveTransport ---> TransportGiven(moved) ---> its facts stand for OVERLAP_SECONDS more, then are withdrawn
+    giver    MoveTransport ---> MoveDone(moved) ---> its facts stand for OVERLAP_SECONDS more, then are withdrawn
     taker    TransportAdopted ---> its facts are announced at once; its streams are left as they are for SETTLE_SECONDS
 
 Both tell the same facts for a while, so no viewer anywhere ever sees a moment without them, in whatever order the bus
@@ -11,7 +11,7 @@ brings them; the directory takes them for one. What the taker withdraws meanwhil
 
 from dataclasses import dataclass, field
 
-from millrace.relay.contract.commands import GiveTransport
+from millrace.relay.contract.commands import MoveTransport
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import Fact, ParticipantGone, ParticipantHere, PublicationGone
 from millrace.relay.contract.ids import PublicationId, RequestId, RoomName, SessionId, Slot
@@ -56,11 +56,11 @@ class Moves:
     _assigned: dict[Slot, int] = field(default_factory=dict)
     """Sessions that went there since its last Load."""
 
-    def give(self, session: Session, slot: Slot) -> GiveTransport:
+    def give(self, session: Session, slot: Slot) -> MoveTransport:
         """Begins a move."""
         session.leaving = slot
         self._assigned[slot] = self._assigned.get(slot, 0) + 1
-        return GiveTransport(session.transport, slot)
+        return MoveTransport(session.transport, slot)
 
     def depart(self, session: Session, slot: Slot, now: float) -> None:
         """It has moved."""

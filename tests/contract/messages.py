@@ -18,13 +18,13 @@ from millrace.relay.contract.commands import (
     Encoding,
     Extension,
     ExtensionKind,
-    GiveTransport,
-    KeepRecord,
     MediaKind,
+    MoveTransport,
     OpenTransport,
     Publish,
     ReportTransport,
     RestartIce,
+    SaveRecord,
     Subscribe,
     Unpublish,
     Unsubscribe,
@@ -36,6 +36,7 @@ from millrace.relay.contract.events import (
     Cause,
     CommandFailed,
     Event,
+    MoveDone,
     Outcome,
     PublicationEnded,
     PublicationReport,
@@ -44,7 +45,6 @@ from millrace.relay.contract.events import (
     TransportAdopted,
     TransportClosed,
     TransportConnected,
-    TransportGiven,
     TransportReport,
     TransportStalled,
 )
@@ -153,9 +153,9 @@ COMMANDS: dict[str, Command] = {
     "detach": Detach(SUBSCRIPTION),
     "unsubscribe": Unsubscribe(SUBSCRIPTION),
     "report_transport": ReportTransport(TRANSPORT, RequestId(7)),
-    "keep_record": KeepRecord(TRANSPORT, bytes(range(256)) * 2),
-    "keep_record_of_nothing": KeepRecord(TRANSPORT, b""),
-    "give_transport": GiveTransport(TRANSPORT, Slot(63)),
+    "save_record": SaveRecord(TRANSPORT, bytes(range(256)) * 2),
+    "save_record_of_nothing": SaveRecord(TRANSPORT, b""),
+    "move_transport": MoveTransport(TRANSPORT, Slot(63)),
 }
 
 EVENTS: dict[str, Event] = {
@@ -192,7 +192,7 @@ EVENTS: dict[str, Event] = {
     "transport_adopted_without_a_record": TransportAdopted(TRANSPORT, b"", (), (), connected=False),
     "adoption_done": AdoptionDone(2_000, 3),
     "adoption_done_at_a_first_start": AdoptionDone(0, 0),
-    **{f"transport_given_{outcome}": TransportGiven(TRANSPORT, Slot(2), outcome) for outcome in Outcome},
+    **{f"move_done_{outcome}": MoveDone(TRANSPORT, Slot(2), outcome) for outcome in Outcome},
 }
 
 _ROOM = RoomName("hall")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import ArenaConfig, AuthConfig, Config
 from millrace.relay.contract import codec
-from millrace.relay.contract.commands import Command, GiveTransport
+from millrace.relay.contract.commands import Command, MoveTransport
 from millrace.relay.contract.effects import (
     Announce,
     AskEnds,
@@ -22,7 +22,7 @@ from millrace.relay.contract.effects import (
     Submit,
     TellEnds,
 )
-from millrace.relay.contract.events import Cause, Outcome, TransportClosed, TransportGiven
+from millrace.relay.contract.events import Cause, MoveDone, Outcome, TransportClosed
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.contract.inputs import (
     Deleted,
@@ -256,7 +256,7 @@ class Box:
             self.parcels[give.transport] = parcel
             self.after(self.chance.uniform(0, 0.15), lambda give=give: self._settle_gift(life, give))
 
-    def _settle_gift(self, life: Life, give: GiveTransport) -> None:
+    def _settle_gift(self, life: Life, give: MoveTransport) -> None:
         parcel = self.parcels.pop(give.transport)
         taker = self.lives.get(give.slot)
         if taker is not None and self.chance.random() < self.takes:
@@ -278,7 +278,7 @@ class Box:
             return
         self.after(
             self.chance.uniform(0, 0.01),
-            lambda: self.give(life, EngineSaid(TransportGiven(give.transport, give.slot, outcome))),
+            lambda: self.give(life, EngineSaid(MoveDone(give.transport, give.slot, outcome))),
         )
 
     def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from millrace.relay.contract.commands import (
-    KEPT_BYTES,
+    MAX_RECORD_BYTES,
     Attach,
     CloseTransport,
     Command,
     Detach,
-    GiveTransport,
-    KeepRecord,
+    MoveTransport,
     OpenTransport,
     Publish,
     ReportTransport,
     RestartIce,
+    SaveRecord,
     Subscribe,
     Unpublish,
     Unsubscribe,
@@ -34,7 +34,7 @@ class FakeEngine:
     subscriptions: dict[int, Subscribe] = field(default_factory=dict)
     attached: dict[int, Attach] = field(default_factory=dict)
     records: dict[int, bytes] = field(default_factory=dict)
-    given: list[GiveTransport] = field(default_factory=list)
+    given: list[MoveTransport] = field(default_factory=list)
     """To be looked at by the box."""
     feedings: int = 0
     """How often anything was attached or detached."""
@@ -93,11 +93,11 @@ class FakeEngine:
             case Detach():
                 del self.attached[command.subscription]
                 self.feedings += 1
-            case KeepRecord():
+            case SaveRecord():
                 assert command.transport in self.transports
-                assert 0 < len(command.record) <= KEPT_BYTES
+                assert 0 < len(command.record) <= MAX_RECORD_BYTES
                 self.records[command.transport] = command.record
-            case GiveTransport():
+            case MoveTransport():
                 # Between the command and its outcome nothing is left of the transport here.
                 assert command.transport in self.transports
                 self.given.append(command)

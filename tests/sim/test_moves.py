@@ -7,7 +7,7 @@ import pytest
 from millrace.relay.config.model import LimitsConfig, WorkersConfig
 from millrace.relay.contract.events import TransportConnected
 from millrace.relay.contract.ids import Slot
-from millrace.relay.contract.inputs import EngineSaid, GiveAll, Measured, SlotsClosed
+from millrace.relay.contract.inputs import EngineSaid, Measured, MoveAll, SlotsClosed
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.session.moves import OVERLAP_SECONDS
 from tests.sim.box import CONFIG, Box, Weather
@@ -85,7 +85,7 @@ def test_a_slot_empties_itself_evenly_and_stays_empty(seed: int) -> None:
         box.give(life, SlotsClosed(frozenset({Slot(0)})))
     # Every fifth gift comes back, for one reason or another, and is tried again.
     for _ in range(80):
-        box.give(box.lives[Slot(0)], GiveAll())
+        box.give(box.lives[Slot(0)], MoveAll())
         box.run(0.1)
     assert box.lives[Slot(0)].control.is_empty
     counts = [len(box.lives[Slot(slot)].control.sessions) for slot in (1, 2, 3)]
@@ -180,7 +180,7 @@ def test_workers_leave_and_come_back_and_nobody_who_watches_is_detached(seed: in
         for life in box.lives.values():
             box.give(life, SlotsClosed(frozenset({Slot(3)})))
         while not box.lives[Slot(3)].control.is_done:
-            box.give(box.lives[Slot(3)], GiveAll())
+            box.give(box.lives[Slot(3)], MoveAll())
             box.run(0.1)
         # What is counted there goes with it.
         fed -= box.lives[Slot(3)].engine.feedings

@@ -6,7 +6,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from millrace.relay.contract.commands import KEPT_BYTES, Attach, CloseTransport, Detach, KeepRecord, Publish, Subscribe
+from millrace.relay.contract.commands import (
+    MAX_RECORD_BYTES,
+    Attach,
+    CloseTransport,
+    Detach,
+    Publish,
+    SaveRecord,
+    Subscribe,
+)
 from millrace.relay.contract.effects import Announce, SessionEnded, SessionsAdopted
 from millrace.relay.contract.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
@@ -30,7 +38,7 @@ class Recorder:
         self.records: dict[int, bytes] = {}
 
     def see(self, worker: Desk) -> None:
-        for command in worker.commands(KeepRecord):
+        for command in worker.commands(SaveRecord):
             self.records[command.transport] = command.record
 
 
@@ -117,7 +125,7 @@ def test_adopted_sessions_answer_patch_and_delete(hall: tuple[Desk, Recorder]) -
     heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART.replace("wxyz", "qrst")))
     assert heir.reply().status == 200
     assert header(heir.reply(), "ETag") != publisher.etag
-    assert heir.commands(KeepRecord)
+    assert heir.commands(SaveRecord)
     heir.handle(Deleted(heir.number(), publisher.id, None))
     assert heir.reply().status == 200
     assert heir.commands(CloseTransport) == [CloseTransport(publisher.transport)]
@@ -241,7 +249,7 @@ def test_an_adopted_publisher_that_published_again_elsewhere_is_replaced() -> No
 def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_were_kept() -> None:
     worker = desk()
     worker.publish()
-    (kept,) = worker.commands(KeepRecord)
+    (kept,) = worker.commands(SaveRecord)
     (session,) = worker.control.sessions.all()
     version, fields = msgpack.unpackb(kept.record)
     assert (version, list(fields)) == (1, ["etag", "remote_ufrag", "remote_pwd", "paused", "fed_from", "fixed"])
@@ -251,5 +259,5 @@ def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_
 def test_the_widest_session_fits_its_record() -> None:
     worker = desk()
     worker.watch(sdp=offer(kinds=["audio", "video"] * 8, direction="recvonly", codecs="both"))
-    (kept,) = worker.commands(KeepRecord)
-    assert 0 < len(kept.record) < KEPT_BYTES / 4
+    (kept,) = worker.commands(SaveRecord)
+    assert 0 < len(kept.record) < MAX_RECORD_BYTES / 4

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The longest record that `KeepRecord` may carry.
-pub const CONTROL_RECORD_BYTES: usize = 8_192;
+/// The longest record that `SaveRecord` may carry.
+pub const MAX_RECORD_BYTES: usize = 8_192;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -21,8 +21,8 @@ pub enum Command {
     Detach(Detach),
     Unsubscribe(Unsubscribe),
     ReportTransport(ReportTransport),
-    KeepRecord(KeepRecord),
-    GiveTransport(GiveTransport),
+    SaveRecord(SaveRecord),
+    MoveTransport(MoveTransport),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,20 +215,20 @@ pub struct ReportTransport {
     pub request: u64,
 }
 
-/// Keeps these bytes with the transport, in place of those before: should this worker die, its successor gives them back
-/// in `TransportAdopted`. Only the control plane knows what they say.
+/// Saves these bytes with the transport, in place of those before. Should this worker die, its successor's control plane gets
+/// them back in `TransportAdopted`. Only the control plane knows what they say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeepRecord {
+pub struct SaveRecord {
     pub transport: u64,
     pub record: serde_bytes::ByteBuf,
 }
 
-/// Has the worker of another slot go on with this transport, with all that is published and subscribed over it.
-/// `TransportGiven` says what came of it; until then nothing can be done about the transport.
+/// Moves this transport, with all that is published and subscribed over it, to the worker of another slot. `MoveDone` tells
+/// the outcome; until then no command about the transport can be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GiveTransport {
+pub struct MoveTransport {
     pub transport: u64,
     pub slot: u8,
 }

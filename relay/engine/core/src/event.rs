@@ -14,7 +14,7 @@ pub enum Event {
     CommandFailed(CommandFailed),
     TransportAdopted(TransportAdopted),
     AdoptionDone(AdoptionDone),
-    TransportGiven(TransportGiven),
+    MoveDone(MoveDone),
 }
 
 /// Why a transport ended or does not work; the label is the metric's label and what `GET /sessions/{id}` says.
@@ -155,7 +155,7 @@ pub struct PublicationReport {
     pub packets_recovered: u64,
     pub jitter_ms: f64,
     pub nacks_sent: u64,
-    pub key_frames_asked: u64,
+    pub key_frame_requests_sent: u64,
     pub key_frames: u64,
 }
 
@@ -170,7 +170,7 @@ pub struct SubscriptionReport {
     pub nacks_received: u64,
     /// 0..1, from the viewer's last receiver report.
     pub fraction_lost: f64,
-    pub key_frames_asked: u64,
+    pub key_frame_requests_received: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,12 +183,12 @@ pub struct CommandFailed {
     pub reason: String,
 }
 
-/// A transport of a worker that died in this slot, or of another slot that gave it, lives on here, under the same ids.
+/// A transport of this slot's dead worker, or of another slot that moved it here, lives on here under the same ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransportAdopted {
     pub transport: u64,
-    /// As `KeepRecord` gave it last. A transport that the control plane never kept anything of is not adopted.
+    /// As `SaveRecord` saved it last. A transport of which the control plane never saved a record is not adopted.
     pub record: serde_bytes::ByteBuf,
     pub publications: Vec<u64>,
     /// Attached as they were.
@@ -197,19 +197,19 @@ pub struct TransportAdopted {
     pub connected: bool,
 }
 
-/// Every transport that could be adopted has been said; sent once, at every start, before any event but those.
+/// Every transport that could be adopted has been named. Sent once, at every start, before all other events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptionDone {
     pub adopted: u32,
-    /// Unfinished handshakes, what the control plane kept nothing of, and records that did not hold.
+    /// Unfinished handshakes, transports of which the control plane saved no record, and records that could not be used.
     pub lost: u32,
 }
 
-/// What came of `GiveTransport`. Unless it moved, the transport goes on here as before.
+/// The outcome of `MoveTransport`. Unless it moved, the transport goes on here as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TransportGiven {
+pub struct MoveDone {
     pub transport: u64,
     pub slot: u8,
     pub outcome: Outcome,
@@ -221,14 +221,14 @@ pub struct TransportGiven {
 pub enum Outcome {
     /// The other slot has it.
     Moved,
-    /// Its handshake is under way, which nobody else can finish.
+    /// Its handshake is under way, which no other worker can finish.
     Handshaking,
-    /// It has no session record by which another could take it up.
-    NotKept,
-    /// There is no room in the arena to tell of it just now.
+    /// It has no session record from which another worker could adopt it.
+    NoRecord,
+    /// The ring to the other worker, or the address table, is full just now.
     Busy,
     /// The other slot has no room for it, or cannot read its record.
     Refused,
-    /// The other slot has not taken it in time.
-    NotTaken,
+    /// The other slot did not answer in time.
+    Unanswered,
 }

@@ -104,11 +104,11 @@ fn a_report_has_the_same_meaning_on_both_sides() {
 #[test]
 fn every_outcome_of_a_move_has_the_same_name_on_both_sides() {
     for outcome in
-        [Outcome::Moved, Outcome::Handshaking, Outcome::NotKept, Outcome::Busy, Outcome::Refused, Outcome::NotTaken]
+        [Outcome::Moved, Outcome::Handshaking, Outcome::NoRecord, Outcome::Busy, Outcome::Refused, Outcome::Unanswered]
     {
         let name = wire_name(outcome);
-        let Event::TransportGiven(given) = one(&format!("events/transport_given_{name}")) else { panic!() };
-        assert_eq!((given.outcome, given.slot), (outcome, 2));
+        let Event::MoveDone(done) = one(&format!("events/move_done_{name}")) else { panic!() };
+        assert_eq!((done.outcome, done.slot), (outcome, 2));
     }
 }
 
@@ -167,8 +167,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::Detach(_) => "Detach",
         Command::Unsubscribe(_) => "Unsubscribe",
         Command::ReportTransport(_) => "ReportTransport",
-        Command::KeepRecord(_) => "KeepRecord",
-        Command::GiveTransport(_) => "GiveTransport",
+        Command::SaveRecord(_) => "SaveRecord",
+        Command::MoveTransport(_) => "MoveTransport",
     }
 }
 
@@ -183,6 +183,6 @@ fn event_name(event: &Event) -> &'static str {
         Event::CommandFailed(_) => "CommandFailed",
         Event::TransportAdopted(_) => "TransportAdopted",
         Event::AdoptionDone(_) => "AdoptionDone",
-        Event::TransportGiven(_) => "TransportGiven",
+        Event::MoveDone(_) => "MoveDone",
     }
 }

@@ -11,7 +11,7 @@ mod support;
 mod world;
 
 use millrace_arena::Owner;
-use millrace_core::command::{CloseTransport, Command, GiveTransport, Publish, RestartIce};
+use millrace_core::command::{CloseTransport, Command, MoveTransport, Publish, RestartIce};
 use millrace_core::drop::Drop;
 use millrace_core::event::{AdoptionDone, Event, Outcome};
 use millrace_core::stats::Counter;
@@ -27,15 +27,15 @@ use world::{AUDIO, Fuse, Link, VIDEO, World};
 /// The outcome of the client's last move.
 fn outcome(world: &World, from: usize, peer: usize) -> Option<Outcome> {
     world.events[from].iter().rev().find_map(|event| match event {
-        Event::TransportGiven(given) if given.transport == world.peers[peer].id => Some(given.outcome),
+        Event::MoveDone(done) if done.transport == world.peers[peer].id => Some(done.outcome),
         _ => None,
     })
 }
 
 fn ask_to_move(world: &mut World, peer: usize, to: usize) {
     let (from, transport) = (world.peers[peer].slot, world.peers[peer].id);
-    world.events[from].retain(|event| !matches!(event, Event::TransportGiven(given) if given.transport == transport));
-    world.command(from, Command::GiveTransport(GiveTransport { transport, slot: to as u8 }));
+    world.events[from].retain(|event| !matches!(event, Event::MoveDone(done) if done.transport == transport));
+    world.command(from, Command::MoveTransport(MoveTransport { transport, slot: to as u8 }));
 }
 
 /// Moves a client, whose packets still enter where they did.
@@ -195,7 +195,7 @@ fn what_cannot_move_says_why_and_goes_on() {
     begin_handshake(&mut world, shaking_hands);
     let viewer = connect(&mut world, 0);
     let ssrc = world.watch(viewer, &publish);
-    for (peer, expected) in [(without_record, Outcome::NotKept), (shaking_hands, Outcome::Handshaking)] {
+    for (peer, expected) in [(without_record, Outcome::NoRecord), (shaking_hands, Outcome::Handshaking)] {
         ask_to_move(&mut world, peer, 1);
         assert_eq!(outcome(&world, 0, peer), Some(expected));
     }
@@ -235,7 +235,7 @@ fn a_session_that_no_target_adopts_comes_back() {
     assert_eq!((outcome(&world, 0, publisher), world.stat(Counter::Transports)), (None, 0));
     world.run_for(100);
     for peer in [publisher, viewer] {
-        assert_eq!(outcome(&world, 0, peer), Some(Outcome::NotTaken));
+        assert_eq!(outcome(&world, 0, peer), Some(Outcome::Unanswered));
     }
     world.run_for(500);
     world.succeed(1);
@@ -394,7 +394,7 @@ proptest! {
                     let last = world.events[*slot].iter().rev().find_map(|event| match event {
                         Event::TransportAdopted(adopted) if adopted.transport == id => Some(true),
                         Event::TransportConnected(connected) if connected.transport == id => Some(true),
-                        Event::TransportGiven(given) if given.transport == id => Some(given.outcome != Outcome::Moved),
+                        Event::MoveDone(done) if done.transport == id => Some(done.outcome != Outcome::Moved),
                         _ => None,
                     });
                     last == Some(true)

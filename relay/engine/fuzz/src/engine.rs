@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use millrace_arena::{Arena, Parameters};
 use millrace_core::command::{
     Attach, CloseTransport, Codec, CodecName, Command, Detach, DtlsRole, Encoding, Extension, ExtensionKind,
-    FingerprintHash, GiveTransport, KeepRecord, MediaKind, OpenTransport, Publish, ReportTransport, RestartIce,
+    FingerprintHash, MediaKind, MoveTransport, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord,
     Subscribe, Unpublish, Unsubscribe,
 };
 use millrace_core::config::EngineConfig;
@@ -262,10 +262,10 @@ impl Call {
             13 => self.engines[slot].handle_command(now, Command::Detach(Detach { subscription: id })),
             14 => self.engines[slot].handle_command(now, Command::Unsubscribe(Unsubscribe { subscription: id })),
             _ if number(0) & 1 == 1 => {
-                let save = KeepRecord { transport: id, record: bytes.to_vec().into() };
-                self.engines[slot].handle_command(now, Command::KeepRecord(save));
-                let give = GiveTransport { transport: id, slot: number(1) & 3 };
-                self.engines[slot].handle_command(now, Command::GiveTransport(give));
+                let save = SaveRecord { transport: id, record: bytes.to_vec().into() };
+                self.engines[slot].handle_command(now, Command::SaveRecord(save));
+                let command = MoveTransport { transport: id, slot: number(1) & 3 };
+                self.engines[slot].handle_command(now, Command::MoveTransport(command));
             }
             _ => {
                 let ask = ReportTransport { transport: id, request: 1 };

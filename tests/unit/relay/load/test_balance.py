@@ -3,8 +3,8 @@
 import pytest
 
 from millrace.relay.config.model import Config, LimitsConfig, WorkersConfig
-from millrace.relay.contract.commands import GiveTransport
-from millrace.relay.contract.events import Outcome, TransportConnected, TransportGiven
+from millrace.relay.contract.commands import MoveTransport
+from millrace.relay.contract.events import MoveDone, Outcome, TransportConnected
 from millrace.relay.contract.facts import Envelope, Load
 from millrace.relay.contract.ids import Incarnation
 from millrace.relay.contract.inputs import EngineSaid, FactHeard, Measured, SlotsClosed
@@ -29,14 +29,14 @@ def crowded(config: Config = CONFIG, others: int = 5, late_us: int = 0) -> Desk:
     return worker
 
 
-def given(worker: Desk, measured: Measured, seconds: int) -> list[GiveTransport]:
+def given(worker: Desk, measured: Measured, seconds: int) -> list[MoveTransport]:
     found = []
     for _ in range(seconds):
         worker.now += 1
         worker.handle(measured)
-        found += worker.commands(GiveTransport)
-        for command in worker.commands(GiveTransport):
-            worker.handle(EngineSaid(TransportGiven(command.transport, command.slot, Outcome.MOVED)))
+        found += worker.commands(MoveTransport)
+        for command in worker.commands(MoveTransport):
+            worker.handle(EngineSaid(MoveDone(command.transport, command.slot, Outcome.MOVED)))
     return found
 
 

@@ -2,16 +2,16 @@
 
 import pytest
 
-from millrace.relay.contract.commands import CloseTransport, Detach, GiveTransport, KeepRecord
+from millrace.relay.contract.commands import CloseTransport, Detach, MoveTransport, SaveRecord
 from millrace.relay.contract.effects import Announce, DeleteElsewhere, PassOn, Reply, SessionMoved
-from millrace.relay.contract.events import AdoptionDone, Outcome, TransportAdopted, TransportGiven
+from millrace.relay.contract.events import AdoptionDone, MoveDone, Outcome, TransportAdopted
 from millrace.relay.contract.facts import Envelope, Fact, Load, ParticipantGone, PublicationGone, Snapshot
 from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.inputs import (
     Deleted,
     EngineSaid,
     FactHeard,
-    GiveAll,
+    MoveAll,
     MoveAsked,
     Offered,
     Patched,
@@ -44,7 +44,7 @@ def the(worker: Desk) -> Session:
 
 
 def settle(worker: Desk, outcome: Outcome, session: Session) -> None:
-    worker.handle(EngineSaid(TransportGiven(session.transport, ONE, outcome)))
+    worker.handle(EngineSaid(MoveDone(session.transport, ONE, outcome)))
 
 
 def announced(worker: Desk) -> list[Fact]:
@@ -56,7 +56,7 @@ def test_a_move_is_answered_when_it_is_known_what_came_of_it() -> None:
     session = session_of(worker.publish())
     gone = the(worker)
     worker.handle(MoveAsked(worker.number(), session, 1))
-    assert worker.commands(GiveTransport) == [GiveTransport(gone.transport, ONE)]
+    assert worker.commands(MoveTransport) == [MoveTransport(gone.transport, ONE)]
     assert worker.all(Reply) == []
     settle(worker, Outcome.MOVED, gone)
     assert body(worker.reply()) == {"session": session, "slot": 1, "outcome": "moved"}
@@ -86,7 +86,7 @@ def test_a_move_to_where_nobody_may_go_is_refused() -> None:
     for slot, reason in [(0, "already there"), (2, "no worker"), (1, "slot drained")]:
         worker.handle(MoveAsked(worker.number(), session, slot))
         assert (worker.reply().status, body(worker.reply())["title"]) == (409, reason)
-    assert worker.commands(GiveTransport) == []
+    assert worker.commands(MoveTransport) == []
 
 
 def test_a_request_for_a_session_on_its_way_waits_and_follows_it() -> None:
@@ -142,7 +142,7 @@ def test_what_the_other_slot_withdraws_is_withdrawn_at_once() -> None:
 
 
 def test_a_session_that_ends_on_its_way_ends_where_it_arrives() -> None:
-    for outcome in (Outcome.MOVED, Outcome.NOT_TAKEN):
+    for outcome in (Outcome.MOVED, Outcome.UNANSWERED):
         worker = beside()
         worker.publish()
         moving = the(worker)
@@ -162,7 +162,7 @@ def test_a_viewer_that_arrives_keeps_its_streams_until_all_that_was_said_is_hear
     beside(slot=Slot(0), worker=taker)
     giver.publish()
     giver.watch()
-    records = giver.commands(KeepRecord)
+    records = giver.commands(SaveRecord)
     viewer = next(one for one in giver.control.sessions.all() if one.protocol is Protocol.WHEP)
     adopted = TransportAdopted(
         viewer.transport, records[-1].record, (), tuple(one.subscription for one in viewer.receiving), connected=True
@@ -186,11 +186,11 @@ def test_a_drained_slot_gives_everything_away_and_passes_newcomers_on() -> None:
     worker.handle(SlotsClosed(frozenset({Slot(0)})))
     given = []
     for _ in range(3):
-        worker.handle(GiveAll())
-        given.append(worker.commands(GiveTransport))
+        worker.handle(MoveAll())
+        given.append(worker.commands(MoveTransport))
     assert [len(commands) for commands in given] == [32, 8, 0]
     for command in [*given[0], *given[1]]:
-        worker.handle(EngineSaid(TransportGiven(command.transport, ONE, Outcome.MOVED)))
+        worker.handle(EngineSaid(MoveDone(command.transport, ONE, Outcome.MOVED)))
     assert worker.control.is_empty
     offered = Offered(worker.number(), Protocol.WHIP, "hall", None, "v=0", None)
     worker.handle(offered)

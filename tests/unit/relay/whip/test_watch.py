@@ -6,10 +6,10 @@ from millrace.relay.contract.commands import (
     Attach,
     CodecName,
     Detach,
-    KeepRecord,
     MediaKind,
     OpenTransport,
     Publish,
+    SaveRecord,
     Subscribe,
 )
 from millrace.relay.contract.effects import Submit
@@ -60,7 +60,7 @@ def test_a_viewer_of_a_publisher_is_fed_at_once() -> None:
     assert fed(worker) == tracks
     subscribed, attached, kept = worker.all(Submit)
     assert all(isinstance(command, Attach) for command in attached.commands)
-    assert all(isinstance(command, KeepRecord) for command in kept.commands)
+    assert all(isinstance(command, SaveRecord) for command in kept.commands)
     assert isinstance(subscribed.commands[0], OpenTransport)
 
 

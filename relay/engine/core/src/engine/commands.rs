@@ -6,7 +6,7 @@ use super::{
     Subscription, SubscriptionKey,
 };
 use crate::command::{
-    Attach, CONTROL_RECORD_BYTES, Command, KeepRecord, OpenTransport, Publish, ReportTransport, RestartIce, Subscribe,
+    Attach, Command, MAX_RECORD_BYTES, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord, Subscribe,
 };
 use crate::event::{CommandFailed, Event, TransportReport};
 use crate::forward::subscription::layers::MAX_LAYERS;
@@ -36,8 +36,8 @@ impl Engine {
                 ("Unsubscribe", unsubscribe.subscription, self.unsubscribe(unsubscribe.subscription))
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
-            Command::KeepRecord(save) => ("KeepRecord", save.transport, self.save_control_record(save)),
-            Command::GiveTransport(give) => ("GiveTransport", give.transport, self.move_transport(now, give)),
+            Command::SaveRecord(save) => ("SaveRecord", save.transport, self.save_control_record(save)),
+            Command::MoveTransport(command) => ("MoveTransport", command.transport, self.move_transport(now, command)),
         };
         if let Err(reason) = result {
             self.events.push_back(Event::CommandFailed(CommandFailed { command: name.to_owned(), id, reason }));
@@ -273,10 +273,10 @@ impl Engine {
         Ok(())
     }
 
-    fn save_control_record(&mut self, save: KeepRecord) -> Result<(), String> {
+    fn save_control_record(&mut self, save: SaveRecord) -> Result<(), String> {
         let key = self.client_key(save.transport)?;
-        if save.record.len() > CONTROL_RECORD_BYTES {
-            return Err(format!("the record has {} bytes, and {CONTROL_RECORD_BYTES} are kept", save.record.len()));
+        if save.record.len() > MAX_RECORD_BYTES {
+            return Err(format!("the record has {} bytes, more than {MAX_RECORD_BYTES}", save.record.len()));
         }
         let before = std::mem::replace(&mut self.clients[key].control_record, save.record.into_vec());
         if self.clients[key].record.is_none() {

@@ -116,7 +116,8 @@ impl Engine {
                 publication.write_feedback(now, writer);
                 let after = publication.report();
                 self.stats.add(Counter::NacksSent, after.nacks_sent - before.nacks_sent);
-                self.stats.add(Counter::KeyFrameRequestsSent, after.key_frames_asked - before.key_frames_asked);
+                self.stats
+                    .add(Counter::KeyFrameRequestsSent, after.key_frame_requests_sent - before.key_frame_requests_sent);
                 if let Some(round_trip) = publication.round_trip() {
                     client.round_trip_ms.get_or_insert(round_trip.0 as f64 / 1_000.0);
                 }

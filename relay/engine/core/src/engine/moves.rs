@@ -12,8 +12,8 @@
 use super::ingress::slot_of;
 use super::records::Record;
 use super::{ClientKey, Counter, Engine, Steer};
-use crate::command::GiveTransport;
-use crate::event::{Cause, Event, Outcome, TransportClosed, TransportGiven};
+use crate::command::MoveTransport;
+use crate::event::{Cause, Event, MoveDone, Outcome, TransportClosed};
 use crate::message::Message;
 use crate::time::{Span, Time};
 use crate::transport::Phase;
@@ -36,8 +36,8 @@ pub(super) struct Move {
 impl Engine {
     /// Moves a session to another slot. When the move cannot begin, the event with its outcome comes at once. An error when
     /// the command itself is wrong.
-    pub(super) fn move_transport(&mut self, now: Time, command: GiveTransport) -> Result<(), String> {
-        let GiveTransport { transport, slot } = command;
+    pub(super) fn move_transport(&mut self, now: Time, command: MoveTransport) -> Result<(), String> {
+        let MoveTransport { transport, slot } = command;
         let key = self.client_key(transport)?;
         if slot == self.slot || slot >= self.slots {
             return Err(format!("slot {slot} of {} is not another slot", self.slots));
@@ -60,9 +60,9 @@ impl Engine {
         let record = self.clients[key]
             .record
             .filter(|_| !self.clients[key].control_record.is_empty())
-            .ok_or(Outcome::NotKept)?;
+            .ok_or(Outcome::NoRecord)?;
         if !self.save_record(key) {
-            return Err(Outcome::NotKept);
+            return Err(Outcome::NoRecord);
         }
         if !self.arena.messages(self.slot, target).has_room() {
             return Err(Outcome::Busy);
@@ -160,7 +160,7 @@ impl Engine {
             let refused = !expired && self.arena.owners().of(record) == Owner::Slot(self.slot);
             let moving = self.moves.remove(i);
             if expired || refused {
-                self.adopt_back(now, &moving, if expired { Outcome::NotTaken } else { Outcome::Refused });
+                self.adopt_back(now, &moving, if expired { Outcome::Unanswered } else { Outcome::Refused });
             } else {
                 self.stats.add(Counter::MovesOut, 1);
                 self.report_outcome(moving.transport, target, Outcome::Moved);
@@ -187,7 +187,7 @@ impl Engine {
 
     fn report_outcome(&mut self, transport: u64, slot: u8, outcome: Outcome) {
         self.stats.add(Counter::MovesFailed, u64::from(outcome != Outcome::Moved));
-        self.events.push_back(Event::TransportGiven(TransportGiven { transport, slot, outcome }));
+        self.events.push_back(Event::MoveDone(MoveDone { transport, slot, outcome }));
     }
 
     /// Enters the client's ufrags that name another slot into the address table, so that ICE checks find the client.

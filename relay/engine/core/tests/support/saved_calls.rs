@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use millrace_core::command::{Command, KeepRecord, Publish};
+use millrace_core::command::{Command, Publish, SaveRecord};
 use millrace_core::event::{AdoptionDone, Event, TransportAdopted};
 use millrace_core::transport::Phase;
 
@@ -26,8 +26,8 @@ pub fn record(world: &World, peer: usize) -> Vec<u8> {
 
 pub fn save(world: &mut World, peer: usize) {
     let record = serde_bytes::ByteBuf::from(record(world, peer));
-    let save = KeepRecord { transport: world.peers[peer].id, record };
-    world.command(world.peers[peer].slot, Command::KeepRecord(save));
+    let save = SaveRecord { transport: world.peers[peer].id, record };
+    world.command(world.peers[peer].slot, Command::SaveRecord(save));
 }
 
 pub fn connect(world: &mut World, slot: usize) -> usize {

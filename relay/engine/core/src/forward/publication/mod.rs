@@ -276,7 +276,7 @@ impl Publication {
         self.encodings.iter().filter_map(|encoding| encoding.missing.round_trip()).min()
     }
 
-    pub fn key_frames_asked(&self) -> u64 {
+    pub fn key_frame_requests_sent(&self) -> u64 {
         self.encodings.iter().map(|encoding| encoding.key_frames.asked()).sum()
     }
 
@@ -298,7 +298,7 @@ impl Publication {
             packets_recovered: self.packets_recovered(),
             jitter_ms: self.encodings.iter().map(|encoding| encoding.reception.jitter_ms()).fold(0.0, f64::max),
             nacks_sent: self.nacks_sent,
-            key_frames_asked: self.key_frames_asked(),
+            key_frame_requests_sent: self.key_frame_requests_sent(),
             key_frames: sum(|encoding| encoding.counts.key_frames),
         }
     }

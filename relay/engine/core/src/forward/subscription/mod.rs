@@ -108,7 +108,7 @@ pub struct Counts {
     pub bytes: u64,
     pub retransmitted: u64,
     pub nacks_received: u64,
-    pub key_frames_asked: u64,
+    pub key_frame_requests_received: u64,
 }
 
 impl Subscription {
@@ -417,7 +417,7 @@ impl Subscription {
 
     /// The viewer's decoder is stuck: PLI, or FIR.
     pub fn handle_key_frame_request(&mut self) {
-        self.counts.key_frames_asked += 1;
+        self.counts.key_frame_requests_received += 1;
         if let Some(attachment) = &mut self.attachment {
             attachment.refresh = true;
         }
@@ -447,7 +447,7 @@ impl Subscription {
             retransmitted: self.counts.retransmitted,
             nacks_received: self.counts.nacks_received,
             fraction_lost: self.reports.fraction_lost(),
-            key_frames_asked: self.counts.key_frames_asked,
+            key_frame_requests_received: self.counts.key_frame_requests_received,
         }
     }
 }
