@@ -3,6 +3,7 @@ tested. Read next: `tests/system/conftest.py`, which gives it to tests.
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -203,14 +204,35 @@ class Relay:
             os.kill(pid, signal.SIGKILL)
 
 
+def _claim() -> tuple[socket.socket, range]:
+    """Ports that no other process of tests is given on this machine, and no client by chance: all lie below those that
+    the kernel gives out. They are ours for as long as we hold an abstract name, which ends with the process.
+    """
+    for first in range(12_000, 32_000, BLOCK):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0millrace-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        return claim, range(first, first + BLOCK)
+    raise AssertionError("all ports for tests are taken")
+
+
+BLOCK = 100
+# Here and not at the first use: a test in a network namespace sees no other process's names.
+_CLAIM, _OURS = _claim()
+_ports = itertools.cycle(_OURS)
+
+
 def free_port(kind: socket.SocketKind) -> int:
-    """A port that nobody has right now, on both families."""
-    while True:
+    """A port that nobody has right now, on both families, and that nobody else is given by this."""
+    for port in itertools.islice(_ports, BLOCK):
         with socket.socket(socket.AF_INET, kind) as four, socket.socket(socket.AF_INET6, kind) as six:
-            four.bind(("127.0.0.1", 0))
-            port: int = four.getsockname()[1]
             try:
+                four.bind(("127.0.0.1", port))
                 six.bind(("::1", port))
             except OSError:
                 continue
             return port
+    raise AssertionError("all of this process's ports are taken")
