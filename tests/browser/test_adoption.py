@@ -7,6 +7,8 @@ import json
 import os
 import signal
 
+import pytest
+
 from tests.browser.browser import Browser
 from tests.browser.peers import Peer, open_page, publish, watch
 from tests.clients.raw_client import request
@@ -46,6 +48,7 @@ async def watch_across_workers(chromium: Browser, relay: Relay) -> Peer:
     return viewer
 
 
+@pytest.mark.timing(cores=1)
 async def test_chromium_stays_connected_while_its_workers_are_killed(chromium: Browser) -> None:
     async with Relay(settings={"workers.quick_death_seconds": "1"}) as relay:
         viewer = await watch_across_workers(chromium, relay)
@@ -81,6 +84,7 @@ async def one_worker_less_and_one_more(relay: Relay) -> None:
         await relay.until_ready()
 
 
+@pytest.mark.timing(cores=1)
 async def test_chromium_stays_connected_while_its_sessions_go_from_worker_to_worker(chromium: Browser) -> None:
     async with Relay() as relay:
         viewer = await watch_across_workers(chromium, relay)
@@ -115,6 +119,7 @@ async def take_over(relay: Relay) -> None:
     await relay.start()
 
 
+@pytest.mark.timing(cores=1)
 async def test_chromium_stays_connected_through_a_rollout_an_upgrade_and_a_new_master(chromium: Browser) -> None:
     async with Relay(settings={"workers.quick_death_seconds": "1"}) as relay:
         viewer = await watch_across_workers(chromium, relay)

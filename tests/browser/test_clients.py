@@ -66,6 +66,7 @@ async def hear_and_see_with_aiortc(relay: Relay, slot: int) -> None:
         assert max(viewer.loudness) > 100
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.parametrize("profile", ["baseline", "high"])
 async def test_chromium_and_aiortc_see_and_hear_ffmpeg(relay: Relay, chromium: Browser, profile: str) -> None:
     await open_page(chromium, relay)
@@ -75,6 +76,7 @@ async def test_chromium_and_aiortc_see_and_hear_ffmpeg(relay: Relay, chromium: B
         await hear_and_see_with_aiortc(relay, slot)
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.netns
 async def test_chromium_and_aiortc_see_and_hear_gstreamer(lan_relay: Relay, chromium: Browser) -> None:
     await open_page(chromium, lan_relay)

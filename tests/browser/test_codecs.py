@@ -24,11 +24,13 @@ async def see(publisher: Browser, viewer: Browser, relay: Relay, codec: str) -> 
     await sender.leave()
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.parametrize("codec", ["VP8", "VP9", "H264", "AV1"])
 async def test_chromium_sees_and_hears_chromium(relay: Relay, chromium: Browser, codec: str) -> None:
     await see(chromium, chromium, relay, codec)
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.netns
 @pytest.mark.parametrize("codec", ["VP8", "VP9", "AV1"])
 async def test_firefox_sees_and_hears_chromium(
@@ -37,6 +39,7 @@ async def test_firefox_sees_and_hears_chromium(
     await see(chromium, firefox, lan_relay, codec)
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.netns
 @pytest.mark.parametrize("codec", ["VP8", "VP9", "AV1"])
 async def test_chromium_sees_and_hears_firefox(

@@ -16,6 +16,7 @@ PERCENT = 5
 WINDOWS = 4
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.netns
 @pytest.mark.timeout(WINDOWS * SECONDS + STARTUP_SECONDS + 120)
 @pytest.mark.parametrize("codec", ["VP8", "H264"])

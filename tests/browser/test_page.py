@@ -140,6 +140,7 @@ def slot_of(session_url: str) -> int:
     return int(session_url.rpartition("/")[2][:2], 16)
 
 
+@pytest.mark.timing(cores=1)
 async def test_the_page_plays_on_after_its_workers_death(relay: Relay, chromium: Browser) -> None:
     await chromium.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
     await until(chromium, PLAYS)
@@ -207,6 +208,7 @@ async def test_the_page_plays_a_publisher_that_has_only_sound(relay: Relay, chro
     await until(chromium, PLAYS)
 
 
+@pytest.mark.timing(cores=1)
 async def test_the_page_opens_a_new_session_when_the_server_lost_its_own(relay: Relay, chromium: Browser) -> None:
     await chromium.goto(f"{relay.url}/?publish=demo&watch=demo&source=test")
     await until(chromium, PLAYS)

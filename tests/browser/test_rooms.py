@@ -22,6 +22,7 @@ TRIES = 15
 """What the relay does in half a second, a busy machine may hide most of the time, and not always."""
 
 
+@pytest.mark.timing
 async def test_the_first_frame_comes_within_half_a_second_of_the_post(relay: Relay, chromium: Browser) -> None:
     await open_page(chromium, relay)
     await publish(chromium, relay, slot=0)
@@ -35,6 +36,7 @@ async def test_the_first_frame_comes_within_half_a_second_of_the_post(relay: Rel
     assert min(waits) < 500
 
 
+@pytest.mark.timing(cores=1)
 async def test_a_viewer_sees_a_publisher_that_comes_later_and_one_that_returns(relay: Relay, chromium: Browser) -> None:
     await open_page(chromium, relay, "publisher")
     await open_page(chromium, relay, "viewer")
@@ -61,6 +63,7 @@ UNTIL_PICTURE = """
 """
 
 
+@pytest.mark.timing(cores=1)
 async def test_the_best_layer_of_a_simulcast_is_watched(relay: Relay, chromium: Browser) -> None:
     await open_page(chromium, relay)
     # Chromium sends three layers from this size on.
@@ -78,6 +81,7 @@ async def test_the_best_layer_of_a_simulcast_is_watched(relay: Relay, chromium: 
     assert_seen_and_heard(await hold(viewer, 5), 5)
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(os.geteuid() != 0, reason="listening on the wire needs root")
 async def test_a_call_does_not_notice_the_death_of_another_worker(chromium: Browser) -> None:
     async with Relay(settings={"workers.quick_death_seconds": "1"}) as relay:

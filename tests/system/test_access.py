@@ -175,6 +175,7 @@ async def test_a_full_worker_passes_newcomers_on_and_only_the_last_one_refuses()
         assert {status for status, _ in said[6:]} == {503}
 
 
+@pytest.mark.timing
 async def test_the_answer_to_a_post_takes_under_20_ms_at_the_99th_percentile_when_idle(relay: Relay) -> None:
     sdp = await offer()
     costs: list[float] = []

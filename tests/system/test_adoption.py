@@ -8,6 +8,7 @@ import signal
 import time
 
 import aiohttp
+import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient, request
@@ -21,6 +22,7 @@ SETTINGS = {"workers.quick_death_seconds": "1", "log.level": '"debug"'}
 """So that no kill of this test counts as part of a crash loop."""
 
 
+@pytest.mark.timing(cores=1)
 async def test_calls_go_on_while_their_workers_are_killed_one_after_the_other() -> None:
     async with Relay(workers=2, settings=SETTINGS) as relay:
         publishers = [Publisher(f"{relay.url}/whip/room-{slot}") for slot in (0, 1)]
@@ -81,6 +83,7 @@ async def test_calls_go_on_while_their_workers_are_killed_one_after_the_other() 
             await client.close()
 
 
+@pytest.mark.timing(cores=1)
 async def test_both_workers_may_be_killed_at_once() -> None:
     async with (
         Relay(workers=2, settings=SETTINGS) as relay,

@@ -42,6 +42,7 @@ async def test_a_viewer_sees_and_hears_a_publisher(relay: Relay, from_slot: int,
         assert max(viewer.loudness) > 1000
 
 
+@pytest.mark.timing
 async def test_a_viewer_that_came_first_sees_the_picture_within_a_second(relay: Relay) -> None:
     loop = asyncio.get_running_loop()
     waits: list[float] = []
@@ -71,6 +72,7 @@ async def test_a_viewer_stays_when_the_publisher_leaves_and_comes_back(relay: Re
                 await viewer.until_frames(len(viewer.frames) + 30)
 
 
+@pytest.mark.timing
 async def test_the_first_frame_comes_within_half_a_second_of_the_post(relay: Relay) -> None:
     loop = asyncio.get_running_loop()
     async with Publisher(f"{relay.url}/whip/hall") as publisher, Viewer(f"{relay.url}/whep/hall") as first:

@@ -75,6 +75,7 @@ async def test_up_and_down_again_and_no_request_fails(steered: dict[str, str]) -
         assert defects == []
 
 
+@pytest.mark.timing(cores=1)
 async def test_calls_move_away_from_a_worker_that_leaves_and_are_noticed_by_nobody(steered: dict[str, str]) -> None:
     async with Relay(workers=2, settings=steered) as relay, watched_call(relay) as (publisher, viewer, watched):
         states, gaps, times = list(watched.states), [], 0

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -25,6 +26,7 @@ from tests.system.watched import Watched, percentile, told, watched_call
 from tests.system.worker_pids import pid_by_slot, until_gone
 
 
+@pytest.mark.timing(cores=1)
 async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -> None:
     async with Relay(workers=2, settings={"log.level": '"debug"'}) as relay:
         publishers = [Publisher(f"{relay.url}/whip/room-{slot}") for slot in (0, 1)]
@@ -76,6 +78,7 @@ async def test_the_server_stays_ready_while_its_workers_are_replaced() -> None:
         assert said == {"ready\n"}
 
 
+@pytest.mark.timing(cores=1)
 async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_and_no_request_fails() -> None:
     wanted, seconds = int(os.environ.get("MILLRACE_POSTS", "2000")), 600 if "MILLRACE_POSTS" in os.environ else 20
     async with (
@@ -125,6 +128,7 @@ async def allowed(relay: Relay, origin: str) -> bool:
         return "Access-Control-Allow-Origin" in answer.headers
 
 
+@pytest.mark.timing(cores=1)
 async def test_a_certificate_that_the_engine_does_not_take_costs_one_worker_a_moment_and_nobody_a_call(
     tmp_path: Path,
 ) -> None:

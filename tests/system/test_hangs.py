@@ -70,6 +70,7 @@ HANGS: list[tuple[Callable[[int], None], str, str]] = [
 """What happens, which loop is silent, what a trace must name."""
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(os.uname().machine not in JUMP_TO_ITSELF, reason="no jump is known for this machine")
 async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_costs_nobody_a_call(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(SPINS)
@@ -127,6 +128,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(os.uname().machine not in JUMP_TO_ITSELF, reason="no jump is known for this machine")
 async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() -> None:
     async with (

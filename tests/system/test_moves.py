@@ -39,6 +39,7 @@ async def until_slots(relay: Relay, expected: list[tuple[bool, int]]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.timing(cores=1)
 @pytest.mark.parametrize("steering", STEERING)
 async def test_publisher_and_viewer_move_back_and_forth_and_the_picture_goes_on(steering: str) -> None:
     async with (

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiortc import RTCSessionDescription
 
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
@@ -73,6 +74,7 @@ async def _a_killed_worker_is_replaced(relay: Relay, lost: RawClient) -> None:
         await awaited.connected()
 
 
+@pytest.mark.timing
 async def test_calls_of_another_worker_go_on_while_one_dies() -> None:
     async with (
         Relay(workers=2, settings={"workers.quick_death_seconds": "1"}) as relay,

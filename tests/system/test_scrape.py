@@ -7,6 +7,7 @@ import statistics
 import time
 
 import aiohttp
+import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.clients.raw_client import RawClient
@@ -59,6 +60,7 @@ async def test_histograms_of_a_real_call_rise_from_bound_to_bound(relay: Relay) 
         assert counts[-1] == float(re.findall(rf"^millrace_{name}_seconds_count (.*)$", page, re.MULTILINE)[0]) > 0
 
 
+@pytest.mark.timing
 async def test_a_scrape_takes_less_than_50_ms() -> None:
     async with Relay(workers=2, settings=ROOM) as relay:
         await open_sessions(relay, SESSIONS)

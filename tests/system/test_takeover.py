@@ -5,6 +5,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.clients.aiortc_client import Publisher
 from tests.system.asking import counter, delete, patch
 from tests.system.relay_process import Relay
@@ -13,6 +15,7 @@ from tests.system.watched import told, watched_call
 SETTINGS = {"workers.quick_death_seconds": "1"}
 
 
+@pytest.mark.timing(cores=1)
 async def test_calls_outlive_their_master_and_its_successor_has_them_all() -> None:
     async with (
         Relay(workers=2, settings=SETTINGS) as relay,
