@@ -6,9 +6,15 @@ never wait, read a clock or draw a random number. Read `relay/whip/requests.py` 
 
 from typing import assert_never
 
-from millrace.relay.admin.requests import move_asked, room_deleted, rooms_asked, rooms_listed, session_asked
+from millrace.relay.admin.requests import (
+    handle_move_asked,
+    handle_room_deleted,
+    handle_rooms_asked,
+    handle_rooms_listed,
+    handle_session_asked,
+)
 from millrace.relay.config.model import Config
-from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.effects import AskEnds, Effect
 from millrace.relay.contract.facts import Load, Snapshot
 from millrace.relay.contract.ids import Incarnation, RoomName, Slot
@@ -35,36 +41,38 @@ from millrace.relay.contract.inputs import (
     Ticked,
 )
 from millrace.relay.contract.refusal import Refusal
-from millrace.relay.engine_events import engine_said
-from millrace.relay.ledger import Ledger, Reach
+from millrace.relay.engine_events import handle_event
+from millrace.relay.ledger import Ledger, MediaEndpoint
 from millrace.relay.load.counters import Counters
 from millrace.relay.load.pressure import pressure_of
 from millrace.relay.membership.directory import Directory
 from millrace.relay.membership.tombstones import ASKED, Ends
 from millrace.relay.session.numbers import Numbers, Random
 from millrace.relay.session.sessions import Sessions
-from millrace.relay.whip.requests import deleted, offered, patched
+from millrace.relay.whip.requests import handle_deleted, handle_offered, handle_patched
 
-__all__ = ["Control", "Reach"]
+__all__ = ["Control", "MediaEndpoint"]
 
 
 class Control:
     """One worker's control plane. Every method returns at once; `random` gives so many random bytes."""
 
-    def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, random: Random) -> None:
-        numbers = Numbers(random, slot, config.arena.logs_per_slot, reach.is_lent)
-        self._ledger = Ledger(config, slot, incarnation, reach, numbers)
+    def __init__(
+        self, config: Config, slot: Slot, incarnation: Incarnation, endpoint: MediaEndpoint, random: Random
+    ) -> None:
+        numbers = Numbers(random, slot, config.arena.logs_per_slot, endpoint.is_lent)
+        self._ledger = Ledger(config, slot, incarnation, endpoint, numbers)
 
-    def handle(self, said: Input, now: Moment) -> list[Effect]:
+    def handle(self, received: Input, now: Now) -> list[Effect]:
         """What is to be done about one input that comes `now`, in order."""
         ledger = self._ledger
         ledger.begin(now)
-        self._dispatch(said, now)
+        self._dispatch(received, now)
         while ledger.released:
             self._dispatch(ledger.released.pop(0), now)
         return ledger.finish()
 
-    def drain(self, now: Moment) -> list[Effect]:
+    def drain(self, now: Now) -> list[Effect]:
         """Takes no more sessions and closes those that are open. Run the effects, then stop."""
         ledger = self._ledger
         ledger.begin(now)
@@ -120,52 +128,52 @@ class Control:
         """To look at."""
         return self._ledger.ends
 
-    def _dispatch(self, said: Input, now: Moment) -> None:
+    def _dispatch(self, received: Input, now: Now) -> None:
         ledger = self._ledger
-        match said:
+        match received:
             case Offered():
-                offered(ledger, said)
+                handle_offered(ledger, received)
             case Patched():
-                patched(ledger, said)
+                handle_patched(ledger, received)
             case Deleted():
-                deleted(ledger, said)
+                handle_deleted(ledger, received)
             case SessionAsked():
-                session_asked(ledger, said)
+                handle_session_asked(ledger, received)
             case MoveAsked():
-                move_asked(ledger, said)
+                handle_move_asked(ledger, received)
             case RoomsAsked():
-                rooms_asked(ledger, said)
+                handle_rooms_asked(ledger, received)
             case RoomsListed():
-                rooms_listed(ledger, said)
+                handle_rooms_listed(ledger, received)
             case RoomDeleted():
-                room_deleted(ledger, said)
+                handle_room_deleted(ledger, received)
             case SlotsClosed():
-                ledger.moves.closed = said.slots
+                ledger.moves.closed = received.slots
             case MoveAll():
                 ledger.give_all()
             case EngineSaid():
-                engine_said(ledger, said.event)
+                handle_event(ledger, received.event)
             case FactHeard():
-                ledger.take(said.envelope.slot, ledger.directory.handle_envelope(said.envelope, now.steady))
+                ledger.take(received.envelope.slot, ledger.directory.handle_envelope(received.envelope, now.steady))
             case SnapshotHeard():
-                ledger.take(said.snapshot.slot, ledger.directory.handle_snapshot(said.snapshot, now.steady))
+                ledger.take(received.snapshot.slot, ledger.directory.handle_snapshot(received.snapshot, now.steady))
             case SlotChanged(slot, is_empty=True):
                 ledger.take(slot, ledger.directory.handle_empty(slot))
             case SlotChanged(slot, incarnation):
                 ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
             case RoomClosedElsewhere():
-                ledger.close_room(RoomName(said.room))
+                ledger.close_room(RoomName(received.room))
             case EndsHeard(ends):
                 ledger.hear_ends(ends)
             case DrainBegan():
                 ledger.draining = True
             case Measured():
-                ledger.pressure = pressure_of(said, ledger.config.limits)
-                ledger.balance_load(said.late_seconds)
+                ledger.pressure = pressure_of(received, ledger.config.limits)
+                ledger.balance_load(received.late_seconds)
             case Ticked():
                 self._ticked(now.steady)
             case _:
-                assert_never(said)
+                assert_never(received)
 
     def _ticked(self, now: float) -> None:
         ledger = self._ledger

@@ -28,7 +28,7 @@ OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
 """Without them a session is not what its answer promised. Of the others' failure it can live on."""
 
 
-def engine_said(ledger: Ledger, event: Event) -> None:
+def handle_event(ledger: Ledger, event: Event) -> None:
     """One event. Sessions that have ended meanwhile are unknown here, which is no error."""
     match event:
         case TransportConnected():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from millrace.relay.config.model import Config
-from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, Command, SaveRecord
 from millrace.relay.contract.effects import (
     Announce,
@@ -32,8 +32,17 @@ from millrace.relay.contract.facts import (
     PublicationHere,
     Snapshot,
 )
-from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RequestId, RoomName, SessionId, Slot
-from millrace.relay.contract.inputs import Deleted, EndsHeard, Touch
+from millrace.relay.contract.ids import (
+    NO_REQUEST,
+    Incarnation,
+    ParticipantId,
+    PublicationId,
+    RequestId,
+    RoomName,
+    SessionId,
+    Slot,
+)
+from millrace.relay.contract.inputs import Deleted, EndsHeard, SessionRequest
 from millrace.relay.contract.problems import json_reply, moved, not_moved, problem
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
@@ -50,17 +59,14 @@ from millrace.relay.sdp.lines import SdpLimits
 from millrace.relay.session.feeding import feed
 from millrace.relay.session.moves import GIVEN_AT_ONCE, Moves, here
 from millrace.relay.session.numbers import IsLent, Numbers
-from millrace.relay.session.opening import Opened, Opening, link_headers
+from millrace.relay.session.opening import OpenedSession, Opener, link_headers
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
 from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
-NOBODY = RequestId(0)
-"""Waits for the answer."""
-
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class MediaEndpoint:
     """How clients reach this worker's media, and what it can see of the arena."""
 
     fingerprint: str
@@ -73,7 +79,9 @@ class Reach:
 class Ledger:
     """Made once; `begin` and `finish` frame each input."""
 
-    def __init__(self, config: Config, slot: Slot, incarnation: Incarnation, reach: Reach, numbers: Numbers) -> None:
+    def __init__(
+        self, config: Config, slot: Slot, incarnation: Incarnation, endpoint: MediaEndpoint, numbers: Numbers
+    ) -> None:
         self.config = config
         self.slot = slot
         self.counters = Counters()
@@ -84,8 +92,8 @@ class Ledger:
         self.numbers = numbers
         self.moves = Moves()
         self.balance = Balance()
-        candidates = host_candidates(reach.addresses)
-        self.opening = Opening(self.numbers, reach.fingerprint, candidates, config.limits.publications_per_worker)
+        candidates = host_candidates(endpoint.addresses)
+        self.opener = Opener(self.numbers, endpoint.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)
         self.draining = False
@@ -97,18 +105,18 @@ class Ledger:
         self.settling = Settling()
         self._incarnation = incarnation
         self._sequence = 0
-        self.released: list[Touch] = []
+        self.released: list[SessionRequest] = []
         """Requests that were held while their session moved. It is known now where the session is:
         `Control.handle` handles them after the input that told.
         """
         # Of the input that is being handled.
-        self.now = Moment(0.0, 0.0)
+        self.now = Now(0.0, 0.0)
         self._effects: list[Effect] = []
         self._touched: set[RoomName] = set()
         self._changed: dict[SessionId, Session] = {}
         """Sessions whose kept records no longer hold."""
 
-    def begin(self, now: Moment) -> None:
+    def begin(self, now: Now) -> None:
         """An input has come."""
         self.now, self._effects, self._touched, self._changed = now, [], set(), {}
 
@@ -181,7 +189,7 @@ class Ledger:
 
     # --- sessions
 
-    def open(self, opened: Opened) -> None:
+    def open(self, opened: OpenedSession) -> None:
         """A new session: in the tables, in the engine, known to all workers."""
         session = opened.session
         self.sessions.add(session)
@@ -318,7 +326,7 @@ class Ledger:
         for request in self.reports.forget(session):
             self.refuse(request, Refusal(503, "moved", "The session has just moved to another worker; ask again."))
         if session.ends_as is not None:
-            self.add(DeleteElsewhere(slot, Deleted(NOBODY, session.id, None, by_admin=True)))
+            self.add(DeleteElsewhere(slot, Deleted(NO_REQUEST, session.id, None, by_admin=True)))
 
     # --- what happens to sessions
 

@@ -6,7 +6,7 @@ request goes, for every protocol; must never know what the request wants. Read `
 from millrace.relay.access.admission import session_slot
 from millrace.relay.contract.effects import PassOn
 from millrace.relay.contract.ids import RequestId, Slot
-from millrace.relay.contract.inputs import SessionAsked, Touch
+from millrace.relay.contract.inputs import SessionAsked, SessionRequest
 from millrace.relay.contract.problems import json_reply, problem, session_replaced, session_unknown
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.contract.tombstone import Tombstone, tombstone_view
@@ -15,40 +15,40 @@ from millrace.relay.load.counters import Count
 from millrace.relay.session.sessions import REPLACED, Session
 
 
-def find_session(ledger: Ledger, asked: Touch) -> Session | None:
+def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
     """Our session; else the request is passed on to its owner, put off, refused, or answered with the session's end."""
-    named = session_slot(asked.session)
+    named = session_slot(request.session)
     if named is not None:
         session_id, opened_in = named
         session = ledger.sessions.get(session_id)
         if session is not None and session.leaving is not None:
-            ledger.moves.held.setdefault(session_id, []).append(asked)
+            ledger.moves.held.setdefault(session_id, []).append(request)
             return None
         if session is not None:
             return session
         ended = ledger.ends.get(session_id)
         if ended is not None:
-            answer_ended(ledger, asked, ended)
+            answer_ended(ledger, request, ended)
             return None
         # Who opened it has it, unless somebody was heard to have it since.
         slot = ledger.moves.whither(session_id)
         slot = ledger.directory.holder(session_id) if slot is None else slot
         slot = opened_in if slot is None else slot
         if slot != ledger.slot and ledger.directory.is_alive(slot):
-            pass_on(ledger, asked.request, slot)
+            pass_on(ledger, request.request, slot)
             return None
     ledger.counters.refused(404)
-    ledger.add(session_unknown(asked.request))
+    ledger.add(session_unknown(request.request))
     return None
 
 
-def answer_ended(ledger: Ledger, asked: Touch, ended: Tombstone) -> None:
+def answer_ended(ledger: Ledger, request: SessionRequest, ended: Tombstone) -> None:
     """The same from any worker, wherever the session was."""
-    if isinstance(asked, SessionAsked):
-        ledger.add(json_reply(asked.request, tombstone_view(ended)))
+    if isinstance(request, SessionAsked):
+        ledger.add(json_reply(request.request, tombstone_view(ended)))
         return
     ledger.counters.refused(404)
-    ledger.add(session_replaced(asked.request) if ended.cause == REPLACED else session_unknown(asked.request))
+    ledger.add(session_replaced(request.request) if ended.cause == REPLACED else session_unknown(request.request))
 
 
 def pass_on(ledger: Ledger, request: RequestId, slot: Slot, otherwise: Refusal | None = None) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from millrace.relay.access.admission import session_slot
 from millrace.relay.config.model import is_loopback
 from millrace.relay.contract.boot import Boot
-from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.effects import (
     Announce,
     AskEnds,
@@ -41,7 +41,7 @@ from millrace.relay.contract.effects import (
 )
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.exits import Exit
-from millrace.relay.contract.ids import RequestId, Slot
+from millrace.relay.contract.ids import NO_REQUEST, Slot
 from millrace.relay.contract.inputs import (
     Deleted,
     DrainBegan,
@@ -50,15 +50,15 @@ from millrace.relay.contract.inputs import (
     Input,
     MoveAll,
     RoomClosedElsewhere,
+    SessionRequest,
     SlotChanged,
     SlotsClosed,
     SnapshotHeard,
     Ticked,
-    Touch,
 )
 from millrace.relay.contract.problems import problem
 from millrace.relay.contract.rpc import CallUnknown, PassedOn, PassedOnAgain
-from millrace.relay.control import Control, Reach
+from millrace.relay.control import Control, MediaEndpoint
 from millrace.relay.load.counters import Count, Seconds
 from millrace.workers import logs
 from millrace.workers.bus import CALL_SECONDS, Bus, Handlers
@@ -97,7 +97,6 @@ a second more. Nobody waits meanwhile.
 """
 ARRIVAL_SECONDS = 0.05
 """Many times what an event of the engine takes to be heard."""
-NOBODY = RequestId(0)
 WEB = Path(__file__).parent / "web"
 
 
@@ -108,8 +107,8 @@ class Worker:
         self._boot = boot
         self._media = media
         addresses = [(candidate.address, candidate.port) for candidate in boot.candidates]
-        reach = Reach(boot.fingerprint, addresses, LogTable(boot.arena, boot.slot).is_lent)
-        self._control = Control(boot.config, boot.slot, boot.incarnation, reach, os.urandom)
+        endpoint = MediaEndpoint(boot.fingerprint, addresses, LogTable(boot.arena, boot.slot).is_lent)
+        self._control = Control(boot.config, boot.slot, boot.incarnation, endpoint, os.urandom)
         self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._closed: frozenset[Slot] = frozenset()
@@ -235,7 +234,7 @@ class Worker:
         """The same, of somebody who waits. A worker serves from its first beat on, and we hear of it with our own next
         one: a request for a session of a slot where nobody lives, as far as we know, has us look before.
         """
-        named = session_slot(what.session) if isinstance(what, Touch) else None
+        named = session_slot(what.session) if isinstance(what, SessionRequest) else None
         if named is not None and not self._control.directory.is_alive(named[1]):
             self._look_at_slots()
         self._handle(what)
@@ -280,7 +279,7 @@ class Worker:
 
     async def _ask(self, make: MakeRequest) -> Reply:
         reply = await self._desk.ask(make, ASK_SECONDS)
-        return reply or problem(NOBODY, 504, "no-answer", "No answer came in time.")
+        return reply or problem(NO_REQUEST, 504, "no-answer", "No answer came in time.")
 
     async def _pass_on(self, effect: PassOn) -> None:
         otherwise = effect.otherwise
@@ -369,8 +368,8 @@ class Worker:
         return self._slot_table.not_ready(self._boot.config.workers.beat_seconds, needs_all)
 
 
-def _now() -> Moment:
-    return Moment(steady=time.monotonic(), unix=time.time())
+def _now() -> Now:
+    return Now(steady=time.monotonic(), unix=time.time())
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

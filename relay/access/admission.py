@@ -30,25 +30,25 @@ def session_slot(text: str) -> tuple[SessionId, Slot] | None:
 
 
 def admit(
-    asked: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
+    request: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
 ) -> Guest | Refusal:
     """Whether this offer is to be looked at, and for whom."""
-    room = room_name(asked.room)
+    room = room_name(request.room)
     if room is None:
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
     watches = None
-    if asked.participant is not None:
-        if not is_identity(asked.participant):
+    if request.participant is not None:
+        if not is_identity(request.participant):
             return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
-        watches = ParticipantId(asked.participant)
+        watches = ParticipantId(request.participant)
     if not keys:
-        return Guest(asked.protocol, room, random_participant(), watches, now)
-    grant = check(asked.token, keys, now)
-    denial = grant if isinstance(grant, Denial) else _denial(grant, asked.protocol, room)
+        return Guest(request.protocol, room, random_participant(), watches, now)
+    grant = check(request.token, keys, now)
+    denial = grant if isinstance(grant, Denial) else _denial(grant, request.protocol, room)
     if denial is not None:
         return Refusal(denial.status, denial.reason, denial.detail)
     assert isinstance(grant, Grant)
-    return Guest(asked.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources or ())
+    return Guest(request.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources or ())
 
 
 def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
@@ -63,7 +63,7 @@ def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
     return None
 
 
-def deny_touch(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
+def deny_session_request(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
     """Why this token may not change or end the session, if so. The same person as at the POST may, with the same token:
     calls last longer than tokens, and their clients have no other for an ICE restart.
     """

@@ -16,68 +16,68 @@ from millrace.relay.routing import find_session
 ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
 
 
-def rooms_asked(ledger: Ledger, asked: RoomsAsked) -> None:
+def handle_rooms_asked(ledger: Ledger, request: RoomsAsked) -> None:
     """GET of all rooms or of one."""
-    if asked.room is None:
+    if request.room is None:
         rooms = sorted(ledger.directory.rooms())
-        ledger.add(json_reply(asked.request, [room_view(name, room, with_sessions=True) for name, room in rooms]))
+        ledger.add(json_reply(request.request, [room_view(name, room, with_sessions=True) for name, room in rooms]))
         return
-    name = room_name(asked.room)
+    name = room_name(request.room)
     room = None if name is None else ledger.directory.room(name)
     if name is None or room is None:
-        ledger.refuse(asked.request, ROOM_UNKNOWN)
+        ledger.refuse(request.request, ROOM_UNKNOWN)
     else:
         view = room_view(name, room, with_sessions=True) | {"sessions": sessions_view(room)}
-        ledger.add(json_reply(asked.request, view))
+        ledger.add(json_reply(request.request, view))
 
 
-def rooms_listed(ledger: Ledger, asked: RoomsListed) -> None:
+def handle_rooms_listed(ledger: Ledger, request: RoomsListed) -> None:
     """GET of the rooms that the public side shows: all, or the one that a token is for."""
     keys = ledger.config.auth.keys
-    visible = room_of_bearer(asked.token, keys, ledger.now.unix) if keys else None
+    visible = room_of_bearer(request.token, keys, ledger.now.unix) if keys else None
     if isinstance(visible, Refusal):
-        ledger.refuse(asked.request, visible)
+        ledger.refuse(request.request, visible)
         return
     rooms = sorted(ledger.directory.rooms())
     shown = [room_view(name, room, with_sessions=False) for name, room in rooms if visible in (None, name)]
-    ledger.add(json_reply(asked.request, shown))
+    ledger.add(json_reply(request.request, shown))
 
 
-def room_deleted(ledger: Ledger, asked: RoomDeleted) -> None:
+def handle_room_deleted(ledger: Ledger, request: RoomDeleted) -> None:
     """Ends every session of a room, on all workers."""
-    name = room_name(asked.room)
+    name = room_name(request.room)
     if name is None or ledger.directory.room(name) is None:
-        ledger.refuse(asked.request, ROOM_UNKNOWN)
+        ledger.refuse(request.request, ROOM_UNKNOWN)
         return
     ledger.add(CloseRoomEverywhere(name))
     ledger.close_room(name)
-    ledger.add(Reply(asked.request, 204))
+    ledger.add(Reply(request.request, 204))
 
 
-def session_asked(ledger: Ledger, asked: SessionAsked) -> None:
+def handle_session_asked(ledger: Ledger, request: SessionAsked) -> None:
     """GET of a session: answered when the engine has reported, at once when it is over."""
-    session = find_session(ledger, asked)
+    session = find_session(ledger, request)
     if session is None:
         return
-    command = ledger.reports.ask(asked.request, session, ledger.now.steady)
+    command = ledger.reports.ask(request.request, session, ledger.now.steady)
     if command is None:
-        ledger.refuse(asked.request, Refusal(503, "busy", "Too many reports are under way."))
+        ledger.refuse(request.request, Refusal(503, "busy", "Too many reports are under way."))
     else:
         ledger.submit(command)
 
 
-def move_asked(ledger: Ledger, asked: MoveAsked) -> None:
+def handle_move_asked(ledger: Ledger, request: MoveAsked) -> None:
     """Of a session to another slot: answered when it is known what came of it."""
-    session = find_session(ledger, asked)
+    session = find_session(ledger, request)
     if session is None:
         return
-    slot = Slot(asked.slot)
+    slot = Slot(request.slot)
     if slot == ledger.slot:
-        ledger.refuse(asked.request, Refusal(409, "already-there", "The session is in that slot."))
+        ledger.refuse(request.request, Refusal(409, "already-there", "The session is in that slot."))
     elif slot not in ledger.directory.living():
-        ledger.refuse(asked.request, Refusal(409, "no-worker", "No worker lives in that slot."))
+        ledger.refuse(request.request, Refusal(409, "no-worker", "No worker lives in that slot."))
     elif slot in ledger.moves.closed:
-        ledger.refuse(asked.request, Refusal(409, "slot-drained", "That slot is to have no sessions."))
+        ledger.refuse(request.request, Refusal(409, "slot-drained", "That slot is to have no sessions."))
     else:
-        ledger.moves.waiting[session.id] = asked.request
+        ledger.moves.waiting[session.id] = request.request
         ledger.give(session, slot)

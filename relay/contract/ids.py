@@ -14,6 +14,8 @@ PublicationId = NewType("PublicationId", int)
 SubscriptionId = NewType("SubscriptionId", int)
 RequestId = NewType("RequestId", int)
 """One HTTP request that awaits its reply, numbered by the worker that took it."""
+NO_REQUEST = RequestId(0)
+"""For an answer that nobody waits for. Workers number their requests from 1."""
 Slot = NewType("Slot", int)
 """A worker's fixed number, 0..63."""
 Incarnation = NewType("Incarnation", int)

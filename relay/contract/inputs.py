@@ -168,7 +168,7 @@ class Ticked:
     """About once a second: ages tombstones, sends Load. The first comes after the slot table was first looked at."""
 
 
-Touch = Patched | Deleted | SessionAsked | MoveAsked
+SessionRequest = Patched | Deleted | SessionAsked | MoveAsked
 """A request for a session."""
 
 Input = (

@@ -15,7 +15,7 @@ from millrace.relay.contract.commands import MoveTransport
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import Fact, ParticipantGone, ParticipantHere, PublicationGone
 from millrace.relay.contract.ids import PublicationId, RequestId, RoomName, SessionId, Slot
-from millrace.relay.contract.inputs import Touch
+from millrace.relay.contract.inputs import SessionRequest
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.membership.directory import Directory
 from millrace.relay.session.sessions import Session
@@ -48,7 +48,7 @@ class Moves:
     """Slots that are to have no session."""
     waiting: dict[SessionId, RequestId] = field(default_factory=dict)
     """Who wants to know what comes of a move."""
-    held: dict[SessionId, list[Touch]] = field(default_factory=dict)
+    held: dict[SessionId, list[SessionRequest]] = field(default_factory=dict)
     """Requests for sessions that are on their way: a millisecond later it is known whose they are."""
     _departed: dict[SessionId, Departed] = field(default_factory=dict)
     _arrived: dict[SessionId, tuple[RoomName, float]] = field(default_factory=dict)

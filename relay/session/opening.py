@@ -26,14 +26,14 @@ class Guest:
     room: RoomName
     participant: ParticipantId
     watches: ParticipantId | None
-    now: float
-    """Unix time."""
+    joined_at: float
+    """Unix time, seconds."""
     sources: tuple[str, ...] = ()
     """What it may publish (`Grant.sources`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSession:
     """A new session, not yet in any table."""
 
     session: Session
@@ -42,7 +42,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Opener:
     """What all answers of one worker share."""
 
     numbers: Numbers
@@ -50,7 +50,7 @@ class Opening:
     candidates: tuple[Candidate, ...]
     max_publications: int
 
-    def publisher(self, guest: Guest, offer: Offer, publications_here: int) -> Opened | Refusal:
+    def publisher(self, guest: Guest, offer: Offer, publications_here: int) -> OpenedSession | Refusal:
         """WHIP."""
         local = self.local()
         answer = answer_publisher(offer, local)
@@ -76,11 +76,11 @@ class Opening:
                 format_parameters=track.format_parameters,
                 logs=tuple(encoding.log for encoding in publish.encodings),
                 extensions=track.extensions,
-                published_at=guest.now,
+                published_at=guest.joined_at,
             )
-        return Opened(session, tuple(commands), answer.sdp)
+        return OpenedSession(session, tuple(commands), answer.sdp)
 
-    def viewer(self, guest: Guest, offer: Offer, publications: tuple[PublicationHere, ...]) -> Opened | Refusal:
+    def viewer(self, guest: Guest, offer: Offer, publications: tuple[PublicationHere, ...]) -> OpenedSession | Refusal:
         """WHEP. Feeding the streams is the caller's next step, the same as when publications come later."""
         local = self.local()
         cname = self.numbers.cname()
@@ -108,7 +108,7 @@ class Opening:
                     extensions=receiver.extensions,
                 )
             )
-        return Opened(session, tuple(commands), answer.sdp)
+        return OpenedSession(session, tuple(commands), answer.sdp)
 
     def local(self, credentials: tuple[str, str] | None = None) -> Local:
         """For an answer or an ICE restart; with fresh credentials unless there are some."""
@@ -128,7 +128,7 @@ class Opening:
             room=guest.room,
             participant=guest.participant,
             transport=self.numbers.transport(),
-            opened_at=guest.now,
+            opened_at=guest.joined_at,
             etag=self.numbers.etag(),
             remote_ufrag=remote.ufrag,
             remote_pwd=remote.pwd,

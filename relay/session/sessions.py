@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass, field
 
-from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.events import Cause
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import (
@@ -127,7 +127,7 @@ class Sessions:
         self.publications -= len(session.publications)
         self.subscriptions -= len(session.receiving)
 
-    def remove(self, session: Session, cause: str, now: Moment) -> Tombstone:
+    def remove(self, session: Session, cause: str, now: Now) -> Tombstone:
         """It is over: what is to be remembered of it."""
         self.release(session)
         return Tombstone(

@@ -5,7 +5,7 @@ answers' headers; must never keep anything between two requests. Read `relay/led
 
 from dataclasses import replace
 
-from millrace.relay.access.admission import admit, deny_kinds, deny_touch
+from millrace.relay.access.admission import admit, deny_kinds, deny_session_request
 from millrace.relay.contract.commands import RestartIce
 from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.ids import RequestId
@@ -21,7 +21,7 @@ from millrace.relay.negotiation.answering import published_kinds
 from millrace.relay.routing import find_session, pass_on
 from millrace.relay.sdp.fragment import Fragment, restart_answer
 from millrace.relay.sdp.offer import parse_offer
-from millrace.relay.session.opening import Opened
+from millrace.relay.session.opening import OpenedSession
 from millrace.relay.session.sessions import Session
 from millrace.relay.whip.patch import Repeated, Restart, Trickle, read_patch
 
@@ -33,14 +33,14 @@ OVERLOADED = {
 DRAINING = Refusal(503, "draining", "This server is about to stop; rooms that are open go on for a while.")
 
 
-def offered(ledger: Ledger, asked: Offered) -> None:
+def handle_offered(ledger: Ledger, request: Offered) -> None:
     """POST: 201 with the answer (RFC 9725 section 4.2)."""
     if ledger.slot in ledger.moves.closed and not ledger.stopping:
         elsewhere = ledger.moves.target(ledger.directory, ledger.slot)
         if elsewhere is not None:
-            pass_on(ledger, asked.request, elsewhere)
+            pass_on(ledger, request.request, elsewhere)
         else:
-            ledger.refuse(asked.request, Refusal(503, "no-slot", "No worker takes sessions now."))
+            ledger.refuse(request.request, Refusal(503, "no-slot", "No worker takes sessions now."))
         return
     shortage = None if ledger.stopping else _shortage(ledger)
     # Memory is short for all, and who is passed on holds a connection, and so a descriptor, here meanwhile.
@@ -48,13 +48,13 @@ def offered(ledger: Ledger, asked: Offered) -> None:
         roomy = with_room(ledger.directory.loads(), ledger.config.limits)
         elsewhere = ledger.moves.target(ledger.directory, ledger.slot, roomy)
         if elsewhere is not None:
-            pass_on(ledger, asked.request, elsewhere, shortage)
+            pass_on(ledger, request.request, elsewhere, shortage)
             return
     if shortage is not None and ledger.pressure is not None:
         ledger.counters.turned_away(ledger.pressure)
-    opened = shortage or _open(ledger, asked)
+    opened = shortage or _open(ledger, request)
     if isinstance(opened, Refusal):
-        ledger.refuse(asked.request, opened)
+        ledger.refuse(request.request, opened)
         return
     ledger.open(opened)
     session = opened.session
@@ -65,39 +65,40 @@ def offered(ledger: Ledger, asked: Offered) -> None:
         ("Accept-Patch", "application/trickle-ice-sdpfrag"),
         *ledger.links,
     )
-    ledger.add(Reply(asked.request, 201, headers, opened.answer.encode()))
+    ledger.add(Reply(request.request, 201, headers, opened.answer.encode()))
 
 
-def patched(ledger: Ledger, asked: Patched) -> None:
+def handle_patched(ledger: Ledger, request: Patched) -> None:
     """PATCH: trickled candidates or an ICE restart. Whatever is refused leaves the session as it was."""
-    session = find_session(ledger, asked)
+    session = find_session(ledger, request)
     if session is None:
         return
-    denial = deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now.unix)
-    patch = denial or read_patch(session, asked.if_match, asked.fragment, ledger.sdp_limits)
+    denial = deny_session_request(session, request.token, ledger.config.auth.keys, ledger.now.unix)
+    patch = denial or read_patch(session, request.if_match, request.fragment, ledger.sdp_limits)
     match patch:
         case Refusal():
-            ledger.refuse(asked.request, patch)
+            ledger.refuse(request.request, patch)
         case Trickle():
-            ledger.add(Reply(asked.request, 204))
+            ledger.add(Reply(request.request, 204))
         case Restart():
             _restart(ledger, session, patch)
-            _answer_restart(ledger, asked.request, session, patch.fragment)
+            _answer_restart(ledger, request.request, session, patch.fragment)
         case Repeated():
-            _answer_restart(ledger, asked.request, session, patch.fragment)
+            _answer_restart(ledger, request.request, session, patch.fragment)
 
 
-def deleted(ledger: Ledger, asked: Deleted) -> None:
+def handle_deleted(ledger: Ledger, request: Deleted) -> None:
     """DELETE of a session."""
-    session = find_session(ledger, asked)
+    session = find_session(ledger, request)
     if session is None:
         return
-    denial = None if asked.by_admin else deny_touch(session, asked.token, ledger.config.auth.keys, ledger.now.unix)
-    if denial is not None:
-        ledger.refuse(asked.request, denial)
-        return
-    ledger.close(session, "deleted_by_admin" if asked.by_admin else "deleted")
-    ledger.add(Reply(asked.request, 200))
+    if not request.by_admin:
+        denial = deny_session_request(session, request.token, ledger.config.auth.keys, ledger.now.unix)
+        if denial is not None:
+            ledger.refuse(request.request, denial)
+            return
+    ledger.close(session, "deleted_by_admin" if request.by_admin else "deleted")
+    ledger.add(Reply(request.request, 200))
 
 
 def _shortage(ledger: Ledger) -> Refusal | None:
@@ -109,30 +110,30 @@ def _shortage(ledger: Ledger) -> Refusal | None:
     return None
 
 
-def _open(ledger: Ledger, asked: Offered) -> Opened | Refusal:
+def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.stopping:
         return DRAINING
-    guest = admit(asked, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
+    guest = admit(request, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
     if isinstance(guest, Refusal):
         return guest
     # Who was here may come back, say after a reload. Only now: strangers need not learn which rooms there are.
     if ledger.draining and ledger.directory.room(guest.room) is None:
         return DRAINING
-    offer = parse_offer(asked.sdp, ledger.sdp_limits)
+    offer = parse_offer(request.sdp, ledger.sdp_limits)
     if isinstance(offer, Refusal):
         return offer
     if guest.protocol is Protocol.WHIP:
-        guest = replace(guest, now=joins_at(ledger.directory.room(guest.room), guest.now))
-        return deny_kinds(guest, published_kinds(offer)) or ledger.opening.publisher(
+        guest = replace(guest, joined_at=joins_at(ledger.directory.room(guest.room), guest.joined_at))
+        return deny_kinds(guest, published_kinds(offer)) or ledger.opener.publisher(
             guest, offer, ledger.sessions.publications
         )
-    return ledger.opening.viewer(guest, offer, ledger.watched(guest.room, guest.watches))
+    return ledger.opener.viewer(guest, offer, ledger.watched(guest.room, guest.watches))
 
 
 def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
     """RFC 9725 section 4.3.3: a new ICE session, hence a new entity-tag."""
-    local = ledger.opening.local()
+    local = ledger.opener.local()
     session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
     session.restarted_with = (local.ufrag, local.pwd)
     session.etag = ledger.numbers.etag()
@@ -143,6 +144,6 @@ def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
 
 def _answer_restart(ledger: Ledger, request: RequestId, session: Session, fragment: Fragment) -> None:
     """The same each time that it is asked for."""
-    local = ledger.opening.local(session.restarted_with)
+    local = ledger.opener.local(session.restarted_with)
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
     ledger.add(Reply(request, 200, headers, restart_answer(fragment, session.mids, local).encode()))

@@ -41,7 +41,7 @@ from millrace.relay.contract.inputs import (
 )
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.rpc import PassedOn
-from millrace.relay.control import Control, Reach
+from millrace.relay.control import Control, MediaEndpoint
 from tests.sim.fake_engine import FakeEngine
 from tests.unit.control_kit import FINGERPRINT, NOW, moment, offer, session_of
 
@@ -120,8 +120,8 @@ class Box:
         """A new life of the slot, with its predecessor's sessions but for a share that had not connected."""
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
-        reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_lent(slot, log))
-        control = Control(self.config, slot, incarnation, reach, self.chance.randbytes)
+        endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_lent(slot, log))
+        control = Control(self.config, slot, incarnation, endpoint, self.chance.randbytes)
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
         engine, events = left.successor(lost)

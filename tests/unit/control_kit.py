@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from millrace.relay.config.model import Config
-from millrace.relay.contract.clock import Moment
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import Command
 from millrace.relay.contract.effects import Announce, Effect, Reply, Submit
 from millrace.relay.contract.facts import Snapshot
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.contract.inputs import FactHeard, Input, Offered, SnapshotHeard
 from millrace.relay.contract.protocol import Protocol
-from millrace.relay.control import Control, Reach
+from millrace.relay.control import Control, MediaEndpoint
 
 NOW = 1_790_000_000.0
 UPTIME = 5_000.0
@@ -43,9 +43,9 @@ def offer(kinds: Sequence[str] = ("audio", "video"), direction: str = "sendonly"
     return "\r\n".join(lines) + "\r\n"
 
 
-def moment(now: float, set_by: float = 0.0) -> Moment:
+def moment(now: float, set_by: float = 0.0) -> Now:
     """Somebody has set the Unix clock by so much since NOW."""
-    return Moment(now - NOW + UPTIME, now + set_by)
+    return Now(now - NOW + UPTIME, now + set_by)
 
 
 @dataclass
@@ -92,8 +92,8 @@ class Desk:
 
 def desk(config: Config | None = None, slot: int = 0, incarnation: int = 1, seed: int = 1) -> Desk:
     chance = random.Random(seed * 64 + slot)
-    reach = Reach(FINGERPRINT, [("127.0.0.1", 7882)])
-    return Desk(Control(config or Config(), Slot(slot), Incarnation(incarnation), reach, chance.randbytes))
+    endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)])
+    return Desk(Control(config or Config(), Slot(slot), Incarnation(incarnation), endpoint, chance.randbytes))
 
 
 def told(source: Desk, *others: Desk) -> None:

@@ -8,9 +8,8 @@ from aiohttp import web
 
 from millrace.relay.contract import problems
 from millrace.relay.contract.effects import Reply
-from millrace.relay.contract.ids import RequestId
+from millrace.relay.contract.ids import NO_REQUEST
 
-NOBODY = RequestId(0)
 SERVER = "Millrace"
 """Instead of the names and versions of our libraries."""
 
@@ -25,7 +24,7 @@ class Refused(Exception):
 
 def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """A refusal of ours, in the same form as control's."""
-    response = from_reply(problems.problem(NOBODY, status, reason, detail))
+    response = from_reply(problems.problem(NO_REQUEST, status, reason, detail))
     response.headers.update(headers or {})
     return response
 
