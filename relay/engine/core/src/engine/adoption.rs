@@ -1,12 +1,12 @@
-//! A successor takes up the sessions of a worker of its slot that died, and what other slots give: transports with their
-//! keys, publications with their logs, subscriptions with their numbers. Gives up what does not hold, one session at a time;
-//! must never wait for the control plane. Read `records.rs` for what it reads, `moves.rs` for who gives.
+//! Adopts sessions from their records: those of this slot's dead worker, and those that other slots move here. A session is its
+//! transport with keys, its publications with logs, its subscriptions with numbers. A record that does not hold costs one
+//! session, never the others. Must never wait for the control plane. Read `records.rs` for the record, `moves.rs` for moves.
 //!
 //! ```text
 //! record ─► transport (keys, addresses) ─► publications (their logs) ─► all transports' subscriptions ─► replay
 //! ```
-//! What a client sent meanwhile waits in the slot's socket, which the master holds, and what others published is in their
-//! logs; so nobody has to say anything again.
+//! What clients sent during the gap waits in the slot's socket, which the master holds. What publishers of other slots sent is
+//! in their logs. So no client has to send anything again.
 
 use std::collections::VecDeque;
 
@@ -22,10 +22,10 @@ use crate::stats::Histogram;
 use crate::time::Time;
 use crate::transport::{Carried, Transport};
 
-/// A session at which successors died this often is not tried again: it would take the whole slot with it.
+/// A session at which this many successors died is not tried again, or it would end every worker of the slot.
 const MAX_ATTEMPTS: u64 = 3;
 
-/// A client that was taken up, and what is still to be done for it.
+/// A client that was adopted, and the subscriptions that are still to be.
 pub(super) struct Adopted {
     key: ClientKey,
     record: u32,
@@ -33,7 +33,7 @@ pub(super) struct Adopted {
 }
 
 impl Engine {
-    /// Takes up what a predecessor left. To be called once, before anything else; nothing more than `new` is needed.
+    /// Adopts the sessions of this slot's predecessor. To be called once, right after `new`.
     pub fn adopt(&mut self, now: Time) {
         let last_beat = Time(self.arena.slot(self.slot).beats().engine_us);
         let (records, ours) = Records::find(self.slot, &self.arena);
@@ -63,17 +63,17 @@ impl Engine {
             Known::Address(socket, remote) => paths.contains_key(&Path { socket: SocketIndex(socket), remote }),
             Known::Ufrag(ufrag) => ufrags.contains_key(&ufrag),
         });
-        let mut said = self.describe(&adopted);
-        said.push_back(Event::AdoptionDone(AdoptionDone { adopted: adopted.len() as u32, lost }));
-        said.append(&mut self.events);
-        self.events = said;
+        let mut events = self.describe(&adopted);
+        events.push_back(Event::AdoptionDone(AdoptionDone { adopted: adopted.len() as u32, lost }));
+        events.append(&mut self.events);
+        self.events = events;
         self.count_adoptions(adopted.len(), lost);
         if !adopted.is_empty() {
             self.stats.observe(Histogram::AdoptionGap, now.since(last_beat), 1);
         }
     }
 
-    /// Takes up the sessions of these records, which are ours; those that do not hold are given up.
+    /// Adopts the sessions of these records, which are ours. A record that does not hold is freed.
     pub(super) fn adopt_records(&mut self, now: Time, found: Vec<(u32, Record)>) -> Vec<Adopted> {
         let mut adopted = Vec::with_capacity(found.len());
         for (i, record) in found {
@@ -82,7 +82,7 @@ impl Engine {
                 None => self.records.free(&self.arena, i),
             }
         }
-        // After all publications, so that wishes for key frames find them.
+        // After all publications, which key frame requests of the subscriptions must find.
         for client in &mut adopted {
             let subscriptions = std::mem::take(&mut client.subscriptions);
             self.attempt(client.record, |engine| {
@@ -102,15 +102,15 @@ impl Engine {
         adopted
     }
 
-    /// `None` when it is clear, or was never whole.
+    /// What the record says; `None` when it is clear, or was never whole.
     pub(super) fn read_record(&self, i: u32) -> Option<Record> {
         let packed = self.arena.session(i).read()?;
-        // What does not parse is somebody's session all the same: it has to be counted.
+        // A record that does not parse was a session all the same, which is counted as lost.
         let unknown = Record { transport: 0, control_record: ByteBuf::new(), lasting: None };
         Some(rmp_serde::from_slice(&packed).unwrap_or(unknown))
     }
 
-    /// Does something that a wrong record might make this process die of, and remembers that across its death.
+    /// Calls `act`, which a wrong record might make the process die of. A word beside the record counts these deaths.
     fn attempt<R>(&mut self, i: u32, act: impl FnOnce(&mut Engine) -> R) -> R {
         let words = self.arena.session_words(i);
         let before = words.get(ATTEMPTS_WORD);
@@ -123,9 +123,9 @@ impl Engine {
     fn adopt_client(&mut self, now: Time, i: u32, record: Record) -> Option<Adopted> {
         let words = self.arena.session_words(i);
         let Lasting { transport: carried, publications, streams, subscriptions } = record.lasting?;
-        // Without the control plane's record nobody could ever end it.
+        // Without the control plane's part nothing could ever end the session.
         let is_wanted = !record.control_record.is_empty() && words.get(ATTEMPTS_WORD) <= MAX_ATTEMPTS;
-        // Whether a limit that was lowered meanwhile still lets it in is not asked: it is in.
+        // A limit that was lowered meanwhile does not apply to a session that is open already.
         let id = carried.transport();
         let is_new = !self.client_by_id.contains_key(&id);
         if !is_wanted || !is_new {
@@ -161,7 +161,7 @@ impl Engine {
         }
         let client = &mut self.clients[key];
         client.streams.restore(streams);
-        // It is what the record says, but for a publication that was about to end.
+        // The client is as its record says, unless a publication was about to end.
         client.is_unsaved = false;
         if client.publications.len() < expected {
             self.mark_unsaved(key);
@@ -212,6 +212,7 @@ impl Engine {
         }
     }
 
+    /// One `TransportAdopted` for each.
     pub(super) fn describe(&self, adopted: &[Adopted]) -> VecDeque<Event> {
         let describe = |&Adopted { key, .. }: &Adopted| {
             let client = &self.clients[key];
@@ -228,7 +229,7 @@ impl Engine {
         adopted.iter().map(describe).collect()
     }
 
-    /// Nobody will write these logs any more; their readers are to know.
+    /// Closes these publications' logs, so that their readers notice.
     fn close_logs(&self, publications: &[Publish]) {
         for publish in publications {
             Publication::give_up(publish, &self.arena, self.slot);

@@ -1,5 +1,5 @@
-//! One client as the engine sees it: its transport, and the keys of what it publishes and subscribes. Owns no table;
-//! must never touch another client. `mod.rs` holds the table and moves packets between clients.
+//! One client: its transport, and the keys of its publications and subscriptions. Owns no table; must never touch another
+//! client. Read `mod.rs` next, which has the table of clients.
 
 use std::collections::VecDeque;
 
@@ -13,42 +13,41 @@ use crate::forward::publication::streams::Streams;
 use crate::outbox::Path;
 use crate::transport::Transport;
 
-/// What may wait for one step of a handshake: a frame of 64 packets. An answer to our last flight takes a round trip, so that
-/// it is rarely anything.
+/// Datagrams that may wait for one step of a handshake: a frame of 64 packets; more are dropped. An answer to our last flight takes a
+/// round trip, so that the queue is rarely used.
 const MAX_EARLY: usize = 64;
 
-/// A client's place in the tables, and what it did so far.
+/// A row of the engine's table of clients.
 pub struct Client {
     pub transport: Transport,
     /// Local ufrags that name this client: one, or two while ICE restarts.
     pub ufrags: Vec<String>,
     /// Proven addresses, as announced to the address table and to steering.
     pub paths: Vec<Path>,
-    /// Which SSRC feeds which publication.
+    /// The publication of each SSRC.
     pub streams: Streams,
     /// Transport-wide arrival times, for the publisher's congestion control.
     pub arrivals: Arrivals,
     /// The header extension that carries the transport-wide sequence number, once a publication has it.
     pub transport_cc: Option<u8>,
-    /// The SSRC of the last packet: what transport-wide feedback names.
+    /// The SSRC of the last packet, which transport-wide feedback has to name.
     pub media_ssrc: u32,
     /// Keys in the engine's tables.
     pub publications: Vec<PublicationKey>,
     pub subscriptions: Vec<SubscriptionKey>,
     pub traffic: Traffic,
-    /// What came while a step of the handshake was under way, in order.
+    /// Datagrams that came during a step of the handshake, in order.
     early: VecDeque<(Path, Vec<u8>)>,
     /// Counted among the handshakes under way.
     pub is_handshaking: bool,
     pub profile: Option<String>,
     /// The control plane's own bytes about this client.
     pub control_record: Vec<u8>,
-    /// Where a successor finds this client: the number of its session record among all slots', if the
-    /// slot that opened it had one left.
+    /// The number of its session record among those of all slots; `None` when the slot that opened it had none left.
     pub record: Option<u32>,
-    /// The record is not what it should be; the client waits in `unsaved`.
+    /// The record is out of date; the client waits in `unsaved`.
     pub is_unsaved: bool,
-    /// Milliseconds, from RTCP of either direction.
+    /// From RTCP of either direction.
     pub round_trip_ms: Option<f64>,
 }
 
@@ -98,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Notes what a publication brings to the whole transport.
+    /// Notes what a new publication changes for the whole transport.
     pub fn handle_published(&mut self, publish: &Publish) {
         let transport_cc = publish.extensions.iter().find(|extension| extension.kind == ExtensionKind::TransportCc);
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
@@ -113,7 +112,7 @@ impl Client {
         has_room
     }
 
-    /// What can be taken now, unless a step is under way again.
+    /// The next queued datagram, unless a step is under way again.
     pub fn take_early(&mut self) -> Option<(Path, Vec<u8>)> {
         if self.transport.is_busy() {
             return None;
@@ -121,7 +120,7 @@ impl Client {
         self.early.pop_front()
     }
 
-    /// Something will be sent to it soon.
+    /// Fetches what sending to this client will read.
     pub fn prefetch(&self) {
         self.transport.prefetch();
         prefetch(&self.traffic);
@@ -134,7 +133,7 @@ impl Client {
 
     /// The SSRC under which the relay itself reports to this client.
     pub fn reporter_ssrc(&self) -> u32 {
-        // Any value that is none of the client's own will do (RFC 3550 section 6.4); the transport id is random.
+        // Any value that is no SSRC of the client will do (RFC 3550 section 6.4); the transport id is random.
         self.transport.id() as u32 | 1
     }
 }

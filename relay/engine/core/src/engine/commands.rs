@@ -1,5 +1,5 @@
-//! What the control plane wants done, one arm a command. A command that cannot be carried out changes nothing and comes
-//! back as `CommandFailed` with its reason.
+//! Carries out the control plane's commands, one arm each. A command that cannot be carried out changes nothing, and the event
+//! `CommandFailed` tells the reason. Must never decide when a command is due. Read `../command.rs` for their shapes.
 
 use super::{
     Client, ClientKey, Counter, Engine, Feed, Publication, PublicationKey, Published, Reading, Subscribed,
@@ -110,7 +110,7 @@ impl Engine {
         self.clients[client].handle_published(publish);
         self.mark_unsaved(client);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
-        // Subscribers may have been attached before the log was there.
+        // Subscriptions may have been attached before the log was open.
         self.reconnect(now);
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Engine {
         self.take_publication(key).close();
     }
 
-    /// Out of the tables, with its logs still open.
+    /// Takes a publication out of the tables; its logs stay open.
     pub(super) fn take_publication(&mut self, key: PublicationKey) -> Publication {
         let published = self.publications.remove(key);
         self.publication_by_id.remove(&published.publication.id());
@@ -180,7 +180,7 @@ impl Engine {
 
     pub(super) fn read_log(&mut self, now: Time, log: u32, publication: u64, key: SubscriptionKey) {
         if self.readings.get(&log).is_some_and(|reading| reading.feed.publication() != publication) {
-            // The log lives again for another publication: who still waits on the old one has nothing to wait for.
+            // The log has been opened for another publication. Subscriptions to the old one would wait for ever.
             for stale in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
                 self.stop_reading(stale);
                 self.subscriptions[stale].subscription.detach();
@@ -213,7 +213,7 @@ impl Engine {
         self.send_rtcp(client, |engine, writer| engine.write_bye(key, writer));
         self.clients[client].subscriptions.retain(|known| *known != key);
         self.remove_subscription(key);
-        // At once: its words may be another's next.
+        // At once, because the next subscription may get its words.
         self.save_record(client);
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Engine {
     }
 }
 
-/// The logs of one publication: one for each encoding, and no two the same.
+/// Checks the logs of one publication: one for each encoding, each of them in the arena, no two the same.
 fn check_logs(logs: &mut [u32], count: u32) -> Result<(), String> {
     if logs.is_empty() || logs.len() > MAX_LAYERS {
         return Err(format!("{} track logs, not 1 to {MAX_LAYERS}", logs.len()));

@@ -1,7 +1,7 @@
-//! A packet's way out: from the track logs that advanced to each subscription on this worker, sealed into the outbox. One
-//! log's batch goes whole to one subscription before the next, so that a viewer's packets lie together and leave as one
-//! send. When the outbox is full the work stops where it is and goes on after the caller has sent. Must never decide
-//! what a viewer gets. Read `forward/subscription/mod.rs` next, which does.
+//! A packet's way out: from the track logs that advanced to each subscription on this worker, sealed into the outbox. A log's
+//! whole batch goes to one subscription before it goes to the next, so that a viewer's packets lie together and leave as one
+//! send. When the outbox is full the work stops, and goes on after the caller has sent. Must never decide what a viewer gets.
+//! Read `forward/subscription/mod.rs` next, which decides.
 //!
 //! ```text
 //! publications with news ─► messages to other slots
@@ -21,7 +21,7 @@ use crate::stats::{Histogram, Stats};
 use crate::time::{Span, Time};
 use crate::transport::Tags;
 
-/// A publication is announced and opened within a few milliseconds of each other, in either order.
+/// How often an absent log is tried again. A publication is announced and opened within a few milliseconds, in either order.
 const RECONNECT: Span = Span::from_millis(10);
 
 impl Engine {
@@ -52,7 +52,7 @@ impl Engine {
         }
     }
 
-    /// To be told when what `flush` put into the outbox is on its way: so long did it take.
+    /// Called after the outbox was sent: measures how long its packets took from arrival to here.
     pub fn handle_sent(&mut self, now: Time) {
         for (arrived_at, packets) in self.forwarded.drain(..) {
             self.stats.observe(Histogram::Forwarding, now.since(arrived_at), packets);
@@ -101,7 +101,7 @@ impl Engine {
         while let Some(log) = self.dirty.pop_front() {
             let Some(reading) = self.readings.get_mut(&log) else { continue };
             let overtaken = reading.feed.next_batch(&mut self.batch);
-            // Nobody's any more, of those who would have been asked.
+            // These packets were overwritten before we read them: one drop for each subscription.
             self.stats.count_drops(Drop::LogOvertaken, overtaken * reading.subscriptions.len() as u64);
             reading.is_dirty = reading.feed.has_more();
             if reading.is_dirty {
@@ -114,7 +114,7 @@ impl Engine {
         None
     }
 
-    /// Gives the batch to the log's subscriptions from `next` on; false when the outbox filled up.
+    /// Forwards the batch to the log's subscriptions, from the position `next` on. False when the outbox filled up.
     fn fan_out(&mut self, now: Time, log: u32, next: usize) -> bool {
         let Some(reading) = self.readings.get_mut(&log) else { return true };
         let arrived_at = self.batch.packets().map(|packet| packet.arrived_at()).next();
@@ -138,18 +138,18 @@ impl Engine {
             if let Some(at) = subscribed.subscription.next_deadline() {
                 self.deadlines.wake_by(subscribed.client, at);
             }
-            // Who cannot be sent anything yet asks when it can: a client that never connects must not cost the publisher.
+            // A client that is not connected asks when it is: one that never connects must not cost the publisher a key frame.
             if client.transport.is_connected() {
                 self.wanted.extend(subscribed.subscription.key_frame_wanted());
             }
         }
         self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
-        self.pass_on_wishes(now);
+        self.pass_on_key_frame_requests(now);
         true
     }
 
-    /// Passes wishes for key frames on to whoever writes the log, at a bounded rate.
-    fn pass_on_wishes(&mut self, now: Time) {
+    /// Passes the requests for key frames in `wanted` on to the slots that write the logs, at a bounded rate.
+    fn pass_on_key_frame_requests(&mut self, now: Time) {
         while let Some(log) = self.wanted.pop() {
             let Some(reading) = self.readings.get_mut(&log) else { continue };
             if !reading.feed.want_key_frame(now) {
@@ -163,13 +163,13 @@ impl Engine {
         }
     }
 
-    /// A subscription's wish that no packet of its log brought up: at attaching, and on PLI.
-    pub(super) fn pass_on_wish_of(&mut self, now: Time, key: SubscriptionKey) {
+    /// Passes on a subscription's request that no packet of its log brought up: at attaching, and after a PLI.
+    pub(super) fn pass_on_key_frame_request_of(&mut self, now: Time, key: SubscriptionKey) {
         self.wanted.extend(self.subscriptions[key].subscription.key_frame_wanted());
-        self.pass_on_wishes(now);
+        self.pass_on_key_frame_requests(now);
     }
 
-    /// A log of ours has to show a key frame soon.
+    /// Has the publisher of this log asked for a key frame. The log is of this slot.
     pub(super) fn want_key_frame(&mut self, now: Time, log: u32) {
         let Some(&key) = self.publication_by_log.get(&log) else { return };
         let published = &mut self.publications[key];
@@ -188,17 +188,17 @@ impl Engine {
         let readings = &self.readings;
         subscribed.subscription.join(now, &mut self.single, |log| readings.get(&log).map(|reading| &reading.feed));
         self.queue_backlog(key);
-        self.pass_on_wish_of(now, key);
+        self.pass_on_key_frame_request_of(now, key);
     }
 
-    /// Has `flush` look at this subscription's replay and repairs.
+    /// Has the next `flush` send this subscription's replay and repairs.
     pub(super) fn queue_backlog(&mut self, key: SubscriptionKey) {
         if !self.backlog.contains(&key) {
             self.backlog.push(key);
         }
     }
 
-    /// Sends replays and repairs; false when the outbox filled up.
+    /// Sends the replays and repairs of all subscriptions in the backlog. False when the outbox filled up.
     fn send_backlog(&mut self, now: Time) -> bool {
         while let Some(&key) = self.backlog.last() {
             if !self.send_backlog_of(now, key) {
@@ -209,6 +209,7 @@ impl Engine {
         true
     }
 
+    /// Sends one subscription's replay and repairs. False when the outbox filled up.
     fn send_backlog_of(&mut self, now: Time, key: SubscriptionKey) -> bool {
         let Some(subscribed) = self.subscriptions.get_mut(key) else { return true };
         let subscription = &mut subscribed.subscription;
@@ -258,7 +259,7 @@ impl Engine {
         true
     }
 
-    /// Opens the logs that were not there when their subscriptions were attached.
+    /// Opens the logs that were not open yet when their subscriptions were attached.
     pub(super) fn reconnect(&mut self, now: Time) {
         self.reconnect_at = None;
         let mut connected = Vec::new();
@@ -272,7 +273,7 @@ impl Engine {
                 self.reconnect_at = Some(now + RECONNECT);
             }
         }
-        // A hash map has an order of its own each time, and a run must be repeatable.
+        // A hash map's order differs from run to run, and a test's run must be repeatable.
         connected.sort_unstable();
         for log in connected {
             for key in self.readings.get(&log).map_or_else(Vec::new, |reading| reading.subscriptions.clone()) {
@@ -287,8 +288,8 @@ impl Engine {
     }
 }
 
-/// Has what the next subscriptions need on its way from memory while the present one is served: each step follows the pointers that
-/// the step before brought.
+/// Fetches what the next subscriptions need from memory while the present one is served. Each step follows the pointers that the
+/// step before has fetched.
 fn prefetch_ahead(
     subscriptions: &Table<SubscriptionKey, Subscribed>,
     clients: &Table<ClientKey, Client>,
@@ -308,7 +309,7 @@ fn prefetch_ahead(
     }
 }
 
-/// One packet to one subscription.
+/// Writes and seals one packet for one subscription into the outbox.
 fn forward(
     now: Time,
     subscription: &mut Subscription,

@@ -1,6 +1,6 @@
-//! RTCP both ways: what a client says about its streams, and what the relay says to it. Owns how reports are packed into
+//! RTCP, both ways: what a client reports about its streams, and what the relay reports to it. Owns how reports are packed into
 //! datagrams; must never decide what they say. Read `forward/publication/mod.rs` and `forward/subscription/mod.rs` next, which
-//! do.
+//! decide.
 
 use super::{ClientKey, Counter, DATAGRAM_ROOM, Engine, SubscriptionKey};
 use crate::drop::Drop;
@@ -8,11 +8,11 @@ use crate::event::{Event, PublicationEnded};
 use crate::rtcp::{self, Packet, ReportBlock, Writer};
 use crate::time::Time;
 
-/// The most datagrams of RTCP to one client at one time; what is left stays due.
+/// The most RTCP datagrams to one client at one time. What is left stays due.
 const MAX_REPORTS: usize = 8;
 
 impl Engine {
-    /// Takes an opened compound from a client. What does not parse ends it; what came before counts.
+    /// Takes an opened compound from a client. At the first packet that does not parse the rest is dropped.
     pub(super) fn handle_rtcp(&mut self, now: Time, key: ClientKey, compound: &[u8]) {
         for packet in rtcp::iterate(compound) {
             match packet {
@@ -49,7 +49,7 @@ impl Engine {
             }
             Packet::Pli(pli) => self.handle_key_frame_request(now, key, pli.media_ssrc),
             Packet::Fir(fir) => fir.entries().for_each(|(ssrc, _)| self.handle_key_frame_request(now, key, ssrc)),
-            // Bandwidth estimates are taken and not acted on yet: a viewer gets what the publisher sends.
+            // Nothing acts on bandwidth estimates yet: a viewer gets what the publisher sends.
             Packet::TransportCc(_) | Packet::Remb(_) => {}
             Packet::Sdes(_) | Packet::ExtendedReport(_) | Packet::Unknown { .. } => {}
         }
@@ -68,7 +68,7 @@ impl Engine {
         let Some(subscription) = self.subscription_of(key, ssrc) else { return };
         self.stats.add(Counter::KeyFrameRequestsReceived, 1);
         self.subscriptions[subscription].subscription.handle_key_frame_request();
-        self.pass_on_wish_of(now, subscription);
+        self.pass_on_key_frame_request_of(now, subscription);
     }
 
     fn handle_bye(&mut self, now: Time, key: ClientKey, ssrc: u32) {
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Tells of the client's publications whose streams have all said BYE a while ago.
+    /// Reports the client's publications that have ended: all their streams said BYE, and none has sent since.
     pub(super) fn end_publications(&mut self, now: Time, key: ClientKey) {
         for publication in &self.clients[key].publications {
             let publication = &mut self.publications[*publication].publication;
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// Tells a viewer that all its streams end.
+    /// Sends a viewer BYE for all its streams.
     pub(super) fn say_bye(&mut self, key: ClientKey) {
         let subscriptions = self.clients[key].subscriptions.clone();
         self.send_rtcp(key, |engine, writer| {
@@ -143,11 +143,11 @@ impl Engine {
     }
 
     pub(super) fn write_bye(&mut self, subscription: SubscriptionKey, writer: &mut Writer<'_>) {
-        // Without room the viewer learns it from the end of its transport.
+        // Without room, the end of its transport tells the viewer.
         let _written = self.subscriptions[subscription].subscription.write_bye(writer);
     }
 
-    /// Builds one RTCP datagram, seals it and queues it; false when there was nothing to say or nowhere to send it.
+    /// Builds one RTCP datagram, seals it and queues it. False when there was nothing to write, or no path to send it on.
     pub(super) fn send_rtcp(&mut self, key: ClientKey, write: impl FnOnce(&mut Engine, &mut Writer<'_>)) -> bool {
         if !self.clients[key].transport.is_connected() {
             return false;

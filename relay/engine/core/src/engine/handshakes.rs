@@ -1,6 +1,6 @@
-//! The steps of handshakes, which are computed elsewhere: a step takes as long as a hundred packets or more, and media must
-//! not wait for it. What its client sends meanwhile waits here, in order. Must never run a step, nor know who does.
-//! Read `transport/dtls/step.rs` for a step itself.
+//! The steps of DTLS handshakes on their way to another thread and back. A step takes as long as a hundred packets or more, and
+//! media must not wait for it; what its client sends meanwhile is queued. Must never run a step, nor know what does. Read
+//! `transport/dtls/step.rs` next, the step itself.
 //!
 //! ```text
 //! datagram, check ─► transport ─► steps ─► take_step ─► (any thread) ─► handle_step ─► transport, then what came meanwhile
@@ -14,15 +14,15 @@ use crate::transport::demux::{Kind, classify};
 use crate::transport::{Step, Stepped};
 
 impl Engine {
-    /// A step that is to be run; its outcome belongs into `handle_step`. One for each client at a time, so that there are no
-    /// more than handshakes.
+    /// A step that is to be run; its outcome goes to `handle_step`. Each client has one at a time, so there are no more steps than
+    /// handshakes.
     pub fn take_step(&mut self) -> Option<Step> {
         self.steps.pop_front()
     }
 
     /// Goes on with the handshake of a step that was run.
     pub fn handle_step(&mut self, now: Time, stepped: Stepped) {
-        // It may be gone by now.
+        // The client may be gone by now.
         let Some(&key) = self.client_by_id.get(&stepped.transport()) else { return };
         self.clients[key].transport.finish_step(now, stepped, &mut self.outbox);
         self.handle_transport_events(now, key);
@@ -39,6 +39,7 @@ impl Engine {
         }
     }
 
+    /// Queues what a client sent during a step of its handshake. A drop when the queue is full.
     pub(super) fn queue_early(
         &mut self,
         key: ClientKey,

@@ -1,6 +1,6 @@
-//! What other workers left for this one in the arena: messages, and datagrams that they received for it. Bounded work a
-//! round; what is left is there the next time. Must never wait for another worker. Read `message.rs` next for what they
-//! say, the arena's `messages.rs` and `handover.rs` for the way.
+//! What other workers left for this one in the arena: messages, and datagrams that they received for it. Each round takes a
+//! bounded number and leaves the rest for the next. Must never wait for another worker. Read `../message.rs` for the messages,
+//! the arena's `messages.rs` and `handover.rs` for the rings.
 
 use millrace_arena::MAX_DATAGRAM;
 
@@ -9,17 +9,17 @@ use super::ingress::path_of;
 use crate::message::Message;
 use crate::time::Time;
 
-/// From one worker in one round; the rings hold more, and the round after this one comes at once.
+/// Messages and datagrams that one round takes from one worker. The rings hold more, and the next round follows at once.
 const MESSAGES_A_ROUND: usize = 4_096;
 const DATAGRAMS_A_ROUND: usize = 256;
 
 impl Engine {
-    /// Takes what the other slots left.
+    /// Handles what the other slots left.
     pub fn handle_inbox(&mut self, now: Time) {
         if !self.has_inbox() {
             return;
         }
-        // All messages first: a datagram may be for a session that a message gives us.
+        // All messages first: a datagram may be for a session that a message moves here.
         for from in self.others() {
             for _ in 0..MESSAGES_A_ROUND {
                 let Some(word) = self.arena.messages(from, self.slot).receive() else { break };
@@ -41,7 +41,7 @@ impl Engine {
         (0..self.slots).filter(move |slot| *slot != own)
     }
 
-    /// Whether `handle_inbox` would find something.
+    /// True when `handle_inbox` would find something.
     pub fn has_inbox(&self) -> bool {
         !self.arena.inbox_is_empty(self.slot)
     }

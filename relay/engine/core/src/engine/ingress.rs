@@ -1,6 +1,6 @@
-//! A datagram's way in: whose it is (RFC 7983), then ICE, DTLS, or opened and into its publication. What is another
-//! slot's goes there through the arena. Every refusal is counted; must never answer one. Read `transport/mod.rs` next
-//! for what becomes of a client's datagram, `forward/publication/mod.rs` for its packets.
+//! A datagram's way in: its kind (RFC 7983), its client, then ICE, DTLS, or SRTP and into the publication. A datagram for another
+//! slot is handed over through the arena. A refused datagram is counted and must never be answered. Read `transport/mod.rs`
+//! next for a client's datagrams, `forward/publication/mod.rs` for its packets.
 
 use super::{ClientKey, Counter, Engine};
 use crate::drop::Drop;
@@ -12,7 +12,7 @@ use crate::transport::demux::{Kind, classify};
 use crate::transport::{Phase, stun};
 
 impl Engine {
-    /// Takes one datagram from the wire; `datagram` is scratch that is decrypted in place.
+    /// Takes one datagram from the wire. It is opened in place, so its bytes are spoilt.
     pub fn handle_datagram(&mut self, now: Time, path: Path, datagram: &mut [u8]) {
         self.stats.add(Counter::DatagramsReceived, 1);
         self.stats.add(Counter::BytesReceived, datagram.len() as u64);
@@ -32,7 +32,7 @@ impl Engine {
         let handled = match classify(datagram) {
             Kind::Stun => self.handle_stun(now, path, datagram, Some(from)),
             Kind::Unknown => Err((None, Drop::NotDemuxed)),
-            // Handed over because the address table named us; if the client left meanwhile, nobody wants it, unless it moved.
+            // It was handed over because the address table named this slot. The client may have moved on or ended meanwhile.
             kind => match self.client_by_path.get(&path) {
                 Some(key) => self.handle_client_datagram(now, *key, path, datagram, kind),
                 None => match self.owner_of(path) {
@@ -57,7 +57,7 @@ impl Engine {
     ) -> Result<(), (Option<ClientKey>, Drop)> {
         let message = stun::Message::parse(datagram).map_err(|_| (None, Drop::StunMalformed))?;
         if message.is_binding_indication() {
-            // A keepalive (RFC 8445 section 11), which names nobody: its address tells whose it is.
+            // A keepalive (RFC 8445 section 11) has no ufrag: its address tells its client.
             let Some(&key) = self.client_by_path.get(&path) else {
                 return match self.owner_of(path) {
                     Some(slot) if handed_over_by.is_none() && slot != self.slot => {
@@ -74,11 +74,11 @@ impl Engine {
         }
         let ufrag = message.server_ufrag().ok_or((None, Drop::StunMalformed))?;
         let Some(&key) = self.client_by_ufrag.get(ufrag) else {
-            // A session that moved is found by a look at the table, which costs the same whoever asks.
+            // The table finds sessions that moved. The look costs the same whether a client or a stranger asks.
             let moved_to = self.arena.addresses().find_ufrag(ufrag);
             return match moved_to.or_else(|| slot_of(ufrag).filter(|_| handed_over_by.is_none())) {
                 Some(slot) if slot != self.slot && slot < self.slots && Some(slot) != handed_over_by => {
-                    // Anybody can name a slot. Who floods it must not push out what its clients send.
+                    // A stranger can name any slot. A flood of such checks must not push out what the slot's clients send.
                     let is_known = self.owner_of(path) == Some(slot);
                     if !is_known && !self.arena.handover(self.slot, slot).has_room_for_strangers() {
                         return Err((None, Drop::HandoverFull));
@@ -89,7 +89,7 @@ impl Engine {
             };
         };
         self.stats.add(Counter::StunRequests, 1);
-        // In the client role it is a check that sets the handshake off.
+        // In the DTLS client role it is a check that begins the handshake.
         if self.clients[key].transport.would_start_handshake() && self.handshakes >= self.max_handshakes {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
@@ -108,8 +108,8 @@ impl Engine {
         handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
     }
 
-    /// An address is whoever's that proved it last. Another client may have done so in between: its NAT had given it the
-    /// same one, or it forged a check from there to cut us off.
+    /// An address belongs to the client whose check proved it last. If another client has proved it since (same NAT address, or a
+    /// forged check), the next valid check claims it back.
     fn claim_back(&mut self, key: ClientKey, path: Path) {
         let is_ours = self.client_by_path.get(&path) == Some(&key) && self.owner_of(path) == Some(self.slot);
         if !is_ours && self.clients[key].transport.is_proven(path) {
@@ -124,7 +124,7 @@ impl Engine {
         datagram: &mut [u8],
         kind: Kind,
     ) -> Result<(), (Option<ClientKey>, Drop)> {
-        // A handshake on a known address may be that of another slot's client, which has the address now; its media follows.
+        // DTLS on a known address may be another slot's client, which has the address now. Its media will follow.
         if kind == Kind::Dtls && self.owner_of(path).is_some_and(|owner| owner != self.slot) {
             self.client_by_path.remove(&path);
         }
@@ -208,7 +208,7 @@ impl Engine {
         handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
     }
 
-    /// Keeps the number of handshakes under way in step with this client's phase.
+    /// Counts this client among the handshakes under way, or no longer, as its phase says.
     pub(super) fn count_handshakes(&mut self, key: ClientKey) {
         let client = &mut self.clients[key];
         let is_handshaking = client.transport.phase() == Phase::Handshaking;
@@ -261,12 +261,12 @@ impl Engine {
     }
 }
 
-/// The slot that made this ufrag: its first two hex digits.
+/// The slot that made this ufrag, from its first two hex digits.
 pub(super) fn slot_of(ufrag: &str) -> Option<u8> {
     u8::from_str_radix(ufrag.get(..2)?, 16).ok()
 }
 
-/// Where a handed-over datagram came in.
+/// The path on which a datagram that was handed over came in.
 pub(super) fn path_of(socket: u8, remote: std::net::SocketAddr) -> Path {
     Path { socket: SocketIndex(socket), remote }
 }

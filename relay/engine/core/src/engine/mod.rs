@@ -1,6 +1,23 @@
-//! The three tables (transports as clients, publications, subscriptions) and the dispatch into them. The only place where
-//! the transport half and the forwarding half meet; holds no protocol of its own. Read `ingress.rs` for a datagram's
-//! way in, then `fan_out.rs` for a packet's way out.
+//! The three tables (clients, publications, subscriptions), and what a transport's events change in them. The transport half
+//! and the forwarding half meet in this folder only; this file holds no protocol. Read `ingress.rs` next for a datagram's way
+//! in, then `fan_out.rs` for a packet's way out.
+//!
+//! `Engine` is one struct, and each file has the methods of one task:
+//!
+//! | file | `impl Engine` for |
+//! |---|---|
+//! | this one | making, deadlines, a transport's events, the end of a client |
+//! | `commands.rs` | commands of the control plane |
+//! | `ingress.rs` | a datagram's way in, hand-over to other workers |
+//! | `handshakes.rs` | the steps of DTLS handshakes |
+//! | `feedback.rs` | RTCP, both ways |
+//! | `fan_out.rs` | a packet's way out |
+//! | `inbox.rs` | messages and datagrams of other workers |
+//! | `records.rs` | saving sessions |
+//! | `adoption.rs` | adopting saved sessions |
+//! | `moves.rs` | moving a session to another worker |
+//!
+//! `client.rs` and `tables.rs` have no method of `Engine`: a client, and the tables with their keys.
 
 mod adoption;
 mod client;
@@ -37,12 +54,12 @@ use crate::time::{Span, Time};
 use crate::transport::srtp::sha1_lanes::Kernel;
 use crate::transport::{DtlsContexts, Limits, Step, Tags, TransportEvent};
 
-/// Datagrams of one batch. At 1,200 bytes this is 40 frames of 100 packets: more than a wake-up brings in practice.
+/// Datagrams that the outbox holds. At 1,200 bytes each these are 40 frames of 100 packets, more than a wake-up brings in practice.
 const OUTBOX_DATAGRAMS: usize = 4_096;
 const OUTBOX_BYTES: usize = OUTBOX_DATAGRAMS * 1_280;
 /// Packets of one log that are fanned out at a time.
 const BATCH: usize = 32;
-/// The least time between two looks at one client's deadlines.
+/// The least time between two looks at one client's deadlines: what could not be sent is not tried again in the same wake-up.
 const MIN_WAKE_INTERVAL: Span = Span::from_millis(1);
 /// Room for the largest datagram that is built here: a full track log entry with its headers and tag.
 const DATAGRAM_ROOM: usize = 1_664;
@@ -54,10 +71,10 @@ pub struct Steer {
     pub owner: Option<u8>,
 }
 
-/// What a publication belongs to.
+/// A publication, and what belongs to it.
 struct Published {
     publication: Publication,
-    /// As it was asked for.
+    /// The command that opened it.
     publish: Publish,
     client: ClientKey,
     /// Waits in `advanced`.
@@ -66,15 +83,16 @@ struct Published {
 
 struct Subscribed {
     subscription: Subscription,
-    /// As it was asked for, and fed last.
+    /// The command that opened it.
     subscribe: Subscribe,
+    /// The command that attached it last.
     attach: Option<Attach>,
-    /// The number of its words beside the client's session record.
+    /// The number of its words among those beside the client's session record.
     words: Option<u32>,
     client: ClientKey,
 }
 
-/// A track log that this worker reads, and for whom.
+/// A track log that this worker reads, and the subscriptions that it feeds.
 struct Reading {
     feed: Feed,
     subscriptions: Vec<SubscriptionKey>,
@@ -88,7 +106,7 @@ pub struct Engine {
     arena: Arena,
     contexts: DtlsContexts,
     limits: Limits,
-    /// Whether it takes up what a predecessor left.
+    /// Whether the sessions of the slot's last worker are adopted. Otherwise they are dropped.
     adopts: bool,
     /// What a viewer's player is asked to wait on a lossy path.
     repair_delay: Span,
@@ -101,7 +119,7 @@ pub struct Engine {
     client_by_ufrag: HashMap<String, ClientKey>,
     client_by_path: HashMap<Path, ClientKey>,
     handshakes: usize,
-    /// Of handshakes, to be run.
+    /// Steps of handshakes that are to be run.
     steps: VecDeque<Step>,
     records: Records,
     /// Moves to other slots whose outcome is not known yet.
@@ -117,26 +135,26 @@ pub struct Engine {
     subscription_by_id: IdMap<u64, SubscriptionKey>,
     readings: IdMap<u32, Reading>,
 
-    /// Publications with packets that nobody was told of yet.
+    /// Publications whose logs have advanced since their readers were told last.
     advanced: Vec<PublicationKey>,
     /// Logs with packets to fan out.
     dirty: VecDeque<u32>,
     /// The log whose batch lies in `batch`, and how many of its subscriptions have had it.
     fanning: Option<(u32, usize)>,
-    /// Subscriptions with repairs or a replay to send.
+    /// Subscriptions that may have repairs or a replay to send.
     backlog: Vec<SubscriptionKey>,
-    /// Logs whose key frame somebody waits for, to be passed on.
+    /// Logs of which a subscription waits for a key frame; their writers are to be told.
     wanted: Vec<u32>,
     batch: Scratch,
     single: Scratch,
-    /// Packets in the outbox by when they came in, for `handle_sent`.
+    /// How many packets in the outbox arrived at which time, for `handle_sent`.
     forwarded: Vec<(Time, u64)>,
 
     deadlines: Deadlines<ClientKey>,
-    /// Logs that were not open yet when a subscription was attached are tried again at this time.
+    /// When to open again the logs that were not open yet when a subscription was attached.
     reconnect_at: Option<Time>,
     outbox: Outbox,
-    /// Tags that packets in the outbox still lack; none between two calls.
+    /// Tags that packets in the outbox still lack. Empty between two calls.
     tags: Tags,
     events: VecDeque<Event>,
     steering: VecDeque<Steer>,
@@ -144,7 +162,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without clients; `adopt` takes up those of a predecessor. Fails when the certificate or key does not parse, or the slot numbers do not fit the arena.
+    /// An engine without clients; `adopt` adopts those of a predecessor. An error when the certificate or key does not parse, or
+    /// the slot numbers do not fit the arena.
     pub fn new(config: EngineConfig, arena: Arena) -> Result<Engine, String> {
         let slots = arena.parameters().slots;
         if config.slot >= config.slots || u32::from(config.slots) != slots {
@@ -207,7 +226,7 @@ impl Engine {
         })
     }
 
-    /// Has tags made side by side from now on, by code that suits this CPU.
+    /// Computes tags side by side from now on, by code that suits this CPU.
     pub fn use_lanes(&mut self, kernel: Kernel) {
         self.tags = Tags::new(Some(kernel));
     }
@@ -224,7 +243,7 @@ impl Engine {
         self.events.pop_front()
     }
 
-    /// Slots whose doorbell is to be rung, one bit each, when they sleep.
+    /// The slots to ring the doorbell of if they sleep, one bit each.
     pub fn take_doorbells(&mut self) -> u64 {
         std::mem::take(&mut self.doorbells)
     }
@@ -238,7 +257,7 @@ impl Engine {
         [self.deadlines.earliest(), self.reconnect_at, self.next_move_expiry()].into_iter().flatten().min()
     }
 
-    /// Does what is due: timeouts, consent, retransmission of handshakes, feedback to publishers, sender reports.
+    /// Handles what is due: timeouts, consent, retransmission of handshakes, feedback to publishers, sender reports.
     pub fn handle_deadlines(&mut self, now: Time) {
         while let Some(key) = self.deadlines.take_due(now) {
             if !self.clients.contains(key) {
@@ -260,12 +279,12 @@ impl Engine {
         }
     }
 
-    /// Whether a client is between its first DTLS record and its keys.
+    /// True while a client is between its first DTLS record and its keys.
     pub fn is_shaking_hands(&self) -> bool {
         self.handshakes > 0
     }
 
-    /// Ends every transport politely; the events say so, the outbox holds the farewells.
+    /// Closes every transport: the outbox then holds BYE and close_notify for each client, and there is an event for each.
     pub fn close(&mut self, now: Time) {
         let keys: Vec<ClientKey> = self.clients.keys().collect();
         for key in keys {
@@ -282,12 +301,11 @@ impl Engine {
             client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.next_deadline());
         let rest = [client.transport.next_deadline(), client.arrivals.next_deadline()].into_iter();
         if let Some(at) = publications.chain(subscriptions).chain(rest).flatten().min() {
-            // What could not be said just now is not tried again within the same wake-up.
             self.deadlines.wake_by(key, at.max(now + MIN_WAKE_INTERVAL));
         }
     }
 
-    /// Carries out what a transport says after it was touched.
+    /// Handles the events of a transport. To be called after every call of the transport that changes it.
     fn handle_transport_events(&mut self, now: Time, key: ClientKey) {
         while let Some(event) = self.clients[key].transport.next_event() {
             let transport = self.clients[key].transport.id();
@@ -336,7 +354,7 @@ impl Engine {
         self.claim(key, path);
     }
 
-    /// What comes from there is this client's from now on.
+    /// Makes the address this client's: in our own table, in the arena's and in the kernel's.
     fn claim(&mut self, key: ClientKey, path: Path) {
         self.client_by_path.insert(path, key);
         if !self.arena.addresses().insert(path.socket.0, path.remote, self.slot) {
@@ -350,7 +368,7 @@ impl Engine {
         self.mark_unsaved(key);
         if self.client_by_path.get(&path) == Some(&key) {
             self.client_by_path.remove(&path);
-            // A NAT may have given the address to a client of another slot meanwhile, whose flow this now is.
+            // A NAT may have given the address to a client of another slot meanwhile. Then the flow is that slot's.
             if self.owner_of(path).is_none_or(|owner| owner == self.slot) {
                 self.arena.addresses().remove(path.socket.0, &path.remote, self.slot);
                 self.steering.push_back(Steer { path, owner: None });

@@ -1,5 +1,5 @@
-//! What lasts of each client: one session record, written when something of it changes, and words for what changes with
-//! every packet. Owns the record's shape; must never be on a packet's way. Read `adoption.rs` next, which takes it up.
+//! Saves each client's session: one record, written when something in it changes, and words for what changes with every packet.
+//! Owns the record's shape; must never be on a packet's way. Read `adoption.rs` next, which adopts what is saved here.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +13,18 @@ use crate::forward::publication::streams::Stream;
 use crate::forward::subscription::continuity::{WORDS, Words};
 use crate::transport::{Carried, SRTP_WORDS};
 
-/// How often successors died while they took this session up. Between the words of SRTP.
+/// The word that counts the successors that died adopting this session. It lies among the words of SRTP.
 pub(super) const ATTEMPTS_WORD: usize = 1;
-/// Outgoing streams that have words. A client with more does not last.
+/// Outgoing streams that have words. A client with more is not saved.
 const STREAMS: usize = (SESSION_WORDS - SRTP_WORDS) / WORDS;
 
-/// A session record. Its layout is the arena's: who changes a field, here or in what it holds, raises `VERSION`.
+/// A session record. Its layout is part of the arena's: a change of a field, here or in a type that it holds, raises `VERSION`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub transport: u64,
-    /// The control plane's own.
+    /// The control plane's own bytes.
     pub control_record: ByteBuf,
-    /// `None` from the beginning of a handshake to its end: it does not survive its process.
+    /// `None` during a handshake, which does not survive its process.
     pub lasting: Option<Lasting>,
 }
 
@@ -44,13 +44,13 @@ pub(super) struct LastingSubscription {
     pub words: u32,
 }
 
-/// Which of the slot's own range of session records can be had. The lowest goes first, so that few pages are ever touched.
+/// Which records of the slot's own range are free. The lowest is claimed first, so that few pages are ever touched.
 #[derive(Debug)]
 pub(super) struct Records {
     slot: u8,
     used: u32,
     free: BTreeSet<u32>,
-    /// With sessions that moved to other slots, as far as is known: who ends one frees its record.
+    /// Records of sessions that moved to other slots, as far as is known. The slot that ends such a session frees its record.
     lent: BTreeSet<u32>,
 }
 
@@ -59,8 +59,8 @@ impl Records {
         Records { slot, used: 0, free: BTreeSet::new(), lent: BTreeSet::new() }
     }
 
-    /// Looks whose every record of the arena is, and gives the numbers of ours: what a predecessor had, what was given to it,
-    /// and what it gave away and nobody took.
+    /// Looks at the owner of every record of the arena, and returns the numbers of ours: our predecessor's, those that were moving
+    /// to it, and those that it was moving away and whose target has not taken them.
     pub fn find(slot: u8, arena: &Arena) -> (Records, Vec<u32>) {
         let (mut records, mut ours) = (Records::new(slot), Vec::new());
         let parameters = arena.parameters();
@@ -83,7 +83,7 @@ impl Records {
         (records, ours)
     }
 
-    /// A clear record; `None` when the slot has no more.
+    /// Claims a clear record; `None` when the slot has no more.
     pub fn claim(&mut self, arena: &Arena) -> Option<u32> {
         let owners = arena.owners();
         let returned = |lent: &BTreeSet<u32>| lent.iter().copied().find(|i| owners.of(*i) == Owner::Nobody);
@@ -95,7 +95,7 @@ impl Records {
             let next =
                 (self.used < arena.parameters().sessions_per_slot).then(|| arena.record(self.slot, self.used))?;
             self.used += 1;
-            // Before the record is touched, or a successor would not look at it.
+            // Before the record is written, or a successor would not look at it.
             arena.slot(self.slot).set_sessions(self.used.into());
             Some(next)
         })?;
@@ -104,7 +104,7 @@ impl Records {
         Some(record)
     }
 
-    /// Its session is over, wherever it was opened.
+    /// Frees the record of a session that is over, whichever slot opened it.
     pub fn free(&mut self, arena: &Arena, record: u32) {
         arena.session(record).clear();
         arena.owners().free(record);
@@ -113,14 +113,14 @@ impl Records {
         }
     }
 
-    /// Its session is another slot's now.
+    /// Remembers that the record's session is another slot's now.
     pub fn lend(&mut self, arena: &Arena, record: u32) {
         if self.is_ours(arena, record) {
             self.lent.insert(record);
         }
     }
 
-    /// Its session is this slot's again.
+    /// Remembers that the record's session is this slot's again.
     pub fn claim_back(&mut self, record: u32) {
         self.lent.remove(&record);
     }
@@ -135,8 +135,8 @@ impl Records {
 }
 
 impl Engine {
-    /// Brings the records of changed clients up to date. To be called before what was said to them is sent: a client that
-    /// believes in something has to find it again at a successor. `flush` does so, too.
+    /// Writes the records of all clients that changed. To be called before the answers to these clients are sent: what a client was
+    /// told has to hold at a successor, too. `flush` calls it.
     pub fn save_records(&mut self) {
         while let Some(key) = self.unsaved.pop() {
             if self.clients.get(key).is_some_and(|client| client.is_unsaved) {
@@ -145,6 +145,7 @@ impl Engine {
         }
     }
 
+    /// Has the next `save_records` write this client's record.
     pub(super) fn mark_unsaved(&mut self, key: ClientKey) {
         let client = &mut self.clients[key];
         if !client.is_unsaved && client.record.is_some() {
@@ -153,7 +154,7 @@ impl Engine {
         }
     }
 
-    /// Writes one client's record; false when it does not fit, and nobody will adopt the client.
+    /// Writes one client's record. False when it does not fit; then no successor can adopt the client.
     pub(super) fn save_record(&mut self, key: ClientKey) -> bool {
         let record = self.record_of(key);
         let client = &mut self.clients[key];
@@ -163,7 +164,7 @@ impl Engine {
         // Plain data of our own: packing it does not fail.
         let written = rmp_serde::to_vec(&record).is_ok_and(|packed| session.write(&packed));
         if !written {
-            // What an older one says is not so any more.
+            // The older record is wrong by now.
             session.clear();
         }
         written
@@ -193,7 +194,7 @@ impl Engine {
         }
     }
 
-    /// Gives a new client its record, and its transport the words beside it.
+    /// Claims a record for a new client, and the words beside it for its transport.
     pub(super) fn open_record(&mut self, key: ClientKey) {
         let Some(i) = self.records.claim(&self.arena) else { return };
         let client = &mut self.clients[key];
@@ -203,7 +204,7 @@ impl Engine {
         self.mark_unsaved(key);
     }
 
-    /// Gives a new subscription its words.
+    /// Assigns a new subscription its words.
     pub(super) fn assign_words(&mut self, key: SubscriptionKey) {
         let client = &self.clients[self.subscriptions[key].client];
         let Some(i) = client.record else { return };
@@ -219,7 +220,7 @@ impl Engine {
         Words::new(self.arena.session_words(record), SRTP_WORDS + number as usize * WORDS)
     }
 
-    /// A client is gone: nobody is to take it up.
+    /// Frees the record of a client that is gone.
     pub(super) fn free_record(&mut self, record: Option<u32>) {
         if let Some(i) = record {
             self.records.free(&self.arena, i);
