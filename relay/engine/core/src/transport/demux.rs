@@ -11,7 +11,7 @@ pub enum Kind {
     Unknown,
 }
 
-/// The shortest thing that we take: an RTCP packet's first eight bytes.
+/// The shortest datagram that is accepted, in bytes: an RTCP packet's head.
 const SHORTEST: usize = 8;
 
 /// RFC 7983 section 7 for the first byte; RFC 5761 section 4 for the second, where the RTCP packet types 192..=223

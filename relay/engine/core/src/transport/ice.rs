@@ -1,13 +1,13 @@
-//! The ICE-lite agent of one transport: answers checks, holds the addresses that checks have proven, selects the one
-//! that media goes to and says when consent has run out. Must never know DTLS or SRTP. Read `mod.rs` next.
+//! The ICE-lite agent of one transport: answers checks, holds the addresses that checks have proven, selects the one that
+//! media goes to, and notices when consent has run out. Must never know DTLS or SRTP. Read `mod.rs` next.
 //!
 //! The selected path moves when
 //! - a check with USE-CANDIDATE comes in on another path: the client nominates, or has a new address (NAT rebinding);
 //! - the selected path has had no check for a while and a check comes in on another one;
 //! - consent for the selected path has run out and another path's has not.
 //!
-//! A client that nominates several paths at once (aggressive nomination) would make it swing; a path that was just
-//! left is taken again only when its priority is higher, so the swing ends on the best one (RFC 8445 section 8.1.1).
+//! A client that nominates several paths at once (aggressive nomination) would make the selection swing. So a path that was just
+//! left is selected again only when its priority is higher, and the swing ends on the best path (RFC 8445 section 8.1.1).
 
 use std::collections::VecDeque;
 
@@ -21,11 +21,11 @@ use crate::drop::Drop;
 use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
-/// Longer than a client waits between two consent checks on a path it uses (RFC 7675 section 5.1: 4 to 6 s), so one
-/// that still checks another path after this has moved there.
+/// Longer than a client waits between two consent checks on a path that it uses (RFC 7675 section 5.1: 4 to 6 s). A client that
+/// checks another path after this long has moved there.
 const SELECTED_SILENT: Span = Span::from_secs(8);
-/// A path nominated again this soon after it was left is aggressive nomination, not a move: browsers repeat a
-/// nomination at most every 2.5 s.
+/// A path that is nominated again this soon after it was left is aggressive nomination, not a change of address: browsers repeat
+/// a nomination at most every 2.5 s.
 const SWING: Span = Span::from_secs(2);
 /// Success with an IPv6 address: 20 + 24 + 24 + 8 bytes; 420 with four attributes is smaller.
 const LARGEST_ANSWER: usize = 96;
@@ -52,13 +52,13 @@ struct Address {
     path: Path,
     priority: u32,
     checked_at: Time,
-    /// When it was selected last and no longer is.
+    /// When it was deselected; `None` while selected, or if it never was.
     left_at: Option<Time>,
 }
 
 pub(super) struct Ice {
     current: Credentials,
-    /// Of a restart, until a check with them succeeds.
+    /// The credentials of a restart, until a check with them succeeds.
     next: Option<Credentials>,
     addresses: Vec<Address>,
     selected: Option<Path>,
@@ -71,14 +71,14 @@ impl Ice {
         Ice::with_credentials(Credentials::new(&command.local_ufrag, &command.local_pwd), None, max_addresses)
     }
 
-    /// At least two addresses, so that a client can move.
+    /// An agent without addresses. It holds at least two, so that a client can change its address.
     pub fn with_credentials(current: Credentials, next: Option<Credentials>, max_addresses: usize) -> Ice {
         let max_addresses = max_addresses.max(2);
         Ice { current, next, addresses: Vec::new(), selected: None, max_addresses, saw_bad_integrity: false }
     }
 
-    /// The credentials in use go on working until a check with the new ones succeeds; a second restart replaces one
-    /// that was never taken up.
+    /// Adds new credentials. Those in use stay valid until a check with the new ones succeeds; a second restart replaces a first that
+    /// no check has used.
     pub fn restart(&mut self, command: &RestartIce, events: &mut VecDeque<TransportEvent>) {
         let next = Credentials::new(&command.local_ufrag, &command.local_pwd);
         if let Some(unused) = self.next.replace(next) {
@@ -120,14 +120,14 @@ impl Ice {
         let answered = answer(&message, &credentials.key, path, refusal, outbox);
         if refusal.is_none() {
             if restarts {
-                self.take_up_restart(events);
+                self.apply_restart(events);
             }
             self.note_check(now, path, &message, events);
         }
         if answered { Ok(refusal.is_none()) } else { Err(Drop::OutboxFull) }
     }
 
-    /// Which credentials the message was made with: `true` for those of a restart.
+    /// True when the message was made with the credentials of a restart, false when with those in use.
     fn authenticate(&mut self, message: &Message<'_>) -> Result<bool, Drop> {
         let ufrag = message.server_ufrag().ok_or(Drop::StunUnknownUfrag)?;
         let next = self.next.as_ref().filter(|next| next.ufrag == ufrag);
@@ -141,7 +141,7 @@ impl Ice {
         Err(Drop::StunIntegrity)
     }
 
-    fn take_up_restart(&mut self, events: &mut VecDeque<TransportEvent>) {
+    fn apply_restart(&mut self, events: &mut VecDeque<TransportEvent>) {
         if let Some(next) = self.next.take() {
             let old = std::mem::replace(&mut self.current, next);
             events.push_back(TransportEvent::UfragForgotten(old.ufrag));
@@ -195,7 +195,7 @@ impl Ice {
         }
     }
 
-    /// For a client that never nominates: media goes where its handshake came from.
+    /// Selects the path of the handshake for a client that has nominated none.
     pub fn select_unless_nominated(&mut self, now: Time, path: Path) {
         if self.selected.is_none() && self.is_proven(path) {
             self.select(now, path);
@@ -231,7 +231,7 @@ impl Ice {
         events.extend(self.addresses.drain(..).map(|address| TransportEvent::AddressForgotten(address.path)));
     }
 
-    /// Takes over an address that a predecessor had proven, with its consent as of now.
+    /// Adds an address that a predecessor had proven, with its consent as of now.
     pub fn adopt(&mut self, now: Time, path: Path, selected: bool, events: &mut VecDeque<TransportEvent>) {
         if self.is_proven(path) || self.addresses.len() >= self.max_addresses {
             return;
@@ -247,7 +247,7 @@ impl Ice {
         self.selected == Some(path) || self.find(path).is_some()
     }
 
-    /// The selected pair will be asked for soon.
+    /// Fetches the selected pair.
     pub fn prefetch(&self) {
         prefetch(&self.selected);
     }

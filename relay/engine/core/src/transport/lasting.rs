@@ -1,6 +1,6 @@
-//! A transport as a plain record, so that a successor process can go on without the client noticing, in the middle of a
-//! call or before its handshake has begun. Owns what must last: credentials, addresses, keys and counters; must never hold
-//! a library's object. Read `mod.rs` next.
+//! A transport as a plain record, with which another process goes on without the client noticing, in the middle of a call or
+//! before the handshake. Owns what must last: credentials, addresses, keys and counters; must never hold a library's object.
+//! Read `mod.rs` next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use crate::command::{DtlsRole, OpenTransport};
 use crate::outbox::{Path, SocketIndex};
 use crate::time::Time;
 
-/// What of a transport lasts. The counters in `srtp` are those of the moment of the export: before `import`, take the
-/// words that `Transport::save_in` wrote, with `SrtpState::update`.
+/// A connected transport. The counters in `srtp` are those of the moment of the export: `SrtpState::update` brings them up to date
+/// from the words that `Transport::save_in` wrote, and has to be called before `import`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportState {
     pub transport: u64,
     pub local_ufrag: String,
     pub local_pwd: String,
-    /// Ufrag and password of an ICE restart that is not taken up yet.
+    /// Ufrag and password of an ICE restart that no check has used yet.
     pub restart: Option<(String, String)>,
     /// Socket and remote address, the selected one first.
     pub paths: Vec<(u8, SocketAddr)>,
@@ -31,7 +31,7 @@ pub struct TransportState {
     pub dtls: Option<EstablishedDtls>,
 }
 
-/// What lasts of a transport whose handshake has not begun.
+/// A transport whose handshake has not begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// With the ICE credentials that are in use.
@@ -79,7 +79,7 @@ impl Transport {
         })
     }
 
-    /// A successor of one whose handshake had not begun, with all of the time for it.
+    /// Opens a transport again whose handshake had not begun. Its timeouts start anew.
     pub fn reopen(now: Time, waiting: &Waiting, contexts: &DtlsContexts, limits: &Limits) -> Result<Transport, String> {
         let mut transport = Transport::new(now, &waiting.open, contexts, limits)?;
         let current = Credentials::new(&waiting.open.local_ufrag, &waiting.open.local_pwd);
@@ -112,8 +112,7 @@ impl Transport {
         })
     }
 
-    /// A successor of the one that was exported: connected at once, with consent as of now. An error when the record is not
-    /// one that `export` made.
+    /// Resumes an exported transport: connected at once, with consent as of now. An error when `export` did not make the record.
     pub fn import(now: Time, state: &TransportState, limits: &Limits) -> Result<Transport, String> {
         let srtp = Srtp::import(&state.srtp, limits.max_streams).ok_or("expected keys of the profile's length")?;
         let mut events = VecDeque::new();

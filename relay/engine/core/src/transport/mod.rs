@@ -1,4 +1,4 @@
-//! One ICE, DTLS and SRTP path to a client: which address, which keys, alive or not, and why not. Must never know a
+//! One transport: the ICE, DTLS and SRTP path to a client. Owns its phase, its addresses and its keys; must never know a
 //! publication, a subscription or what a packet carries. Read `ice.rs`, `dtls/mod.rs` and `srtp/mod.rs` next, in this order.
 //!
 //! ```text
@@ -41,9 +41,9 @@ pub use self::srtp::{Keying, MasterKey, Profile, SEAL_ROOM, SRTP_WORDS, SrtpStat
 /// What bounds a transport, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Proven addresses held at once; the oldest goes first.
+    /// Proven addresses held at once; one more evicts the address that was checked longest ago.
     pub max_addresses: usize,
-    /// SSRCs that a client may send, for RTP and for RTCP each.
+    /// SSRCs that a client may send, for RTP and for RTCP each; packets of further ones are dropped.
     pub max_streams: usize,
     /// From the opening to the first authenticated check.
     pub ice_timeout: Span,
@@ -55,7 +55,7 @@ pub struct Limits {
     pub media_timeout: Span,
 }
 
-/// What a transport tells the engine.
+/// What happened to a transport, for the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportEvent {
     Connected {
@@ -64,15 +64,15 @@ pub enum TransportEvent {
         /// From the first DTLS record, either way, to the keys.
         handshake: Span,
     },
-    /// The end; addresses have been forgotten before.
+    /// The transport has ended. Its addresses were reported as forgotten before.
     Closed(Cause),
-    /// Something is wrong, once, and may yet mend.
+    /// Something is wrong and may yet mend. Reported once.
     Stalled(Cause),
     AddressProven(Path),
     AddressForgotten(Path),
-    /// A further address came, so that the one forgotten next had to go.
+    /// There was one address too many: the next event names the one that is forgotten.
     TooManyAddresses,
-    /// A local ufrag that no longer leads here, after an ICE restart.
+    /// A local ufrag that is no longer valid, after an ICE restart.
     UfragForgotten(String),
 }
 
@@ -103,20 +103,20 @@ pub struct Transport {
     limits: Limits,
     dtls_role: DtlsRole,
     expects_media: bool,
-    /// What it was opened with, until the handshake begins: a successor opens it anew by that.
+    /// The command that opened it, until the handshake begins: with that a successor opens the transport anew.
     opened: Option<Box<OpenTransport>>,
     phase: Phase,
     ice: Ice,
     /// `None` when closed.
     dtls: Option<Dtls>,
     srtp: Option<Srtp>,
-    /// Where DTLS last came from or went to; its timers answer there until a path is selected.
+    /// The path of the last DTLS datagram, either way. Retransmissions go there until a path is selected.
     dtls_path: Option<Path>,
     handshake_began_at: Option<Time>,
-    /// When the present phase ends badly.
+    /// When the present phase times out.
     phase_due: Option<Time>,
     events: VecDeque<TransportEvent>,
-    /// Where a successor finds what changes with every packet.
+    /// Where the values are saved that change with every packet.
     words: Option<SessionWords>,
 }
 
@@ -150,7 +150,7 @@ impl Transport {
         })
     }
 
-    /// Keeps what changes with every packet in the first `SRTP_WORDS` of these words, from the keys on.
+    /// Saves what changes with every packet in the first `SRTP_WORDS` of these words, as soon as there are keys.
     pub fn save_in(&mut self, words: SessionWords) {
         if let Some(srtp) = &mut self.srtp {
             srtp.save_in(&words);
@@ -162,14 +162,14 @@ impl Transport {
         self.id
     }
 
-    /// The old credentials and the path go on working until a check with the new ones succeeds; DTLS and SRTP are not
-    /// touched (RFC 8445 section 2.4, RFC 8842 section 5.5).
+    /// Adds new ICE credentials. The old ones and the path stay valid until a check with the new ones succeeds; DTLS and SRTP
+    /// are not touched (RFC 8445 section 2.4, RFC 8842 section 5.5).
     pub fn restart_ice(&mut self, _now: Time, command: &RestartIce) {
         self.ice.restart(command, &mut self.events);
     }
 
-    /// Answers a check when it is authentic and is silent otherwise. In the client role the first check that succeeds
-    /// sets the handshake off.
+    /// Answers an authentic check; any other gets no answer. In the DTLS client role the first check that succeeds begins the
+    /// handshake.
     pub fn handle_stun(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         if self.phase == Phase::Closed {
             return Err(Drop::StunUnknownUfrag);
@@ -184,13 +184,13 @@ impl Transport {
         handled.map(|_| ())
     }
 
-    /// Whether the next check that succeeds sets the handshake off.
+    /// True when the next check that succeeds begins the handshake.
     pub fn would_start_handshake(&self) -> bool {
         self.phase == Phase::New && self.dtls_role == DtlsRole::Client
     }
 
-    /// Takes DTLS from proven addresses only (design: nothing looks at DTLS before an authenticated check), and not while
-    /// `is_busy`.
+    /// Takes a DTLS datagram, from proven addresses only: nothing looks at DTLS before an authenticated check. Not to be called
+    /// while `is_busy`.
     pub fn handle_dtls(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         if !self.ice.is_proven(path) {
             return Err(Drop::DtlsUnexpected);
@@ -206,18 +206,18 @@ impl Transport {
         Ok(())
     }
 
-    /// Whether a step of the handshake is due or under way. What the client sends meanwhile had better wait for it.
+    /// True while a step of the handshake is due or under way. What the client sends meanwhile has to wait.
     pub fn is_busy(&self) -> bool {
         // The phase first: every packet asks, and it lies with what a packet needs anyway.
         self.phase == Phase::Handshaking && self.dtls.as_ref().is_some_and(Dtls::is_busy)
     }
 
-    /// The step of the handshake that is due; its outcome belongs into `finish_step`.
+    /// The step of the handshake that is due; its outcome goes to `finish_step`.
     pub fn take_step(&mut self) -> Option<Step> {
         self.dtls.as_mut()?.take_step(self.id)
     }
 
-    /// Goes on with what a step came to. One that was closed meanwhile does not.
+    /// Takes a step's outcome. A transport that was closed meanwhile ignores it.
     pub fn finish_step(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) {
         let Some(dtls) = &mut self.dtls else { return };
         let path = stepped.path;
@@ -225,35 +225,35 @@ impl Transport {
         self.note_progress(now, path, progress);
     }
 
-    /// Opens SRTP in place, from proven addresses only; gives the length of the RTP packet.
+    /// Opens SRTP in place, from proven addresses only; returns the length of the RTP packet.
     pub fn open_rtp(&mut self, _now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
         let len = self.opener(path)?.open_rtp(packet)?;
         self.note_media();
         Ok(len)
     }
 
-    /// Opens SRTCP in place, from proven addresses only; gives the length of the RTCP packet.
+    /// Opens SRTCP in place, from proven addresses only; returns the length of the RTCP packet.
     pub fn open_rtcp(&mut self, _now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
         let len = self.opener(path)?.open_rtcp(packet)?;
         self.note_media();
         Ok(len)
     }
 
-    /// It will seal packets soon: brings what that reads close.
+    /// Fetches what sealing a packet reads first.
     pub fn prefetch(&self) {
         prefetch(&self.phase);
         self.ice.prefetch();
         prefetch(&self.srtp);
     }
 
-    /// It is close and will seal packets soon: brings the keys.
+    /// Fetches the keys. To be called when what `prefetch` fetched has come.
     pub fn prefetch_keys(&self) {
         if let Some(srtp) = &self.srtp {
             srtp.prefetch_keys();
         }
     }
 
-    /// Seals the RTP packet in `buffer[..len]` in place and gives the sealed length; `SEAL_ROOM` bytes must follow.
+    /// Seals the RTP packet in `buffer[..len]` in place and returns the sealed length; `SEAL_ROOM` bytes must follow.
     /// See `Srtp::seal_rtp` for what `index` must be.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
         self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp(index, buffer, len)
@@ -270,7 +270,7 @@ impl Transport {
         self.srtp.as_ref().ok_or(Drop::NotConnected)?.seal_rtp_later(index, buffer, len, tags)
     }
 
-    /// Seals the RTCP packet in `buffer[..len]` in place and gives the sealed length; `SEAL_ROOM` bytes must follow.
+    /// Seals the RTCP packet in `buffer[..len]` in place and returns the sealed length; `SEAL_ROOM` bytes must follow.
     pub fn seal_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
         self.srtp.as_mut().ok_or(Drop::NotConnected)?.seal_rtcp(buffer, len)
     }
@@ -296,7 +296,7 @@ impl Transport {
         self.srtp.as_ref().map(Srtp::profile)
     }
 
-    /// The local ufrags that lead here: the one in use, and that of a restart until it is taken up.
+    /// The local ufrags of this transport: the one in use, and that of a restart that no check has used yet.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
         let (current, next) = self.ice.credentials();
         std::iter::once(current).chain(next).map(|credentials| credentials.ufrag.as_str())
@@ -323,7 +323,7 @@ impl Transport {
         }
     }
 
-    /// When to call `handle_deadline`; it does no harm to call it early.
+    /// When to call `handle_deadline`. Calling it earlier does no harm.
     pub fn next_deadline(&self) -> Option<Time> {
         let retransmission = self.dtls.as_ref().and_then(Dtls::next_deadline);
         let consent = self.ice.consent_deadline(self.limits.consent_timeout);
@@ -334,7 +334,7 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// Says close_notify to the client and ends with `Closed`.
+    /// Sends the client close_notify, and closes.
     pub fn close(&mut self, _now: Time, outbox: &mut Outbox) {
         if let (Some(dtls), Some(path)) = (&mut self.dtls, self.ice.selected()) {
             dtls.close(path, outbox);
@@ -350,7 +350,7 @@ impl Transport {
         self.begin_handshake();
     }
 
-    /// It can be finished here alone.
+    /// Enters the handshake, which only this process can finish.
     fn begin_handshake(&mut self) {
         self.phase = Phase::Handshaking;
         self.opened = None;
@@ -382,7 +382,7 @@ impl Transport {
         self.srtp.as_mut().ok_or(Drop::SrtpNoKeys)
     }
 
-    /// Something authentic has come, so it is not stalled.
+    /// Notes that an authentic packet has come, so that the transport is not stalled.
     fn note_media(&mut self) {
         self.phase_due = None;
     }

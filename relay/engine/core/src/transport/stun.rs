@@ -51,7 +51,7 @@ const UNKNOWN_LISTED: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StunError {
     Malformed,
-    /// FINGERPRINT is there and wrong.
+    /// FINGERPRINT is present and wrong.
     Fingerprint,
 }
 
@@ -72,7 +72,7 @@ impl Integrity {
         Integrity(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password))
     }
 
-    /// Over the message up to, not including, MESSAGE-INTEGRITY, with the header's length counting it in.
+    /// The HMAC over the message up to, not including, MESSAGE-INTEGRITY; the header's length includes that attribute.
     fn context(&self, before: &[u8]) -> hmac::Context {
         let counted = (before.len() - HEADER_LEN + 4 + INTEGRITY_LEN) as u16;
         let mut context = hmac::Context::with_key(&self.0);
@@ -264,7 +264,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether MESSAGE-INTEGRITY is there and made with this key. In constant time.
+    /// True when MESSAGE-INTEGRITY is present and was made with this key. Takes the same time whatever the bytes.
     pub fn is_authentic(&self, key: &Integrity) -> bool {
         let Some(at) = self.integrity_at else { return false };
         key.matches(&self.bytes[..at], &self.bytes[at + 4..at + 4 + INTEGRITY_LEN])
@@ -280,7 +280,7 @@ fn verify_fingerprint(before: &[u8], value: &[u8]) -> Result<(), StunError> {
     if u32::from_be_bytes(value) == fingerprint(before) { Ok(()) } else { Err(StunError::Fingerprint) }
 }
 
-/// Over the message up to, not including, FINGERPRINT, whose header's length already counts it in.
+/// The fingerprint of the message up to, not including, FINGERPRINT; the header's length includes that attribute.
 pub(super) fn fingerprint(before: &[u8]) -> u32 {
     let crc = before.iter().fold(!0, |crc: u32, byte| CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8));
     !crc ^ FINGERPRINT_XOR

@@ -8,7 +8,7 @@ use super::stun::{HEADER_LEN, Integrity, MAGIC_COOKIE, attribute, fingerprint};
 /// MESSAGE-INTEGRITY and FINGERPRINT, whole.
 const TRAILER_LEN: usize = 24 + 8;
 
-/// A message under way. What does not fit makes `finish` give `None`; nothing panics.
+/// A message that is being written. If it does not fit the buffer, `finish` returns `None`; nothing panics.
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     len: usize,
@@ -61,7 +61,7 @@ impl<'a> Writer<'a> {
         self.attribute(attribute::ERROR_CODE, &[0, 0, (code / 100) as u8, (code % 100) as u8])
     }
 
-    /// Signs, fingerprints and gives the whole length.
+    /// Signs and fingerprints the message, and returns its length.
     pub fn finish(mut self, key: &Integrity) -> Option<usize> {
         let total = self.len + TRAILER_LEN;
         if self.overflowed || total > self.buffer.len() {

@@ -1,6 +1,6 @@
-//! Alerts under the keys of a finished DTLS 1.2 association, so that OpenSSL's connection, a hundred times as large, can go
-//! when the handshake is over. Owns these keys and our next record number; must never see any other record. Read
-//! `established.rs` next, which keeps it.
+//! Alerts of an established DTLS 1.2 association, opened and sealed by us. So OpenSSL's connection, a hundred times as large, can
+//! be freed after the handshake. Owns the alerts' keys and our next record number; must never see another kind of record. Read
+//! `established.rs` next, which has these keys.
 //!
 //! ```text
 //!  type 1 │ version 2 │ epoch 2 │ sequence 6 │ length 2 │ explicit nonce 8 (GCM) │ level 1 │ description 1 │ tag 16
@@ -18,7 +18,7 @@ use crate::command::DtlsRole;
 
 /// RFC 6347 section 4.1: the one's complement of 1.2.
 const VERSION: [u8; 2] = [0xFE, 0xFD];
-/// The only one under which anything is encrypted: there is no renegotiation.
+/// The only epoch with encryption, as there is no renegotiation.
 const EPOCH: u64 = 1 << 48;
 const ALERT_LEN: usize = 2;
 const TAG: usize = 16;
@@ -34,7 +34,7 @@ const RANDOM: usize = 32;
 pub(super) struct Alert(u8, u8);
 
 impl Alert {
-    /// A warning by its level, the end by its meaning.
+    /// Its level is a warning; it ends the association all the same.
     pub const CLOSE_NOTIFY: Alert = Alert(1, 0);
 
     pub fn is_fatal(self) -> bool {
@@ -42,7 +42,7 @@ impl Alert {
     }
 }
 
-/// What protects the records, of those that `contexts.rs` allows.
+/// The cipher suites that `contexts.rs` allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Suite {
     Aes128Gcm,
@@ -109,7 +109,7 @@ pub(super) struct LastSealed {
 }
 
 impl LastSealed {
-    /// Looks at a datagram of ours.
+    /// Notes the encrypted records of a datagram that OpenSSL sent.
     pub fn note(&mut self, datagram: &[u8]) {
         for record in records(datagram).map_while(Result::ok).filter(|record| record.epoch == 1) {
             self.sequence = record.number & (EPOCH - 1);
@@ -136,7 +136,7 @@ struct DirectionKey {
 }
 
 impl AlertKeys {
-    /// Of a handshake that is complete; `None` for a cipher suite that we do not allow.
+    /// The keys of a complete handshake; `None` for a cipher suite that we do not allow.
     pub fn export(ssl: &SslRef, role: DtlsRole, last: LastSealed) -> Option<AlertKeys> {
         let suite = Suite::of(ssl.current_cipher()?.name())?;
         let mut master = [0; MASTER_SECRET];
@@ -166,8 +166,8 @@ impl AlertKeys {
         Some(AlertKeys { suite, local, remote, sequence, explicit })
     }
 
-    /// The alert in a record; `None` when it is none or not the peer's. Replays are not told apart: what matters ends the
-    /// association.
+    /// The alert in a record; `None` when the record is no alert, or not the peer's. Replays are not refused: an alert that matters
+    /// ends the association.
     pub fn open(&self, record: &Record<'_>) -> Option<Alert> {
         let explicit = self.suite.explicit_len();
         if record.version != VERSION || record.body.len() != explicit + ALERT_LEN + TAG {
@@ -181,7 +181,7 @@ impl AlertKeys {
         Some(Alert(opened[0], opened[1]))
     }
 
-    /// A whole record.
+    /// The record of an alert.
     pub fn seal(&mut self, alert: Alert) -> Option<Vec<u8>> {
         let number = EPOCH | self.sequence;
         let explicit = self.explicit.to_be_bytes();
@@ -202,7 +202,7 @@ impl AlertKeys {
         Some(record)
     }
 
-    /// Made anew for each of the few alerts: an expanded key has half a kilobyte.
+    /// The expanded key. It has half a kilobyte, so it is made anew for each of the few alerts.
     fn cipher(&self, direction: &DirectionKey) -> Option<LessSafeKey> {
         let fits = direction.salt.len() == self.suite.salt_len();
         let key = UnboundKey::new(self.suite.algorithm(), &direction.key).ok().filter(|_| fits)?;
@@ -216,7 +216,7 @@ impl std::fmt::Debug for AlertKeys {
     }
 }
 
-/// What is authenticated beside an alert (RFC 5246 section 6.2.3.3; RFC 6347 section 4.1.2.1 for the epoch).
+/// The data that is authenticated with an alert (RFC 5246 section 6.2.3.3; RFC 6347 section 4.1.2.1 for the epoch).
 fn header(number: u64) -> Aad<[u8; 13]> {
     let mut bytes = [0; 13];
     bytes[..8].copy_from_slice(&number.to_be_bytes());

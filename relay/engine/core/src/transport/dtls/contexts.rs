@@ -1,4 +1,4 @@
-//! What all DTLS handshakes of a worker share: our certificate, and what we are willing to speak. Owns OpenSSL's
+//! What all DTLS handshakes of a worker share: our certificate, and the versions, ciphers and profiles that we accept. Owns OpenSSL's
 //! contexts; must never know a transport. Read `handshake.rs` next.
 
 use openssl::error::ErrorStack;
@@ -18,7 +18,7 @@ const GROUPS: &str = "X25519:P-256:P-384";
 /// GStreamer and older clients have RSA certificates.
 const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:\
     RSA+SHA256:RSA+SHA384:RSA+SHA512";
-/// 112 bits: RSA from 2048 bits, nothing signed with SHA-1; said here so that no system configuration changes it.
+/// 112 bits: RSA from 2048 bits, nothing signed with SHA-1. Set here so that no system configuration changes it.
 const SECURITY_LEVEL: u32 = 2;
 
 /// OpenSSL's contexts for both roles; a clone shares them.
@@ -33,7 +33,7 @@ impl DtlsContexts {
         DtlsContexts::with_profiles(certificate_pem, private_key_pem, &Profile::PREFERRED)
     }
 
-    /// Offers or takes only these SRTP profiles, the preferred one first.
+    /// Contexts that offer or accept only these SRTP profiles, the preferred one first.
     pub fn with_profiles(certificate: &str, private_key: &str, profiles: &[Profile]) -> Result<DtlsContexts, String> {
         let profiles = profiles.iter().map(|profile| openssl_name(*profile)).collect::<Vec<_>>().join(":");
         let build = |method| context(method, certificate, private_key, &profiles).map_err(|error| error.to_string());

@@ -1,13 +1,12 @@
-//! What is left of DTLS when the handshake is over: our last flight, for a peer that did not get it, and the keys of
-//! alerts. Owns both, small enough for thousands of clients and plain enough for a successor process; must never hold a
-//! library's object. Read `alerts.rs` next.
+//! DTLS after the handshake: our last flight, for a peer that did not get it, and the keys of alerts. Both are small enough for
+//! thousands of clients and plain enough for another process. Must never hold a library's object. Read `alerts.rs` next.
 //!
-//! What a peer may still send, and what it costs:
+//! What a peer may still send, and our answer:
 //!
 //! | record | answer |
 //! |---|---|
 //! | of the handshake that is over | our last flight again, at most every 50 ms |
-//! | an alert that authenticates | the end, if it is fatal or close_notify |
+//! | an alert that authenticates | none; the transport closes if it is fatal or close_notify |
 //! | any other, renegotiation and application data too | none: a drop, told by its header |
 
 use serde::{Deserialize, Serialize};
@@ -21,14 +20,14 @@ use crate::event::Cause;
 use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
-/// Between two repetitions of the last flight.
+/// The least time between two repetitions of the last flight.
 pub(super) const LAST_FLIGHT_PAUSE: Span = Span::from_millis(50);
 
 /// A finished association. Its form is part of a session's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EstablishedDtls {
-    /// As it was sent; empty when the peer's was the last. RFC 6347 section 4.2.4 wants it kept for four minutes, and a
-    /// server's has 75 bytes, so it is never thrown away.
+    /// The last flight as it was sent; empty when the peer's was the last. RFC 6347 section 4.2.4 wants it kept for four minutes.
+    /// A server's has 75 bytes, so it is never freed.
     flight: Vec<ByteBuf>,
     keys: Option<AlertKeys>,
     #[serde(skip)]
@@ -36,7 +35,7 @@ pub struct EstablishedDtls {
 }
 
 impl EstablishedDtls {
-    /// Without keys alerts are neither understood nor sent.
+    /// Without keys, alerts are neither opened nor sent.
     pub(super) fn new(flight: &[Vec<u8>], keys: Option<AlertKeys>, last_flight_at: Time) -> EstablishedDtls {
         let flight = flight.iter().map(|datagram| ByteBuf::from(datagram.as_slice())).collect();
         EstablishedDtls { flight, keys, last_flight_at }

@@ -1,10 +1,10 @@
 //! One DTLS handshake as its transport sees it: whether a step is due or under way, what was sent last, and when to send it
-//! again. Must never know ICE or read a clock. Read `step.rs` next, which computes, then `record_limits.rs`: it decides
-//! what OpenSSL gets to see.
+//! again. Must never know ICE or read a clock. Read `step.rs` next for the computing, then `record_limits.rs` for what OpenSSL
+//! may see.
 //!
-//! Retransmission follows the time that we are told: a flight that brought no answer is sent again as it was. On the wire
-//! that is a duplicate, which the peer's replay check absorbs if it came after all; if the answer was lost instead, the peer
-//! has a timer of its own. OpenSSL's timer runs on its own clock and is looked at only with a datagram.
+//! Retransmission follows the time that we are told: a flight without an answer is sent again as it was. If the first copy had
+//! arrived, the peer's replay check absorbs the second; if the answer was lost, the peer has a timer of its own. OpenSSL's timer
+//! runs on its own clock, and counts only when a datagram comes.
 
 use super::alerts::AlertKeys;
 use super::established::EstablishedDtls;
@@ -26,7 +26,7 @@ pub(super) struct Handshake {
     role: DtlsRole,
     /// `None` while a step is under way.
     stage: Option<Box<Stage>>,
-    /// What the next step is about.
+    /// What the next step takes in: a datagram and its path, or nothing for a ClientHello of ours.
     due: Option<(Path, Option<Vec<u8>>)>,
     limits: RecordLimits,
     received: bool,
@@ -52,12 +52,12 @@ impl Handshake {
         }
     }
 
-    /// Has the ClientHello sent; for the client role, once.
+    /// Begins a handshake in the client role, with a ClientHello. To be called once.
     pub fn start(&mut self, path: Path) {
         self.due = Some((path, None));
     }
 
-    /// Has OpenSSL see this datagram; not while it is busy with another.
+    /// Passes this datagram to the next step. A drop while another step is due or under way.
     pub fn handle_datagram(&mut self, path: Path, datagram: &[u8]) -> Result<(), Drop> {
         if self.is_busy() {
             return Err(Drop::DtlsUnexpected);
@@ -68,24 +68,24 @@ impl Handshake {
         Ok(())
     }
 
-    /// Whether a step is due or under way.
+    /// True while a step is due or under way.
     pub fn is_busy(&self) -> bool {
         self.stage.is_none() || self.due.is_some()
     }
 
-    /// The step that is due; to be brought back by `finish`.
+    /// The step that is due; its outcome goes to `finish`.
     pub fn take_step(&mut self, transport: u64) -> Option<Step> {
         let stage = self.stage.take_if(|_| self.due.is_some())?;
         let (path, datagram) = self.due.take()?;
         Some(Step { transport, path, stage, datagram })
     }
 
-    /// Takes a step's outcome and sends what it made: a whole flight, kept to be sent again. The last one of a server stays,
-    /// since nothing tells whether it arrived.
+    /// Takes a step's outcome and sends its flight, which is saved for retransmission. A server's last flight stays saved, since
+    /// nothing tells whether it arrived.
     pub fn finish(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) -> Progress {
         self.stage = stepped.stage;
         for datagram in &stepped.datagrams {
-            // What does not fit the outbox counts as lost on the way.
+            // A datagram that does not fit the outbox counts as lost on the way.
             outbox.push(stepped.path, datagram);
         }
         if !stepped.datagrams.is_empty() {
@@ -119,12 +119,12 @@ impl Handshake {
         self.retransmit_at
     }
 
-    /// Whether any record of the peer has come.
+    /// True once a record of the peer has come.
     pub fn has_received(&self) -> bool {
         self.received
     }
 
-    /// What is left to keep once the keys are there.
+    /// What remains of the handshake once there are keys.
     pub fn established(&self, alerts: Option<AlertKeys>) -> EstablishedDtls {
         EstablishedDtls::new(&self.flight, alerts, self.last_flight_at)
     }

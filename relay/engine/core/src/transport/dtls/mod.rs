@@ -1,5 +1,5 @@
-//! DTLS of one transport, from the silence before it to the little that follows it. Owns which of its three ages it is in;
-//! must never know ICE or read a clock. Read `handshake.rs` next, then `established.rs`.
+//! DTLS of one transport, before, during and after its handshake. Owns which of these three stages it is in; must never know
+//! ICE or read a clock. Read `handshake.rs` next, then `established.rs`.
 //!
 //! ```text
 //!  Waiting ── first datagram, or start ──► Handshake (OpenSSL, 60 KiB) ── keys ──► EstablishedDtls (some 300 bytes)
@@ -30,7 +30,7 @@ pub(super) struct Dtls {
 }
 
 enum Age {
-    /// Most who never come never cost more than this.
+    /// A client that never comes costs no more than this.
     Waiting(Plan),
     Handshake(Box<Handshake>),
     Established(Box<EstablishedDtls>),
@@ -45,7 +45,7 @@ impl Dtls {
         Dtls { age: Age::Waiting(Plan { context, role, fingerprints }) }
     }
 
-    /// Goes on with what a predecessor's handshake left.
+    /// Resumes the association that a predecessor's handshake established.
     pub fn resume(established: EstablishedDtls) -> Dtls {
         Dtls { age: Age::Established(Box::new(established)) }
     }
@@ -58,14 +58,14 @@ impl Dtls {
         }
     }
 
-    /// Has the ClientHello sent; for the client role, once.
+    /// Begins a handshake in the client role, with a ClientHello. To be called once.
     pub fn start(&mut self, path: Path) {
         if let Some(handshake) = self.handshake() {
             handshake.start(path);
         }
     }
 
-    /// Takes a datagram; while a handshake is under way, what comes of it comes with `finish`.
+    /// Takes a datagram. During the handshake its outcome comes with `finish`.
     pub fn handle_datagram(
         &mut self,
         now: Time,
@@ -82,12 +82,12 @@ impl Dtls {
         Ok(Progress::Pending)
     }
 
-    /// Whether a step is due or under way; another datagram of DTLS has to wait.
+    /// True while a step is due or under way. The next DTLS datagram has to wait.
     pub fn is_busy(&self) -> bool {
         matches!(&self.age, Age::Handshake(handshake) if handshake.is_busy())
     }
 
-    /// What is to be computed now, anywhere.
+    /// The step that is to be computed now, on any thread.
     pub fn take_step(&mut self, transport: u64) -> Option<Step> {
         match &mut self.age {
             Age::Handshake(handshake) => handshake.take_step(transport),
@@ -95,7 +95,7 @@ impl Dtls {
         }
     }
 
-    /// Goes on with what was computed.
+    /// Takes a step's outcome.
     pub fn finish(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) -> Progress {
         let Age::Handshake(handshake) = &mut self.age else { return Progress::Pending };
         let mut progress = handshake.finish(now, stepped, outbox);
@@ -118,7 +118,7 @@ impl Dtls {
         }
     }
 
-    /// Whether any record of the peer has come.
+    /// True once a record of the peer has come.
     pub fn has_received(&self) -> bool {
         match &self.age {
             Age::Waiting(_) => false,

@@ -51,7 +51,7 @@ impl Fingerprints {
         Ok(Fingerprints { hash, promised: command.fingerprints.iter().map(|promised| promised.to_vec()).collect() })
     }
 
-    /// In constant time over all that were promised.
+    /// True when the certificate has one of the promised digests. Takes the same time whichever it is.
     pub fn accept(&self, certificate: &X509Ref) -> bool {
         let Ok(actual) = certificate.digest(digest(self.hash)) else { return false };
         let found = self.promised.iter().fold(Choice::from(0), |found, promised| found | actual.ct_eq(promised));

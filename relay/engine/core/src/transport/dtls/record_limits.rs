@@ -1,17 +1,17 @@
-//! Looks at DTLS datagrams before the library does and refuses what would make it hold memory: too many bytes, huge
-//! claimed messages, records of an epoch that it must keep for later. Owns these bounds; must never keep a byte or
-//! know a key. Read `mod.rs` next.
+//! Checks DTLS datagrams before OpenSSL sees them, and refuses what would make it hold memory: too many bytes, messages that claim
+//! to be huge, records of an epoch that it has to store for later. Owns these bounds; must never store a byte or know a key.
+//! Read `handshake.rs` next, which asks.
 
 use crate::drop::Drop;
 
-/// Bytes that one handshake may feed the library: ten times a full client flight with an RSA chain.
+/// Bytes that one handshake may pass to OpenSSL: ten times a full client flight with an RSA chain.
 const MAX_BYTES: usize = 64 * 1024;
-/// Datagrams, for the same flights in fragments of a hundred bytes and retransmitted.
+/// Datagrams that one handshake may pass to OpenSSL: the same flights in fragments of a hundred bytes, retransmitted.
 const MAX_DATAGRAMS: usize = 256;
-/// The library allocates a handshake message whole as soon as its first fragment claims a length, and up to ten of
-/// them ahead of their turn. A chain of three RSA certificates stays under 8 KiB.
+/// Bytes that a handshake message may claim. OpenSSL allocates a message whole as soon as its first fragment claims a length, and
+/// up to ten messages ahead. A chain of three RSA certificates stays under 8 KiB.
 const MAX_MESSAGE: usize = 16 * 1024;
-/// Records of the coming epoch are kept, 16 KiB each, until its keys are there. A flight has one such record; leave
+/// Records of the coming epoch, which OpenSSL stores, 16 KiB each, until there are keys. A flight has one such record; the rest is
 /// room for its retransmissions.
 const MAX_EARLY_RECORDS: usize = 16;
 
@@ -33,7 +33,7 @@ pub(super) struct RecordLimits {
 }
 
 impl RecordLimits {
-    /// Whether the library may see this datagram while the handshake is under way.
+    /// An error when OpenSSL must not see this datagram.
     pub fn admit(&mut self, datagram: &[u8]) -> Result<(), Drop> {
         let mut early = 0;
         for record in records(datagram) {
@@ -66,7 +66,7 @@ pub(super) struct Record<'a> {
     pub body: &'a [u8],
 }
 
-/// The records of a datagram, up to the first that is none.
+/// The records of a datagram; after the first that does not parse there is an error and nothing more.
 pub(super) fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Drop>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -89,7 +89,7 @@ fn split_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     known.then_some((record, &bytes[RECORD_HEADER + len..]))
 }
 
-/// Every fragment in a plain handshake record claims a message of bearable length.
+/// True when every fragment in an unencrypted handshake record claims a message within the bound.
 fn messages_are_small(mut body: &[u8]) -> bool {
     let u24 = |bytes: &[u8]| usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
     while !body.is_empty() {

@@ -1,7 +1,7 @@
-//! The library's part of a handshake, a step at a time: what came in, what goes out, and the keys at the end. A step computes
-//! for half a millisecond or more, as long as some hundred packets take to forward, so it needs nothing of its transport and
-//! can be taken anywhere. Owns OpenSSL's connection and the check of the peer's fingerprint; must never read a clock or know
-//! ICE. Read `handshake.rs` next: it says when a step is due.
+//! OpenSSL's part of a handshake, a step at a time: a datagram in, datagrams out, and keys at the end. A step computes for half a
+//! millisecond or more, as long as some hundred packets take to forward. So it holds all that it needs and can run on any thread.
+//! Owns OpenSSL's connection and the check of the peer's fingerprint; must never read a clock or know ICE. Read `handshake.rs`
+//! next: it says when a step is due.
 //!
 //! ```text
 //!  Transport ── Step: connection, datagram ──► run, on any thread ── Stepped: connection, datagrams, progress ──► Transport
@@ -35,13 +35,13 @@ pub struct Step {
     pub(super) datagram: Option<Vec<u8>>,
 }
 
-/// What became of a `Step`.
+/// The outcome of a `Step`.
 pub struct Stepped {
     pub(super) transport: u64,
     pub(in crate::transport) path: Path,
     /// `None` when OpenSSL's part is over.
     pub(super) stage: Option<Box<Stage>>,
-    /// To be sent: a flight, or none.
+    /// The flight to be sent, if any.
     pub(super) datagrams: Vec<Vec<u8>>,
     pub(super) progress: Progress,
 }
@@ -53,7 +53,7 @@ pub(super) enum Stage {
 }
 
 impl Step {
-    /// Lets OpenSSL take in what there is.
+    /// Lets OpenSSL take in the datagram.
     pub fn run(self) -> Stepped {
         let Step { transport, path, stage, datagram } = self;
         let stepped = |stage, datagrams, progress| Stepped { transport, path, stage, datagrams, progress };
@@ -71,13 +71,13 @@ impl Step {
 }
 
 impl Stepped {
-    /// Whose step it was.
+    /// The transport whose step it was.
     pub fn transport(&self) -> u64 {
         self.transport
     }
 }
 
-/// What OpenSSL reads from and writes to: one datagram in, any number out.
+/// OpenSSL's side of the wire: one datagram in, any number out.
 #[derive(Debug, Default)]
 struct Datagrams {
     incoming: Option<Vec<u8>>,
@@ -131,14 +131,14 @@ impl Connection {
         Ok(Connection { stream, role, fingerprints, mismatched, last_sealed: LastSealed::default() })
     }
 
-    /// What is to be sent, and what came of the datagram.
+    /// Returns the datagrams to be sent, and where the handshake stands.
     fn advance(&mut self, datagram: Option<Vec<u8>>) -> (Vec<Vec<u8>>, Progress) {
         self.stream.get_mut().incoming = datagram;
         let mut progress = match self.stream.do_handshake() {
             Ok(()) => self.establish(),
             Err(error) => self.judge(&error),
         };
-        // What it did not want must not wait for the next datagram.
+        // A datagram that OpenSSL did not read must not wait for the next one.
         self.stream.get_mut().incoming = None;
         let datagrams = std::mem::take(&mut self.stream.get_mut().outgoing);
         for datagram in &datagrams {
@@ -159,10 +159,10 @@ impl Connection {
         }
     }
 
-    /// The handshake is complete as far as OpenSSL is concerned: now who is it, and what are the keys?
+    /// Checks the peer's fingerprint and exports the keys, when OpenSSL's part is complete.
     fn establish(&mut self) -> Progress {
         let ssl = self.stream.ssl();
-        // The callback has looked already, so that the peer gets an alert; this is the check that counts.
+        // The verify callback has checked already, so that the peer gets an alert. This check is the one that counts.
         if !ssl.peer_certificate().is_some_and(|certificate| self.fingerprints.accept(&certificate)) {
             return self.refuse(Cause::FingerprintMismatch);
         }
@@ -205,8 +205,8 @@ fn profile_of(id: SrtpProfileId) -> Option<Profile> {
     }
 }
 
-/// Any chain is good; only the fingerprint of the peer's own certificate, at depth 0, matters. Refusing it here makes
-/// OpenSSL send a fatal alert instead of finishing the handshake.
+/// Accepts any chain: only the fingerprint of the peer's own certificate, at depth 0, matters. A refusal here makes OpenSSL send a
+/// fatal alert instead of finishing the handshake.
 fn verifier(
     fingerprints: Fingerprints,
     mismatched: Arc<AtomicBool>,

@@ -1,5 +1,5 @@
 //! The ciphers of SRTP and SRTCP, packet by packet and in place: AEAD by ring (RFC 7714), AES-CM with HMAC-SHA1-80
-//! (RFC 3711). Must never know a sequence number's history or a stream. Read `mod.rs` next: it calls this.
+//! (RFC 3711). Must never know a sequence number's history or a stream. Read `keys.rs` next.
 //!
 //! ```text
 //! SRTP  GCM   header (AAD) | ciphertext | tag 16
@@ -54,7 +54,7 @@ impl Cipher {
         }
     }
 
-    /// RTP packets will be sealed soon.
+    /// Fetches the key that seals RTP.
     pub fn prefetch_rtp(&self) {
         match self {
             Cipher::Gcm { rtp, .. } => prefetch(&**rtp),
@@ -161,7 +161,8 @@ impl Cipher {
         (word & ENCRYPTED != 0, word & !ENCRYPTED)
     }
 
-    /// Opens such a packet. One that is authenticated and not encrypted (RFC 3711 section 3.4) is as good.
+    /// Opens an SRTCP packet of at least `RTCP_CLEAR` and the overhead. One that is authenticated and not encrypted (RFC 3711
+    /// section 3.4) is accepted, too.
     pub fn open_rtcp(&self, ssrc: u32, packet: &mut [u8]) -> Result<(), Forged> {
         let (encrypted, index) = self.rtcp_word(packet);
         let word = (if encrypted { ENCRYPTED | index } else { index }).to_be_bytes();

@@ -13,7 +13,7 @@ pub(super) const LAST: usize = 4;
 /// FIPS 180-4 section 5.3.1.
 const START: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
-/// SHA-1 that has taken in the padded key already (RFC 2104 section 4), so that each packet saves two blocks.
+/// The states of SHA-1 after the padded key (RFC 2104 section 4), which saves each packet two blocks.
 #[derive(Clone, Copy)]
 pub(super) struct HmacKey {
     pub inner: [u32; 5],
@@ -78,7 +78,7 @@ pub(super) fn cut(state: &[u32; 5]) -> [u8; TAG] {
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1]]
 }
 
-/// Of a message that the padded key precedes.
+/// The digest of a message that the padded key precedes.
 fn bits(len: usize) -> u64 {
     (BLOCK + len) as u64 * 8
 }

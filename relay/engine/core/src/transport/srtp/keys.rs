@@ -5,7 +5,7 @@ use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use aes::{Aes128Enc, Aes256Enc};
 use serde::{Deserialize, Serialize};
 
-/// What protects media, in our order of preference.
+/// An SRTP protection profile, in our order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
     Aes128Gcm,
@@ -50,7 +50,7 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// `None` unless both lengths are the profile's.
+    /// `None` unless key and salt have the profile's lengths.
     pub fn new(profile: Profile, key: &[u8], salt: &[u8]) -> Option<MasterKey> {
         let fits = key.len() == profile.key_len() && salt.len() == profile.salt_len();
         fits.then(|| MasterKey { key: key.to_vec(), salt: salt.to_vec() })

@@ -34,7 +34,7 @@ const RTCP_STREAMS_WORDS: usize = RTP_STREAMS_WORDS + KEPT_WORDS;
 /// Words that are not SRTP's begin here.
 pub const SRTP_WORDS: usize = RTCP_STREAMS_WORDS + KEPT_WORDS;
 
-/// Both directions' keys as the handshake gave them.
+/// Both directions' keys, as the handshake made them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keying {
     pub profile: Profile,
@@ -42,7 +42,7 @@ pub struct Keying {
     pub remote: MasterKey,
 }
 
-/// All of an `Srtp` that must last for a successor to go on.
+/// An `Srtp` as a plain record, for a successor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SrtpState {
     pub keying: Keying,
@@ -56,7 +56,7 @@ pub struct Srtp {
     keying: Keying,
     local: Cipher,
     remote: Cipher,
-    /// One counter for all SSRCs: RFC 3711 asks for one that rises for each, and gaps are allowed.
+    /// The next SRTCP index. One counter serves all SSRCs: RFC 3711 asks that it rises for each, and allows gaps.
     rtcp_index: u32,
     rtp_streams: Streams,
     rtcp_streams: Streams,
@@ -64,7 +64,7 @@ pub struct Srtp {
 }
 
 impl SrtpState {
-    /// Takes over what changes with every packet from where a predecessor kept it.
+    /// Brings the counters up to date from the words in which a predecessor saved them.
     pub fn update(&mut self, words: &SessionWords) {
         self.rtcp_index = u32::try_from(words.get(RTCP_INDEX_WORD)).unwrap_or(RTCP_INDEXES);
         self.rtp_streams = StreamState::read(words, RTP_STREAMS_WORDS);
@@ -89,7 +89,7 @@ impl Srtp {
         })
     }
 
-    /// Keeps what changes with every packet in these words, for a successor.
+    /// Saves what changes with every packet in these words, from now on.
     pub fn save_in(&mut self, words: &SessionWords) {
         words.put(RTCP_INDEX_WORD, self.rtcp_index.into());
         self.rtp_streams.save_in(words.clone(), RTP_STREAMS_WORDS);
@@ -97,7 +97,7 @@ impl Srtp {
         self.words = Some(words.clone());
     }
 
-    /// Packets will be sealed soon.
+    /// Fetches the key that seals RTP.
     pub fn prefetch_keys(&self) {
         self.local.prefetch_rtp();
     }
@@ -106,7 +106,7 @@ impl Srtp {
         self.keying.profile
     }
 
-    /// Opens one SRTP packet in place and gives the RTP packet's length. After an error its content is spoilt.
+    /// Opens one SRTP packet in place and returns the RTP packet's length. After an error its content is spoilt.
     pub fn open_rtp(&mut self, packet: &mut [u8]) -> Result<usize, Drop> {
         let clear = rtp_header_len(packet).ok_or(Drop::SrtpMalformed)?;
         let len = packet.len().checked_sub(self.remote.rtp_overhead()).filter(|len| *len >= clear);
@@ -120,7 +120,7 @@ impl Srtp {
         Ok(len)
     }
 
-    /// Opens one SRTCP packet in place and gives the RTCP packet's length.
+    /// Opens one SRTCP packet in place and returns the RTCP packet's length.
     pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Drop> {
         let len = packet.len().checked_sub(self.remote.rtcp_overhead()).filter(|len| *len >= RTCP_CLEAR);
         let len = len.ok_or(Drop::SrtpMalformed)?;
@@ -135,7 +135,7 @@ impl Srtp {
         Ok(len)
     }
 
-    /// Seals the RTP packet in the first `len` bytes and gives the new length. `index` is the rollover counter and the
+    /// Seals the RTP packet in the first `len` bytes and returns the new length. `index` is the rollover counter and the
     /// sequence number that the header carries; a stream begins below 65,536, since its receiver assumes a counter of
     /// zero. One index must never seal two different packets: with GCM that gives the key away.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
@@ -161,7 +161,7 @@ impl Srtp {
         Ok(total)
     }
 
-    /// Seals the RTCP packet in the first `len` bytes and gives the new length.
+    /// Seals the RTCP packet in the first `len` bytes and returns the new length.
     pub fn seal_rtcp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, Drop> {
         let total = len + self.local.rtcp_overhead();
         let packet = buffer.get_mut(..total).ok_or(Drop::SrtpMalformed)?;
@@ -170,7 +170,7 @@ impl Srtp {
         }
         let ssrc = read_u32(&packet[4..8]);
         if let Some(words) = &self.words {
-            // Before the packet can leave: a successor never seals another one under this index.
+            // Before the packet can leave, so that a successor never seals another one under this index.
             words.put(RTCP_INDEX_WORD, u64::from(self.rtcp_index) + 1);
         }
         self.local.seal_rtcp(ssrc, self.rtcp_index, packet);
@@ -187,7 +187,7 @@ impl Srtp {
         }
     }
 
-    /// A successor of the one that was exported. `None` when the keys are not the profile's.
+    /// Resumes what was exported. `None` when the keys are not of the profile's length.
     pub fn import(state: &SrtpState, max_streams: usize) -> Option<Srtp> {
         let mut srtp = Srtp::new(state.keying.clone(), max_streams)?;
         srtp.rtcp_index = state.rtcp_index;

@@ -1,5 +1,5 @@
-//! What has been received already: the index of each packet and a window of recent ones, for each SSRC. Must never see
-//! a key; whoever calls `accept` has authenticated the packet. Read `mod.rs` next.
+//! Which packets have been received, for each SSRC: the highest index and a window of recent ones. Must never see a key: the
+//! caller of `accept` has authenticated the packet. Read `mod.rs` next.
 
 use millrace_arena::SessionWords;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,8 @@ impl Window {
     }
 }
 
-/// Streams that have words; what others have received is not remembered by a successor, which then takes their rollover
-/// counters for zero. The configured bound is lower.
+/// Streams that have words. A successor takes the rollover counters of further ones for zero. The configured bound of streams is
+/// lower than this.
 const SAVED_STREAMS: usize = 64;
 /// Of one stream: the SSRC with `PRESENT`, the highest index, the 64 lowest bits of the window.
 const STREAM_WORDS: usize = 3;
@@ -49,7 +49,7 @@ pub(super) const KEPT_WORDS: usize = SAVED_STREAMS * STREAM_WORDS;
 pub(super) struct Streams {
     windows: Vec<(u32, Window)>,
     max: usize,
-    /// Where a successor finds it, from which word on.
+    /// The words in which it is saved, and the first of them.
     words: Option<(SessionWords, usize)>,
 }
 
@@ -74,7 +74,7 @@ impl Streams {
         window.highest.checked_add_signed(ahead.into()).ok_or(Refused::Replay)
     }
 
-    /// Whether a packet is worth the work of authenticating it.
+    /// An error when a packet is not to be opened, before the work of authenticating it.
     pub fn admit(&self, ssrc: u32, index: u64) -> Result<(), Refused> {
         match self.find(ssrc) {
             Some(window) if !window.is_new(index) => Err(Refused::Replay),
@@ -83,7 +83,7 @@ impl Streams {
         }
     }
 
-    /// Notes a packet that was admitted and has authenticated. Only here does an SSRC take up room.
+    /// Notes a packet that was admitted and has authenticated. Only here is a new SSRC added.
     pub fn accept(&mut self, ssrc: u32, index: u64) {
         let position = match self.windows.iter_mut().enumerate().find(|(_, (known, _))| *known == ssrc) {
             Some((position, (_, window))) => {
@@ -98,7 +98,7 @@ impl Streams {
         self.save(position);
     }
 
-    /// Has everything from now on, and what there is, in these words for a successor.
+    /// Saves all streams in these words, now and with every packet.
     pub fn save_in(&mut self, words: SessionWords, at: usize) {
         for position in self.windows.len()..SAVED_STREAMS {
             words.put(at + position * STREAM_WORDS, 0);
@@ -111,8 +111,8 @@ impl Streams {
         let Some((words, at)) = self.words.as_ref().filter(|_| position < SAVED_STREAMS) else { return };
         let (ssrc, window) = self.windows[position];
         let at = at + position * STREAM_WORDS;
-        // A death in between leaves an older window beside the new highest index: at most, one packet too many is refused
-        // or one too many opened, which the track log then knows.
+        // A death in between leaves an older window beside the new highest index. Then at most one packet too many is refused, or
+        // one is opened twice, and the track log refuses the second.
         words.put(at + 1, window.highest);
         words.put(at + 2, window.seen as u64);
         words.put(at, PRESENT | u64::from(ssrc));
@@ -131,7 +131,7 @@ impl Streams {
         self.windows.iter().map(state).collect()
     }
 
-    /// With all of `states`, even when `max` is lower than it was for the predecessor.
+    /// Resumes all of `states`, even when `max` is lower than it was for the predecessor.
     pub fn import(states: &[StreamState], max: usize) -> Streams {
         let window = |state: &StreamState| Window {
             highest: state.highest,
@@ -153,7 +153,7 @@ pub struct StreamState {
 }
 
 impl StreamState {
-    /// What a predecessor kept in these words. Of its window only the lower half is: older packets count as seen.
+    /// The streams that a predecessor saved in these words. Of a window only the lower half is saved: older packets count as seen.
     pub(super) fn read(words: &SessionWords, at: usize) -> Vec<StreamState> {
         let entry = |position: usize| at + position * STREAM_WORDS;
         let present = (0..SAVED_STREAMS).map(entry).take_while(|at| words.get(*at) & PRESENT != 0);

@@ -2,7 +2,7 @@
 //! caller allows it more than the baseline (the shell does, after asking the CPU). Owns the rounds of FIPS 180-4 section 6.1.2;
 //! must never know what is hashed. Read `tags.rs` next, which fills the lanes.
 //!
-//! There is no branch on and no address made of what the messages say, so the time tells nothing about them.
+//! No branch and no address depends on what the messages say, so the time tells nothing about them.
 
 /// Messages side by side: a 512-bit register of 32-bit words, or two of 256 bits.
 pub const LANES: usize = 16;
@@ -13,7 +13,7 @@ pub type Lanes = [u32; LANES];
 /// The chaining values a..e of every lane.
 pub type State = [Lanes; 5];
 
-/// Takes in all of the messages, which are whole blocks of 64 bytes and equally many.
+/// Hashes all blocks of the messages. Each message is whole blocks of 64 bytes, and all have equally many.
 pub type Kernel = fn(&mut State, &[&[u8]; LANES]);
 
 const BLOCK: usize = 64;

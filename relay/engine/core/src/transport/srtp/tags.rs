@@ -1,6 +1,6 @@
-//! The tags of AES-CM packets that are still to be made: they are gathered while an outbox fills and made side by side before
-//! it is sent, as SHA-1 is the larger part of such a packet's cost and one message alone keeps a CPU waiting. Owns the queue and
-//! which messages share a run; must never know a key's owner. Read `sha1_lanes.rs` next.
+//! The authentication tags of AES-CM packets that are still to be computed. They are queued while the outbox fills, and computed
+//! side by side before it is sent: SHA-1 is the larger part of such a packet's cost, and one message alone keeps a CPU waiting.
+//! Owns the queue and which messages share a run; must never know a key's owner. Read `sha1_lanes.rs` next.
 
 use super::hmac::{self, BLOCK, HmacKey, LAST, TAG};
 use super::sha1_lanes::{Kernel, LANES};
@@ -16,7 +16,7 @@ pub struct Tags {
 
 struct Pending {
     key: HmacKey,
-    /// Where the message lies; its tag comes behind it.
+    /// Where the message lies. Its tag follows it.
     start: usize,
     len: usize,
     last: [u8; LAST],
@@ -34,7 +34,7 @@ impl Pending {
 }
 
 impl Tags {
-    /// With `None` nothing is put off: each packet is sealed as it comes.
+    /// With `None` nothing is deferred: each packet gets its tag when it is sealed.
     pub fn new(kernel: Option<Kernel>) -> Tags {
         Tags { kernel, queue: Vec::new() }
     }
@@ -43,15 +43,15 @@ impl Tags {
         self.kernel.is_some()
     }
 
-    /// Notes that the tag of `start..start + len` is to be written behind it.
+    /// Queues the tag of `start..start + len`, which is to be written behind these bytes.
     pub(super) fn push(&mut self, key: HmacKey, start: usize, len: usize, last: [u8; LAST]) {
         self.queue.push(Pending { key, start, len, last });
     }
 
-    /// Writes all tags; the places that were noted are those of `bytes`.
+    /// Writes all queued tags into `bytes`, in which the queued messages lie.
     pub fn finish(&mut self, bytes: &mut [u8]) {
         let Some(kernel) = self.kernel else { return };
-        // Mostly they are equally long, and then there is nothing to sort.
+        // Usually all are equally long, and nothing has to be sorted.
         self.queue.sort_unstable_by_key(|pending| pending.len);
         for alike in self.queue.chunk_by(|a, b| a.shape() == b.shape()) {
             for group in alike.chunks(LANES) {
