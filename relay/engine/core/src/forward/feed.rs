@@ -1,9 +1,9 @@
-//! A worker's reading of one track log: each packet is copied out and parsed once, for all subscriptions of the worker.
-//! Owns the cursor; must never know a subscription. Read `subscription/mod.rs` next, which takes what this reads.
+//! A worker's cursor in one track log. Each packet is copied out and parsed once, for all subscriptions of the worker. Owns the
+//! cursor; must never know a subscription. Read `subscription/mod.rs` next, which takes these packets.
 //!
 //! ```text
 //! log, in order of arrival   ... [key frame] . . . . . . [cursor] . . . [head]
-//!                                 replay, for who joins   next_batch, for all
+//!                                 replay, for one that joins   next_batch, for all
 //! ```
 
 use millrace_arena::{Arena, EntryMeta, LogReader, MARKER, MAX_PACKET, Missing, SenderReport};
@@ -14,14 +14,14 @@ use crate::time::{Span, Time};
 
 use super::key_frames::Wishes;
 
-/// Elements of one packet that are looked at.
+/// Header extension elements of one packet that are read; further ones are left out.
 const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
-/// The most that a packet is lengthened by: libwebrtc's parts of a frame differ by one byte, and by a few more where the first or last
-/// carries another header extension.
+/// Bytes of padding that a packet gets at the most. libwebrtc's parts of a frame differ by one byte, and by a few more where the first or
+/// last carries another header extension.
 const MAX_FILLING: usize = 4;
-/// A key frame older than this is not worth joining at: what follows it would have to be played late or in haste.
+/// The oldest key frame to join at. What follows an older one would have to be played late or in haste.
 const JOIN_AGE: Span = Span::from_millis(500);
-/// Packets of one key frame that are looked for before joining at it.
+/// The most packets of a key frame to join at.
 const MAX_KEY_FRAME_PACKETS: u64 = 500;
 
 /// One packet as it lies in the scratch: parsed, and still as the publisher sent it.
@@ -35,12 +35,12 @@ pub struct LoggedPacket<'a> {
     pub bytes: &'a [u8],
     elements: &'a [(u8, u16, u8)],
     is_short: bool,
-    /// Bytes of padding with which it is as long as those that follow it in its frame (`Scratch::level`).
+    /// Bytes of padding that make it as long as the packets that follow it in its frame (`Scratch::level`).
     pub filling: u8,
 }
 
 impl<'a> LoggedPacket<'a> {
-    /// Without padding. Empty when the packet was padding only.
+    /// The payload without padding; empty when the packet was padding only.
     pub fn payload(&self) -> &'a [u8] {
         self.header.payload(self.bytes)
     }
@@ -53,7 +53,7 @@ impl<'a> LoggedPacket<'a> {
             .map(move |(id, at, len)| (*id, &bytes[usize::from(*at)..usize::from(*at) + usize::from(*len)]))
     }
 
-    /// Whether each header extension element has an id of its own and fits the one-byte form (RFC 8285 section 4.2).
+    /// True when each header extension element has an id of its own and fits the one-byte form (RFC 8285 section 4.2).
     pub fn is_short(&self) -> bool {
         self.is_short
     }
@@ -78,7 +78,7 @@ struct Slot {
     filling: u8,
 }
 
-/// Where a worker copies packets to. One per worker, allocated once.
+/// The memory into which a worker copies packets, allocated once.
 #[derive(Debug)]
 pub struct Scratch {
     log: u32,
@@ -132,7 +132,7 @@ impl Scratch {
         self.slots.len() == self.capacity
     }
 
-    /// Copies and parses one packet; the writer parsed it before, so that a packet that does not parse was torn.
+    /// Copies and parses one packet. The writer has parsed it before, so a packet that does not parse was torn.
     fn read(&mut self, reader: &LogReader, position: u64, index: u64) -> Result<(), Missing> {
         let room = &mut self.bytes[self.slots.len() * MAX_PACKET..][..MAX_PACKET];
         let meta = reader.read(index, room)?;
@@ -141,8 +141,8 @@ impl Scratch {
         Ok(())
     }
 
-    /// Finds what would make runs of packets equally long, so that the kernel takes each run as one: libwebrtc splits a frame into
-    /// parts that differ by one byte, the longer ones last, and a run ends where its packets become longer.
+    /// Finds the padding that makes packets of a frame equally long, so that the kernel takes them as one GSO send. libwebrtc splits a
+    /// frame into parts that differ by one byte, the longer ones last, and a GSO send ends where packets become longer.
     fn level(&mut self) {
         let (mut timestamp, mut longest) = (0, 0);
         for slot in self.slots.iter_mut().rev() {
@@ -190,7 +190,7 @@ fn parse(position: u64, meta: EntryMeta, packet: &[u8]) -> Option<Slot> {
     Some(slot)
 }
 
-/// One worker's reading of one log.
+/// One worker's cursor in one log.
 #[derive(Debug)]
 pub struct Feed {
     log: u32,
@@ -202,8 +202,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Begins at the log's present end, and has this slot told when the log advances. A log that is not open for this
-    /// publication yet is tried again by each `next_batch`.
+    /// Begins at the log's present end, and has this slot told when the log advances. A log that is not open for this publication
+    /// yet is opened by `connect`.
     pub fn open(arena: &Arena, log: u32, publication: u64, slot: u8) -> Feed {
         let mut feed = Feed { log, publication, slot, reader: None, position: 0, wishes: Wishes::default() };
         if feed.connect(arena) {
@@ -212,7 +212,7 @@ impl Feed {
         feed
     }
 
-    /// Finds the log if it was not open before: then everything in it is new to us. Whether it is open now.
+    /// Opens the log if it was not open before; then every packet in it is new. True when it is open now.
     pub fn connect(&mut self, arena: &Arena) -> bool {
         if self.reader.is_none() {
             self.reader = LogReader::open(arena, self.log, self.publication);
@@ -231,12 +231,12 @@ impl Feed {
         self.publication
     }
 
-    /// The slot to tell about key frames wanted.
+    /// The slot that writes the log, which key frame requests go to.
     pub fn owner(&self) -> Option<u8> {
         self.reader.as_ref().map(LogReader::owner)
     }
 
-    /// False when it was never found, or its publication ended.
+    /// False when the log was never opened, or its publication has ended.
     pub fn is_open(&self) -> bool {
         self.reader.as_ref().is_some_and(LogReader::is_open)
     }
@@ -245,21 +245,20 @@ impl Feed {
         self.reader.as_ref().map_or(0, LogReader::head)
     }
 
-    /// Whether `next_batch` would read something.
+    /// True when `next_batch` would read something.
     pub fn has_more(&self) -> bool {
         self.head() > self.position
     }
 
-    /// Reads the next packets into `scratch`, as many as it holds; returns how many were lost to us because the writer
-    /// came round first.
+    /// Reads the next packets into `scratch`, as many as it holds. Returns how many the writer had overwritten before.
     pub fn next_batch(&mut self, scratch: &mut Scratch) -> u64 {
         let (position, overtaken) = self.read_from(self.position, u64::MAX, scratch);
         self.position = position;
         overtaken
     }
 
-    /// Reads packets from `position` on, up to where `next_batch` has come; returns the position to go on from, `None` at
-    /// the end. For a subscription that joins at a key frame already read.
+    /// Reads packets from `position` on, up to the cursor, for a subscription that joins at a key frame behind it. Returns the
+    /// position to go on from, `None` at the end.
     pub fn replay(&self, position: u64, scratch: &mut Scratch) -> Option<u64> {
         let (position, _) = self.read_from(position, self.position, scratch);
         (position < self.position).then_some(position)
@@ -277,7 +276,7 @@ impl Feed {
             }
             let head = reader.head();
             if head <= position {
-                // The end; or the log lives again for somebody else, and its head no longer concerns us.
+                // The end; or the log was opened for another publication, whose head does not concern us.
                 break;
             }
             let oldest = reader.oldest(head).max(position + 1).min(end);
@@ -295,7 +294,7 @@ impl Feed {
         scratch.read(reader, 0, index).map_err(|_| Drop::LogOvertaken)
     }
 
-    /// Where to `replay` from so that a decoder can start at once: the last key frame, when it is young and whole.
+    /// The position to `replay` from so that a decoder can start at once: the last key frame, when it is young and whole.
     pub fn join_at(&self, now: Time, scratch: &mut Scratch) -> Option<u64> {
         let reader = self.reader.as_ref()?;
         let key_frame = reader.key_frame()?;
@@ -304,7 +303,7 @@ impl Feed {
         (is_young && key_frame.position < self.position && is_whole()).then_some(key_frame.position)
     }
 
-    /// Whether no packet is missing from a frame's first to its marker, or to the newest if the marker is still to come.
+    /// True when no packet is missing from a frame's first to its marker, or to the newest if the marker is still to come.
     fn is_whole(&self, reader: &LogReader, first: u64, scratch: &mut Scratch) -> bool {
         for index in first..first + MAX_KEY_FRAME_PACKETS {
             scratch.clear(self.log);
@@ -327,16 +326,16 @@ impl Feed {
     }
 
     pub fn sender_report(&self) -> Option<SenderReport> {
-        // A report of zeros takes back the one before it: the publisher's stream started over.
+        // A report of zeros withdraws the one before it: the publisher's stream has started over.
         self.reader.as_ref()?.sender_report().filter(|report| report.ntp != 0)
     }
 
-    /// A subscription wants a key frame; whether to tell the publisher's worker now.
+    /// Notes that a subscription wants a key frame. True when the publisher's worker has to be told now.
     pub fn want_key_frame(&mut self, now: Time) -> bool {
         self.wishes.want(now)
     }
 
-    /// Has this slot no longer told.
+    /// Closes the cursor; this slot is no longer told when the log advances.
     pub fn close(self) {
         if let Some(reader) = self.reader {
             reader.set_interest(self.slot, false);

@@ -1,5 +1,5 @@
-//! Merges the wishes of many viewers for a key frame into few requests, on both ends of the ring between workers. Owns
-//! when to ask; must never know whom or how. Read `publication/mod.rs` next, which turns a request into PLI or FIR.
+//! Merges many viewers' wishes for a key frame into few requests, at both ends of the ring between workers. Owns when to ask;
+//! must never know whom or how. Read `publication/mod.rs` next, which sends a request as PLI or FIR.
 //!
 //! | state   | a wish                | time passes                   | a key frame starts |
 //! |---------|-----------------------|-------------------------------|--------------------|
@@ -8,19 +8,18 @@
 
 use crate::time::{Span, Time};
 
-/// Between two requests upstream. An encoder needs a frame time or two and the path a round trip to answer; asking faster
-/// only makes it send more key frames than the link carries.
+/// The least time between two requests to a publisher. The encoder needs a frame time or two to answer and the path a round trip;
+/// more requests only bring more key frames than the link carries.
 pub const RETRY: Span = Span::from_millis(250);
-/// Viewers that still wait repeat their wish with each packet that they cannot use; a publisher whose picture stands still
-/// sends none, so the last wish holds for a while.
+/// How long a wish holds. Viewers that still wait repeat it with each packet that they cannot use, but a publisher whose picture
+/// stands still sends no packet.
 const PATIENCE: Span = Span::from_secs(5);
-/// A wish that comes this soon after the start of a key frame was made before its viewer saw that; one that was not is
-/// repeated.
+/// A wish this soon after the start of a key frame is taken for one made before it. A viewer that needs another repeats its wish.
 const CROSSING: Span = Span::from_millis(100);
-/// How often a worker repeats its viewers' wish to the publisher's worker.
+/// The least time between two messages of a worker to the publisher's worker.
 const REPEAT: Span = Span::from_millis(200);
 
-/// The publisher's side: when to ask it.
+/// At the publisher's worker, one for each encoding: when to send the publisher a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Requests {
     wanted_at: Option<Time>,
@@ -30,25 +29,25 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Somebody waits for a key frame.
+    /// A viewer waits for a key frame.
     pub fn want(&mut self, now: Time) {
         if self.started_at.is_none_or(|at| now.since(at) >= CROSSING) {
             self.need(now);
         }
     }
 
-    /// The stream itself has a break that only a key frame mends.
+    /// The stream has a gap that only a key frame mends.
     pub fn need(&mut self, now: Time) {
         self.wanted_at = Some(now);
     }
 
-    /// A key frame begins: whoever waits can start with it.
+    /// A key frame begins, with which all viewers that wait can start.
     pub fn handle_key_frame(&mut self, now: Time) {
         self.wanted_at = None;
         self.started_at = Some(now);
     }
 
-    /// Whether to ask now; the caller then does.
+    /// True when a request is due; the caller then sends it.
     pub fn ask(&mut self, now: Time) -> bool {
         let Some(wanted_at) = self.wanted_at else { return false };
         if now.since(wanted_at) > PATIENCE {
@@ -63,26 +62,26 @@ impl Requests {
         true
     }
 
-    /// When `ask` may say yes.
+    /// When `ask` may become true.
     pub fn next_deadline(&self) -> Option<Time> {
         let wanted_at = self.wanted_at?;
         Some(self.asked_at.map_or(wanted_at, |at| wanted_at.max(at + RETRY)))
     }
 
-    /// How often it was asked so far.
+    /// How many requests were sent.
     pub fn asked(&self) -> u64 {
         self.asked
     }
 }
 
-/// A viewers' worker's side, one per log: when to tell the publisher's worker.
+/// At a viewers' worker, one for each log: when to tell the publisher's worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wishes {
     told_at: Option<Time>,
 }
 
 impl Wishes {
-    /// A viewer wants a key frame; whether to pass that on now.
+    /// Notes that a viewer wants a key frame. True when the publisher's worker has to be told now.
     pub fn want(&mut self, now: Time) -> bool {
         if self.told_at.is_some_and(|at| now.since(at) < REPEAT) {
             return false;

@@ -1,6 +1,5 @@
-//! One RTP stream of a publication, on its way into its track log: unwrapped, deduplicated, inspected, and what is missing
-//! noted. Must never know who reads the log. Read `mod.rs` next, which holds one of these per encoding and writes
-//! the feedback.
+//! One RTP stream of a publication, on its way into its track log: unwrapped, deduplicated, inspected, and its missing packets
+//! noted. Must never know a reader of the log. Read `mod.rs` next, which has one of these for each encoding.
 
 use millrace_arena::{
     AppendError, Arena, DISCARDABLE, EntryMeta, KEY_FRAME_START, LogReader, LogWriter, MARKER, MAX_PACKET, RECOVERED,
@@ -19,17 +18,17 @@ use crate::time::{Span, Time};
 use super::nack::{Arrival, Missing};
 use crate::forward::key_frames::Requests;
 
-/// Audio comes in 50 small packets a second: five seconds of it are more than any viewer asks back for.
+/// Packets in the log of an audio stream. Audio comes in 50 small packets a second; no viewer asks for packets of five seconds ago.
 const AUDIO_LOG_PACKETS: u32 = 256;
-/// Indexes left free before the first packet of an SSRC that replaces another, for packets that it overtook.
+/// Indexes left free before the first packet of an SSRC that replaces another, for earlier packets that come later.
 const RESTART_ROOM: u64 = 64;
-/// How far beyond the newest packet a retransmission may lie: it was sent before, so only what was lost or overtaken since.
-/// Farther ones carry the numbers of an SSRC that was replaced.
+/// How far beyond the newest packet a retransmission may lie, in packets: the original was sent before, so only packets that were
+/// lost or overtaken lie between. A farther one has the numbers of an SSRC that was replaced.
 const REPAIR_LEAD: u64 = 64;
-/// Arrivals that a successor looks at for the newest packet of all, and for what is missing among them: more than are
-/// reordered, and a round trip's worth of video.
+/// Arrivals in which a successor looks for the newest packet and for missing ones: more than a link reorders, and a round trip's worth
+/// of video.
 const LOOK_BACK: u64 = 128;
-/// For so long after a change of SSRC, packets of the old one are stragglers and not a change back.
+/// For this long after a change of SSRC, packets of the old one are late and no change back.
 const STRAGGLING: Span = Span::from_secs(2);
 
 #[derive(Debug)]
@@ -43,9 +42,9 @@ pub struct Incoming {
     ssrc: Option<u32>,
     previous_ssrc: Option<(u32, Time)>,
     unwrapper: Unwrapper,
-    /// log index = unwrapped sequence + this: an SSRC that replaces another goes on after it.
+    /// log index = unwrapped sequence + this, so that an SSRC that replaces another continues its indexes.
     base: u64,
-    /// Indexes below this are of an SSRC before the present one.
+    /// The first index of the present SSRC.
     first: u64,
 
     pub(super) missing: Missing,
@@ -56,7 +55,7 @@ pub struct Incoming {
     pub(super) has_news: bool,
     pub(super) said_bye: bool,
     pub(super) counts: Counts,
-    /// Where a packet that came as RTX is put together again.
+    /// The buffer in which a packet that came as RTX gets its original form.
     restored: Box<[u8]>,
 }
 
@@ -66,7 +65,7 @@ pub struct Counts {
     pub bytes: u64,
     pub recovered: u64,
     pub key_frames: u64,
-    /// Lost on SSRCs that were replaced.
+    /// Packets lost of SSRCs that were replaced.
     pub lost_before: u64,
 }
 
@@ -84,8 +83,8 @@ impl Incoming {
         Ok(Incoming::new(writer, (kind, codec, nack), encoding))
     }
 
-    /// Goes on where a predecessor left the log: under the same SSRC and numbers, so that what is missing is asked for. Its
-    /// statistics begin again. `None` when the log is not this publication's any more.
+    /// Resumes the log that a predecessor wrote, under the same SSRC and numbers, so that missing packets are asked for. Statistics
+    /// begin anew. `None` when the log is not this publication's any more.
     pub fn resume(
         now: Time,
         arena: &Arena,
@@ -97,12 +96,12 @@ impl Incoming {
         let mut incoming = Incoming::new(writer, track, encoding);
         let reader = LogReader::open(arena, encoding.log, publication)?;
         incoming.catch_up(now, &reader);
-        // Its readers may not have been told of its last packets.
+        // The predecessor may not have told the readers of its last packets.
         incoming.has_news = true;
         Some(incoming)
     }
 
-    /// Everything but what the log itself says is in the log's packets, which are whole.
+    /// Learns SSRC, numbers and missing packets from the log's last packets.
     fn catch_up(&mut self, now: Time, reader: &LogReader) {
         let mut packet = vec![0; MAX_PACKET];
         let mut header_at = |index| {
@@ -116,7 +115,7 @@ impl Incoming {
         if let Some((index, header)) = seen.last().copied() {
             self.ssrc = Some(header.ssrc);
             self.base = index.wrapping_sub(self.unwrapper.index(header.sequence));
-            // What is missing among them was asked for, if at all, by one who no longer waits for it.
+            // The predecessor may have asked for the missing ones, but it no longer waits for them.
             seen.retain(|(_, seen)| self.nack && seen.ssrc == header.ssrc);
             self.missing.restart(seen.first().map_or(index, |(first, _)| *first));
             for (index, _) in seen.iter().skip(1) {
@@ -192,7 +191,7 @@ impl Incoming {
         if Some(header.payload_type) != self.codec.rtx_payload_type {
             return Err(Drop::RtpPayloadType);
         }
-        // Probes for bandwidth are padding on this SSRC: they repair nothing.
+        // Padding on this SSRC probes for bandwidth, and repairs nothing.
         let Some(([high, low], payload)) = header.payload(packet).split_first_chunk::<2>() else {
             return Err(Drop::RtpPadding);
         };
@@ -207,7 +206,7 @@ impl Incoming {
         let mut restored = std::mem::take(&mut self.restored);
         restored[..head].copy_from_slice(&packet[..head]);
         restored[head..len].copy_from_slice(payload);
-        // What is left of the RTX form: its padding bit, payload type, sequence and SSRC.
+        // The head still has the RTX packet's padding bit, payload type, sequence and SSRC.
         restored[0] &= !0x20;
         restored[1] = restored[1] & 0x80 | self.codec.payload_type;
         restored[2..4].copy_from_slice(&[*high, *low]);
@@ -238,13 +237,13 @@ impl Incoming {
         self.previous_ssrc.is_some_and(|(previous, at)| previous == ssrc && now.since(at) < STRAGGLING)
     }
 
-    /// Whether a retransmitted sequence number can be one of the present SSRC. Its packet does not say which SSRC it is of.
+    /// True when a retransmitted sequence number can be the present SSRC's. A retransmission does not tell the original's SSRC.
     fn is_repair(&self, sequence: u16) -> bool {
         let index = self.unwrapper.peek(sequence).wrapping_add(self.base);
         (self.first..=self.writer.highest() + REPAIR_LEAD).contains(&index)
     }
 
-    /// The encoder began again under another SSRC: other sequence numbers, other timestamps, the same log.
+    /// Continues the log with another SSRC of the encoder, which has other sequence numbers and timestamps.
     fn restart(&mut self, now: Time, old: u32, header: &Header) {
         self.previous_ssrc = Some((old, now));
         self.ssrc = Some(header.ssrc);
@@ -257,7 +256,7 @@ impl Incoming {
         self.base = next.wrapping_sub(first);
         self.missing.restart(next - 1);
         self.key_frame_timestamp = None;
-        // Zeros take the old SSRC's mapping back: `Feed::sender_report` reads them as none.
+        // Zeros withdraw the old SSRC's mapping: `Feed::sender_report` reads them as none.
         self.writer.set_sender_report(SenderReport { ntp: 0, rtp: 0, at_us: 0 });
     }
 
@@ -305,8 +304,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Several packets of one frame may each look like the start of a key frame (H264: SPS, then IDR); only the first is.
-    /// Every audio packet is a start, so that none needs to be marked.
+    /// True when this is the first packet of its frame that looks like the start of a key frame. Several may (H264: SPS, then IDR).
+    /// Audio has no starts: each packet can be joined at.
     fn begins_frame(&self, timestamp: u32) -> bool {
         self.kind == MediaKind::Video && self.key_frame_timestamp != Some(timestamp)
     }

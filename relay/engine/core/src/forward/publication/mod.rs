@@ -1,6 +1,6 @@
-//! A track that a participant sends: its encodings' packets go into their track logs, and what the publisher has to be told
-//! (reports, NACK, PLI) comes out. Must never know who watches: viewers are an interest bit and a wish for key frames. Read
-//! `incoming.rs` next for a packet's way, `nack.rs` and `../key_frames.rs` for what is asked.
+//! A track that a participant sends. Writes its encodings' packets into their track logs, and the RTCP to the publisher: reports,
+//! NACK, PLI. Must never know a viewer: it sees a bit for each slot that reads, and wishes for key frames. Read `incoming.rs` next
+//! for a packet's way, `nack.rs` and `../key_frames.rs` for requests.
 
 mod incoming;
 mod nack;
@@ -17,15 +17,15 @@ use crate::time::{Span, Time};
 
 use self::incoming::Incoming;
 
-/// The SSRC that our reports to publishers come from. We send them no media, so any constant that is not theirs will do;
-/// 1 is what browsers use as receivers.
+/// The SSRC of our reports to publishers. We send publishers no media, so any constant that is not theirs will do; browsers that
+/// only receive use 1.
 pub const REPORTER_SSRC: u32 = 1;
-/// The name of the same, which RFC 3550 section 6.5.1 wants in each compound.
+/// The CNAME of that SSRC, which RFC 3550 section 6.5.1 wants in each compound.
 const REPORTER_CNAME: &str = "millrace";
 /// RFC 3550's five seconds are for large groups; a browser adapts faster with a report each second.
 const REPORT_INTERVAL: Span = Span::from_secs(1);
-/// A BYE counts after so long without a packet. An end, and the start that may follow, are events that cost every worker
-/// and every viewer of the room; one each for every two packets of a stranger would be too many.
+/// A BYE counts after this long without a packet. An end, and the start that may follow, are events for every worker and every viewer
+/// of the room; a stranger's two packets must not cause one of each.
 const BYE_PATIENCE: Span = Span::from_millis(500);
 /// Sequence numbers of one NACK packet: the bound of `Missing` takes a few.
 const MAX_NACK: usize = 256;
@@ -47,7 +47,7 @@ pub struct Publication {
     nacks_sent: u64,
     started: bool,
     ended: bool,
-    /// When what said BYE counts as ended.
+    /// When the BYE of all streams counts.
     ends_at: Option<Time>,
 }
 
@@ -60,7 +60,7 @@ impl Publication {
         Ok(Publication::with(publish, encodings))
     }
 
-    /// Goes on where a predecessor that died left the track logs. `None` when they are not this publication's any more.
+    /// Resumes the track logs that a predecessor wrote. `None` when they are not this publication's any more.
     pub fn resume(now: Time, publish: &Publish, arena: &Arena, slot: u8) -> Option<Publication> {
         let track = (publish.kind, publish.codec, publish.nack);
         let resume = |encoding| Incoming::resume(now, arena, (publish.publication, slot), track, encoding);
@@ -69,12 +69,12 @@ impl Publication {
             return None;
         };
         let mut publication = Publication::with(publish, encodings);
-        // A FIR under a number that was used already is no new request (RFC 5104 section 4.3.1.2).
+        // A FIR under a number that the predecessor used would be no new request (RFC 5104 section 4.3.1.2).
         publication.fir_command = (now.0 >> 18) as u8;
         Some(publication)
     }
 
-    /// Closes the track logs that a predecessor left, for their readers to know.
+    /// Closes the track logs that a predecessor left open, so that their readers notice.
     pub fn give_up(publish: &Publish, arena: &Arena, slot: u8) {
         let logs = publish.encodings.iter().map(|encoding| encoding.log);
         logs.filter_map(|log| LogWriter::resume(arena, log, publish.publication, slot)).for_each(LogWriter::close);
@@ -114,7 +114,7 @@ impl Publication {
         self.encodings.iter().map(|encoding| encoding.log)
     }
 
-    /// Takes an opened RTP packet of one encoding, or of its retransmissions, into the log.
+    /// Appends an opened RTP packet of one encoding, or of its retransmissions, to the log.
     pub fn handle_rtp(&mut self, now: Time, encoding: usize, is_rtx: bool, packet: &[u8]) -> Result<(), Drop> {
         let header = Header::parse(packet).map_err(|_| Drop::RtpMalformed)?;
         let incoming = self.encodings.get_mut(encoding).ok_or(Drop::RtpUnknownStream)?;
@@ -134,7 +134,7 @@ impl Publication {
         }
     }
 
-    /// An SSRC of this encoding said BYE. A later packet takes that back.
+    /// Notes that an SSRC of this encoding said BYE. A later packet cancels that.
     pub fn handle_bye(&mut self, now: Time, encoding: usize, ssrc: u32) {
         if let Some(incoming) = self.encodings.get_mut(encoding) {
             incoming.said_bye |= incoming.ssrc() == Some(ssrc);
@@ -144,7 +144,7 @@ impl Publication {
         }
     }
 
-    /// True once, when the first packet is in a log, and once when one follows after `take_ended`.
+    /// True once when the first packet is in a log, and once when a packet follows after `take_ended` was true.
     pub fn take_started(&mut self) -> bool {
         if self.started && !self.ended {
             return false;
@@ -155,8 +155,8 @@ impl Publication {
         starts
     }
 
-    /// True once each time that every stream that ever sent has said BYE and was silent for a while, until `take_started`
-    /// says that one sends.
+    /// True once when every stream that ever sent has said BYE and none has sent for `BYE_PATIENCE`; again only after `take_started`
+    /// was true.
     pub fn take_ended(&mut self, now: Time) -> bool {
         if self.ends_at.is_none_or(|at| at > now) {
             return false;
@@ -172,7 +172,7 @@ impl Publication {
         used.peek().is_some() && used.all(|encoding| encoding.said_bye)
     }
 
-    /// Each log that got packets since the last call, with one bit for each slot that reads it.
+    /// Visits each log that has advanced since the last call, with one bit for each slot that reads it.
     pub fn take_advanced(&mut self, mut visit: impl FnMut(u32, u64)) {
         for encoding in self.encodings.iter_mut().filter(|encoding| encoding.has_news) {
             encoding.has_news = false;
@@ -180,7 +180,7 @@ impl Publication {
         }
     }
 
-    /// A viewer, on any worker, waits for a key frame of this log.
+    /// Notes that a viewer, on any worker, waits for a key frame of this log.
     pub fn want_key_frame(&mut self, now: Time, log: u32) {
         let is_video = self.kind == MediaKind::Video;
         if let Some(encoding) = self.encodings.iter_mut().find(|encoding| is_video && encoding.log == log) {
@@ -188,7 +188,7 @@ impl Publication {
         }
     }
 
-    /// When `write_feedback` has something to say, or `take_ended`.
+    /// When `write_feedback` has something to write, or `take_ended` may become true.
     pub fn next_deadline(&self) -> Option<Time> {
         [self.next_feedback(), self.ends_at].into_iter().flatten().min()
     }
@@ -206,7 +206,7 @@ impl Publication {
         feedback.flatten().chain(self.report_at).min()
     }
 
-    /// Writes what is due. What finds no room stays due: seal what there is, and call again while `feedback_due`.
+    /// Writes the RTCP that is due. What finds no room stays due: seal what is written, and call again while `feedback_due`.
     pub fn write_feedback(&mut self, now: Time, writer: &mut Writer<'_>) {
         self.write_report(now, writer);
         for at in 0..self.encodings.len() {
@@ -228,7 +228,7 @@ impl Publication {
                 count += 1;
             }
         }
-        // A report that finds no room is not worth a datagram of its own: the next one says the same.
+        // A report that finds no room is not worth a datagram of its own: the next one tells as much.
         let begins = writer.is_empty();
         let written = writer.receiver_report(REPORTER_SSRC, &blocks[..count]);
         let _named = written && begins && writer.sdes_cname(REPORTER_SSRC, REPORTER_CNAME);
@@ -271,7 +271,7 @@ impl Publication {
         };
     }
 
-    /// From a request for a packet to its arrival, the shortest of the encodings.
+    /// The round trip: from a request for a packet to its arrival, the shortest of the encodings.
     pub fn round_trip(&self) -> Option<Span> {
         self.encodings.iter().filter_map(|encoding| encoding.missing.round_trip()).min()
     }
@@ -309,7 +309,7 @@ impl Publication {
     }
 }
 
-/// RFC 3550 section 6.1: a compound begins with a report. Some receivers drop one that does not.
+/// Begins the compound with a report (RFC 3550 section 6.1). Some receivers drop a compound without. False when it finds no room.
 fn begin_compound(writer: &mut Writer<'_>) -> bool {
     !writer.is_empty() || writer.receiver_report(REPORTER_SSRC, &[])
 }

@@ -1,5 +1,5 @@
-//! Which packets of one incoming stream are missing and when to ask for each (RFC 4585 section 6.2.1). Owns the list and
-//! its bounds; must never know the log or the wire. Read `mod.rs` next, which feeds it and sends what is due.
+//! The missing packets of one incoming stream, and when to ask for each (RFC 4585 section 6.2.1). Owns the list and its bounds; must
+//! never know the log or the wire. Read `mod.rs` next, which sends what is due.
 //!
 //! ```text
 //!            gap seen          grace over            retry over           asked often, or too old
@@ -12,18 +12,17 @@ use std::collections::VecDeque;
 
 use crate::time::{Span, Time};
 
-/// Packets that arrive a little out of order are not asked for: this is longer than what a link reorders, and shorter
-/// than a frame.
+/// How long a missing packet is not asked for: longer than a link's reordering, shorter than a frame.
 const GRACE: Span = Span::from_millis(15);
-/// Not sooner than the answer can be here, and not sooner than this when the path is very short.
+/// The least time between two requests for a packet; on a longer path, its round trip.
 const RETRY_FLOOR: Span = Span::from_millis(40);
-/// Ten answers lost in a row mean that the packet is not there, or the path is not.
+/// Requests for one packet. Ten answers lost in a row mean that the publisher has no such packet, or the path is broken.
 const ATTEMPTS: u8 = 10;
-/// What is older than this no viewer can still play.
+/// How long a packet is asked for. No viewer can still play an older one.
 const MAX_AGE: Span = Span::from_secs(1);
-/// More missing packets than this are an outage, which only a key frame mends.
+/// The most missing packets. More are an outage, which only a key frame mends.
 const MAX_MISSING: usize = 1_000;
-/// Before the first measurement: a usual path over the Internet.
+/// The round trip before the first measurement: a usual path over the Internet.
 const ASSUMED_ROUND_TRIP: Span = Span::from_millis(80);
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +47,7 @@ pub enum Arrival {
     Reordered,
     /// It had been given up, or it came twice.
     Unexpected,
-    /// So much is missing that the list was emptied: only a key frame helps.
+    /// Too many are missing. The list was emptied, as only a key frame helps.
     Outage,
 }
 
@@ -68,7 +67,7 @@ impl Missing {
         Missing::default()
     }
 
-    /// Takes note that `index` has arrived.
+    /// Notes that `index` has arrived.
     pub fn handle_arrival(&mut self, now: Time, index: u64) -> Arrival {
         let Some(highest) = self.highest else {
             self.highest = Some(index);
@@ -116,7 +115,7 @@ impl Missing {
         if entry.asked == 0 {
             return Arrival::Reordered;
         }
-        // After a second request nobody can tell which one was answered (Karn).
+        // After a second request it is not known which one was answered (Karn's algorithm).
         if entry.asked == 1 {
             let sample = now.since(entry.asked_at).0.clamp(1_000, 1_000_000);
             let smooth = self.round_trip.map_or(sample, |old| (7 * old.0 + sample) / 8);
@@ -125,8 +124,8 @@ impl Missing {
         Arrival::Recovered
     }
 
-    /// Calls `ask` with the index of each packet that is due, lowest first, until it says that there is no more room;
-    /// gives up what has become useless. Packets below `oldest` would not fit the log any more.
+    /// Calls `ask` with the index of each packet that is due, lowest first, until it returns false for want of room. Gives up packets
+    /// that are too old or were asked for too often, and those below `oldest`, which the log has no room for.
     pub fn ask(&mut self, now: Time, oldest: u64, mut ask: impl FnMut(u64) -> bool) {
         if self.next_at.is_none_or(|at| at > now) {
             return;
@@ -154,7 +153,7 @@ impl Missing {
         self.next_at
     }
 
-    /// From a request to its answer, smoothed.
+    /// The round trip: from a request to its answer, smoothed.
     pub fn round_trip(&self) -> Option<Span> {
         self.round_trip
     }
@@ -170,7 +169,7 @@ impl Missing {
         self.entries.is_empty()
     }
 
-    /// Packets that nobody will ask for any more.
+    /// Packets that will not be asked for any more.
     #[cfg(test)]
     pub fn given_up(&self) -> u64 {
         self.given_up

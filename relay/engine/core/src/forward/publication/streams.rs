@@ -1,8 +1,8 @@
-//! Which SSRC of a transport belongs to which encoding of which publication (RFC 8843 section 9.2, RFC 8852). Owns the
-//! table and its bound; must never look at payloads. Read `mod.rs` next, which takes the packets.
+//! The publication and encoding of each SSRC of a transport (RFC 8843 section 9.2, RFC 8852). Owns the table and its bound; must
+//! never look at payloads. Read `mod.rs` next, which takes the packets.
 //!
-//! An SSRC is known from the offer, or learnt from its first packet: by the mid and rid extensions, or by a payload type
-//! that only one publication has. A later SSRC of the same encoding replaces the older learnt one.
+//! An SSRC is named in the offer, or learnt from its first packet: by the mid and rid extensions, or by a payload type that only one
+//! publication has. Of one encoding's SSRCs the last two are known.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::command::{Codec, ExtensionKind, Publish};
 use crate::drop::Drop;
 use crate::rtp::{Header, extensions};
 
-/// Where a packet belongs.
+/// The encoding that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     pub publication: u64,
@@ -19,7 +19,7 @@ pub struct Stream {
     pub is_rtx: bool,
 }
 
-/// What one publication answers to.
+/// What identifies one publication's packets.
 #[derive(Clone, Debug)]
 struct Track {
     publication: u64,
@@ -32,7 +32,7 @@ struct Track {
     repaired_rid_id: u8,
 }
 
-/// The SSRCs of one transport. There are few, so they are searched in a row.
+/// The SSRCs of one transport. There are few, so they are searched one by one.
 #[derive(Clone, Debug)]
 pub struct Streams {
     tracks: Vec<Track>,
@@ -42,12 +42,12 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Takes `limit` SSRCs at the most.
+    /// Knows `limit` SSRCs at the most; packets of further ones are dropped.
     pub fn new(limit: usize) -> Streams {
         Streams { tracks: Vec::new(), known: Vec::new(), learnt: 0, limit }
     }
 
-    /// Takes up a publication and the SSRCs that its offer named.
+    /// Adds a publication and the SSRCs that its offer named.
     pub fn add(&mut self, publish: &Publish) {
         let id = |kind| publish.extensions.iter().find(|extension| extension.kind == kind).map_or(0, |found| found.id);
         self.tracks.push(Track {
@@ -74,13 +74,13 @@ impl Streams {
         &self.known
     }
 
-    /// How often an SSRC was learnt: when this has moved, `known` has changed.
+    /// How many SSRCs were learnt. `known` has changed when this has.
     pub fn learnt(&self) -> u64 {
         self.learnt
     }
 
-    /// Goes on with the SSRCs that a predecessor knew, of the publications that were added. Clients stop naming their
-    /// streams in header extensions after the first packets.
+    /// Resumes with the SSRCs that a predecessor knew, of the publications that were added. They cannot be learnt again: clients name
+    /// their streams in header extensions of the first packets only.
     pub fn restore(&mut self, known: Vec<(u32, Stream)>) {
         let is_added = |stream: &Stream| self.tracks.iter().any(|track| track.publication == stream.publication);
         self.known = known.into_iter().filter(|(_, stream)| is_added(stream)).collect();
@@ -92,12 +92,12 @@ impl Streams {
         self.known.retain(|(_, stream)| stream.publication != publication);
     }
 
-    /// Where an SSRC belongs, if that is known: what RTCP asks.
+    /// The encoding of an SSRC that is known, for RTCP.
     pub fn find(&self, ssrc: u32) -> Option<Stream> {
         self.known.iter().find(|(known, _)| *known == ssrc).map(|(_, stream)| *stream)
     }
 
-    /// Where a packet belongs; learns its SSRC when it is new.
+    /// The encoding of a packet. Learns its SSRC when that is new.
     pub fn resolve(&mut self, header: &Header, packet: &[u8]) -> Result<Stream, Drop> {
         match self.find(header.ssrc) {
             Some(stream) => Ok(stream),
@@ -108,7 +108,7 @@ impl Streams {
     fn learn(&mut self, header: &Header, packet: &[u8]) -> Result<Stream, Drop> {
         let track = self.track_by_mid(header, packet).or_else(|| self.track_by_payload_type(header));
         let stream = track.ok_or(Drop::RtpUnknownStream)?.stream(header, packet)?;
-        // An encoder that starts over takes a new SSRC. The one before it may still have packets under way, so two stay.
+        // An encoder that starts over takes a new SSRC. Packets of the old one may still be under way, so two stay known.
         let mut same = self.known.iter().enumerate().filter(|(_, (_, known))| *known == stream).map(|(at, _)| at);
         if let (Some(oldest), Some(_)) = (same.next(), same.next()) {
             self.known.remove(oldest);

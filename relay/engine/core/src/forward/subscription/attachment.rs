@@ -1,6 +1,6 @@
-//! One publication as one outgoing stream takes it: which log it follows now, under which numbers, and which it followed
-//! before. Owns the decision what is a start, a continuation or a switch; must never write bytes. Read `mod.rs`
-//! next, which gives the numbers to begin with.
+//! One publication as one outgoing stream forwards it: the log that it follows now, under which numbers, and those that it followed
+//! before. Decides whether a packet starts, continues or switches a source; must never write bytes. Read `layers.rs` next for the
+//! choice of a log, `numbering.rs` for the numbers.
 
 use std::collections::VecDeque;
 
@@ -15,26 +15,26 @@ use super::numbering::Numbering;
 use super::rewrite::ExtensionMap;
 use crate::forward::feed::LoggedPacket;
 
-/// A longer gap than this is no loss but a break: no receiver asks for so many, and its decoder needs a key frame.
+/// The longest gap that is loss, in packets. No receiver asks for more, and its decoder needs a key frame.
 const MAX_GAP: u64 = 1_000;
 /// Sources from before a switch whose packets can still be repaired.
 const MAX_PAST: usize = 2;
 
-/// One source as its stream numbers it: a log, from one packet on, of one SSRC.
+/// One source of a stream: a log from one packet on, of one SSRC, and its outgoing numbers.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub log: u32,
     pub rank: usize,
     pub(super) ssrc: u32,
-    /// The arrival after the newest that was looked at. Replays and batches may overlap, and no packet may go twice: it
-    /// would be sealed twice under one SRTP index.
+    /// The arrival after the newest that was looked at. Replays and batches may overlap, and a packet that went twice would be sealed
+    /// twice under one SRTP index.
     pub(super) next_position: u64,
     pub numbering: Numbering,
     /// outgoing timestamp = source timestamp + this, wrapping.
     pub timestamp_shift: u32,
     pub shifts: Shifts,
     pub since_us: u64,
-    /// Outgoing indexes below this may have been used by a predecessor: they are repaired, never given out.
+    /// A predecessor may have used outgoing indexes below this one. They are repaired, and never assigned.
     pub(super) floor: u64,
 }
 
@@ -75,7 +75,7 @@ impl Source {
         Ok((index, packet.header.timestamp.wrapping_add(self.timestamp_shift)))
     }
 
-    /// Whether the publisher started this log over, or so much is lost that nothing follows from it.
+    /// True when the publisher started this log over, or too much is lost to continue.
     fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
         let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
         let is_new = packet.position >= self.next_position;
@@ -86,7 +86,7 @@ impl Source {
 /// What a packet is to its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Of the source that is followed.
+    /// It belongs to the source that is followed.
     Continue,
     /// A new source of this rank begins here.
     Begin(usize),
@@ -117,7 +117,7 @@ impl Attachment {
         }
     }
 
-    /// What to do with a packet; a source that has ended or is to be left is already put aside.
+    /// Decides what a packet is. A source that ends or is switched from is past then.
     pub fn step(&mut self, kind: MediaKind, packet: &LoggedPacket<'_>) -> Result<Step, Drop> {
         let rank = self.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
         if self.source.as_ref().is_some_and(|source| source.is_over(packet)) {
@@ -139,12 +139,12 @@ impl Attachment {
         Ok(Step::Begin(rank))
     }
 
-    /// The outgoing index after the newest that was given out here.
+    /// The outgoing index after the newest that was assigned here.
     pub fn next_index(&self) -> Option<u64> {
         self.sources().next().map(|source| source.numbering.highest_outgoing() + 1)
     }
 
-    /// The log whose key frame is waited for.
+    /// The log of which a key frame is awaited.
     pub fn key_frame_wanted(&self) -> Option<u32> {
         let awaited = self.layers.awaited(self.source.as_ref().map(|source| source.rank));
         awaited.or(self.source.as_ref().filter(|_| self.refresh).map(|source| source.log))

@@ -1,13 +1,13 @@
-//! What of an outgoing stream its successor goes on with, in words that outlive the process. Owns their meaning and the
-//! order in which they are put; must never decide a number. Read `mod.rs` next, which gives the numbers.
+//! The state of an outgoing stream in words that outlive the process, from which a successor resumes it. Owns the words' meaning and
+//! the order in which they are stored; must never decide a number. Read `mod.rs` next, which decides the numbers.
 //!
 //! ```text
 //! 0 next index   1 first index and 2 shift of the numbering   3 next arrival   4 newest timestamp and its arrival
 //! 5 next RTX index   6 newest frame ids   7 whether there is a source
-//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 taken up at   12 publication
+//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 followed since   12 publication
 //! ```
-//! The first line changes with every packet, the second with every source. A death between any two of these leaves at the
-//! worst an index that was reserved and never used; never one that was used and looks free.
+//! Words 0 to 6 change with packets, 7 to 12 with every source. A death between any two stores leaves at worst an index that was
+//! reserved and never used; never one that was used and looks free.
 
 use millrace_arena::SessionWords;
 
@@ -50,12 +50,12 @@ impl Words {
         Words { words, at }
     }
 
-    /// They will be put soon.
+    /// Fetches the words, which are stored to soon.
     pub fn prefetch(&self) {
         self.words.prefetch(self.at, WORDS);
     }
 
-    /// Begins with a stream that has no source.
+    /// Stores the state of a new stream, which has no source.
     pub fn begin(&self, next_index: u64, next_rtx_index: u64) {
         self.put_has_source(false);
         self.put(NEWEST, 0);
@@ -73,12 +73,12 @@ impl Words {
         self.put(FRAME_IDS, ids.pack());
     }
 
-    /// Until the next `put_source` there is none.
+    /// With false there is no source until the next `put_source`.
     pub fn put_has_source(&self, has_source: bool) {
         self.put(HAS_SOURCE, has_source.into());
     }
 
-    /// A source has just been taken up, for a packet that has not left.
+    /// Stores a new source, before its first packet can leave.
     pub fn put_source(&self, source: &Source, publication: u64, timeline: &Timeline) {
         self.put_has_source(false);
         self.put(LOG, u64::from(source.log) | (source.rank as u64) << 32);
@@ -90,16 +90,16 @@ impl Words {
         self.put_has_source(true);
     }
 
-    /// Another packet of the source was given its number, or left out.
+    /// Stores that another packet of the source was numbered or left out.
     pub fn put_progress(&self, source: &Source, timeline: &Timeline) {
         let (from, shift) = source.numbering.last_piece();
         let newest = timeline.newest().map_or(0, |(timestamp, arrived_us)| {
             ((arrived_us / 1_000) & MILLISECONDS) << 33 | NEWEST_PRESENT | u64::from(timestamp)
         });
         let next_index = source.numbering.highest_outgoing() + 1;
-        // From `NEXT_INDEX` on, and in this order: first the index is reserved, at last the packet has been looked at. A new
-        // piece's beginning does not go with the shift before it, which `Numbering::resume` sees; its shift would go with
-        // the beginning before it, and number all of that piece anew.
+        // From `NEXT_INDEX` on, and in this order: first the index is reserved, last the packet counts as looked at. A new piece's
+        // beginning comes before its shift: with the old shift it does not fit, which `Numbering::resume` notices. A new shift with
+        // the old beginning would fit, and number all of the old piece anew.
         self.words.put_all(self.at, [next_index, from, shift, source.next_position, newest]);
     }
 
@@ -123,8 +123,8 @@ impl Words {
         (word & NEWEST_PRESENT != 0).then_some((word as u32, now_ms.saturating_sub(ago_ms) * 1_000))
     }
 
-    /// The source, when it is of this publication and its words make sense. Nothing below the next index goes out of it
-    /// again: whether a packet left or was only about to is not known.
+    /// The source, when it is this publication's and its words are consistent. No index below the next is assigned again: whether its
+    /// packet left is not known.
     pub fn source(&self, publication: u64) -> Option<Source> {
         if self.get(HAS_SOURCE) == 0 || self.get(PUBLICATION) != publication {
             return None;

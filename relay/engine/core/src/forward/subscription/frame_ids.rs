@@ -1,14 +1,14 @@
 //! The frame numbers that packets carry beside RTP: VP8's picture ids, and the dependency descriptor's frame number (AV1
-//! RTP specification, appendix A). Keeps them growing when a subscription changes its source; must never know a log or an
-//! SSRC. Read `rewrite.rs` next.
+//! RTP specification, appendix A). Owns the shifts that let them grow when a subscription changes its source; must never know a log
+//! or an SSRC. Read `rewrite.rs` next.
 //!
-//! A receiver takes an old number for an old frame: Chromium drops a key frame whose descriptor number lies behind the one
-//! before it, and the picture stays frozen.
+//! To a receiver an old number means an old frame: Chromium drops a key frame whose descriptor number lies behind the last one,
+//! and the picture stays frozen.
 
 use crate::codec::vp8;
 use crate::command::CodecName;
 
-/// What is added to the numbers of one source, wrapping at their own width. Kept with the source for its repairs.
+/// What is added to the numbers of one source, wrapping at their own width. It stays with the source, for repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shifts {
     pub vp8: vp8::Offsets,
@@ -28,18 +28,18 @@ impl FrameIds {
         self.frame.map_or(0, |frame| 1 << 48 | u64::from(frame) << 32) | u64::from(self.vp8.pack())
     }
 
-    /// What `pack` made, for a source whose shifts are known elsewhere.
+    /// Resumes from what `pack` made. The shifts of the present source follow with `follow`.
     pub fn unpack(packed: u64) -> FrameIds {
         let frame = (packed >> 48 & 1 == 1).then_some((packed >> 32) as u16);
         FrameIds { vp8: vp8::Rewriter::unpack(packed as u32), frame }
     }
 
-    /// The source that is followed has these shifts.
+    /// Sets the shifts of the source that is followed.
     pub fn follow(&mut self, shifts: Shifts) {
         self.vp8.follow(shifts.vp8);
     }
 
-    /// The shifts for a source that begins with this payload and dependency descriptor: it goes on one after the newest.
+    /// The shifts of a source that begins with this payload and dependency descriptor, so that its first numbers follow the newest.
     pub fn begin(&mut self, codec: CodecName, payload: &[u8], descriptor: Option<&[u8]>) -> Shifts {
         let vp8 = if codec == CodecName::Vp8 { self.vp8.switch(payload) } else { vp8::Offsets::default() };
         let frame = descriptor.and_then(frame_number).zip(self.frame);
@@ -51,7 +51,7 @@ impl FrameIds {
         self.vp8.rewrite(payload);
     }
 
-    /// Takes note of a dependency descriptor, as it came, that goes out shifted.
+    /// Notes a dependency descriptor as it came; it goes out shifted.
     pub fn handle_descriptor(&mut self, descriptor: &[u8], shifts: Shifts) {
         let Some(frame) = frame_number(descriptor).map(|frame| frame.wrapping_add(shifts.frame)) else { return };
         if self.frame.is_none_or(|newest| frame.wrapping_sub(newest) as i16 > 0) {

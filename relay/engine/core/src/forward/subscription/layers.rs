@@ -1,8 +1,8 @@
-//! Which of a publication's encodings a subscription takes: the best one that is alive. Owns when each was last seen;
-//! must never know what is sent. Read `mod.rs` next, which switches at the key frames.
+//! Which of a publication's encodings a subscription gets: the best one that is alive. Owns when a packet of each was last seen; must
+//! never know what is sent. Read `attachment.rs` next, which switches at key frames.
 //!
-//! An encoding is alive while it keeps up with the one that moved last, so a publisher that pauses as a whole changes
-//! nothing, and one that gives up its upper encodings for want of bandwidth is followed down.
+//! An encoding is alive while its last packet is not much older than the newest of all. So a publisher that pauses as a whole changes
+//! nothing, and the subscription follows one that drops its upper encodings for want of bandwidth.
 
 use crate::time::{Span, Time};
 
@@ -10,7 +10,7 @@ use crate::forward::feed::LoggedPacket;
 
 /// Encodings of one publication.
 pub const MAX_LAYERS: usize = 3;
-/// Two frames at 3 fps: an encoding that is silent for longer than this while others move is off.
+/// Two frames at 3 fps. An encoding without a packet for longer, while others have some, is off.
 const SILENCE: Span = Span::from_millis(700);
 
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Layers {
         self.logs().iter().position(|known| *known == log)
     }
 
-    /// Takes note of a packet; its rank, `None` when its log is not one of these.
+    /// Notes a packet and returns its rank; `None` when its log is not one of these.
     pub fn handle_packet(&mut self, packet: &LoggedPacket<'_>) -> Option<usize> {
         let rank = self.rank(packet.log)?;
         self.handle_seen(rank, packet.arrived_at());
@@ -53,12 +53,12 @@ impl Layers {
         self.seen_at[rank].zip(newest).is_some_and(|(at, newest)| newest.since(at) < SILENCE)
     }
 
-    /// The highest that is alive, the lowest when none has been seen.
+    /// The rank of the best encoding that is alive; the lowest when no packet has been seen.
     pub fn best(&self) -> usize {
         (0..self.count).rev().find(|rank| self.is_alive(*rank)).unwrap_or(0)
     }
 
-    /// The log whose next key frame is awaited by who now takes `current`.
+    /// The log whose next key frame is awaited while `current` is followed.
     pub fn awaited(&self, current: Option<usize>) -> Option<u32> {
         let best = self.best();
         if current == Some(best) { None } else { self.logs().get(best).copied() }

@@ -1,15 +1,15 @@
-//! One outgoing stream of a viewer: which packets it gets and under what numbers. Owns the continuity of sequence numbers,
-//! timestamps and frame ids across every change of source; must never know an address, a key or a room. Read `rewrite.rs`
-//! next for the bytes, `reporting.rs` for the RTCP.
+//! One outgoing stream of a viewer: which packets the viewer gets, and under which numbers. Owns the continuity of sequence numbers,
+//! timestamps and frame ids across every change of source; must never know an address, a key or a room. Read `attachment.rs` next
+//! for the choice, `rewrite.rs` for the bytes, `reporting.rs` for the RTCP.
 //!
 //! | state | a packet | then |
 //! |---|---|---|
 //! | detached | any | dropped |
 //! | waiting | not a start | dropped, a key frame is wanted |
-//! | waiting | audio, or the first of a key frame | taken up: following |
+//! | waiting | audio, or the first of a key frame | forwarded: following |
 //! | following | of the same log and SSRC | forwarded under its number; left out when it is padding only |
 //! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
-//! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or taken up at once |
+//! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or following at once |
 
 mod attachment;
 pub mod continuity;
@@ -41,10 +41,10 @@ use self::rewrite::ExtensionMap;
 use self::timeline::Timeline;
 use crate::forward::feed::{Feed, LoggedPacket, Scratch};
 
-/// A packet that is to be sent, before its bytes are written.
+/// The numbers of a packet that is to be sent, before its bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Selected {
-    /// Of the outgoing stream.
+    /// Its index in the outgoing stream.
     pub index: u64,
     timestamp: u32,
 }
@@ -53,7 +53,7 @@ pub struct Selected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     pub len: usize,
-    /// Rollover counter and sequence of its SSRC, for SRTP.
+    /// Rollover counter and sequence number of its SSRC, for SRTP.
     pub index: u64,
 }
 
@@ -65,7 +65,7 @@ pub struct Repair {
     outgoing: u64,
 }
 
-/// A log to be read from a position on, before anything newer, because the subscription joins at a key frame there.
+/// A position of a log from which the subscription gets packets before newer ones, as a key frame begins there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replay {
     pub log: u32,
@@ -94,7 +94,7 @@ pub struct Subscription {
     reports: Reports,
     playout: Playout,
     counts: Counts,
-    /// Where a successor finds what changes with every packet.
+    /// Where the values are saved that change with every packet.
     words: Option<Words>,
 }
 
@@ -102,9 +102,9 @@ pub struct Subscription {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub packets: u64,
-    /// Payload only, as sender reports count.
+    /// Bytes of payload, as sender reports count.
     pub octets: u64,
-    /// Whole RTP packets.
+    /// Bytes of whole RTP packets.
     pub bytes: u64,
     pub retransmitted: u64,
     pub nacks_received: u64,
@@ -140,14 +140,14 @@ impl Subscription {
         }
     }
 
-    /// Keeps what changes with every packet in these words, for a successor. To be called before the first packet.
+    /// Saves what changes with every packet in these words. To be called before the first packet.
     pub fn save_in(&mut self, words: Words) {
         words.begin(self.next_index, self.next_rtx_index);
         self.words = Some(words);
     }
 
-    /// Goes on where a predecessor that died left this stream; with the same numbers if its source can be told, else after
-    /// the last index that was used, from the next key frame on. `next_replay` then says what came meanwhile.
+    /// Resumes a stream from what a predecessor saved. With a source that is still the same it continues the numbers, and
+    /// `next_replay` has what came meanwhile. Otherwise it begins after the last index that was used, at the next key frame.
     pub fn resume(
         now: Time,
         (subscribe, repair_delay): (&Subscribe, Span),
@@ -178,7 +178,7 @@ impl Subscription {
         subscription
     }
 
-    /// It will be given a packet soon, and is close itself: brings what it points at.
+    /// Fetches the words that forwarding a packet writes.
     pub fn prefetch(&self) {
         if let Some(words) = &self.words {
             words.prefetch();
@@ -218,19 +218,19 @@ impl Subscription {
         self.attachment.as_ref().map_or(&[], |attachment| attachment.layers.logs())
     }
 
-    /// Takes a publication up; what was attached before is left. The caller opens a feed for each log, then calls `join`.
+    /// Attaches a publication in place of the one before. The caller opens a feed for each log, then calls `join`.
     pub fn attach(&mut self, attach: &Attach) {
         self.detach();
         let has_rtx = self.rtx_ssrc.is_some() && attach.codec.rtx_payload_type.is_some();
-        // Without RTX a repair is the same packet once more, under the same SRTP index: the bytes have to be the same, or
-        // one key stream covers two plaintexts. So nothing that depends on the time is written then.
+        // Without RTX a repair is the packet once more, under its SRTP index. Then its bytes have to be the same, or one key
+        // stream covers two plaintexts. So nothing that depends on the time is written.
         let extensions = ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx);
         let mut attachment = Attachment::new(attach, extensions);
         attachment.extensions.set_playout_delay(self.playout.told());
         self.attachment = Some(attachment);
     }
 
-    /// Leaves the publication. The stream stays: the next one goes on with its numbers.
+    /// Detaches the publication. The stream stays open, and the next publication continues its numbers.
     pub fn detach(&mut self) {
         if let Some(attachment) = self.attachment.take() {
             self.next_index = attachment.next_index().unwrap_or(self.next_index);
@@ -243,8 +243,8 @@ impl Subscription {
         self.reports.stop();
     }
 
-    /// Looks at the feeds of a publication just attached: a video starts at its last key frame when that is young and whole.
-    /// The caller then carries `next_replay` out before it reads those feeds further.
+    /// Looks at the feeds of a publication just attached. A video starts at its last key frame when that is young and whole: the caller
+    /// then sends `next_replay` before it reads these feeds further.
     pub fn join<'a>(&mut self, now: Time, scratch: &mut Scratch, feeds: impl Fn(u32) -> Option<&'a Feed>) {
         let Some(attachment) = self.attachment.as_mut() else { return };
         for rank in 0..attachment.layers.logs().len() {
@@ -253,7 +253,7 @@ impl Subscription {
                 attachment.layers.handle_seen(rank, at);
             }
         }
-        // Who follows already has all that a replay would bring.
+        // A subscription that follows a source already has all that a replay would bring.
         if self.kind == MediaKind::Video && attachment.source.is_none() {
             let joins = attachment.layers.logs().iter().enumerate().rev();
             let mut joins = joins.filter(|(rank, _)| attachment.layers.is_alive(*rank));
@@ -262,17 +262,17 @@ impl Subscription {
         }
     }
 
-    /// What to replay to this subscription now: `Feed::replay`, `select` and `write` each packet, `set_replay` with the rest.
+    /// The replay that is to be sent now: read it by `Feed::replay`, `select` and `write` each packet, `set_replay` to the rest.
     pub fn next_replay(&self) -> Option<Replay> {
         self.replay
     }
 
-    /// Where the replay goes on, as `Feed::replay` returned it.
+    /// Sets where the replay goes on, as `Feed::replay` returned it.
     pub fn set_replay(&mut self, position: Option<u64>) {
         self.replay = self.replay.zip(position).map(|(replay, position)| Replay { position, ..replay });
     }
 
-    /// Whether this packet is sent, and under which numbers.
+    /// The numbers under which this packet is to be sent. A drop when it is not.
     pub fn select(&mut self, packet: &LoggedPacket<'_>) -> Result<Selected, Drop> {
         let attachment = self.attachment.as_mut().ok_or(Drop::LayerNotSelected)?;
         let step = attachment.step(self.kind, packet)?;
@@ -290,7 +290,7 @@ impl Subscription {
         if let Ok((_, timestamp)) = assigned {
             self.timeline.handle_sent(timestamp, packet.meta.arrived_us);
         }
-        // Before the packet can leave: a successor never gives its index to another.
+        // Before the packet can leave, so that a successor never uses its index again.
         if let Some(words) = &self.words {
             match step {
                 Step::Begin(_) => words.put_source(source, attachment.publication, &self.timeline),
@@ -338,11 +338,11 @@ impl Subscription {
         Ok(Outgoing { len: written.len, index: selected.index })
     }
 
-    /// Takes a generic NACK; what is answered comes out of `next_repair`. Returns how many packets it asked for.
+    /// Takes a generic NACK; its answers come out of `next_repair`. Returns how many packets it asked for.
     pub fn handle_nack(&mut self, now: Time, sequences: impl Iterator<Item = u16>) -> u64 {
         let attachment = self.attachment.as_ref();
         let known = attachment.and_then(|attachment| attachment.next_index().zip(Some(attachment)));
-        // Without RTX both would be the same packet, of which the viewer's replay check takes one.
+        // Without RTX a second repair would be the same packet, which the viewer's replay check refuses.
         let has_rtx = self.rtx_ssrc.is_some() && attachment.is_some_and(|it| it.codec.rtx_payload_type.is_some());
         let mut asked = 0;
         for sequence in sequences {
@@ -369,12 +369,12 @@ impl Subscription {
         }
     }
 
-    /// Whether `next_repair` has something.
+    /// True when `next_repair` may have a packet.
     pub fn has_repairs(&self) -> bool {
         !self.repairs.is_empty()
     }
 
-    /// Writes a packet again: as RTX (RFC 4588) where the viewer takes that, else the very same packet.
+    /// Writes a packet again: as RTX (RFC 4588) where the viewer accepts that, otherwise the same bytes.
     pub fn write_repair(
         &mut self,
         now: Time,
@@ -415,7 +415,7 @@ impl Subscription {
         Ok(Outgoing { len: written.len, index })
     }
 
-    /// The viewer's decoder is stuck: PLI, or FIR.
+    /// Notes a PLI or FIR: the viewer's decoder needs a key frame.
     pub fn handle_key_frame_request(&mut self) {
         self.counts.key_frame_requests_received += 1;
         if let Some(attachment) = &mut self.attachment {
@@ -423,13 +423,13 @@ impl Subscription {
         }
     }
 
-    /// The log whose key frame this subscription waits for. Ask while it says so; `Feed::want_key_frame` bounds the asking.
+    /// The log of which this subscription waits for a key frame. Tell `Feed::want_key_frame` each time; it bounds the requests.
     pub fn key_frame_wanted(&self) -> Option<u32> {
         let waits = self.kind == MediaKind::Video && self.replay.is_none();
         self.attachment.as_ref().filter(|_| waits)?.key_frame_wanted()
     }
 
-    /// The log whose `Feed::sender_report` is this stream's source.
+    /// The log that the stream follows, whose `Feed::sender_report` it needs.
     pub fn source_log(&self) -> Option<u32> {
         self.attachment.as_ref()?.source.as_ref().map(|source| source.log)
     }

@@ -1,17 +1,16 @@
-//! The sequence numbers of an outgoing stream: how the indexes of one source become its indexes, without a gap where a
-//! packet was left out on purpose, and with one where a packet is missing. Must never know bytes or time. Read
-//! `timeline.rs` next, which does the same for timestamps.
+//! The sequence numbers of an outgoing stream. Maps the indexes of one source to outgoing ones: without a gap where a packet was left
+//! out on purpose, with one where a packet is missing. Must never know bytes or time. Read `timeline.rs` next for timestamps.
 //!
 //! ```text
 //! source    100 101 102 103 104 105        102 is padding, 104 has not arrived
 //! outgoing    7   8   -   9 (10) 11        pieces: from 100 add -93, from 103 add -94
 //! ```
-//! 104 keeps its number 10 for when it comes, and a repair of outgoing 9 finds source 103 again.
+//! The number 10 is reserved for 104, should it come. A repair of outgoing 9 finds source 103 again.
 
 use std::collections::VecDeque;
 
-/// Runs of left-out packets that are remembered. A packet from before the oldest has no number any more; probes come in
-/// bursts far rarer than the log's length divided by this.
+/// Runs of left-out packets that are remembered. A packet from before the oldest has no number any more. Probes come in bursts that are
+/// far rarer than the log's length divided by this.
 const MAX_PIECES: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
@@ -22,24 +21,24 @@ struct Piece {
     shift: u64,
 }
 
-/// The numbers of one source, from the packet with which it was taken up.
+/// The numbers of one source, from the first packet that was forwarded.
 #[derive(Clone, Debug)]
 pub struct Numbering {
     newest: Piece,
-    /// Those before it, the oldest first. Most streams never have one.
+    /// The pieces before it, the oldest first. Most streams never have one.
     older: VecDeque<Piece>,
     highest: u64,
 }
 
 impl Numbering {
-    /// Gives the source's `first` the outgoing index `outgoing`.
+    /// Numbers of a source whose index `first` becomes `outgoing`.
     pub fn new(first: u64, outgoing: u64) -> Numbering {
         let newest = Piece { from: first, shift: outgoing.wrapping_sub(first) };
         Numbering { newest, older: VecDeque::new(), highest: first }
     }
 
-    /// Goes on with the last piece of a predecessor's, which would have given out `next`. `None` when these do not belong
-    /// together. Packets from before that piece have no number any more.
+    /// Resumes with the last piece of a predecessor, which would have assigned `next`. `None` when these values do not fit together.
+    /// Packets from before that piece have no number any more.
     pub fn resume(from: u64, shift: u64, next: u64) -> Option<Numbering> {
         let highest = next.wrapping_sub(1).wrapping_sub(shift);
         let newest = Piece { from, shift };
@@ -62,15 +61,15 @@ impl Numbering {
         self.highest.wrapping_add(self.newest.shift)
     }
 
-    /// The number of a packet that is forwarded; `None` when it is too old to have one.
+    /// The outgoing index of a packet that is forwarded; `None` when it is too old to have one.
     pub fn assign(&mut self, index: u64) -> Option<u64> {
         self.highest = self.highest.max(index);
         let piece = self.pieces().find(|piece| piece.from <= index)?;
         Some(index.wrapping_add(piece.shift))
     }
 
-    /// Leaves a packet out, so that the next one takes its number. False when later packets already have theirs: then it
-    /// has to be sent, or it would look lost.
+    /// Leaves a packet out, so that the next one gets its number. False when later packets have numbers already: then the packet has to
+    /// be sent, or it would look lost.
     pub fn skip(&mut self, index: u64) -> bool {
         if index <= self.highest {
             return false;
@@ -88,7 +87,7 @@ impl Numbering {
         true
     }
 
-    /// The source index that has this outgoing index; `None` when it is from before this source, or not given yet.
+    /// The source index of this outgoing index; `None` when it is from before this source, or not assigned yet.
     pub fn source(&self, outgoing: u64) -> Option<u64> {
         let at = |piece: &Piece| outgoing.wrapping_sub(piece.shift);
         let (_, index) = self.pieces().map(|piece| (piece.from, at(piece))).find(|(from, index)| index >= from)?;

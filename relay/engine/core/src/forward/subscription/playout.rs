@@ -1,35 +1,35 @@
-//! How long a viewer on a lossy path is asked to wait before it shows a picture, so that repairs come in time. Owns the
-//! estimate of that path's loss, and what the playout-delay extension says; must never write a packet. Read `rewrite.rs`
-//! next, which carries the value, and `mod.rs`, which also sends repairs twice on such a path.
+//! The playout delay that a viewer on a lossy path is asked for, so that repairs come in time. Owns the estimate of the path's loss, and
+//! the value of the playout-delay extension; must never write a packet. Read `rewrite.rs` next, which writes the value, and `mod.rs`,
+//! which sends repairs twice on such a path.
 //!
 //! A browser that only receives cannot measure its round trip. It asks for a packet at once, and again only after 100 ms;
-//! by default it shows pictures some 30 ms after they came. So whenever a request or its answer is lost as well, the
-//! picture stands still.
+//! by default it shows pictures some 30 ms after they came. So when a request or its answer is lost as well, the picture stands
+//! still.
 //!
 //! | state | a report of loss | then |
 //! |---|---|---|
-//! | at ease | loss of `LOSSY` or more on average | patient: the delay is told with every packet |
-//! | patient | loss under `CLEAN` for `CALM` | leaving: no delay is told |
-//! | leaving | `TOLD` is over | at ease: nothing is told |
+//! | at ease | loss of `LOSSY` or more on average | patient: every packet carries the delay |
+//! | patient | loss under `CLEAN` for `CALM` | leaving: every packet carries a delay of zero |
+//! | leaving | `TOLD` is over | at ease: no packet carries a delay |
 //! | leaving | loss of `LOSSY` or more on average | patient |
 
 use crate::time::{Span, Time};
 
-/// In 1/256, as receiver reports count: 2 %. Below, a second loss of the same packet is rare enough.
+/// Average loss of a lossy path, in 1/256 as receiver reports count: 2 %. With less, a packet is rarely lost twice.
 const LOSSY: u32 = 5;
-/// 0.5 %, so that a path near the bound does not go to and fro.
+/// Average loss of a clean path, in 1/256: 0.5 %, so that a path near one bound does not change its state often.
 const CLEAN: u32 = 1;
-/// The player's delay falls only when the path has been clean for so long.
+/// How long a path has to be clean before the delay ends.
 const CALM: Span = Span::from_secs(30);
-/// For so long the end of the delay is told: each packet may be lost.
+/// How long packets carry the end of the delay, as each may be lost.
 const TOLD: Span = Span::from_secs(3);
 /// The weight of a new report in the average: 1 / 4. Reports come once a second.
 const SHIFT: u32 = 2;
-/// More loss than this is congestion, which sending everything twice would feed: 15 %.
+/// From this average loss on, in 1/256, it is congestion, which sending repairs twice would feed: 15 %.
 const CONGESTED: u32 = 38;
-/// A player never waits longer: nobody talks to each other over that.
+/// The longest delay. With more, people cannot talk to each other.
 const MAX_DELAY: Span = Span::from_millis(1_000);
-/// What the extension counts in.
+/// The unit of the extension's values.
 const UNIT: Span = Span::from_millis(10);
 /// 10 s, a browser's own upper bound, in units.
 const NO_MAXIMUM: u32 = 1_000;
@@ -50,14 +50,14 @@ enum State {
     },
 }
 
-/// One outgoing stream's.
+/// The playout delay of one outgoing stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Playout {
-    /// What a lossy path is given on top of its round trip; zero never asks.
+    /// The delay on a lossy path on top of its round trip; with zero no delay is asked for.
     repair_delay: Span,
     /// Average of the reports in 1/256, shifted left by `SHIFT`.
     loss: u32,
-    /// Falls at once and rises by an eighth: one late report is a busy machine, no longer path.
+    /// It falls at once and rises by an eighth a report: one late report is a busy machine, not a longer path.
     round_trip: Option<Span>,
     state: State,
 }
@@ -67,7 +67,7 @@ impl Playout {
         Playout { repair_delay, ..Playout::default() }
     }
 
-    /// A successor's: what the viewer was told before is not known, so it is ended once the path proves clean.
+    /// Resumes for a successor. The delay that the viewer was asked for is not known, so its end is sent once the path proves clean.
     pub fn resume(now: Time, repair_delay: Span) -> Playout {
         let state = State::Patient { delay: Span(0), clean_since: Some(now) };
         Playout { state: if repair_delay == Span(0) { State::AtEase } else { state }, ..Playout::new(repair_delay) }
@@ -84,7 +84,7 @@ impl Playout {
         let loss = self.loss >> SHIFT;
         let delay = Span(self.repair_delay.0 + self.round_trip.map_or(0, |span| span.0)).min(MAX_DELAY);
         self.state = match self.state {
-            // It only grows: each change makes the player stretch or squeeze what it shows.
+            // The delay only grows: each change makes the player stretch or squeeze what it shows.
             State::Patient { delay: old, .. } if loss >= LOSSY => {
                 State::Patient { delay: old.max(delay), clean_since: None }
             }
@@ -98,7 +98,7 @@ impl Playout {
         };
     }
 
-    /// What each packet has to say now.
+    /// The value that each packet has to carry now, if any.
     pub fn told(&self) -> Option<Delay> {
         match self.state {
             State::AtEase => None,
@@ -108,7 +108,7 @@ impl Playout {
         }
     }
 
-    /// Whether a repair is worth sending twice: it is lost as easily as the packet was.
+    /// True when repairs are to be sent twice, as they are lost as easily as packets.
     pub fn doubles_repairs(&self) -> bool {
         (LOSSY..CONGESTED).contains(&(self.loss >> SHIFT))
     }
@@ -120,7 +120,7 @@ fn value(least: Span) -> Delay {
     [a, b, c]
 }
 
-/// The publisher's own wish and ours: the longer of both least delays, and a greatest that allows it.
+/// The publisher's value and ours in one: the longer of both least delays, and a greatest that allows it.
 pub fn combine(publisher: &[u8], ours: Delay) -> Delay {
     let &[a, b, c] = publisher else { return ours };
     let parts = |[a, b, c]: Delay| {

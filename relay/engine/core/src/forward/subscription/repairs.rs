@@ -1,20 +1,19 @@
-//! Which NACKs of a viewer are answered (RFC 4585 section 6.2.1): those few enough, and not the same packet again at once.
-//! Owns the queue and the budget; must never read a log. Read `mod.rs` next, which writes the answers.
+//! Which NACKs of a viewer are answered (RFC 4585 section 6.2.1): within a budget, and no packet twice within half a round trip. Owns
+//! the queue and the budget; must never read a log. Read `mod.rs` next, which writes the answers.
 //!
-//! A NACK of 20 bytes can ask for 17 packets of 1,200: without a bound a viewer turns its own path, or a spoofed one, into
-//! a flood.
+//! A NACK of 20 bytes can ask for 17 packets of 1,200. Without a bound a viewer could flood its own path, or a spoofed one.
 
 use std::collections::VecDeque;
 
 use crate::time::{Span, Time};
 
-/// Packets that wait for their turn; more NACKs than this at once are an outage, which a key frame mends better.
+/// Packets in the queue; further requests are refused. So many at once are an outage, which a key frame mends better.
 const MAX_PENDING: usize = 256;
-/// Remembered answers: about the packets of one round trip.
+/// Answers that are remembered: about the packets of one round trip.
 const MAX_RECENT: usize = 128;
-/// A viewer whose round trip is unknown or tiny may ask again this soon.
+/// The least time between two answers about one packet, for a viewer whose round trip is unknown or tiny.
 const REPEAT_FLOOR: Span = Span::from_millis(20);
-/// Every byte sent allows one byte of repair, up to this: a third of a second of loss at 12 Mbit/s.
+/// Bytes of repair that may be saved up: every byte of media allows one. It is a third of a second of loss at 12 Mbit/s.
 const MAX_BUDGET: i64 = 512 * 1024;
 
 #[derive(Debug)]
@@ -32,12 +31,12 @@ impl Default for Repairs {
 }
 
 impl Repairs {
-    /// Media went out: so much more may be repaired.
+    /// Adds the bytes of media that were sent to the budget.
     pub fn handle_sent(&mut self, bytes: usize) {
         self.budget = (self.budget + bytes as i64).min(MAX_BUDGET);
     }
 
-    /// A viewer misses this outgoing index, which is to be sent `times` times where the queue has room for as many. Whether it will be at all.
+    /// Queues a packet that a viewer asked for, `times` times if there is room. False when it will not be sent at all.
     pub fn request(&mut self, now: Time, outgoing: u64, round_trip: Option<Span>, times: usize) -> bool {
         let room = MAX_PENDING - self.pending.len();
         if room == 0 {
@@ -69,12 +68,12 @@ impl Repairs {
         self.pending.is_empty()
     }
 
-    /// A repair of so many bytes went out.
+    /// Takes the bytes of a repair from the budget.
     pub fn spend(&mut self, bytes: usize) {
         self.budget -= bytes as i64;
     }
 
-    /// Forgets what waits: its source is gone.
+    /// Empties the queue, when its source is gone.
     pub fn clear(&mut self) {
         self.pending.clear();
     }

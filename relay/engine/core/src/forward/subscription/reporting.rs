@@ -1,5 +1,5 @@
-//! The RTCP of one subscription: its sender reports and goodbye, and what the viewer's receiver reports change. Owns nothing
-//! of its own; must never touch a packet's numbers. Read `reports.rs` next, which keeps the clock that the viewer sees.
+//! The RTCP of one subscription: its sender reports and BYE, and what the viewer's receiver reports change. Owns nothing; must never
+//! touch a packet's numbers. Read `reports.rs` next, which owns the clock that the viewer sees.
 
 use millrace_arena::SenderReport;
 
@@ -10,18 +10,17 @@ use crate::time::{Span, Time};
 
 use super::Subscription;
 
-/// A sender report without blocks, and a source description but for its name and what rounds it to a word.
+/// Bytes of a sender report without blocks, and of a source description without its name and padding.
 const SENDER_REPORT_LEN: usize = 28;
 const SDES_LEN: usize = 14;
 
 impl Subscription {
-    /// When `write_sender_report` has something to say.
+    /// When `write_sender_report` has something to write.
     pub fn next_deadline(&self) -> Option<Time> {
         self.reports.due_at()
     }
 
-    /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what there is, and call
-    /// again.
+    /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what is written, and call again.
     pub fn write_sender_report(&mut self, now: Time, publisher: Option<SenderReport>, writer: &mut Writer<'_>) -> bool {
         if self.reports.due_at().is_none_or(|at| at > now) {
             return true;
@@ -68,12 +67,12 @@ impl Subscription {
         }
     }
 
-    /// From the viewer's receiver reports.
+    /// The round trip, from the viewer's receiver reports.
     pub fn round_trip(&self) -> Option<Span> {
         self.reports.round_trip()
     }
 
-    /// Says that this stream ends. False when it finds no room.
+    /// Writes BYE for this stream. False when it finds no room.
     pub fn write_bye(&self, writer: &mut Writer<'_>) -> bool {
         let begins = !writer.is_empty() || writer.receiver_report(self.ssrc, &[]);
         begins && writer.bye(&[self.ssrc])

@@ -1,8 +1,8 @@
-//! The RTCP of one outgoing stream: sender reports on the viewer's timeline, and what its receiver reports say (RFC 3550
-//! section 6.4). Owns the clock that the viewer sees; must never know a log. Read `mod.rs` for who asks.
+//! When an outgoing stream's sender reports are due, on the viewer's timeline, and what its receiver reports say (RFC 3550 section
+//! 6.4). Owns the clock that the viewer sees; must never know a log. Read `reporting.rs` next, which asks.
 //!
-//! The publisher's own mapping from wall clock to timestamps is carried on to now and moved by the stream's shift, so that
-//! the viewer, who gets audio and video of one publisher, can play them together.
+//! The publisher's own mapping from wall clock to timestamps is extended to now and shifted as the stream is. So a viewer can play
+//! audio and video of one publisher together.
 
 use millrace_arena::SenderReport;
 
@@ -11,17 +11,17 @@ use crate::time::{Span, Time};
 
 use super::timeline::ticks;
 
-/// Often enough that a viewer's clocks stay together, and 60 bytes a second.
+/// The time between two sender reports: often enough that a viewer's clocks stay together, at 60 bytes a second.
 const INTERVAL: Span = Span::from_secs(1);
-/// Until the publisher's first report is here, look again after this.
+/// How often to look for the publisher's first report.
 const RETRY: Span = Span::from_millis(100);
-/// A publisher that has sent no report by now will not: then arrival times have to do. Its first usually comes within a
-/// second, and a mapping that changes later makes players jump.
+/// How long to wait for the publisher's first report, before arrival times take its place. The first usually comes within a second, and
+/// a mapping that changes later makes players jump.
 const PATIENCE: Span = Span::from_secs(3);
-/// Reports whose echo is awaited; one comes each second.
+/// Reports whose echo is awaited; one is sent each second.
 const REMEMBERED: usize = 4;
 
-/// How the source's clocks lie to each other.
+/// How the source's timestamps relate to its wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
     pub publisher: Option<SenderReport>,
@@ -30,7 +30,7 @@ pub struct Mapping {
     pub clock_rate: u32,
     /// The newest outgoing timestamp, and when its packet arrived, in microseconds.
     pub newest: (u32, u64),
-    /// When the stream took this source up.
+    /// When the stream began to follow this source.
     pub since: Time,
 }
 
@@ -45,7 +45,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// The stream has a new source: tell its mapping soon.
+    /// Has the mapping of a new source reported soon.
     pub fn handle_source(&mut self, now: Time) {
         self.due_at = Some(now);
     }
@@ -58,8 +58,8 @@ impl Reports {
         self.due_at
     }
 
-    /// The report that is due, its counts to be filled in by the caller; `None` when there is nothing to say yet. Call `handle_sent`
-    /// once it is written.
+    /// The report that is due, without its counts, which the caller fills in; `None` when there is no mapping yet. Call `handle_sent` once
+    /// it is written.
     pub fn take_due(&mut self, now: Time, mapping: &Mapping) -> Option<SenderInfo> {
         let (ntp, timestamp) = match mapping.publisher {
             Some(publisher) => {
@@ -86,14 +86,14 @@ impl Reports {
         self.due_at = Some(now + INTERVAL);
     }
 
-    /// A receiver report about this stream. The round trip is taken from when we sent the report that it echoes: our NTP
-    /// times are the publisher's, and say nothing about our own clock.
+    /// Takes a receiver report about this stream. The round trip is measured from when we sent the report that it echoes: our NTP times
+    /// are the publisher's, and do not tell our own clock.
     pub fn handle_block(&mut self, now: Time, block: &ReportBlock) {
         self.fraction_lost = block.fraction_lost;
         let echoed = |(middle, _): &&(u32, Time)| block.last_sender_report != 0 && *middle == block.last_sender_report;
         if let Some((_, sent_at)) = self.sent.iter().find(echoed) {
             let held_us = (u64::from(block.delay) * 1_000_000) >> 16;
-            // A delay longer than the whole is a made-up report, or one tick of rounding.
+            // A delay longer than the whole time is one tick of rounding, or a forged report.
             self.round_trip = Some(Span(now.since(*sent_at).0.saturating_sub(held_us)));
         }
     }

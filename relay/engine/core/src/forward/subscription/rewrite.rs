@@ -1,5 +1,5 @@
-//! A logged packet as one subscriber gets it: new header, its extension ids, its mid, and for a repair the RTX form
-//! (RFC 4588). Writes bytes and nothing else; must never decide whether a packet goes. Read `mod.rs` next.
+//! Writes a logged packet as one subscriber gets it: a new header, the subscriber's extension ids and mid, and for a repair the RTX
+//! form (RFC 4588). Must never decide whether a packet is sent. Read `frame_ids.rs` next for the numbers in payload and extensions.
 //!
 //! ```text
 //! log         | V X M PT seq | timestamp | SSRC | CSRC.. | extensions        | payload | padding |
@@ -20,15 +20,15 @@ use super::frame_ids::Shifts;
 use super::playout::{self, Delay};
 use crate::forward::feed::LoggedPacket;
 
-/// The longest mid that is written: RFC 8843 section 15 keeps it to 16 bytes, so that a one-byte element can hold it.
+/// The longest mid that is written, in bytes: RFC 8843 section 15 limits it to what a one-byte element holds.
 const MAX_MID: usize = 16;
-/// RFC 8285 section 4.2: ids and lengths of the one-byte form.
+/// The greatest id and length of the one-byte form (RFC 8285 section 4.2).
 const MAX_SHORT_ID: u8 = 14;
 const MAX_SHORT_LEN: usize = 16;
 /// The longest block of that form: every id once.
 const SHORT_ROOM: usize = extensions::HEAD + MAX_SHORT_ID as usize * (1 + MAX_SHORT_LEN) + 2;
 
-/// Beside the rest, not behind a pointer: it is read for every packet.
+/// A mid. Its bytes lie here and not behind a pointer, as every packet reads them.
 #[derive(Clone, Copy, Debug)]
 struct Mid {
     bytes: [u8; MAX_MID],
@@ -57,20 +57,20 @@ pub struct ExtensionMap {
     to: [u8; 256],
     mid: Option<(u8, Mid)>,
     abs_send_time: u8,
-    /// Whether each element that is written has an id of its own and one that fits the one-byte form.
+    /// Every element that is written has an id of its own, and one that fits the one-byte form.
     is_short: bool,
-    /// Whether a packet's bytes may depend on when and beside which others it is sent.
+    /// A packet's bytes may depend on when and beside which other packets it is sent.
     may_differ: bool,
     /// Both sides' ids of the dependency descriptor.
     descriptor: (u8, u8),
     /// Both sides' ids of the playout delay; the subscriber's is 0 where it must not change.
     delay: (u8, u8),
-    /// What the subscriber's player is told to wait.
+    /// The playout delay that the subscriber's player is asked for.
     told: Option<Delay>,
 }
 
 impl ExtensionMap {
-    /// Without `stamps` the packet's bytes depend on nothing but the source, so that the same packet can be sealed twice.
+    /// Without `stamps` a packet's bytes depend on the source alone, so that it can be sealed twice.
     pub fn new(source: &[Extension], subscriber: &[Extension], mid: &str, stamps: bool) -> ExtensionMap {
         let id = |list: &[Extension], kind| list.iter().find(|extension| extension.kind == kind).map_or(0, |e| e.id);
         let mut to = [0; 256];
@@ -104,7 +104,7 @@ impl ExtensionMap {
         }
     }
 
-    /// From now on each packet says so, unless the publisher asks for more.
+    /// Sets the playout delay that each packet carries, unless the publisher asks for more.
     pub fn set_playout_delay(&mut self, told: Option<Delay>) {
         self.told = told.filter(|_| self.delay.1 != 0);
     }
@@ -116,13 +116,13 @@ impl ExtensionMap {
     }
 }
 
-/// Kinds whose value means the same to the subscriber. The rest describe the publisher's own transport or m-line.
+/// True for kinds whose value means the same to the subscriber. The others describe the publisher's own transport or m-line.
 fn passes_through(kind: ExtensionKind) -> bool {
     use ExtensionKind as Kind;
     !matches!(kind, Kind::Mid | Kind::Rid | Kind::RepairedRid | Kind::TransportCc | Kind::AbsSendTime)
 }
 
-/// The head and payload of one outgoing packet, as `write` laid them out.
+/// Where `write` has put the head and payload of one outgoing packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Padding included.
@@ -137,7 +137,7 @@ impl Written {
     }
 }
 
-/// Writes the packet for a subscriber to the front of `out`. With `original` it becomes the RTX packet for that sequence.
+/// Writes the packet for a subscriber to the front of `out`. With `original` it becomes the RTX packet of that sequence number.
 pub fn write(
     now: Time,
     packet: &LoggedPacket<'_>,
@@ -180,7 +180,7 @@ pub fn write(
     Ok(Written { len: end, payload_offset, padding: 0 })
 }
 
-/// The usual extension block, straight into the packet; returns its length.
+/// Writes an extension block of the one-byte form, straight into the packet; returns its length.
 fn write_short(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], out: &mut [u8; SHORT_ROOM]) -> usize {
     let mut at = extensions::HEAD;
     let mut put = |id: u8, value: &[u8]| {
@@ -203,7 +203,7 @@ fn write_short(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], 
     extensions::finish_short(out, at)
 }
 
-/// An extension block of any form; returns its length.
+/// Writes an extension block of any form; returns its length.
 fn write_any(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], out: &mut [u8]) -> Result<usize, Drop> {
     let told = map.told.map(|told| match packet.extensions().find(|(id, _)| *id == map.delay.0 && *id != 0) {
         Some((_, publisher)) => playout::combine(publisher, told),
@@ -228,7 +228,7 @@ fn write_any(packet: &LoggedPacket<'_>, map: &ExtensionMap, sent_at: [u8; 3], ou
     elements.write(out).ok_or(Drop::RtpTooLarge)
 }
 
-/// Moves the frame number in a head that was just written. Rare: only after a switch of source.
+/// Shifts the frame number in a head that was just written. It is needed after a switch of source only.
 fn shift_descriptor(id: u8, shifts: Shifts, head: &mut [u8]) {
     let Ok(header) = Header::parse(head) else { return };
     let range = extensions::iterate(head, header.extension).find(|(found, _)| *found == id).map(|(_, range)| range);

@@ -1,5 +1,5 @@
 //! The timestamps of an outgoing stream: continuous across sources whose clocks begin anywhere. Owns the offset of the
-//! present source; must never know sequence numbers. Read `mod.rs` next, which has one for its stream.
+//! present source; must never know sequence numbers. Read `mod.rs` next, which has one for each stream.
 //!
 //! ```text
 //! source A   9000  12000  15000            arrives at 0, 33, 66 ms
@@ -9,10 +9,10 @@
 
 use crate::time::Span;
 
-/// A new source never begins sooner after the old one than this, however close together they arrived: equal or backward
-/// timestamps would merge two frames into one.
+/// The least step from an old source to a new one, however close together they arrived. Equal or backward timestamps would merge two
+/// frames into one.
 const MIN_STEP: Span = Span::from_millis(20);
-/// A longer pause is shown as this one: a step of 2^31 ticks or more would read as one backward (6.6 h at 90 kHz).
+/// The longest pause that is shown. A step of 2^31 ticks or more (6.6 h at 90 kHz) would read as one backward.
 const MAX_STEP: Span = Span::from_secs(3_600);
 
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl Timeline {
         Timeline { newest: None, first }
     }
 
-    /// Goes on after a predecessor's `newest`, if it had one.
+    /// Resumes after a predecessor's `newest`, if it had one.
     pub fn resume(first: u32, newest: Option<(u32, u64)>) -> Timeline {
         Timeline { newest, first }
     }
@@ -50,7 +50,7 @@ impl Timeline {
         self.newest
     }
 
-    /// Takes note of an outgoing timestamp.
+    /// Notes an outgoing timestamp.
     pub fn handle_sent(&mut self, outgoing: u32, arrived_us: u64) {
         if self.newest.is_none_or(|(newest, _)| outgoing.wrapping_sub(newest) as i32 > 0) {
             self.newest = Some((outgoing, arrived_us));
