@@ -1,5 +1,5 @@
-"""Makes the arena, or takes a predecessor's up, and keeps its slot table. Knows the header and the table, and nothing
-else of what lies there. Read next: `relay/contract/layout.py`.
+"""Makes the arena or inherits it, and writes its slot table. It must never read or write anything behind the table, as
+that is the engines'. Read next: `relay/contract/layout.py`, where everything lies.
 """
 
 import mmap
@@ -24,26 +24,26 @@ class Arena:
 
     @classmethod
     def make(cls, slots: int, config: ArenaConfig) -> "Arena":
-        """A fresh one."""
+        """Makes a new arena."""
         parameters = _parameters(slots, config)
         fd = os.memfd_create("millrace-arena", os.MFD_CLOEXEC)
-        # Only the size is set: pages come when they are touched.
+        # Only the size is set: the kernel gives a page when it is touched.
         os.ftruncate(fd, parameters.size())
         os.pwrite(fd, parameters.header(secrets.randbits(64)), 0)
         return cls(fd, slots)
 
     @classmethod
     def inherit(cls, fd: int, slots: int, config: ArenaConfig) -> "Arena":
-        """A predecessor's. Raises ArenaRefused when it is not the one that this program would make."""
+        """Goes on with another master's arena. Raises ArenaRefused when this program would make another layout."""
         header, size = os.pread(fd, HEADER_BYTES, 0), os.fstat(fd).st_size
         parameters = _parameters(slots, config)
-        # All but the seed at its end, which is of chance.
+        # The header's last 8 bytes are a random seed.
         if header[:-8] != parameters.header(0)[:-8] or size != parameters.size():
-            raise ArenaRefused(f"its arena of {size} bytes has not the layout of this program")
+            raise ArenaRefused(f"its arena of {size} bytes does not have the layout of this program")
         return cls(fd, slots)
 
     def write(self, life: Life) -> None:
-        """Tells everybody who lives in a slot."""
+        """Writes a slot's row of the table, which all workers read."""
         at = slot_offsets(life.slot)
         write_word(self._table, at.incarnation, life.incarnation)
         write_word(self._table, at.pid, life.pid)
@@ -51,44 +51,44 @@ class Arena:
         write_word(self._table, at.state, life.state)
 
     def incarnation(self, slot: int) -> int:
-        """Of the slot's last life, in our time or a predecessor's; 0 for none."""
+        """Returns the number of the slot's last life, under whatever master; 0 when it had none."""
         return read_word(self._table, slot_offsets(slot).incarnation)
 
     def want(self, count: int) -> None:
-        """The first so many slots are to have a worker; for a fresh arena."""
+        """Marks the first `count` slots as wanted; for a new arena."""
         for slot in range(count):
             write_word(self._table, slot_offsets(slot).wanted, 1)
 
     def wanted(self, slots: int) -> int:
-        """How many slots are to have a worker, the first ones."""
+        """Returns how many slots, from the first, are wanted."""
         return sum(read_word(self._table, slot_offsets(slot).wanted) for slot in range(slots))
 
     def is_empty(self, slot: int) -> bool:
-        """Whether nobody has lived there, or its last worker has left nothing."""
+        """True when the slot never had a worker, or its last one left no session."""
         return read_word(self._table, slot_offsets(slot).state) == SlotState.EMPTY
 
     def is_closed(self, slot: int) -> bool:
-        """Whether an operator wants no session there (`millrace drain`)."""
+        """True when an operator wants no session there (`millrace drain`)."""
         return read_word(self._table, slot_offsets(slot).closed) != 0
 
     def set_drain(self, slots: int, until: float) -> None:
-        """Tells all workers to let nobody in, and until when their sessions may go on."""
+        """Has all workers refuse new rooms, and tells them until when their sessions may go on; 0 undoes it."""
         for slot in range(slots):
             write_word(self._table, slot_offsets(slot).drain_until, _us(until))
 
     def set_log_level(self, slots: int, level: int) -> None:
-        """Tells all workers, those that are not yet born too."""
+        """Sets the level of all workers, also of later ones; 0 is the configured level."""
         for slot in range(slots):
             write_word(self._table, slot_offsets(slot).log_level, level)
 
     def drained(self, slots: int) -> list[bool]:
-        """Which slots have no session left since they were told."""
+        """Returns for each slot whether its worker has reported, since `set_drain`, that no session is left."""
         table = self._table
         offsets = [slot_offsets(slot) for slot in range(slots)]
         return [read_word(table, at.drained) == read_word(table, at.drain_until) for at in offsets]
 
     def beats(self, slot: int) -> Beats:
-        """When the slot's loops last vouched for themselves."""
+        """Returns when the slot's two loops last beat."""
         at = slot_offsets(slot)
         return Beats(read_word(self._table, at.engine_beat) / 1e6, read_word(self._table, at.control_beat) / 1e6)
 

@@ -1,6 +1,6 @@
-"""The parent: forks the workers, waits for signals, forks again. One thread, no event loop, no ZeroMQ, no engine: any
-of them would poison later forks. What happens to a slot is decided in `master/slots.py`. Read next:
-`master/start/spawn.py`.
+"""The parent: forks the workers, waits for signals, forks again. It must never have a second thread, an event loop,
+ZeroMQ or an engine, as each of these would poison later forks. Read next: `master/slots.py`, which decides what happens
+to a slot.
 """
 
 import logging
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable
 from millrace.master.kernel.sockets import BindRefused
 from millrace.master.reload import Change, compare
 from millrace.master.rollout import Rollout
-from millrace.master.scaling import Count
+from millrace.master.scaling import Scaling
 from millrace.master.slots import Kill, Slots
-from millrace.master.start.banner import greeting
+from millrace.master.start.banner import banner
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import preload
-from millrace.master.start.prepare import Left, Prepared, SteeringRefused, prepare, workers_wanted
+from millrace.master.start.prepare import Passed, Prepared, SteeringRefused, prepare, workers_wanted
 from millrace.master.start.spawn import spawn
 from millrace.master.start.startup import Startup
 from millrace.master.takeover.activation import received
-from millrace.master.takeover.predecessor import TakeoverRefused, children, end, stored
-from millrace.master.takeover.reexec import Program
+from millrace.master.takeover.predecessor import TakeoverRefused, children, from_fdstore, kill_orphan
+from millrace.master.takeover.reexec import Executable
 from millrace.master.takeover.runtime_directory import DirectoryRefused
-from millrace.master.takeover.sd_notify import Notify
+from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.master.upgrade import INCOMPATIBLE, INHERITED, Upgrade
 from millrace.relay.config.model import Config
 from millrace.workers import logs
@@ -33,42 +33,47 @@ log = logging.getLogger("millrace.master")
 
 _ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _COUNTED = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
-"""By how many workers."""
+"""How many workers more each of these signals asks for."""
 _AWAITED = (*_ASKED, *_COUNTED, signal.SIGCHLD)
 _END_SECONDS = 10.0
-"""What the end takes beyond the time that workers have for it: sockets, files, a slow machine."""
+"""What the end may take beyond the time that workers have for it: sockets, files, a slow machine. The service manager
+is told so, and kills what lasts longer.
+"""
+_RETRY_SECONDS = 10.0
+"""Until a slot is tried again whose last worker, another master's, could not be killed."""
 
 ReadAgain = Callable[[], Config | tuple[str, ...]]
-"""The configuration as it is on disk now, or all its problems."""
+"""Returns the configuration as it is on disk now, or all its problems."""
 
 
-def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Program) -> int:
-    """Runs the server until it is told to stop; the exit status is 0 when it was."""
-    notify = Notify()
+def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: Executable) -> int:
+    """Runs the server until it is told to stop. Returns the exit status: 0 when it was told, 1 after an error."""
+    service_manager = ServiceManager()
     try:
         logs.set_up(config.log, "master")
     except OSError as error:
         startup.failed(f"log.file: {config.log.file} cannot be written: {error.strerror}")
         return 1
-    # Blocked rather than handled: nothing ever interrupts the master but its own wait.
+    # Blocked rather than handled, so that a signal ends the master's wait and interrupts nothing else.
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # Whoever started us may have ignored it, and then the kernel reaps the workers itself and tells nobody.
+    # Ignored SIGCHLD is inherited from the process that started us. Then the kernel would reap the workers itself.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        handed = received()
-        inherited = stored(handed.stored)
+        activation = received()
+        inherited = from_fdstore(activation.stored)
         if inherited is None:
-            # Else names would stand for two things.
-            notify.forget(handed.stored)
-        with prepare(config, Left((program.left or {}).get(INHERITED, ()), inherited, handed.activated)) as prepared:
+            # Else one FDNAME would name two descriptors.
+            service_manager.forget(activation.stored)
+        reexec = (executable.passed or {}).get(INHERITED, ())
+        with prepare(config, Passed(reexec, inherited, activation.activated)) as prepared:
             if not prepared.is_urgent:
                 preload()
             descriptors = prepared.inherited.by_name()
-            notify.store(descriptors)
-            master = Master(prepared, read_again, startup, Upgrade(program, prepared, notify))
+            service_manager.store(descriptors)
+            master = Master(prepared, read_again, startup, Upgrade(executable, prepared, service_manager))
             status = master.run()
-            notify.forget(descriptors)
+            service_manager.forget(descriptors)
         if master.upgrade.is_due:
             master.upgrade.start_anew()
             status = 1
@@ -80,41 +85,41 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, program: Prog
 
 
 class Master:
-    """The loop around `Slots`."""
+    """Waits for signals and deaths, and does what `Slots`, `Rollout`, `Scaling` and `Upgrade` decide."""
 
     def __init__(self, prepared: Prepared, read_again: ReadAgain, startup: Startup, upgrade: Upgrade) -> None:
         self._rollout = Rollout(prepared)
         self._read_again = read_again
         self._startup = startup
         self.upgrade = upgrade
-        self._notify = upgrade.notify
+        self._service_manager = upgrade.service_manager
         arena = prepared.arena
         self._slots = Slots(prepared.slots, prepared.config.workers, arena.wanted(prepared.slots))
         living = children(prepared.lock)
         for slot in range(prepared.slots):
             self._slots.inherit(slot, arena.incarnation(slot), living.get(slot, 0), arena.is_empty(slot))
         self._rollout.inherit(living)
-        self._count = Count(self._slots, prepared.places, arena)
-        self._count.set(prepared.goal)
+        self._scaling = Scaling(self._slots, prepared.eligible, arena)
+        self._scaling.set(prepared.goal)
         self._status = 0
         self._is_ready = False
 
     @property
     def _prepared(self) -> Prepared:
-        """With the configuration that is in force now."""
+        """What new workers get, with the configuration that is in force now."""
         return self._rollout.target
 
     def run(self) -> int:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
         started_at = time.monotonic()
-        self._count.place()
+        self._scaling.tell_kernel()
         self._fork_due()
         preload()
-        self._startup.greet(greeting(self._prepared))
+        self._startup.show_banner(banner(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
             now = time.monotonic()
-            self._notify.alive(now)
-            wait = min(self._slots.next_deadline(now) - now, self._notify.watchdog_seconds or 60.0)
+            self._service_manager.alive(now)
+            wait = min(self._slots.next_deadline(now) - now, self._service_manager.watchdog_seconds or 60.0)
             wait = min(wait, self.upgrade.next_deadline(now) - now)
             heard = signal.sigtimedwait(_AWAITED, max(0.0, wait))
             if heard is not None:
@@ -125,12 +130,12 @@ class Master:
             self._upgrade()
             self._end_drain()
             self._roll_out()
-            self._recount()
+            self._scale()
             self._fork_due()
             if not self._is_ready and self._slots.are_running():
                 self._is_ready = True
                 self._startup.succeeded()
-                self._notify.ready(self._status_line())
+                self._service_manager.ready(self._status_line())
                 log.info("all workers serve", extra={"after_seconds": round(time.monotonic() - started_at, 2)})
         log.info("stopped")
         return self._status
@@ -139,9 +144,9 @@ class Master:
         match number:
             case signal.SIGQUIT:
                 self.upgrade.is_due = False
-                self._kill(self._slots.hurry())
+                self._kill(self._slots.kill_all())
             case signal.SIGINT if self._slots.is_stopping:
-                self._kill(self._slots.hurry())
+                self._kill(self._slots.kill_all())
             case signal.SIGINT:
                 log.info("stopping", extra={"signal": signal.Signals(number).name})
                 self.upgrade.is_due = False
@@ -152,16 +157,16 @@ class Master:
             case signal.SIGHUP:
                 self._reload()
             case signal.SIGTTIN | signal.SIGTTOU if self._is_ending:
-                log.warning("no worker more or less while the server ends")
+                log.warning("the number of workers stays while the server ends")
             case signal.SIGTTIN | signal.SIGTTOU:
-                self._count.change(_COUNTED[signal.Signals(number)])
+                self._scaling.change(_COUNTED[signal.Signals(number)])
             case signal.SIGUSR1:
                 logs.reopen()
                 self._signal_workers(signal.SIGUSR1)
             case signal.SIGUSR2 if self._is_ready and not self._is_ending:
                 self.upgrade.begin(time.monotonic(), self._prepared.config.workers.boot_seconds)
             case signal.SIGUSR2:
-                log.warning("no upgrade while the server starts or ends")
+                log.warning("an upgrade is refused while the server starts or ends")
 
     def _reap(self) -> None:
         while True:
@@ -179,16 +184,16 @@ class Master:
             self._prepared.arena.write(self._slots.lives[death.slot])
             level = logging.DEBUG if death.was_asked else logging.WARNING
             fields = {"slot": death.slot, "pid": pid, "incarnation": death.incarnation}
-            log.log(level, "a worker %s", death.how, extra=fields)
+            log.log(level, "worker %s", death.how, extra=fields)
             if not self._slots.lives[death.slot].is_needed:
                 log.info("the slot is empty", extra={"slot": death.slot})
             if self._can_roll_out and self._rollout.failed(self._slots.lives):
                 continue
             if death.loops:
-                log.warning("the others go on, and it is tried again: %s", death.loops)
+                log.warning("crash loop in slot %s, retried with back-off: %s", death.slot, death.loops)
             elif death.gives_up and not death.is_fatal:
-                log.warning("there is one worker less: %s", death.gives_up)
-                self._count.give_up()
+                log.warning("slot %s is not replaced: %s", death.slot, death.gives_up)
+                self._scaling.give_up()
             elif death.gives_up and not self._slots.is_stopping:
                 log.error("the server stops: %s", death.gives_up)
                 self._status = 1
@@ -204,52 +209,52 @@ class Master:
     def _fork_due(self) -> None:
         for life in self._slots.due(time.monotonic()):
             try:
-                # Another master's. At the last moment: until now its clients had a worker.
-                end(self._prepared.lock, life.slot)
+                # Only now, as clients of the last master's worker have no other until the fork below.
+                kill_orphan(self._prepared.lock, life.slot)
             except (TakeoverRefused, OSError) as refusal:
-                log.warning("slot %s waits: %s", life.slot, refusal)
-                life.due_at = time.monotonic() + _END_SECONDS
+                log.warning("slot %s has to wait: %s", life.slot, refusal)
+                life.due_at = time.monotonic() + _RETRY_SECONDS
                 continue
             adopts = self._slots.adopts(life)
             if not adopts:
-                log.warning("its sessions are given up: workers crash again and again", extra={"slot": life.slot})
+                log.warning("sessions of slot %s are dropped: its workers crash again and again", life.slot)
             child = self._prepared.child(life.slot, self._slots.next_incarnation(life), adopts)
-            # Taken before the fork: the child's first beat is later.
+            # Read before the fork, so that the child's first beat is later.
             now = time.monotonic()
             try:
                 pid = spawn(child)
             except OSError as error:
                 again = self._slots.not_forked(life, now)
-                why = f"{error.strerror}; it is tried again in {again:.1f} s"
+                why = f"{error.strerror}; next attempt in {again:.1f} s"
                 log.warning("a worker cannot be forked: %s", why, extra={"slot": life.slot})
                 continue
             self._slots.forked(life, pid, now)
             self._rollout.forked(life.slot)
             self._prepared.arena.write(life)
-            log.info("a worker starts", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
+            log.info("worker started", extra={"slot": life.slot, "pid": pid, "incarnation": life.incarnation})
 
     @property
     def _is_ending(self) -> bool:
         return self._slots.is_stopping or self._slots.drain_until is not None
 
     def _upgrade(self) -> None:
-        self.upgrade.look(time.monotonic())
+        self.upgrade.end_overdue(time.monotonic())
         if self._is_ending or not self.upgrade.verdict:
             return
         if self.upgrade.verdict == INCOMPATIBLE:
             self.upgrade.is_due = True
             self._drain()
-        elif self._slots.are_running() and not self._rollout.is_under_way and self._count.is_reached:
-            # Returns only when it could not.
+        elif self._slots.are_running() and not self._rollout.is_under_way and self._scaling.is_reached:
+            # Returns only when the exec failed.
             self.upgrade.take_place(self._status_line())
 
-    def _recount(self) -> None:
+    def _scale(self) -> None:
         """Brings the number of workers closer to what was asked for, once all serve and none is being replaced."""
         if self._is_ready and not self._is_ending and not self._rollout.is_under_way:
-            while life := self._count.step(time.monotonic()):
-                log.info("a worker %s", "joins" if life.is_wanted else "leaves", extra={"slot": life.slot})
-                self._notify.status(self._status_line())
-        self._count.place()
+            while life := self._scaling.step(time.monotonic()):
+                log.info("worker %s", "added" if life.is_wanted else "retired", extra={"slot": life.slot})
+                self._service_manager.status(self._status_line())
+        self._scaling.tell_kernel()
 
     def _drain(self) -> None:
         slots = self._slots
@@ -259,16 +264,16 @@ class Master:
             self._prepared.arena.set_drain(self._prepared.slots, slots.drain_until)
             seconds = self._prepared.config.workers.drain_seconds
             log.info("draining", extra={"seconds": seconds})
-            self._ends("Draining: no room is opened any more", seconds + self._end_seconds())
+            self._ends("Draining: no new room is opened", seconds + self._end_seconds())
 
     def _end_drain(self) -> None:
         if self._slots.is_drained(self._prepared.arena.drained(self._prepared.slots), time.monotonic()):
-            log.info("stopping: drained, or the time for it is over")
+            log.info("stopping: no session is left, or workers.drain_seconds are over")
             self._stop()
 
     def _reload(self) -> None:
         if self._is_ready:
-            self._notify.reloading()
+            self._service_manager.reloading()
         read = self._read_again()
         change = compare(self._prepared.config, read) if isinstance(read, Config) else read
         try:
@@ -279,7 +284,7 @@ class Master:
         except CertificateRefused as refusal:
             _refuse([str(refusal)])
         if self._is_ready and not self._rollout.is_under_way:
-            self._notify.ready(self._status_line())
+            self._service_manager.ready(self._status_line())
 
     def _apply(self, change: Change) -> None:
         changed = self._prepared.with_config(change.in_force)
@@ -290,18 +295,18 @@ class Master:
         if needs_workers:
             self._rollout.begin(changed)
         else:
-            self._rollout.exchange(changed)
+            self._rollout.replace_config(changed)
         if "workers.count" in applied:
-            self._count.set(workers_wanted(change.in_force))
+            self._scaling.set(workers_wanted(change.in_force))
         self._take_effect()
-        log.info("the configuration was read again", extra={"applied": ", ".join(applied) or "nothing"})
+        log.info("configuration reloaded", extra={"applied": ", ".join(applied) or "nothing"})
         if needs_workers:
-            log.info("workers are replaced one after another; their sessions go on")
+            log.info("workers are replaced one after another, and their sessions go on")
         if change.deferred:
             log.warning("these keys wait for the next start: %s", ", ".join(change.deferred))
 
     def _take_effect(self) -> None:
-        """What is not a worker's own."""
+        """Applies what needs no new worker."""
         config = self._prepared.config
         self._slots.configure(config.workers)
         level = logging.getLevelNamesMapping()[config.log.level.upper()]
@@ -318,13 +323,13 @@ class Master:
         now, lives = time.monotonic(), self._slots.lives
         if failed := self._rollout.failed(lives):
             self._rollout.fall_back()
-            self._count.give_up()
+            self._scaling.give_up()
             self._take_effect()
-            self._slots.pardon(failed, now)
-            log.warning("worker %s does not come up with the new configuration: the old one is in force", failed.slot)
+            self._slots.clear_failures(failed, now)
+            log.warning("worker %s does not start with the new configuration, so the old one is in force", failed.slot)
         elif self._rollout.is_done(lives):
-            log.info("all workers have the configuration that is in force")
-            self._notify.ready(self._status_line())
+            log.info("all workers have the new configuration")
+            self._service_manager.ready(self._status_line())
         elif life := self._rollout.next(lives):
             self._kill([self._slots.release(life, now)])
 
@@ -341,27 +346,27 @@ class Master:
         return self._prepared.config.workers.stop_seconds + _END_SECONDS
 
     def _stop(self) -> None:
-        self._ends("Stopping: clients hear goodbye", self._end_seconds())
+        self._ends("Stopping: sessions are closed", self._end_seconds())
         self._kill(self._slots.stop(time.monotonic()))
 
     def _ends(self, status: str, seconds: float) -> None:
         if self.upgrade.is_due:
-            self._notify.status(f"{status}, before an upgrade")
+            self._service_manager.status(f"{status}, before an upgrade")
         else:
-            self._notify.stopping(status, seconds)
+            self._service_manager.stopping(status, seconds)
 
     def _kill(self, kills: list[Kill]) -> None:
         for kill in kills:
             if kill.signal not in (signal.SIGTERM, signal.SIGUSR2):
                 fields = {"slot": kill.slot, "pid": kill.pid, "signal": kill.signal.name}
-                log.warning("a worker is ended: %s", kill.reason, extra=fields)
-            # Not yet reaped, so the number is still that worker's.
+                log.warning("worker killed: %s", kill.reason, extra=fields)
+            # The worker is not yet reaped, so the process id is still its own.
             os.kill(kill.pid, kill.signal)
             if kill.signal is signal.SIGABRT:
-                # A process that was stopped tells nothing before it goes on; the abort comes first.
+                # A stopped process (SIGSTOP) has to go on to write its traceback. SIGABRT is pending by then.
                 os.kill(kill.pid, signal.SIGCONT)
 
 
 def _refuse(problems: Iterable[str]) -> None:
     for problem in problems:
-        log.warning("the configuration is refused and the old one stays: %s", problem)
+        log.warning("the new configuration is refused and the old one stays: %s", problem)

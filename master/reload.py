@@ -1,5 +1,5 @@
-"""What a new configuration changes: what takes effect, what needs new workers for it, what waits for the next start.
-Pure; must never apply anything. Read next: `master/rollout.py`, by which workers get it.
+"""What a new configuration changes: which keys take effect, whether they need new workers, which keys wait for the next
+start. Pure; must never apply a change. Read next: `master/rollout.py`, by which workers get the new configuration.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,7 @@ WAIT = frozenset(FIXED_AT_START) | {
     *("workers.pin", "media.receive_buffer_bytes", "media.send_buffer_bytes"),
     *("log.file", "log.format"),
 }
-"""What sockets, arena and processes were made with, and the log of the master itself."""
+"""Keys that wait for the next start: sockets, arena and processes were made with them, and the log is the master's."""
 MASTERS_OWN = frozenset(
     f"workers.{key}"
     for key in (
@@ -20,27 +20,28 @@ MASTERS_OWN = frozenset(
         *("abort_seconds", "stop_seconds", "drain_seconds", "count"),
     )
 )
-"""What no worker asks for."""
-TOLD = frozenset({"log.level"})
-"""What workers are told while they live."""
+"""Keys that no worker reads."""
+IN_SLOT_TABLE = frozenset({"log.level"})
+"""Keys that workers follow by the slot table, without a new start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What follows from reading the configuration again."""
+    """What follows from a new configuration."""
 
     in_force: Config
-    """The new one, with what waits as it was."""
+    """The new configuration, with the old values of the keys that wait."""
     applied: tuple[str, ...]
+    """Keys that differ and take effect."""
     deferred: tuple[str, ...]
     """Keys that differ and wait for the next start."""
     needs_workers: bool
-    """Whether workers have to be replaced for it."""
+    """True when workers have to be replaced for it."""
 
 
 def compare(old: Config, new: Config) -> Change | tuple[Problem, ...]:
-    """Keys are named `section.key`; values are not, as some are secret. Problems when the new configuration does not
-    hold together with what has to wait: no keys on sockets that are open to everybody, say.
+    """Returns the change, or problems when the new configuration contradicts the values that have to wait: for example
+    no keys, on sockets that other machines can reach. Keys are named `section.key`; values are not, as some are secret.
     """
     differing: list[str] = []
     sections = {}
@@ -55,4 +56,4 @@ def compare(old: Config, new: Config) -> Change | tuple[Problem, ...]:
         return problems
     applied = tuple(key for key in differing if key not in WAIT)
     deferred = tuple(key for key in differing if key in WAIT)
-    return Change(in_force, applied, deferred, any(key not in MASTERS_OWN | TOLD for key in applied))
+    return Change(in_force, applied, deferred, any(key not in MASTERS_OWN | IN_SLOT_TABLE for key in applied))

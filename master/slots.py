@@ -1,17 +1,18 @@
 """Decides what happens to a slot: when its worker is forked again, when a silent one is killed, when to give up. Is
-told the time and every death, and must never fork, wait or kill by itself. Read next: `master/master.py`.
+told the time and every death, and must never fork, wait or kill by itself. Read next: `master/master.py`, which does.
 
     EMPTY --forked--> STARTING --both loops beat--> RUNNING
                          |  no beat in time, or        |  a beat is too old
                          |  the engine's is too old    |
                          +----------> STOPPING <-------+      SIGABRT, later SIGKILL
-                                                       |  asked to let go
+                                                       |  asked to release its sessions
                                          RELEASING <---+      SIGUSR2, later SIGKILL
     any of them --reaped--> DEAD --due--> forked again, at once or after a back-off; or the master gives up
                              DEAD, EMPTY --cannot be forked--> due again after a back-off
 
-A slot: wanted --retire--> its worker gives its sessions away --RETIRED--> EMPTY --add--> wanted; one that dies on the
-way is forked again, as its sessions are there. Wanted are always the first ones, so that the kernel needs one number.
+A slot: wanted --retire--> its worker moves its sessions away --RETIRED--> EMPTY --add--> wanted. A worker that dies on
+the way is forked again, as its sessions are still there. The wanted slots are always the first ones, so that the kernel
+needs one number.
 The server as a whole: serves --drain--> opens no room, replaces workers still --last session or deadline--> stops.
 """
 
@@ -25,49 +26,51 @@ from millrace.relay.contract.exits import Exit
 from millrace.relay.contract.layout import SlotState
 
 RELEASE_SECONDS = 10.0
-"""For a worker to let go: twice what its slowest clients can make of it. Media flows meanwhile."""
+"""For a worker to release its sessions, then it is killed: twice what its slowest HTTP clients can make of it. Media
+flows meanwhile.
+"""
 
 
 @dataclass(slots=True)
 class Life:
-    """One slot: the worker that lives in it, or when the next one shall."""
+    """One slot: the worker that lives in it, or when the next one is due."""
 
     slot: int
     incarnation: int = 0
     state: SlotState = SlotState.EMPTY
     pid: int = 0
-    """0 while nobody lives here."""
+    """0 while the slot has no worker."""
     born_at: float = 0.0
     due_at: float = 0.0
-    """When to fork, while nobody lives here."""
+    """When to fork, while the slot has no worker."""
     silent_at: float = math.inf
-    """When one of a serving worker's loops will have been silent for too long, by its last beat."""
+    """When the older of a running worker's two beats will be too old; infinity when not known."""
     kill_at: float | None = None
-    """When to send SIGKILL to a worker that was told to end."""
+    """When to send SIGKILL to a worker that was told to end; None when it was not."""
     quick_deaths: int = 0
-    """In a row."""
+    """How many workers in a row died soon after their start."""
     crashes: int = 0
-    """Those of them of which nobody else was the cause, and that came after the boot."""
+    """How many of the quick deaths were crashes: neither SIGKILL, which another process sends, nor a failed boot."""
     failed_forks: int = 0
-    """In a row."""
+    """How many forks in a row failed."""
     serves: bool = False
-    """In this life, the present one or the last."""
+    """True when the present worker, else the last one, has served."""
     has_served: bool = False
-    """In any life since the slot was empty: only then can it hold sessions."""
+    """True when a worker has served since the slot was empty: only then can it hold sessions."""
     is_wanted: bool = True
-    """It shall have a worker for good. One that lives without is about to leave."""
+    """True when the slot is to have a worker for good. A worker in a slot that is not wanted is about to leave."""
     joins: bool = False
-    """It was added, and has not served since: nothing is lost when it is given up."""
+    """True when the slot was added and has not served since: nothing is lost when it is given up."""
 
     @property
     def is_needed(self) -> bool:
-        """There is, or will be, a worker."""
+        """True when the slot has a worker or will have one."""
         return bool(self.pid) or self.is_wanted or self.has_served
 
 
 @dataclass(frozen=True, slots=True)
 class Beats:
-    """When each loop of a worker last vouched for itself, seconds on the monotonic clock; 0 for never."""
+    """When each loop of a worker last beat, seconds on the monotonic clock; 0 for never."""
 
     engine_at: float
     control_at: float
@@ -93,11 +96,11 @@ class Death:
     how: str
     was_asked: bool
     gives_up: str | None
-    """Why no worker of this slot is tried any more."""
+    """Why this slot gets no worker any more; None when it gets one."""
     is_fatal: bool
-    """The master stops for it."""
+    """True when the server stops for it."""
     loops: str | None
-    """What is wrong with the slot when it is tried again and again because others serve."""
+    """What is wrong with a slot that is retried over and over, as other workers serve; None when nothing is."""
 
 
 class Slots:
@@ -108,26 +111,26 @@ class Slots:
         self.lives = [Life(slot, is_wanted=wanted is None or slot < wanted) for slot in range(slots)]
         self.is_stopping = False
         self.drain_until: float | None = None
-        """When the server stops whoever is still there; None while it is not drained."""
+        """When a draining server stops all workers, whatever they still serve; None while it does not drain."""
         self._watched_at: float | None = None
 
     @property
     def wanted(self) -> int:
-        """How many slots shall have a worker."""
+        """How many slots are to have a worker."""
         return sum(life.is_wanted for life in self.lives)
 
     @property
     def opened(self) -> int:
-        """Who may get new clients: the first so many slots."""
+        """How many slots, from the first, get new clients."""
         return sum(life.is_wanted and not life.joins for life in self.lives)
 
     @property
     def living(self) -> int:
-        """Behind the first so many slots nobody is, nor will be soon."""
+        """How many slots, from the first, have a worker or will soon have one."""
         return max((life.slot + 1 for life in self.lives if life.is_needed), default=0)
 
     def add(self, now: float) -> Life:
-        """One more slot shall have a worker: the first that is not wanted, whether it is empty or about to leave."""
+        """Has one more slot have a worker, and returns it: the first that is not wanted, empty or about to leave."""
         life = self.lives[self.wanted]
         life.is_wanted, life.quick_deaths, life.crashes = True, 0, 0
         life.joins = not life.pid and not life.has_served
@@ -135,18 +138,18 @@ class Slots:
         return life
 
     def retire(self) -> Life:
-        """The last that is wanted is no more. Whoever lives there hears of it by the slot table."""
+        """Has the last wanted slot have no worker, and returns it. Its worker reads that in the slot table."""
         life = self.lives[self.wanted - 1]
         life.is_wanted = life.joins = False
         return life
 
     def is_joining(self) -> bool:
-        """Whether one that was added is on its way."""
+        """True while a slot that was added does not serve yet."""
         return any(life.joins for life in self.lives)
 
     def inherit(self, slot: int, incarnation: int, pid: int, is_empty: bool = False) -> None:
-        """A slot that has lived under another master: its sessions wait, or our child with this number serves them, or
-        its last worker has left it empty.
+        """Takes over a slot from another master. With `pid`, our child of that number serves its sessions; else they
+        wait in the arena, unless its last worker has left it empty.
         """
         life = self.lives[slot]
         life.incarnation, life.has_served = incarnation, incarnation > 0 and not is_empty
@@ -154,39 +157,39 @@ class Slots:
             life.pid, life.state, life.serves = pid, SlotState.RUNNING, True
 
     def due(self, now: float) -> list[Life]:
-        """Slots to fork for now."""
+        """Returns the slots to fork for now."""
         if self.is_stopping:
             return []
         return [life for life in self.lives if life.is_needed and not life.pid and life.due_at <= now]
 
     def configure(self, config: WorkersConfig) -> None:
-        """Another policy from now on."""
+        """Sets the policy from now on."""
         self._config = config
 
-    def pardon(self, life: Life, now: float) -> None:
-        """What its worker died of is gone."""
+    def clear_failures(self, life: Life, now: float) -> None:
+        """Forgets a slot's quick deaths, as their cause is gone, and has it forked at once."""
         life.quick_deaths = life.crashes = 0
         life.due_at = now
 
     def adopts(self, life: Life) -> bool:
-        """Whether the slot's next worker takes up its sessions. When workers crash again and again, one of these may be
-        what they crash of: they are given up, halfway to the limit, rather than everything.
+        """True when the slot's next worker adopts its sessions. One of the sessions may be what the workers crash of.
+        After half of `crash_limit` the slot's sessions are dropped, so that the server need not stop.
         """
         return life.crashes < max(2, self._config.crash_limit // 2)
 
     def next_incarnation(self, life: Life) -> int:
-        """Begins a life: call it before the fork, so that the child is told."""
+        """Returns the number of the slot's next life; call it before the fork, as the child is told."""
         life.incarnation += 1
         return life.incarnation
 
     def forked(self, life: Life, pid: int, now: float) -> None:
-        """A worker lives."""
+        """Notes that the slot has a worker."""
         life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
         life.silent_at, life.serves, life.failed_forks = math.inf, False, 0
 
     def not_forked(self, life: Life, now: float) -> float:
-        """There was no process to be had: says in how many seconds the slot is due again. That is never a reason to
-        give up, as the machine's other programs may be its cause.
+        """Notes that the fork failed, and returns in how many seconds the slot is due again. A failed fork is never a
+        reason to give up, as the machine's other programs may be its cause.
         """
         life.incarnation -= 1
         life.failed_forks += 1
@@ -195,7 +198,7 @@ class Slots:
         return seconds
 
     def reaped(self, pid: int, status: int, now: float) -> Death | None:
-        """A child has ended, with `status` as waitpid gives it. None when it was not a worker."""
+        """Notes that a child has ended, with `status` as waitpid gives it. Returns None when it was not a worker."""
         life = next((life for life in self.lives if life.pid == pid), None)
         if life is None:
             return None
@@ -215,15 +218,15 @@ class Slots:
         gives_up, loops = (None, loop) if goes_on else (loop, None)
         is_fatal = bool(gives_up) and life.is_wanted and not life.joins
         if gives_up and not is_fatal:
-            # The others go on without it.
+            # The other workers go on without this slot.
             life.is_wanted = life.joins = life.has_served = False
         if not life.is_needed:
             life.state = SlotState.EMPTY
         return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up, is_fatal, loops)
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
-        """Looks at every worker's beats: notices who has started, and who has to be ended."""
-        # When the whole machine stood still, everybody's beat is old, ours too: let them catch up first.
+        """Reads every worker's beats: notes which workers serve by now, and returns what has to be killed."""
+        # When the whole machine stood still, every beat is old, and the master is late, too. Let the workers catch up.
         stood_still = self._watched_at is not None and now - self._watched_at > self._config.beat_seconds / 2
         self._watched_at = now
         living = [life for life in self.lives if life.pid]
@@ -234,25 +237,27 @@ class Slots:
         return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
 
     def release(self, life: Life, now: float) -> Kill:
-        """Asks a worker to leave its sessions to a successor, who is due when it has."""
-        kill = self._end(life, signal.SIGUSR2, now + RELEASE_SECONDS, "it lets go of its sessions")
+        """Asks a worker to release its sessions; its successor, which adopts them, is due when it has exited."""
+        kill = self._end(life, signal.SIGUSR2, now + RELEASE_SECONDS, "it is to release its sessions")
         life.state = SlotState.RELEASING
         return kill
 
     def drain(self, now: float) -> None:
-        """Begins to let sessions run out. Workers that die meanwhile are still replaced."""
+        """Begins to let sessions run out. A worker that dies meanwhile is still replaced."""
         if self.drain_until is None:
             self.drain_until = now + self._config.drain_seconds
 
     def is_drained(self, drained: list[bool], now: float) -> bool:
-        """True when a drained server has nothing left to wait for; `drained` is what each slot says of itself."""
+        """True when a draining server may stop: no slot has a session, or the time is over. `drained` is what each
+        slot's worker reports.
+        """
         if self.drain_until is None or self.is_stopping:
             return False
         said = zip(self.lives, drained, strict=True)
         return now >= self.drain_until or all(is_empty or not life.has_served for life, is_empty in said)
 
     def stop(self, now: float) -> list[Kill]:
-        """Begins the end of everything: nobody is forked again, everybody is asked to stop."""
+        """Begins the end of the server: no worker is forked again, and all are asked to stop."""
         self.is_stopping = True
         return [
             self._end(life, signal.SIGTERM, now + self._config.stop_seconds, "the server stops")
@@ -260,10 +265,12 @@ class Slots:
             if life.pid
         ]
 
-    def hurry(self) -> list[Kill]:
-        """Ends what still lives, at once."""
+    def kill_all(self) -> list[Kill]:
+        """Ends all workers at once."""
         self.is_stopping = True
-        return [Kill(life.slot, life.pid, signal.SIGKILL, "in a hurry") for life in self.lives if life.pid]
+        return [
+            Kill(life.slot, life.pid, signal.SIGKILL, "the server stops at once") for life in self.lives if life.pid
+        ]
 
     def are_empty(self) -> bool:
         """True when no worker lives."""
@@ -274,8 +281,8 @@ class Slots:
         return all(life.state is SlotState.RUNNING for life in self.lives if life.is_needed)
 
     def next_deadline(self, now: float) -> float:
-        """When to call `due` and `watch` again, at the latest."""
-        # A worker that starts is worth a closer look: the server is ready when the last one is.
+        """Returns when to call `due` and `watch` again, at the latest."""
+        # 20 ms while a worker starts, as the server is ready when the last one serves.
         is_starting = any(life.state is SlotState.STARTING for life in self.lives)
         times = [now + (0.02 if is_starting else min(1.0, self._config.beat_seconds / 4))]
         if self.drain_until is not None and not self.is_stopping:
@@ -287,7 +294,7 @@ class Slots:
         return min(times)
 
     def _plan(self, life: Life, code: int, now: float) -> str | None:
-        """Sets when the slot is due, and says so when there is hardly any sense in it."""
+        """Sets when the slot is due. Returns what is wrong when its workers die over and over, else None."""
         is_quick = now - life.born_at < self._config.quick_death_seconds
         life.quick_deaths = life.quick_deaths + 1 if is_quick or code == Exit.BOOT_FAILED else 0
         if not life.quick_deaths:
@@ -301,7 +308,9 @@ class Slots:
         return f"worker {life.slot} died {life.quick_deaths} times in a row soon after its start; at last it {last}"
 
     def _others_serve(self, life: Life, now: float) -> bool:
-        """Whether another worker has served for long enough: then the program works, and whoever it serves needs it."""
+        """True when another worker has served for `quick_death_seconds`: then the program works, and stopping the
+        server would end that worker's sessions.
+        """
         quick = self._config.quick_death_seconds
         others = (other for other in self.lives if other is not life and other.state is SlotState.RUNNING)
         return any(now - other.born_at >= quick for other in others)
@@ -309,24 +318,24 @@ class Slots:
     def _backoff(self, times: int) -> float:
         if times <= 1:
             return 0.0
-        # Doubling stops to matter long before it could overflow.
+        # More doublings than these would make numbers that no limit allows.
         doubled: int = self._config.respawn_backoff_ms << min(times - 2, 32)
         return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
 
     def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
         if life.state is SlotState.RELEASING and self._is_silent(beats.engine_at, now):
-            # It beats to the last moment: its clients still have it, and nobody else.
+            # An engine beats until its process ends, as its clients have no other.
             return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
         if life.state in (SlotState.STOPPING, SlotState.RELEASING):
             return self._overdue(life, now)
         if life.state is SlotState.STARTING:
-            # Beats of the life before are older than the fork.
+            # Beats of the slot's last worker are older than the fork.
             if min(beats.engine_at, beats.control_at) >= life.born_at:
                 life.state, life.serves, life.has_served, life.joins = SlotState.RUNNING, True, True, False
             elif now - life.born_at > self._config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
             elif beats.engine_at >= life.born_at and self._is_silent(beats.engine_at, now):
-                # It beats from the first moment on, and adopted clients have nobody else.
+                # An engine beats from its start, as the clients that it adopted have no other.
                 return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
             return None
         for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
@@ -353,7 +362,7 @@ class Slots:
 
 
 def describe(code: int) -> str:
-    """An exit code, negative for a signal, in words."""
+    """Returns an exit code, negative for a signal, in words."""
     if code < 0:
         try:
             return f"was ended by {signal.Signals(-code).name}"
@@ -362,7 +371,7 @@ def describe(code: int) -> str:
     words = {
         Exit.STOPPED: "stopped",
         Exit.BOOT_FAILED: "could not start",
-        Exit.RELEASED: "let go of its sessions",
+        Exit.RELEASED: "released its sessions",
         Exit.RETIRED: "left its slot empty",
     }
     try:

@@ -1,10 +1,11 @@
 """The hot upgrade (SIGUSR2): whether the program that is now on disk could go on in our place. Owns the rehearsal, on
-both sides; must never be what ends the old program. Read next: `master/takeover/reexec.py`.
+both sides. A failed upgrade must never end the old program. Read next: `master/takeover/reexec.py`, which starts the
+new one.
 
-    SIGUSR2 -> the new program beside us: configuration, inheritance, every import, an engine of its own; then it ends
-        READY         -> we become it (exec): the same process, its workers still our children, then replaced
-        INCOMPATIBLE  -> drain; when the last call is over, we become it with nothing
-        anything else -> it is said in the log, and we go on
+    SIGUSR2 -> the new program beside us: configuration, inherited descriptors, every import, an engine; then it exits
+        READY         -> exec of the new program: the same process, the workers still its children, then replaced
+        INCOMPATIBLE  -> drain; when the last session is over, exec of the new program without descriptors
+        anything else -> logged, and the old program goes on
 """
 
 import logging
@@ -21,9 +22,9 @@ from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import SHARED
 from millrace.master.start.prepare import Prepared, inherit
 from millrace.master.start.spawn import flush
-from millrace.master.takeover.predecessor import NotUnderstood, TakeoverRefused, understood
-from millrace.master.takeover.reexec import Program
-from millrace.master.takeover.sd_notify import Notify
+from millrace.master.takeover.predecessor import NotInheritable, TakeoverRefused, parse_inherited
+from millrace.master.takeover.reexec import Executable
+from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.relay.config.model import Config
 from millrace.workers import logs
 
@@ -32,52 +33,52 @@ log = logging.getLogger("millrace.master")
 READY, INCOMPATIBLE = 90, 91
 """Exit statuses of a rehearsal. Not 0, with which any other program ends."""
 INHERITED = "estate"
-"""The name that a program of before knows them by, too."""
+"""The name of the inherited descriptors between an old and a new program; it changes with the manifest's version."""
 _WORKERS_OWN = ("uvloop", "zmq", "millrace.workers.worker", "millrace.workers.media")
-"""What the master stays free of, but a rehearsal may import: it ends."""
+"""What the master must not import before a fork. A rehearsal may, as it forks nothing and exits."""
 
 
 class Upgrade:
     """The old program's side."""
 
-    def __init__(self, program: Program, prepared: Prepared, notify: Notify) -> None:
-        self.notify = notify
+    def __init__(self, executable: Executable, prepared: Prepared, service_manager: ServiceManager) -> None:
+        self.service_manager = service_manager
         self.verdict = 0
-        """`READY` or `INCOMPATIBLE` once a rehearsal has said so."""
+        """`READY` or `INCOMPATIBLE` once a rehearsal has said so, else 0."""
         self.is_due = False
-        """The new program starts where the old one ends."""
-        self._program = program
+        """True when the new program is to start as soon as the old one has ended."""
+        self._executable = executable
         self._inherited = {INHERITED: prepared.inherited.descriptors}
         self._pid = 0
         self._deadline = math.inf
 
     def begin(self, now: float, seconds: float) -> None:
-        """Tries the new program, which has so long."""
+        """Starts a rehearsal of the new program, which may take `seconds`."""
         if self._pid:
-            log.warning("an upgrade is under way")
+            log.warning("an upgrade is under way already")
             return
         flush()
         try:
-            self._pid = self._program.rehearse(self._inherited)
+            self._pid = self._executable.rehearse(self._inherited)
         except OSError as error:
-            log.warning("the new program cannot be tried, and the old one goes on: %s", error.strerror)
+            log.warning("upgrade refused: the new program cannot be tried: %s", error.strerror)
             return
         self._deadline = now + seconds
-        log.info("an upgrade: the program on disk is tried", extra={"pid": self._pid})
+        log.info("upgrade: the program on disk is tried", extra={"pid": self._pid})
 
     def next_deadline(self, now: float) -> float:
-        """When to call `look`, at the latest."""
+        """Returns when to call `end_overdue`, at the latest."""
         return max(now, self._deadline)
 
-    def look(self, now: float) -> None:
-        """Ends a rehearsal that takes too long."""
+    def end_overdue(self, now: float) -> None:
+        """Kills a rehearsal that takes too long."""
         if now >= self._deadline:
             self._deadline = math.inf
-            log.warning("the new program takes too long to come up", extra={"pid": self._pid})
+            log.warning("upgrade: the new program takes too long to start and is killed", extra={"pid": self._pid})
             os.kill(self._pid, signal.SIGKILL)
 
     def reaped(self, pid: int, status: int) -> bool:
-        """True for a child that was a rehearsal; `status` as waitpid gives it."""
+        """True when the child was a rehearsal; `status` is as waitpid gives it."""
         if pid != self._pid:
             return False
         self._pid, self._deadline = 0, math.inf
@@ -85,40 +86,42 @@ class Upgrade:
         if code in (READY, INCOMPATIBLE):
             self.verdict = code
         else:
-            log.warning("the new program does not come up, and the old one goes on: it %s", describe(code))
+            log.warning("upgrade refused: the new program does not start: it %s", describe(code))
         return True
 
     def take_place(self, status: str) -> None:
-        """The new program goes on in our place. Returns when it cannot."""
+        """Has the new program go on in our place. Returns only when it cannot be started."""
         self.verdict = 0
-        log.info("an upgrade: the new program takes over")
-        self.notify.reloading("A new program takes over")
+        log.info("upgrade: the new program takes over")
+        self.service_manager.reloading("A new program takes over")
         self._become(self._inherited, logging.WARNING)
-        self.notify.ready(status)
+        self.service_manager.ready(status)
 
     def start_anew(self) -> None:
-        """The new program starts in our place, with nothing of ours. Returns when it cannot."""
-        log.info("an upgrade: the new program starts")
+        """Starts the new program in our place, without our descriptors. Returns only when it cannot be started."""
+        log.info("upgrade: the new program starts")
         self._become({}, logging.ERROR)
 
     def _become(self, descriptors: Mapping[str, Sequence[int]], level: int) -> None:
         flush()
         try:
-            self._program.become(descriptors, self.notify.environment)
+            self._executable.become(descriptors, self.service_manager.environment)
         except OSError as error:
-            log.log(level, "the new program cannot be started: %s", error.strerror)
+            log.log(level, "upgrade: the new program cannot be started: %s", error.strerror)
 
 
-def rehearse(config: Config, program: Program) -> int:
-    """The new program's side: everything up to the first fork, and a worker's engine, without touching anything."""
+def rehearse(config: Config, executable: Executable) -> int:
+    """Does, in the new program, everything up to the first fork, and starts an engine, without a change to anything
+    that the old program uses. Returns the exit status.
+    """
     logs.set_up(config.log, "rehearsal")
     try:
-        prepared = inherit(config, understood((program.left or {}).get(INHERITED, ())))
+        prepared = inherit(config, parse_inherited((executable.passed or {}).get(INHERITED, ())))
         for name in (*SHARED, *_WORKERS_OWN):
             import_module(name)
         _try_engine(prepared)
-    except NotUnderstood as error:
-        log.warning("the calls of the old program cannot go on in the new one: %s", error)
+    except NotInheritable as error:
+        log.warning("the old program's sessions cannot go on in the new one: %s", error)
         return INCOMPATIBLE
     except (CertificateRefused, TakeoverRefused) as refusal:
         log.error("%s", refusal)
@@ -127,12 +130,12 @@ def rehearse(config: Config, program: Program) -> int:
 
 
 def _try_engine(prepared: Prepared) -> None:
-    """Starts one in an arena of its own, so that Python and Rust are seen to be of one version."""
+    """Starts an engine in an arena of its own, which shows that Python and Rust are of one version."""
     from millrace.workers.media import Media
 
-    # Its pages come when they are touched: these few.
+    # Costs few pages, as a page is given when it is touched.
     arena = Arena.make(prepared.slots, prepared.config.arena)
-    # Those that are inherited would wake this engine in place of a worker's.
+    # The inherited doorbells would wake this engine in place of a worker's.
     bells = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(prepared.slots))
     boot = prepared.child(0, 1).boot
     media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None))

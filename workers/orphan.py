@@ -1,9 +1,8 @@
-"""A worker whose master was killed: it goes on, gives what the next master needs to whoever asks for it, and ends by
-itself when nobody does. It must never give that away while its master lives. Read next:
-`master/takeover/predecessor.py`, which asks.
+"""A worker whose master is gone: it goes on, passes its descriptors to the next master that asks, and ends by itself
+when none does. It must never pass them while its master lives. Read next: `master/takeover/predecessor.py`, which asks.
 
-    master gone --> serves on, answers successors --successor--> ended by its new master, who forks a successor
-                        | nobody has a session any more, or workers.orphan_seconds are over
+    master gone --> serves on, answers the next master --> killed by that one, which forks its successor
+                        | no session is left on the box, or workers.orphan_seconds are over
                         +--> goodbye
 """
 
@@ -22,35 +21,36 @@ from millrace.relay.contract.boot import Boot
 log = logging.getLogger("millrace.worker")
 
 IDLE_SECONDS = 2.0
-"""Without a session anywhere on the box: longer than workers take to hear of each other's."""
+"""Without a session on the box, then the worker ends. Workers hear of each other's sessions sooner than that."""
 END_SECONDS = 30
-"""What an orderly end may take, before the kernel ends the process."""
+"""For goodbyes and exit, once the time for orphans is over. Then SIGALRM ends the process."""
 ANSWER_SECONDS = 1.0
+"""For the next master to read a message, then it has to ask again: our loop stands still meanwhile."""
 MAX_DESCRIPTORS = 250
-"""Of one message; the kernel takes 253."""
+"""In one message; the kernel takes 253."""
 _CREDENTIALS = struct.Struct("=iII")
 
 
 class Orphan:
-    """Looks whether there is a master, and does without."""
+    """Notices that the master is gone, and what follows from it."""
 
     def __init__(self, boot: Boot, sessions: Callable[[], int], end: Callable[[], None]) -> None:
         self._boot = boot
         self._sessions = sessions
-        """Of the whole box."""
+        """How many there are on the whole box."""
         self._end = end
         self._since: float | None = None
         self._idle_since: float | None = None
         self._listener: socket.socket | None = None
 
     @property
-    def is_one(self) -> bool:
-        """Whether the master is gone."""
+    def is_orphaned(self) -> bool:
+        """True when the master is gone."""
         return os.getppid() != self._boot.master
 
     def look(self) -> None:
         """Call it with each beat."""
-        if not self.is_one:
+        if not self.is_orphaned:
             return
         now = time.monotonic()
         if self._since is None:
@@ -66,8 +66,8 @@ class Orphan:
         return self._boot.config.workers.orphan_seconds if self._boot.takeover_socket is not None else 0
 
     def _become(self) -> None:
-        log.warning("the master is gone; its workers wait for another", extra={"seconds": self._patience()})
-        # By the kernel, should our loop hang: nobody is there to notice.
+        log.warning("the master is gone, and the worker waits for another one", extra={"seconds": self._patience()})
+        # A loop that hangs is ended by the kernel, as no master watches it.
         signal.alarm(int(self._patience()) + END_SECONDS)
         if self._boot.takeover_socket is not None:
             self._listener = socket.socket(fileno=self._boot.takeover_socket)
@@ -82,7 +82,7 @@ class Orphan:
 
     def _answer(self) -> None:
         assert self._listener is not None, "heard only while there is one"
-        # Another orphan may have been quicker.
+        # All orphaned workers listen here, and another one may have been quicker.
         with suppress(BlockingIOError):
             successor, _ = self._listener.accept()
             with successor:
@@ -90,16 +90,16 @@ class Orphan:
                     successor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
                 )
                 if uid != os.geteuid():
-                    log.warning("somebody else wants to be the master", extra={"pid": pid, "uid": uid})
+                    log.warning("another user's process wants to be the master", extra={"pid": pid, "uid": uid})
                     return
                 log.warning("another master takes over", extra={"pid": pid})
-                self._give(successor)
+                self._pass_descriptors(successor)
 
-    def _give(self, successor: socket.socket) -> None:
+    def _pass_descriptors(self, successor: socket.socket) -> None:
         successor.settimeout(ANSWER_SECONDS)
         everything = self._boot.inherited
         try:
             for start in range(0, len(everything), MAX_DESCRIPTORS):
                 socket.send_fds(successor, [b"some"], everything[start : start + MAX_DESCRIPTORS])
         except OSError as error:
-            log.warning("the other master cannot be given everything", extra={"reason": str(error)})
+            log.warning("descriptors cannot be passed to the next master", extra={"reason": str(error)})

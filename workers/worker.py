@@ -135,7 +135,7 @@ class Worker:
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
         slots = SlotsView(self._slot_table, self._control, media.stats)
         self._orphan = Orphan(boot, self._sessions, self._stop)
-        figures = BoxFigures(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_one)
+        figures = BoxFigures(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_orphaned)
         admin = AdminRoutes(self._ask, figures.page, self._not_ready, slots)
         # Elsewhere than on loopback an operator may have given it a name.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
@@ -178,7 +178,7 @@ class Worker:
                 await asyncio.sleep(BEAT_SECONDS)
             await self._media.all_sent(STOP_SECONDS)
             # Whoever forks a successor. The next master does, too, but needs us until then.
-            while self._is_letting_go and self._orphan.is_one:
+            while self._is_letting_go and self._orphan.is_orphaned:
                 await asyncio.sleep(BEAT_SECONDS)
         # Asked again: SIGTERM may have come meanwhile, and then nobody will go on with the sessions.
         if not self._is_letting_go:
@@ -363,7 +363,7 @@ class Worker:
         return len(self._control.sessions) + sum(others)
 
     def _not_ready(self, needs_all: bool) -> str | None:
-        if self._orphan.is_one:
+        if self._orphan.is_orphaned:
             return "the master is gone"
         return self._slot_table.not_ready(self._boot.config.workers.beat_seconds, needs_all)
 

@@ -1,10 +1,10 @@
-"""The program that makes the kernel deliver a datagram to the worker that owns its session. Correctness never depends
-on it: what it does not know goes where the kernel's hash says, and the workers hand over. Read next:
-`master/kernel/bpf.py`.
+"""The BPF program that has the kernel deliver each datagram to the worker that owns its session. Correctness must never
+depend on it: a datagram that it does not know goes where the kernel's hash says, and that worker hands it over. Read
+next: `master/kernel/bpf.py`, the assembler.
 
-    STUN binding request  -> the slot in the first two digits of USERNAME, which is the ufrag that we gave out
-    any other datagram    -> the slot that the flow map has for its source address; its worker has put it there
-    neither, or nobody lives in that slot -> the kernel's hash over addresses and ports, among the slots that are open
+    STUN binding request  -> the slot in the first two digits of USERNAME, which begins with the server's ufrag
+    any other datagram    -> the slot that the flow map has for its source address; that slot's worker wrote it
+    neither, or the slot has no worker -> the kernel's hash over addresses and ports, among the open slots
 """
 
 import os
@@ -26,12 +26,13 @@ _MAP_LOOKUP, _LOAD_BYTES, _LOAD_BYTES_RELATIVE, _SELECT = 1, 26, 68, 82
 _FROM_NETWORK_HEADER = 1
 _PASS = 1
 _ETHERTYPE_OFFSET, _HASH_OFFSET = 20, 32
-"""Of `eth_protocol` and `hash` in the program's context, `struct sk_reuseport_md`."""
+"""Offsets of `eth_protocol` and `hash` in the program's context, `struct sk_reuseport_md`."""
 
 _ATTRIBUTES_LOOKED_AT = 4
-"""Browsers and libraries put USERNAME first or second; more steps would cost every forged request."""
+"""How many attributes are searched for USERNAME; without it there, the flow map decides. Browsers and libraries put it
+first or second, and more steps would cost processor time for every forged request."""
 
-# The stack, from the frame pointer down. What the helpers fill has to lie in memory.
+# The stack, from the frame pointer down: helpers of the kernel write to memory only.
 _SLOT = -4  # u32
 _KEY = -24  # 20 bytes: source address (16, IPv4 mapped), source port (2), zero (2)
 _KEY_PORT = -8
@@ -43,33 +44,33 @@ _OPEN = -56  # u32
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """Descriptors of what the program asks."""
+    """Descriptors of the maps that the program reads."""
 
     flow_map: int
-    """Its keys are as `flow_key` makes them, its values u32 slots in this machine's order."""
-    places: int
-    """See `place`."""
+    """Its keys are as `flow_key` makes them, its values slots, u32 in this machine's byte order."""
+    eligible: int
+    """The map that `set_eligible` fills."""
 
     def close(self) -> None:
-        """The program has its own hold on them."""
+        """Closes our descriptors; the program holds the maps by itself."""
         os.close(self.flow_map)
-        os.close(self.places)
+        os.close(self.eligible)
 
 
 def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
-    """Steers each group, whose sockets share an address and stand in slot order, by one flow map for `flows` addresses.
-    Raises OSError when the kernel does not let us (needs CAP_BPF and CAP_NET_ADMIN, or root).
+    """Steers each group by one flow map for `flows` addresses. The sockets of a group share an address and stand in
+    slot order. Raises OSError when the kernel does not allow it (needs CAP_BPF and CAP_NET_ADMIN, or root).
     """
-    # A worker that dies leaves its entries behind: the least recently used make room. Twice the room, as this kind of
-    # map begins to evict before it is full.
+    # LRU, as a worker that dies leaves its entries behind. Twice as many entries as addresses, as an LRU map begins to
+    # evict before it is full.
     flow_map = create_map(MapType.LRU_HASH, 20, 4, 2 * flows, "millrace_flows")
     try:
-        steered = Steered(flow_map, create_map(MapType.ARRAY, 4, 8, 1, "millrace_places"))
+        steered = Steered(flow_map, create_map(MapType.ARRAY, 4, 8, 1, "millrace_counts"))
     except OSError:
         os.close(flow_map)
         raise
     try:
-        place(steered.places, len(groups[0]), len(groups[0]))
+        set_eligible(steered.eligible, len(groups[0]), len(groups[0]))
         for group in groups:
             _attach(group, steered)
     except OSError:
@@ -78,13 +79,15 @@ def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
     return steered
 
 
-def place(places: int, opened: int, living: int) -> None:
-    """The first `opened` slots get what tells no slot, and the first `living` what names them. Raises OSError."""
-    update_map(places, struct.pack("=I", 0), struct.pack("=II", living, opened))
+def set_eligible(eligible: int, opened: int, living: int) -> None:
+    """Sets how many slots, from the first, get datagrams that name no slot (`opened`), and how many get those that name
+    them (`living`). Raises OSError.
+    """
+    update_map(eligible, struct.pack("=I", 0), struct.pack("=II", living, opened))
 
 
 def flow_key(address: str, port: int) -> bytes:
-    """The flow map's key for a source: address as IPv6 in network order, port in network order, two zeros."""
+    """Returns the flow map's key for a source: address as IPv6 in network order, port in network order, two zeros."""
     parsed = ip_address(address)
     packed = parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
     return packed + struct.pack("!HH", port, 0)
@@ -97,20 +100,20 @@ def _attach(group: Sequence[socket.socket], steered: Steered) -> None:
             update_map(sockets, struct.pack("=I", slot), struct.pack("=Q", member.fileno()))
         program = load_program(_PROGRAM_TYPE, assemble(sockets, steered), "millrace_steer")
         try:
-            # One member's program is the whole group's.
+            # A program that is attached to one socket serves the whole group.
             group[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_EBPF, struct.pack("=i", program))
         finally:
             os.close(program)
     finally:
-        # The group holds the program and the program its maps.
+        # The group holds the program, and the program holds its maps.
         os.close(sockets)
 
 
 def assemble(sockets: int, steered: Steered) -> bytes:
-    """The program for one group, around the descriptors of its socket array and of what it asks."""
+    """Returns the program for one group; `sockets` is the descriptor of the group's socket array."""
     a = Assembler()
     a.register(Alu.MOVE, 6, 1)  # r6: the context, kept over calls
-    _places(a, steered.places)
+    _load_eligible(a, steered.eligible)
     _stun(a, sockets)
     a.label("flow")
     _flow(a, sockets, steered.flow_map)
@@ -122,10 +125,10 @@ def assemble(sockets: int, steered: Steered) -> bytes:
     return a.assemble()
 
 
-def _places(a: Assembler, places: int) -> None:
-    """Fetches who lives and who is open."""
+def _load_eligible(a: Assembler, eligible: int) -> None:
+    """Copies the numbers of living and of open slots to the stack."""
     a.store_number(Size.WORD, FP, _SLOT, 0)
-    a.map(1, places)
+    a.map(1, eligible)
     _stack_address(a, 2, _SLOT)
     a.call(_MAP_LOOKUP)
     a.jump_if_null(0, "pass")
@@ -135,7 +138,7 @@ def _places(a: Assembler, places: int) -> None:
 
 
 def _stun(a: Assembler, sockets: int) -> None:
-    """Selects by USERNAME (RFC 8489 sections 5 and 14); goes on to `flow` for anything else."""
+    """Selects by USERNAME (RFC 8489 sections 5 and 14); any other datagram goes on to `flow`."""
     _read(a, 0, _HEADER, 16, "flow")
     a.load(Size.HALF, 1, FP, _HEADER + 8)
     a.jump_if(Jump.NOT_EQUAL, 1, _as_loaded("0001"), "flow")
@@ -163,7 +166,7 @@ def _stun(a: Assembler, sockets: int) -> None:
 
 
 def _flow(a: Assembler, sockets: int, flow_map: int) -> None:
-    """Selects by the source address."""
+    """Selects by the source address; an unknown one goes on to `hash`."""
     for offset, size in ((0, Size.DOUBLE), (8, Size.DOUBLE), (16, Size.WORD)):
         a.store_number(size, FP, _KEY + offset, 0)
     _read(a, 0, _KEY_PORT, 2, "hash")
@@ -186,17 +189,17 @@ def _flow(a: Assembler, sockets: int, flow_map: int) -> None:
 
 
 def _hash(a: Assembler, sockets: int) -> None:
-    """Selects as the kernel would, if no more sockets than the open ones were in the group."""
+    """Selects as the kernel would if the group had only the sockets of open slots."""
     a.load(Size.WORD, 8, 6, _HASH_OFFSET)
     a.load(Size.WORD, 1, FP, _OPEN)
     a.register(Alu.MULTIPLY, 8, 1)
     a.number(Alu.SHIFT_RIGHT, 8, 32)
-    # When even that cannot be had, the kernel's own choice is left.
+    # If that socket cannot be selected, the kernel's own choice stands.
     _select(a, sockets, 8, "pass")
 
 
 def _select(a: Assembler, sockets: int, slot: int, otherwise: str) -> None:
-    """r0 = 0 when the socket of the slot in this register was selected; on to `otherwise` when nobody lives there."""
+    """r0 = 0 when the socket of the slot in register `slot` was selected; without a worker there, on to `otherwise`."""
     a.load(Size.WORD, 1, FP, _LIVING)
     a.jump_if_register(Jump.AT_LEAST, slot, 1, otherwise)
     a.store(Size.WORD, FP, _SLOT, slot)
@@ -208,7 +211,7 @@ def _select(a: Assembler, sockets: int, slot: int, otherwise: str) -> None:
 
 
 def _read(a: Assembler, offset: int | None, to: int, length: int, otherwise: str) -> None:
-    """Copies from the datagram, UDP header first, to the stack; `offset` None is r7."""
+    """Copies from the datagram, counted from its UDP header, to the stack; `offset` None stands for r7."""
     a.register(Alu.MOVE, 1, 6)
     if offset is None:
         a.register(Alu.MOVE, 2, 7)
@@ -236,7 +239,7 @@ def _hex_digit(a: Assembler, register: int, at: int, name: str) -> None:
     a.number(Alu.SUB, register, ord("0"))
     a.jump_if(Jump.LESS, register, 10, f"{name}_known")
     a.number(Alu.SUB, register, ord("a") - ord("0"))
-    # A smaller one has wrapped around to a large number.
+    # A smaller character has wrapped around to a large number.
     a.jump_if(Jump.GREATER, register, 5, "flow")
     a.number(Alu.ADD, register, 10)
     a.label(f"{name}_known")
@@ -248,5 +251,5 @@ def _stack_address(a: Assembler, register: int, offset: int) -> None:
 
 
 def _as_loaded(digits: str) -> int:
-    """Bytes of the wire as the number that a load of this machine makes of them."""
+    """Returns the number that a load on this machine makes of these bytes of the wire."""
     return int.from_bytes(bytes.fromhex(digits), sys.byteorder)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from millrace.master.takeover.runtime_directory import find
+from millrace.master.takeover.runtime_directory import running_master
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import Config
 
@@ -29,7 +29,7 @@ def command(config: Config, arguments: Sequence[str]) -> list[str]:
     program = _BUILT if _BUILT.is_file() else shutil.which(_PROGRAM)
     if program is None:
         raise Refused(f"{_PROGRAM} is not built: cargo build --release --manifest-path tests/load/Cargo.toml")
-    master = find(config)
+    master = running_master(config)
     if master is None:
         raise Refused("no server runs with this configuration on this machine")
     base = f"http://{_reachable(config.http.bind[0])}:{config.http.port}"

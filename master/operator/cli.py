@@ -97,29 +97,29 @@ def _serve(chosen: argparse.Namespace) -> int:
     from millrace.master.master import serve
     from millrace.master.start.daemon import PidFileRefused, held, launch
     from millrace.master.start.startup import LaterStartup, QuietStartup, Startup
-    from millrace.master.takeover.reexec import this_program
+    from millrace.master.takeover.reexec import this_executable
     from millrace.master.upgrade import rehearse
 
-    program = this_program()
+    executable = this_executable()
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
-    # A daemon's working directory is another one.
+    # A daemon runs in another working directory.
     file = chosen.config and chosen.config.absolute()
     pid_file = chosen.pid_file and chosen.pid_file.absolute()
     config = _read(file, overrides)
     if config is None:
         return 1
-    if program.is_rehearsal:
-        return rehearse(config, program)
+    if executable.is_rehearsal:
+        return rehearse(config, executable)
 
     def run(startup: Startup) -> int:
-        with held(pid_file, program):
-            return serve(config, lambda: _load(file, overrides), startup, program)
+        with held(pid_file, executable):
+            return serve(config, lambda: _load(file, overrides), startup, executable)
 
     if chosen.daemon:
         for key, path in relative_paths(config):
             return _refuse(f"{key}: {path} has to be an absolute path, as a daemon runs in /")
     try:
-        if program.left is not None:
+        if executable.passed is not None:
             if chosen.daemon:
                 os.chdir("/")
             return run(LaterStartup())

@@ -1,5 +1,5 @@
-"""What the person who starts the server is told: where everything is. It must never know how the start goes. Read
-next: `master/start/startup.py`, by which it is told.
+"""What a start prints: where the page, the metrics and the media port are. It must never know how the start goes. Read
+next: `master/start/startup.py`, which shows the banner.
 """
 
 from ipaddress import ip_address
@@ -9,16 +9,16 @@ from millrace.master.kernel.sockets import Group
 from millrace.master.start.prepare import Prepared
 
 
-def greeting(prepared: Prepared) -> str:
-    """Where everything is, for the person who has started it."""
+def banner(prepared: Prepared) -> str:
+    """Returns the lines that a start prints."""
     steered = "the kernel steers" if prepared.is_steered else "workers hand over"
     media = prepared.sockets.media
-    told = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
+    addresses = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
     lines = [
         f"Millrace serves with {prepared.goal} worker{'s' if prepared.goal > 1 else ''}.",
         f"  page     {_url(prepared.sockets.http[0])}/",
         f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
-        f"  media    UDP port {media[0].port} at {told}" + (f" ({steered})" if prepared.goal > 1 else ""),
+        f"  media    UDP port {media[0].port} at {addresses}" + (f" ({steered})" if prepared.goal > 1 else ""),
         "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
     ]
     return "\n".join(lines) + "\n"

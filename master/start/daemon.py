@@ -4,7 +4,7 @@ waits.
 
     caller --fork--> leader --setsid, fork--> daemon: / , umask, streams, pid file, run
        |               ends at once              |
-       +-- waits for the pipe: `+greeting`, `-reason`, or its end
+       +-- waits for the pipe: `+banner`, `-reason`, or its end
 """
 
 import os
@@ -16,11 +16,12 @@ from pathlib import Path
 
 from millrace.master.start.startup import END, DaemonStartup, Startup
 from millrace.master.takeover.locks import Held, lock_file
-from millrace.master.takeover.reexec import Program
+from millrace.master.takeover.reexec import Executable
 
 PID_FILE = "pid-file"
+"""The name of its descriptor between an old and a new program."""
 UMASK = 0o027
-"""Others have no business in a log with participants' names."""
+"""Other users may read no log with participants' names."""
 
 
 class PidFileRefused(Exception):
@@ -28,7 +29,7 @@ class PidFileRefused(Exception):
 
 
 def launch(log_file: str, run: Callable[[Startup], int]) -> int:
-    """Runs `run` as a daemon. Returns in the caller, when the daemon serves (0) or has failed (1)."""
+    """Runs `run` as a daemon. Returns in the caller: 0 when the daemon serves, 1 when it has failed."""
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
@@ -38,27 +39,27 @@ def launch(log_file: str, run: Callable[[Startup], int]) -> int:
         _lead(log_file, run, DaemonStartup(writing))
     os.close(writing)
     os.waitpid(leader, 0)
-    told = _told(reading)
-    if told.startswith("+"):
-        print(told[1:], end="")
+    status = _read_status(reading)
+    if status.startswith("+"):
+        print(status[1:], end="")
         return 0
-    print(f"millrace: {told[1:] or 'the daemon ended without a word'}", file=sys.stderr)
+    print(f"millrace: {status[1:] or 'the daemon ended and gave no reason'}", file=sys.stderr)
     return 1
 
 
-def _told(pipe: int) -> str:
-    told = b""
-    while not told.endswith(END) and (more := os.read(pipe, 4096)):
-        told += more
+def _read_status(pipe: int) -> str:
+    status = b""
+    while not status.endswith(END) and (more := os.read(pipe, 4096)):
+        status += more
     os.close(pipe)
-    return told.removesuffix(END).decode()
+    return status.removesuffix(END).decode()
 
 
 def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) -> None:
     status = 1
     try:
         os.setsid()
-        # Not being its session's leader, the daemon can never get a terminal again.
+        # The second fork: a process that leads no session never gets a terminal.
         if os.fork():  # noqa: TID251 - as above
             os._exit(0)
         os.chdir("/")
@@ -79,7 +80,7 @@ def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) 
 
 def _redirect(log_file: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
-    # What is not logged but written, such as the traceback of a worker that hung, belongs into the log too.
+    # Standard error goes to the log file: the traceback of a worker that hung is written there, not logged.
     out = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640) if log_file else nothing
     os.dup2(nothing, 0)
     os.dup2(out, 1)
@@ -89,27 +90,27 @@ def _redirect(log_file: str) -> None:
 
 
 @contextmanager
-def held(path: Path | None, program: Program) -> Iterator[None]:
-    """Keeps the pid file, with our number in it, while the body runs. Raises PidFileRefused if another has it."""
+def held(path: Path | None, executable: Executable) -> Iterator[None]:
+    """Holds the pid file, with our process id in it, while the body runs. Raises PidFileRefused."""
     if path is None:
         yield
         return
-    # A program before us in this process has locked it for us, with the same number in it.
-    left = (program.left or {}).get(PID_FILE)
+    # A program that was this process before has locked it already, with the same process id in it.
+    passed = (executable.passed or {}).get(PID_FILE)
     try:
-        (descriptor,) = left or (lock_file(path),)
-        if not left:
+        (descriptor,) = passed or (lock_file(path),)
+        if not passed:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except Held as held_by:
         raise PidFileRefused(f"{path} is held by process {held_by.pid or 'unknown'}: Millrace runs already") from None
     except OSError as error:
         raise PidFileRefused(f"{path} cannot be written: {error.strerror}") from error
-    program.kept[PID_FILE] = (descriptor,)
+    executable.always_passed[PID_FILE] = (descriptor,)
     try:
         yield
     finally:
-        # While it is still locked: nobody else's can be removed.
+        # Before the lock ends, so that another server's file is never removed.
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Imports before the first fork what every worker imports: a respawned one then serves some tenths of a second
-earlier, and all share the memory. Never ZeroMQ, uvloop or the engine, which the master stays free of. Read next:
-`master/start/spawn.py`.
+"""Imports before the first fork what every worker imports: a respawned worker then serves some tenths of a second
+earlier, and all share the memory. It must never import ZeroMQ, uvloop or the engine, of which the master stays free.
+Read next: `master/start/spawn.py`, which forks.
 """
 
 import gc
@@ -20,13 +20,15 @@ SHARED = (
     ),
     *("millrace.workers.pending", "millrace.workers.slot_table"),
 )
-"""None of them starts a thread when it is imported."""
+"""Modules that start no thread when they are imported."""
 
 
 def preload() -> None:
-    """Imports them. What cannot be imported is a worker's failed boot, with its traceback, and not the master's end."""
+    """Imports what workers share. A failed import is ignored here: it is a worker's failed boot, with its traceback,
+    and not the master's end.
+    """
     for name in SHARED:
         with suppress(Exception):
             import_module(name)
-    # A worker's collections then leave these objects' memory alone, and it stays shared.
+    # A worker's garbage collections then do not write to these objects, and their memory stays shared.
     gc.freeze()

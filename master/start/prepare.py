@@ -1,5 +1,6 @@
-"""Makes everything that workers inherit, before the first fork: sockets, steering, arena, doorbells, certificate; or
-takes up what a dead master has left. It must never start a thread. Read next: `master/master.py`, which forks.
+"""Makes everything that workers get by the fork (sockets, steering, arena, doorbells, certificate), or inherits it
+from another master. It must never start a thread, which would poison every later fork. Read next: `master/master.py`,
+which forks.
 """
 
 import logging
@@ -14,30 +15,30 @@ from pathlib import Path
 
 from millrace.master.arena import Arena
 from millrace.master.kernel.addresses import candidates
-from millrace.master.kernel.eligible import Places
+from millrace.master.kernel.eligible import EligibleSlots
 from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
 from millrace.master.start.spawn import Child
-from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, find, understood
-from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, claim, leave, living, remove_sockets
+from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, from_orphans, parse_inherited
+from millrace.master.takeover.runtime_directory import Runtime, claim, leave, living, remove_sockets
 from millrace.relay.config.model import Config, is_loopback
 from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
 from millrace.relay.contract.ids import Incarnation, Slot
-from millrace.relay.contract.takeover import Manifest, fixed_at_start, with_inherited
+from millrace.relay.contract.takeover import ELIGIBLE, TAKEOVER_SOCKET, Manifest, fixed_at_start, with_inherited
 
 log = logging.getLogger("millrace.master")
 
 
 class SteeringRefused(Exception):
-    """`media.steering` is `ebpf`, and the kernel does not take the program."""
+    """The kernel does not take a steering program that the configuration cannot do without."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What there is before the first worker."""
+    """Everything that there is before the first worker."""
 
     config: Config
     cores: tuple[int, ...]
@@ -46,7 +47,8 @@ class Prepared:
     sockets: Sockets
     candidates: tuple[CandidateAddress, ...]
     inherited: Inherited
-    places: Places
+    """What the next master is passed: inherited from the last one, or made now."""
+    eligible: EligibleSlots
 
     @property
     def slots(self) -> int:
@@ -55,44 +57,46 @@ class Prepared:
 
     @property
     def goal(self) -> int:
-        """How many there shall be: as the last master had it, but for another wish in the configuration."""
+        """How many workers there are to be: as the last master had it, unless `workers.count` has changed since."""
         if self.config.workers.count == self.inherited.manifest.count:
             return self.arena.wanted(self.slots)
         return workers_wanted(self.config)
 
     @property
     def arena(self) -> Arena:
-        """The slot table's."""
+        """The shared memory."""
         return self.inherited.arena
 
     @property
     def is_steered(self) -> bool:
-        """By the kernel."""
+        """True when the kernel delivers datagrams to their owner."""
         return self.inherited.manifest.is_steered
 
     @property
     def is_urgent(self) -> bool:
-        """Clients wait, and no worker lives."""
+        """True when sessions wait in the arena and no worker lives."""
         return any(self.arena.incarnation(slot) for slot in range(self.slots)) and not living(self.lock)
 
     @property
     def lock(self) -> int:
-        """Of the runtime directory."""
+        """The descriptor of the runtime directory's lock file."""
         return self.inherited.by_name()["lock"]
 
     def with_config(self, config: Config) -> "Prepared":
-        """The same with another configuration, which asks for no other sockets and no other arena. Raises
-        CertificateRefused. Configured files are read again; a certificate of our own making stays.
+        """Returns a copy with another configuration, which asks for no other sockets and no other arena. Configured
+        certificate files are read again; a certificate that we made stays. Raises CertificateRefused.
         """
         certificate = self.certificate
         if config.dtls.certificate or self.config.dtls.certificate:
             from millrace.master.start.x509 import certificate_for
 
             certificate = certificate_for(config.dtls)
-        return replace(self, config=config, certificate=certificate, candidates=told(self.sockets, config))
+        return replace(
+            self, config=config, certificate=certificate, candidates=announced_candidates(self.sockets, config)
+        )
 
     def child(self, slot: int, incarnation: int, adopts: bool = True) -> Child:
-        """One worker's share. It keeps everything open, for whoever comes after a master that was killed."""
+        """Returns what a worker is forked with. It holds all descriptors open for the next master."""
         return Child(self._boot(slot, incarnation, adopts), self.cores[slot] if self.cores else None, self.lock)
 
     def _boot(self, slot: int, incarnation: int, adopts: bool) -> Boot:
@@ -111,7 +115,7 @@ class Prepared:
             candidates=self.candidates,
             master=os.getpid(),
             inherited=self.inherited.descriptors,
-            takeover_socket=by_name.get("heirs"),
+            takeover_socket=by_name.get(TAKEOVER_SOCKET),
             arena=by_name["arena"],
             doorbells=tuple(by_name[f"doorbell-{each}"] for each in range(self.slots)),
             flow_map=by_name.get("flow-map"),
@@ -125,51 +129,55 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What may have come to us at our start."""
+class Passed:
+    """Descriptors that this process was started with: by the program before it, from the descriptor store, or by socket
+    activation.
+    """
 
-    before: Sequence[int] = ()
-    """From the program that was this process before."""
-    stored: Inherited | None = None
-    """By the last master, kept by the service manager."""
+    reexec: Sequence[int] = ()
+    """From the program that was this process before; in the manifest's order."""
+    fdstore: Inherited | None = None
+    """From a master that died; the service manager stored them."""
     activated: Sequence[socket.socket] = ()
-    """Bound by the service manager."""
+    """Sockets that the service manager has bound."""
 
 
 @contextmanager
-def prepare(config: Config, left: Left) -> Iterator[Prepared]:
-    """Makes it all, or takes up what was left by the program before us, or by a dead master. Raises BindRefused,
-    CertificateRefused, DirectoryRefused, TakeoverRefused or SteeringRefused.
+def prepare(config: Config, passed: Passed) -> Iterator[Prepared]:
+    """Inherits from the program before us or from a dead master, else makes everything anew. Raises BindRefused,
+    CertificateRefused, DirectoryRefused, SteeringRefused or TakeoverRefused.
     """
     # Sockets are slots times addresses times purposes, more than the usual soft limit for a large box.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not config.is_open and not is_loopback(config.admin.bind):
-        log.warning("admin.bind: %s can be reached by others, and it asks for no token", config.admin.bind)
-    inherited = understood(left.before) if left.before else left.stored
-    if left.before and inherited is not None:
+        log.warning("admin.bind: other machines can reach %s, and it asks for no token", config.admin.bind)
+    inherited = parse_inherited(passed.reexec) if passed.reexec else passed.fdstore
+    if passed.reexec and inherited is not None:
         runtime = inherited.runtime()
     else:
         runtime = claim(config, Path(inherited.manifest.directory) if inherited else None)
     try:
-        if inherited := inherited or find(runtime):
+        if inherited := inherited or from_orphans(runtime):
             prepared = inherit(config, inherited)
-            # What the last master has told its workers.
+            # Undoes what the last master has asked of its workers.
             prepared.arena.set_drain(prepared.slots, 0)
             prepared.arena.set_log_level(prepared.slots, 0)
         else:
-            prepared = make(config, runtime, left.activated)
+            prepared = make(config, runtime, passed.activated)
         yield prepared
     finally:
         leave(runtime)
 
 
 def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = ()) -> Prepared:
-    """Everything anew, but for sockets that the service manager has bound."""
+    """Makes everything anew, except sockets that the service manager has bound. Raises BindRefused, CertificateRefused
+    or SteeringRefused.
+    """
     from millrace.master.start.x509 import certificate_for
 
     count = workers_wanted(config)
-    # There may be one for each core later. A single worker can serve on sockets that are not shared, but no second.
+    # Room for one worker per core later. On sockets that are not shared only a single worker can serve.
     slots = max(count, min(cores(), MAX_SLOTS)) if count > 1 or are_shared(activated) else 1
     certificate = certificate_for(config.dtls)
     sockets = bind_all(config, slots, activated, count)
@@ -196,29 +204,29 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
     os.pwrite(descriptors[0], manifest.pack(), 0)
     descriptors += (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots))
     if runtime.can_be_found:
-        descriptors.append(_hear_heirs(runtime.directory))
+        descriptors.append(_listen_for_takeover(runtime.directory))
     if steered_by is not None:
-        descriptors += (steered_by.flow_map, steered_by.places)
+        descriptors += (steered_by.flow_map, steered_by.eligible)
     descriptors += (member.fileno() for _, group in named for member in group.members)
-    places = Places.fresh(sockets, slots, steered_by.places if steered_by else None)
+    eligible = EligibleSlots.fresh(sockets, slots, steered_by.eligible if steered_by else None)
     try:
-        # Before the first client: it would wait where nobody is.
-        places.tell(count, count)
+        # Before the first client, which would else wait at a slot without a worker.
+        eligible.tell(count, count)
     except OSError as error:
         raise SteeringRefused(
-            f"workers.count: the kernel cannot leave {slots - count} of {slots} sockets out: {error}"
+            f"workers.count: the kernel does not leave {slots - count} of {slots} sockets out: {error}"
         ) from error
-    return _prepared(config, Inherited(manifest, tuple(descriptors), arena), sockets, certificate, places)
+    return _prepared(config, Inherited(manifest, tuple(descriptors), arena), sockets, certificate, eligible)
 
 
 def inherit(config: Config, inherited: Inherited) -> Prepared:
-    """A predecessor's, with what of the configuration needs nothing new. Raises CertificateRefused or
-    TakeoverRefused.
+    """Goes on with what another master has passed. Configuration keys that would need other sockets or another arena
+    wait for the next start. Raises CertificateRefused or TakeoverRefused.
     """
     config, deferred = with_inherited(config, inherited.manifest)
     if problems := tuple(contradictions(config)):
-        # No keys, say, on sockets that are open to everybody.
-        raise TakeoverRefused(f"the configuration does not hold with what the last master has left: {problems[0]}")
+        # For example no keys, on inherited sockets that other machines can reach.
+        raise TakeoverRefused(f"the configuration does not fit what the last master has passed on: {problems[0]}")
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = inherited.manifest
@@ -230,22 +238,22 @@ def inherit(config: Config, inherited: Inherited) -> Prepared:
         certificate = certificate_for(config.dtls)
     by_name = inherited.by_name()
     sockets = inherit_all(config, manifest, by_name)
-    places = Places(sockets, manifest.slots, by_name.get("places"))
-    return _prepared(config, inherited, sockets, certificate, places)
+    eligible = EligibleSlots(sockets, manifest.slots, by_name.get(ELIGIBLE))
+    return _prepared(config, inherited, sockets, certificate, eligible)
 
 
 def workers_wanted(config: Config) -> int:
-    """One for each core, if no number is asked for."""
+    """Returns `workers.count`; one for each core when that is 0."""
     return config.workers.count or min(cores(), MAX_SLOTS)
 
 
 def cores() -> int:
-    """Those that this process may run on."""
+    """Returns how many cores this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def _prepared(
-    config: Config, inherited: Inherited, sockets: Sockets, certificate: Certificate, places: Places
+    config: Config, inherited: Inherited, sockets: Sockets, certificate: Certificate, eligible: EligibleSlots
 ) -> Prepared:
     for warning in sockets.warnings:
         log.warning(warning)
@@ -255,26 +263,28 @@ def _prepared(
         cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
         certificate=certificate,
         sockets=sockets,
-        candidates=told(sockets, config),
+        candidates=announced_candidates(sockets, config),
         inherited=inherited,
-        places=places,
+        eligible=eligible,
     )
 
 
-def _hear_heirs(directory: Path) -> int:
+def _listen_for_takeover(directory: Path) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as listener:
         listener.bind(str(directory / TAKEOVER_SOCKET))
         listener.listen()
         return listener.detach()
 
 
-def told(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
-    """Where clients are told to send."""
+def announced_candidates(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
+    """Returns the addresses that clients are told to send to."""
     return candidates([(group.address, group.port) for group in sockets.media], config.media.announced)
 
 
 def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:
-    """Loads the steering program as the configuration says; None when workers hand over instead."""
+    """Loads the steering program as the configuration says; returns None when workers hand over instead. Raises
+    SteeringRefused.
+    """
     wanted = config.media.steering
     # One worker owns everything.
     if wanted == "handover" or (wanted == "auto" and slots == 1):
@@ -285,8 +295,8 @@ def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:
         if wanted == "ebpf":
             raise SteeringRefused(f"media.steering: the kernel does not take the steering program: {error}") from error
         log.warning(
-            "media.steering: the kernel does not take the steering program (%s); workers hand over what is not theirs, "
-            "which costs some processor time; CAP_BPF with CAP_NET_ADMIN allows it",
+            "media.steering: the kernel does not take the steering program (%s), so workers hand datagrams over, which "
+            "costs processor time; CAP_BPF and CAP_NET_ADMIN would allow it",
             os.strerror(error.errno or 0),
         )
         return None

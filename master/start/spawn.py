@@ -1,5 +1,5 @@
-"""The one `os.fork`. The child gets signals of its own, the lock of its slot and its core, and becomes a worker; it
-never returns into the master's code. Read next: `workers/main.py`.
+"""The one `os.fork` that makes a worker. The child resets its signals, locks its slot, pins itself to its core and
+becomes a worker. It must never return into the master's code. Read next: `workers/main.py`, where it goes on.
 """
 
 import faulthandler
@@ -21,13 +21,13 @@ log = logging.getLogger("millrace.master")
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What a child does before it becomes a worker."""
+    """What a child is given."""
 
     boot: Boot
     core: int | None
-    """To be pinned to."""
+    """The core to be pinned to; None for any."""
     lock: int
-    """The runtime directory's: byte 1 + slot is whose the slot is."""
+    """The descriptor of the runtime directory's lock file. Byte 1 + slot is locked by the slot's worker."""
 
 
 def spawn(child: Child) -> int:
@@ -53,12 +53,12 @@ def _become(child: Child, parent: int) -> NoReturn:
     code: int = Exit.BOOT_FAILED
     try:
         _detach()
-        # SIGABRT from the master ends a hanging worker with a traceback, be it at its imports.
+        # The master ends a worker that hangs with SIGABRT, which then writes a traceback, also during imports.
         faulthandler.enable()
         _claim_slot(child, parent)
         if child.core is not None:
             _pin(child.core)
-        # Only now: an import that fails is this worker's failed boot and not the master's end.
+        # Imported in the child, so that a failed import is this worker's failed boot and not the master's end.
         from millrace.workers.main import run
 
         code = Exit.CRASHED
@@ -78,12 +78,12 @@ def _become(child: Child, parent: int) -> NoReturn:
 def _detach() -> None:
     for each in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)
-    # A client that is gone is an error of one write, and not the end of the process.
+    # A write to a closed connection is then an error of that write, and does not end the process.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # A terminal signals its keys and its own end to the whole foreground group; the master alone says what follows.
+    # A terminal sends its signals to the whole foreground group. The master alone decides what follows from them.
     for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(each, signal.SIG_IGN)
-    # The master waits with its signals blocked, which a fork inherits.
+    # The master has its signals blocked, and a fork inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -91,15 +91,17 @@ def _pin(core: int) -> None:
     try:
         os.sched_setaffinity(0, {core})
     except OSError as error:
-        # Taken from us since the start, or from the machine: no reason to have no worker.
-        log.warning("core %s cannot be had, and a worker runs on any: %s", core, error.strerror)
+        # The core was taken from us or from the machine since the start. An unpinned worker is better than none.
+        log.warning("worker not pinned: core %s is not available: %s", core, error.strerror)
 
 
 def _claim_slot(child: Child, parent: int) -> None:
-    """Never two workers in a slot, whoever forked them: both would send under the same packet indexes."""
+    """Locks the slot, so that it never has two workers, of whatever master: both would send under the same SRTP
+    indexes.
+    """
     lock(child.lock, 1 + child.boot.slot)
     if os.getppid() != parent:
-        # It died, and who comes next may not have seen us: from now on it would.
+        # The master died during the fork, and its successor may have missed our lock. Exit rather than run unseen.
         os._exit(Exit.STOPPED)
-    # Until its loop runs and looks by itself. The master is quicker, if there is one.
+    # Ends a worker that hangs before its loop looks for the master. A living master is quicker.
     signal.alarm(2 * child.boot.config.workers.boot_seconds)

@@ -1,5 +1,5 @@
-"""Who is told how the start went: the person at the terminal, or the process that waits for a daemon's status. It must
-never know what starts. Read next: `master/start/daemon.py`.
+"""Where the start's outcome is shown: at the terminal, or to the process that waits for a daemon. It must never know
+what starts. Read next: `master/start/daemon.py`, which waits.
 """
 
 import os
@@ -7,43 +7,43 @@ import sys
 from contextlib import suppress
 
 END = b"\0"
-"""Behind what is told: the pipe itself stays open in the workers."""
+"""Ends the message, as the pipe's end does not: workers hold the pipe open."""
 
 
 class Startup:
-    """In the foreground: the greeting comes as soon as there is one, problems are in the log."""
+    """In the foreground: the banner is shown as soon as there is one, and problems are in the log."""
 
-    def greet(self, text: str) -> None:
-        """Where everything is. Workers are only starting."""
-        # Nobody has to listen.
+    def show_banner(self, text: str) -> None:
+        """Shows where everything is. Workers are only starting by then."""
+        # Standard output may be closed.
         with suppress(OSError):
             sys.stdout.write(text)
             sys.stdout.flush()
 
     def succeeded(self) -> None:
-        """All workers serve."""
+        """Notes that all workers serve."""
 
     def failed(self, why: str) -> None:
-        """There is no server. Of several reasons, the first counts."""
+        """Notes that there is no server. Of several calls, the first counts."""
 
 
 class DaemonStartup(Startup):
-    """Says it through a pipe, once: `+` and the greeting, or `-` and the reason, and `END`."""
+    """Writes the outcome to a pipe, once: `+` and the banner, or `-` and the reason, and `END`."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe
-        self._greeting = ""
+        self._banner = ""
 
-    def greet(self, text: str) -> None:
-        """Kept until it is true."""
-        self._greeting = text
+    def show_banner(self, text: str) -> None:
+        """Holds the banner back until all workers serve."""
+        self._banner = text
 
     def succeeded(self) -> None:
-        """Lets the waiting process go."""
-        self._tell(f"+{self._greeting}")
+        """Ends the wait with the banner."""
+        self._tell(f"+{self._banner}")
 
     def failed(self, why: str) -> None:
-        """Lets it go, with a failure."""
+        """Ends the wait with the reason of the failure."""
         self._tell(f"-{why}")
 
     def _tell(self, text: str) -> None:
@@ -55,16 +55,16 @@ class DaemonStartup(Startup):
 
 
 class LaterStartup(Startup):
-    """In the place of a program that has greeted already."""
+    """In the place of a program that has shown its banner already."""
 
-    def greet(self, text: str) -> None:
-        """Nobody waits for it."""
+    def show_banner(self, text: str) -> None:
+        """Shows nothing."""
 
 
 class QuietStartup(Startup):
-    """In the foreground with a log file: the person at the terminal still learns why there is no server."""
+    """In the foreground with a log file: why there is no server is shown at the terminal, too."""
 
     def failed(self, why: str) -> None:
-        """To standard error."""
+        """Writes the reason to standard error."""
         with suppress(OSError):
             print(f"millrace: {why}", file=sys.stderr)

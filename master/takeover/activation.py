@@ -1,5 +1,6 @@
-"""What the service manager hands over at the start (sd_listen_fds(3)): sockets that it has bound, and what it has kept
-for a master that died. It must never decide what becomes of them. Read next: `master/start/prepare.py`.
+"""What the service manager passes at the start (sd_listen_fds(3)): sockets that it has bound, and descriptors that a
+dead master had it store. It must never decide what becomes of them. Read next: `master/takeover/predecessor.py`, which
+checks the stored ones.
 """
 
 import os
@@ -8,7 +9,7 @@ import stat
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from millrace.master.takeover.sd_notify import STORED
+from millrace.master.takeover.sd_notify import FDSTORE_PREFIX
 
 FIRST = 3
 """The first descriptor after the standard streams (SD_LISTEN_FDS_START)."""
@@ -16,15 +17,17 @@ FIRST = 3
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """All of it, sorted."""
+    """Everything that was passed, sorted."""
 
     stored: dict[str, int]
-    """By the names under which we had them kept."""
+    """By the names under which they were stored."""
     activated: tuple[socket.socket, ...]
 
 
 def received(environment: MutableMapping[str, str] = os.environ, first: int = FIRST) -> Received:
-    """Takes it, and the variables out of the environment: nobody after us is meant."""
+    """Returns what was passed to this process. Takes the variables out of the environment, as they are for no child of
+    ours.
+    """
     meant_for, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if meant_for != str(os.getpid()) or not count.isdecimal():
@@ -33,8 +36,8 @@ def received(environment: MutableMapping[str, str] = os.environ, first: int = FI
     for offset in range(int(count)):
         descriptor, name = first + offset, names[offset] if offset < len(names) else ""
         os.set_inheritable(descriptor, False)
-        if name.startswith(STORED):
-            stored[name.removeprefix(STORED)] = descriptor
+        if name.startswith(FDSTORE_PREFIX):
+            stored[name.removeprefix(FDSTORE_PREFIX)] = descriptor
         elif stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             activated.append(socket.socket(fileno=descriptor))
     return Received(stored, tuple(activated))

@@ -1,8 +1,8 @@
-"""Locks that end with their holder, however it ends, and that say who it is: record locks (fcntl_locking(2)), which a
-forked child does not have and which an exec keeps. It must never know what is locked. Read next:
-`master/takeover/predecessor.py`.
+"""Record locks (fcntl_locking(2)): each ends with its process, however that ends, and the kernel names its holder. A
+forked child does not have its parent's locks, and an exec keeps them. It must never know what is locked. Read next:
+`master/takeover/predecessor.py`, which finds workers by their locks.
 
-A process loses all its locks on a file when it closes *any* descriptor of that file: never close one while it lives.
+A process loses all its locks on a file when it closes *any* descriptor of that file. So close none before the end.
 """
 
 import fcntl
@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _FLOCK = struct.Struct("@hhqqi0q")
-"""`struct flock` on 64-bit Linux: type, whence, start, length, process."""
+"""`struct flock` on 64-bit Linux: type, whence, start, length, process id."""
 
 
 class Held(Exception):
-    """Another process has the lock; `pid` is its number, 0 when it is gone by now."""
+    """Another process has the lock; `pid` is its process id, 0 when it is gone by now."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(f"held by process {pid}")
@@ -35,12 +35,12 @@ def lock_file(path: Path, at: int = 0) -> int:
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
-        # Its holder removed it between our opening and our locking.
+        # Its last holder removed the file after we opened it and before we locked it: make it again.
         os.close(descriptor)
 
 
 def lock(descriptor: int, at: int) -> None:
-    """Locks one byte. Again is no error. Raises Held."""
+    """Locks one byte; a byte that this process has locked stays locked. Raises Held."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
     except OSError as error:
@@ -48,7 +48,7 @@ def lock(descriptor: int, at: int) -> None:
 
 
 def holder(descriptor: int, at: int) -> int | None:
-    """Which other process has the byte's lock, if any."""
+    """Returns the id of the other process that has locked the byte; None when no other has."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
     kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else pid

@@ -1,9 +1,9 @@
-"""Finds what a dead master has left, and ends the workers that have kept it. Owns the receiving side of
-`workers/orphan.py`; must never make anything new, nor fork. Read next: `master/start/prepare.py`, which goes
-on with it.
+"""What a dead master's workers, or the service manager, hold for the next master: asks for it, checks it, and ends
+those workers. Owns the receiving side of `workers/orphan.py`; must never make anything new, nor fork. Read next:
+`master/start/prepare.py`, which goes on with what was inherited.
 
-    directory locked, so no master lives -- a slot's lock is held --> its worker: an orphan, or about to notice
-        heirs socket --> manifest, lock, arena, doorbells, sockets ...   (SCM_RIGHTS)
+    directory locked, so no master lives -- a slot's lock is held --> its worker is orphaned, or about to notice
+        takeover socket --> manifest, lock, arena, doorbells, sockets ...   (SCM_RIGHTS)
         just before a slot's successor is forked: SIGKILL --> the slot's lock is free
 """
 
@@ -21,35 +21,38 @@ from pathlib import Path
 
 from millrace.master.arena import Arena, ArenaRefused
 from millrace.master.takeover.locks import Held, holder, lock
-from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, living
+from millrace.master.takeover.runtime_directory import Runtime, living
 from millrace.relay.config.model import Config
-from millrace.relay.contract.takeover import Manifest, Unreadable, unpack, with_inherited
+from millrace.relay.contract.takeover import TAKEOVER_SOCKET, Manifest, Unreadable, unpack, with_inherited
 
 log = logging.getLogger("millrace.master")
 
 ASK_SECONDS = 10.0
-"""For some worker to answer: one that was just forked takes a second to its loop."""
+"""For any worker to answer, else all are killed. One that was just forked takes a second to reach its loop."""
 ANSWER_SECONDS = 2.0
-"""For one answer that has begun."""
+"""For each message of an answer, else another worker is asked."""
 END_SECONDS = 10.0
-"""From SIGKILL to the end, which takes milliseconds but for a disk that hangs; a goodbye takes less, too."""
+"""From a signal to the end of the process. SIGTERM, with goodbyes to clients, is followed by SIGKILL then. SIGKILL
+takes milliseconds, unless a disk hangs: a worker that still lives then keeps its slot.
+"""
 LOOK_SECONDS = 0.02
+"""Between two attempts to get an answer."""
 MAX_DESCRIPTORS = 253
-"""Of one message: SCM_MAX_FD of the kernel."""
+"""In one message: SCM_MAX_FD of the kernel."""
 _CREDENTIALS = struct.Struct("=iII")
 
 
 class TakeoverRefused(Exception):
-    """There is one, and we can neither take it up nor end it; the text says why."""
+    """A dead master's workers can be neither taken over nor ended; the text says why."""
 
 
-class NotUnderstood(TakeoverRefused):
-    """What was left is not for this program; the text says why."""
+class NotInheritable(TakeoverRefused):
+    """This program cannot go on with what another one has passed to it; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What was left, all there."""
+    """What one master passes to the next: descriptors, and the manifest that says what they are."""
 
     manifest: Manifest
     descriptors: tuple[int, ...]
@@ -57,62 +60,64 @@ class Inherited:
     arena: Arena
 
     def by_name(self) -> dict[str, int]:
-        """Each descriptor."""
+        """Returns the descriptors by the manifest's names."""
         return dict(zip(self.manifest.names(), self.descriptors, strict=True))
 
     def runtime(self) -> Runtime:
-        """Its directory, as its master had it."""
-        left = self.manifest
-        return Runtime(Path(left.directory), self.by_name()["lock"], left.has_takeover_socket, left.is_ours)
+        """Returns the runtime directory, as the last master had it."""
+        manifest = self.manifest
+        return Runtime(Path(manifest.directory), self.by_name()["lock"], manifest.has_takeover_socket, manifest.is_ours)
 
 
-def stored(by_name: Mapping[str, int]) -> Inherited | None:
-    """What the service manager has kept of the last master; None when that is nothing, or of no use to us: then workers
-    that live on have been ended.
+def from_fdstore(by_name: Mapping[str, int]) -> Inherited | None:
+    """Returns what the last master had the service manager store. Returns None when that is nothing, or unusable: then
+    the last master's workers have been ended. Raises TakeoverRefused when that master still lives.
     """
     if not by_name:
         return None
     try:
         # The manifest says which others there are, and in which order.
         manifest = unpack(os.pread(by_name["manifest"], 1 << 20, 0))
-        inherited = understood([by_name[name] for name in manifest.names()])
+        inherited = parse_inherited([by_name[name] for name in manifest.names()])
         lock(inherited.by_name()["lock"], 0)
-    except (KeyError, NotUnderstood, OSError, Unreadable) as error:
-        log.warning("what the service manager has kept cannot be taken up, and its calls end: %s", error)
+    except (KeyError, NotInheritable, OSError, Unreadable) as error:
+        log.warning("the stored descriptors are unusable, and the last master's sessions end: %s", error)
         if "lock" in by_name:
-            end_all(by_name["lock"], signal.SIGTERM)
+            end_orphans(by_name["lock"], signal.SIGTERM)
         close(list(by_name.values()))
         return None
     except Held as held:
-        raise TakeoverRefused(f"process {held.pid} is the master of what the service manager has kept") from None
+        raise TakeoverRefused(
+            f"process {held.pid} is the master whose descriptors the service manager has stored"
+        ) from None
     return inherited
 
 
-def find(runtime: Runtime) -> Inherited | None:
-    """What living workers of a dead master have kept; None when there are none, or what they have is of no use to us:
+def from_orphans(runtime: Runtime) -> Inherited | None:
+    """Returns what a dead master's workers hold. Returns None when no worker lives, or when what they hold is unusable:
     then they have been ended.
     """
-    end = time.monotonic() + ASK_SECONDS
+    deadline = time.monotonic() + ASK_SECONDS
     while living(runtime.lock):
         if received := _ask(runtime.directory / TAKEOVER_SOCKET):
             try:
-                return understood(received)
-            except NotUnderstood as error:
-                log.warning("what the last master has left cannot be taken up, and its calls end: %s", error)
+                return parse_inherited(received)
+            except NotInheritable as error:
+                log.warning("the last master's descriptors are unusable, and its sessions end: %s", error)
                 close(received, runtime.lock)
-                # Politely: their clients come again, to us.
-                end_all(runtime.lock, signal.SIGTERM)
+                # SIGTERM, with which workers say goodbye: their clients come again, to us.
+                end_orphans(runtime.lock, signal.SIGTERM)
                 return None
-        if time.monotonic() > end:
-            log.warning("workers of a dead master do not answer, and are ended")
-            end_all(runtime.lock, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            log.warning("the last master's workers do not answer and are killed")
+            end_orphans(runtime.lock, signal.SIGKILL)
             return None
         time.sleep(LOOK_SECONDS)
     return None
 
 
-def understood(descriptors: Sequence[int]) -> Inherited:
-    """What these descriptors are, the manifest first. Raises NotUnderstood, and leaves them open."""
+def parse_inherited(descriptors: Sequence[int]) -> Inherited:
+    """Checks the descriptors, of which the first has the manifest. Raises NotInheritable, and leaves them open."""
     try:
         manifest = unpack(os.pread(descriptors[0], 1 << 20, 0))
         names = list(manifest.names())
@@ -121,19 +126,21 @@ def understood(descriptors: Sequence[int]) -> Inherited:
         then, _ = with_inherited(Config(), manifest)
         arena = Arena.inherit(descriptors[names.index("arena")], manifest.slots, then.arena)
     except (ArenaRefused, IndexError, OSError, Unreadable) as error:
-        raise NotUnderstood(str(error)) from error
+        raise NotInheritable(str(error)) from error
     return Inherited(manifest, tuple(descriptors), arena)
 
 
 def close(descriptors: list[int], lock: int | None = None) -> None:
-    """Closes inherited descriptors, but for what shares a file with `lock`: that lock would end."""
+    """Closes inherited descriptors, except those of the file of `lock`: closing any of these would end the lock."""
     for each in descriptors:
         if lock is None or not os.path.samestat(os.fstat(each), os.fstat(lock)):
             os.close(each)
 
 
 def children(lock: int) -> dict[int, int]:
-    """Living workers that are our own children, by slot: of the program that was this process before."""
+    """Returns the living workers that are our own children, by slot: the program that was this process before forked
+    them.
+    """
     found = {}
     for slot in living(lock):
         pid = holder(lock, 1 + slot)
@@ -143,30 +150,32 @@ def children(lock: int) -> dict[int, int]:
     return found
 
 
-def end(lock: int, slot: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Ends the process that holds the slot, if any, and waits until it is gone. Raises TakeoverRefused."""
+def kill_orphan(lock: int, slot: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Kills the last master's worker in a slot and waits until it is gone. At a usual respawn it finds nobody, as a
+    worker's death frees its slot's lock. Raises TakeoverRefused.
+    """
     with _holder(lock, slot) as process:
         if process is not None:
             _signal(process, number)
             if not _ends(process, END_SECONDS):
                 _signal(process, signal.SIGKILL)
                 if not _ends(process, END_SECONDS):
-                    raise TakeoverRefused(f"a worker of the last master cannot be ended; it holds slot {slot}")
+                    raise TakeoverRefused(f"the last master's worker in slot {slot} cannot be killed")
 
 
-def end_all(lock: int, number: signal.Signals) -> None:
-    """The same for all slots at once."""
+def end_orphans(lock: int, number: signal.Signals) -> None:
+    """Sends all workers of the last master a signal, and waits until they are gone. Raises TakeoverRefused."""
     for slot in living(lock):
         with _holder(lock, slot) as process:
             if process is not None:
                 _signal(process, number)
     for slot in living(lock):
-        end(lock, slot, number)
+        kill_orphan(lock, slot, number)
 
 
 @contextmanager
 def _holder(lock: int, slot: int) -> Iterator[int | None]:
-    """A descriptor of the process that holds the slot: its number alone may be another's by now."""
+    """Gives a pidfd of the process that holds the slot, or None: its number alone may be another process's by now."""
     pid = holder(lock, 1 + slot)
     process = None
     if pid:
@@ -191,7 +200,7 @@ def _ends(process: int, seconds: float) -> bool:
 
 
 def _ask(path: Path) -> list[int]:
-    """Everything that a worker gives; nothing when none does."""
+    """Returns all descriptors that a worker passes; none when no worker does."""
     received: list[int] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
         asking.settimeout(ANSWER_SECONDS)
@@ -206,6 +215,6 @@ def _ask(path: Path) -> list[int]:
                 if not text:
                     return received
         except OSError:
-            # It ends, or hangs: half of it serves nobody.
+            # The worker ends, or hangs: some of the descriptors are of no use.
             close(received)
             return []

@@ -1,9 +1,10 @@
 """How this process was started, so that the program now on disk can be started the same way with our descriptors:
-beside us as a rehearsal, or in our place. It must never know what the descriptors are. Read next: `master/upgrade.py`.
+beside us as a rehearsal, or in our place. It must never know what the descriptors are. Read next: `master/upgrade.py`,
+which says when.
 
     arguments, working directory, environment   as they were
-    MILLRACE_DESCRIPTORS                        what is left to it: a name for each list of open descriptors
-    MILLRACE_REHEARSAL                          set: say whether you could, and end
+    MILLRACE_DESCRIPTORS                        what is passed to it: lists of open descriptors by name, as JSON
+    MILLRACE_REHEARSAL                          set when it is to say whether it could go on, and end
 """
 
 import ctypes
@@ -23,34 +24,37 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """What is started again, and what a former start has left."""
+class Executable:
+    """What is started again, and which descriptors were passed to this process."""
 
     command: tuple[str, ...]
     """The interpreter and its arguments."""
     directory: Path
-    """In which relative paths of the command mean what they did."""
-    left: Mapping[str, Sequence[int]] | None
-    """By the program in whose place, or for whose rehearsal, we were started."""
+    """Where the command's relative paths start."""
+    passed: Mapping[str, Sequence[int]] | None
+    """Descriptors by name, from the program in whose place, or for whose rehearsal, we were started; None without one.
+    """
     is_rehearsal: bool
-    kept: dict[str, Sequence[int]] = field(default_factory=dict)
-    """What every later program needs too; whoever opens such a thing puts it here."""
+    always_passed: dict[str, Sequence[int]] = field(default_factory=dict)
+    """What is passed to every later program, too; code that opens such a thing puts it here."""
 
     def become(self, descriptors: Mapping[str, Sequence[int]], environment: Mapping[str, str]) -> None:
-        """Goes on as that program: same process, same children, same locks. Returns only by an OSError."""
-        left = {**self.kept, **descriptors}
-        _pass_on(left, True)
+        """Replaces this program with that one: same process, same children, same locks. Returns only by an OSError."""
+        passed = {**self.always_passed, **descriptors}
+        _set_inheritable(passed, True)
         here = os.getcwd()
         try:
             os.chdir(self.directory)
-            os.execve(self.command[0], self.command, {**os.environ, **environment, _DESCRIPTORS: json.dumps(left)})
+            os.execve(self.command[0], self.command, {**os.environ, **environment, _DESCRIPTORS: json.dumps(passed)})
         finally:
-            _pass_on(left, False)
+            _set_inheritable(passed, False)
             with suppress(OSError):
                 os.chdir(here)
 
     def rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> int:
-        """Starts that program beside us, as a child that says by its exit status how it went. Raises OSError."""
+        """Starts that program beside us, and returns its process id; its exit status says whether it could go on.
+        Raises OSError.
+        """
         pid = os.fork()  # noqa: TID251 - no worker: it execs at once
         if pid == 0:
             self._rehearse(descriptors)
@@ -58,7 +62,7 @@ class Program:
 
     def _rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> NoReturn:
         try:
-            # Never without us: it would be taken for a server.
+            # It ends with us, as nothing would end it later.
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             self.become(descriptors, {_REHEARSAL: "1"})
@@ -68,20 +72,20 @@ class Program:
             os._exit(1)
 
 
-def this_program(environment: MutableMapping[str, str] = os.environ) -> Program:
-    """How we were started. Takes our variables out of the environment: nobody else is meant."""
+def this_executable(environment: MutableMapping[str, str] = os.environ) -> Executable:
+    """Returns how we were started. Takes our variables out of the environment, as they are for no child of ours."""
     text = environment.pop(_DESCRIPTORS, "")
-    left = json.loads(text) if text else None
-    # What the next program shall have, it is given again.
-    _pass_on(left or {}, False)
-    return Program(
+    passed = json.loads(text) if text else None
+    # What the next program is to have, `become` passes again.
+    _set_inheritable(passed or {}, False)
+    return Executable(
         command=(sys.executable, *sys.orig_argv[1:]),
         directory=Path.cwd(),
-        left=left,
+        passed=passed,
         is_rehearsal=bool(environment.pop(_REHEARSAL, "")),
     )
 
 
-def _pass_on(descriptors: Mapping[str, Sequence[int]], inheritable: bool) -> None:
+def _set_inheritable(descriptors: Mapping[str, Sequence[int]], inheritable: bool) -> None:
     for each in (one for many in descriptors.values() for one in many):
         os.set_inheritable(each, inheritable)

@@ -1,9 +1,9 @@
-"""The directory in which workers find each other's sockets, and a new master its dead predecessor's workers: nobody
-else's, one master's at a time, and gone when the server is. It must never be one that another user can enter, who could
-end any session then. Read next: `workers/bus.py` and `master/takeover/predecessor.py`.
+"""The runtime directory, in which workers find each other's sockets and a new master finds its dead predecessor's
+workers. Locks it for one master at a time, and removes it with the server. The directory must never be one that another
+user can enter, as that user could end any session. Read next: `master/takeover/predecessor.py`.
 
     lock          byte 0 is the master's, byte 1 + slot its worker's (`master/takeover/locks.py`)
-    heirs         where workers without a master give all that is inherited to the next (`workers/orphan.py`)
+    heirs         where the next master asks workers without one for their descriptors (`workers/orphan.py`)
     worker-*      the workers' own
 """
 
@@ -18,9 +18,8 @@ from pathlib import Path
 from millrace.master.takeover.locks import Held, holder, lock_file
 from millrace.relay.config.model import LONGEST_RUNTIME_DIRECTORY, Config
 from millrace.relay.config.rules import MAX_SLOTS
+from millrace.relay.contract.takeover import TAKEOVER_SOCKET
 
-TAKEOVER_SOCKET = "heirs"
-"""A name that masters of before know, too."""
 _LOCK = "lock"
 
 
@@ -30,22 +29,22 @@ class DirectoryRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A directory that is ours alone."""
+    """A runtime directory that this master has locked."""
 
     directory: Path
     lock: int
-    """Its file's descriptor. Byte 0 is locked."""
+    """The lock file's descriptor; byte 0 is locked."""
     can_be_found: bool
-    """By a server that is started again with the same configuration."""
+    """True when a server that is started again with the same configuration looks here."""
     is_ours: bool
-    """To remove at the end."""
+    """True when the server made the directory, and removes it at the end."""
 
 
-def claim(config: Config, left: Path | None = None) -> Runtime:
-    """The directory `left` by the last master, else the configured one or one that the listening addresses name; made
-    when missing, and locked. Raises DirectoryRefused.
+def claim(config: Config, inherited: Path | None = None) -> Runtime:
+    """Makes the runtime directory when it is missing, and locks it: the inherited one, else the configured one, else
+    one that is named after the listening addresses. Raises DirectoryRefused.
     """
-    directory, is_ours, can_be_found = (left, _make(left), True) if left else _chosen(config)
+    directory, is_ours, can_be_found = (inherited, _make(inherited), True) if inherited else _chosen(config)
     try:
         lock = lock_file(directory / _LOCK)
     except Held as held:
@@ -57,8 +56,8 @@ def claim(config: Config, left: Path | None = None) -> Runtime:
     return Runtime(directory, lock, can_be_found, is_ours)
 
 
-def find(config: Config) -> int | None:
-    """The process of the master that runs with this configuration on this machine, if one does."""
+def running_master(config: Config) -> int | None:
+    """Returns the process id of the master that runs with this configuration on this machine; None without one."""
     directory = Path(config.runtime.directory) if config.runtime.directory else default_directory(config)
     if directory is None:
         return None
@@ -73,7 +72,9 @@ def find(config: Config) -> int | None:
 
 
 def unusable(directory: Path) -> str | None:
-    """Why `claim` would refuse it, as far as can be told without making it. Root may ask for another user's server."""
+    """Returns why `claim` would refuse the directory, as far as that shows without making it; None when it would not.
+    Root may ask for another user's server.
+    """
     try:
         found = directory.lstat()
     except FileNotFoundError:
@@ -86,7 +87,7 @@ def unusable(directory: Path) -> str | None:
 
 
 def leave(runtime: Runtime) -> None:
-    """Removes what we had there, unless workers without a master live on, for whom another one may come."""
+    """Removes sockets, lock file and directory, unless workers live on there: another master may come for them."""
     if living(runtime.lock):
         return
     remove_sockets(runtime.directory)
@@ -98,19 +99,21 @@ def leave(runtime: Runtime) -> None:
 
 
 def living(lock: int) -> list[int]:
-    """Slots in which another process lives."""
+    """Returns the slots in which another process lives."""
     return [slot for slot in range(MAX_SLOTS) if holder(lock, 1 + slot) is not None]
 
 
 def remove_sockets(directory: Path) -> None:
-    """Removes what a server that was killed has left behind: ours would not bind over it."""
+    """Removes the sockets of a server that was killed: ours could not be bound over them."""
     for path in (*directory.glob("worker-*"), directory / TAKEOVER_SOCKET):
         if path.is_socket():
             path.unlink(missing_ok=True)
 
 
 def default_directory(config: Config) -> Path | None:
-    """The same for the same listening addresses; None when the kernel is to pick a port."""
+    """Returns a directory named after the listening addresses; None when the kernel is to pick one of the ports, as
+    then another start would not find it.
+    """
     listening = (config.http.bind, config.http.port, config.media.bind, config.media.port, config.admin.port)
     if 0 in (config.http.port, config.media.port, config.admin.port):
         return None
@@ -120,13 +123,13 @@ def default_directory(config: Config) -> Path | None:
 
 
 def _chosen(config: Config) -> tuple[Path, bool, bool]:
-    """The directory, whether to remove it at the end, and whether it can be found again."""
+    """Returns the directory, whether to remove it at the end, and whether another start finds it."""
     if config.runtime.directory:
         directory = Path(config.runtime.directory).absolute()
         return directory, _make(directory), True
     default = default_directory(config)
     if default is not None:
-        # Anybody may make one of that name where everybody may write: then a fresh one has to do.
+        # Another user may have made one of that name, as every user may write there: then we take a fresh one.
         with suppress(DirectoryRefused):
             _make(default)
             return default, True, True
@@ -134,7 +137,7 @@ def _chosen(config: Config) -> tuple[Path, bool, bool]:
 
 
 def _make(directory: Path) -> bool:
-    """Makes it; False when it was there. Raises DirectoryRefused."""
+    """Makes the directory; returns False when it was there. Raises DirectoryRefused."""
     is_made = True
     try:
         try:
@@ -153,9 +156,9 @@ def _unsafe(directory: Path, found: os.stat_result, owner: int) -> str | None:
     if not stat.S_ISDIR(found.st_mode):
         return f"runtime.directory: {directory} is no directory"
     if found.st_uid != owner or found.st_mode & 0o077:
-        # Whoever can connect to a worker's socket can end any session.
+        # A user who can connect to a worker's socket can end any session.
         return (
-            f"runtime.directory: {directory} is user {found.st_uid}'s with mode {stat.S_IMODE(found.st_mode):04o}, and "
-            f"has to be user {owner}'s with mode 0700"
+            f"runtime.directory: {directory} belongs to user {found.st_uid} with mode "
+            f"{stat.S_IMODE(found.st_mode):04o}, and has to belong to user {owner} with mode 0700"
         )
     return None

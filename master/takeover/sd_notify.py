@@ -1,5 +1,6 @@
-"""Tells the service manager how the server is (sd_notify(3)): ready, reloading, stopping, alive, and has it keep our
-descriptors. It must never matter whether anybody listens. Read next: `deploy/millrace.service`, which asks to be told.
+"""Tells the service manager how the server is (sd_notify(3)): ready, reloading, stopping, alive, and has it store our
+descriptors. No failure here must ever stop the server, as it may run without a service manager. Read next:
+`master/takeover/activation.py`, which gets stored descriptors back.
 """
 
 import logging
@@ -12,58 +13,67 @@ from contextlib import suppress
 
 log = logging.getLogger("millrace.master")
 
-STORED = "millrace-"
-"""Before the name of what is kept: a socket unit may use any other."""
+FDSTORE_PREFIX = "millrace-"
+"""Starts the FDNAME of each stored descriptor. A socket unit may use any other name."""
 _STORE_SECONDS = 2.0
+"""For the service manager to read a message, or to close what was stored. Then the server goes on without it."""
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
-class Notify:
-    """The service manager's socket, or nothing. Its variables are taken out of the environment: workers have no say."""
+class ServiceManager:
+    """The service manager's socket, or nothing. Its variables are taken out of the environment, so that no worker can
+    speak for the server.
+    """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         self.environment = {name: environment[name] for name in _VARIABLES if name in environment}
-        """As it was, for a program that takes our place."""
+        """The variables as they were, for a program that takes our place."""
         path = environment.pop("NOTIFY_SOCKET", "")
         # An `@` stands for the zero byte of an abstract address.
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self.watchdog_seconds = _watchdog_seconds(environment)
-        """How often to call `alive`, or None when nobody watches. Half of what is allowed, as sd_watchdog_enabled(3)
+        """How often to call `alive`, or None without a watchdog. Half of what is allowed, as sd_watchdog_enabled(3)
         recommends."""
         self._alive_at = 0.0
 
     def ready(self, status: str) -> None:
-        """The server serves; also the end of `reloading`."""
+        """Says that the server serves; it also ends `reloading`."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self, status: str = "Reading its configuration") -> None:
-        """Until the next `ready`."""
+        """Says that the server reloads, until the next `ready`."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", f"STATUS={status}")
 
     def status(self, text: str) -> None:
-        """A line for people."""
+        """Sets the line that `systemctl status` shows."""
         self._send(f"STATUS={text}")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """The end has begun and may take so long, whatever the unit's own limit is."""
+        """Says that the end has begun and may take `seconds`, whatever the unit's own limit is."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}", f"STATUS={status}")
 
     def alive(self, now: float) -> None:
-        """Call it at least every `watchdog_seconds`; says so no more often than that."""
+        """Call it at least every `watchdog_seconds`; tells the watchdog no more often than that."""
         if self.watchdog_seconds is not None and now - self._alive_at >= self.watchdog_seconds / 2:
             self._alive_at = now
             self._send("WATCHDOG=1")
 
     def store(self, descriptors: Mapping[str, int]) -> None:
-        """Has them kept for the next start, should we die. What is kept already is kept once."""
-        # FDPOLL: a socket with an error that nobody has fetched yet would be dropped.
-        self._all_of([(f"FDSTORE=1\nFDNAME={STORED}{name}\nFDPOLL=0", [each]) for name, each in descriptors.items()])
+        """Has the descriptors stored for the next start, should we die. One that is stored already is stored once."""
+        # FDPOLL=0: else the service manager drops a socket that has an error pending.
+        self._all_of(
+            [(f"FDSTORE=1\nFDNAME={FDSTORE_PREFIX}{name}\nFDPOLL=0", [each]) for name, each in descriptors.items()]
+        )
 
     def forget(self, names: Iterable[str]) -> None:
-        """The next start shall begin anew. Returns when what was kept is closed: sockets hold their ports."""
+        """Has stored descriptors closed, so that the next start begins anew. Returns when they are closed, as sockets
+        hold their ports.
+        """
         reading, writing = os.pipe()
-        removals: list[tuple[str, list[int]]] = [(f"FDSTOREREMOVE=1\nFDNAME={STORED}{name}", []) for name in names]
-        # Closed by the service manager when it has come so far (sd_notify_barrier(3)).
+        removals: list[tuple[str, list[int]]] = [
+            (f"FDSTOREREMOVE=1\nFDNAME={FDSTORE_PREFIX}{name}", []) for name in names
+        ]
+        # The service manager closes `writing` when it has read all before it (sd_notify_barrier(3)).
         is_told = bool(removals) and self._all_of([*removals, ("BARRIER=1", [writing])])
         os.close(writing)
         if is_told:
@@ -77,13 +87,13 @@ class Notify:
             return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-                # Its queue takes some ten messages, and none may be lost.
+                # The socket's queue takes some ten messages, and none may be lost: wait for room.
                 speaker.settimeout(_STORE_SECONDS)
                 speaker.connect(self._address)
                 for text, descriptors in messages:
                     socket.send_fds(speaker, [text.encode()], descriptors)
         except OSError as error:
-            log.warning("the service manager does not keep our descriptors: %s", error)
+            log.warning("the service manager stores no descriptors: %s", error)
             return False
         return True
 

@@ -25,7 +25,8 @@ FIXED_AT_START = (
 )
 """Keys that sockets and the arena were made with: for those who inherit them, the values of then hold."""
 
-
+TAKEOVER_SOCKET, ELIGIBLE = "heirs", "places"
+"""Names of descriptors as masters of before know them, too; the takeover socket's file has the same name."""
 _WIRE_NAMES = {"has_takeover_socket": "has_heirs", "fixed": "baked"}
 """Of fields whose names are no longer those of VERSION 2."""
 _FIELDS = {wire: name for name, wire in _WIRE_NAMES.items()}
@@ -56,9 +57,9 @@ class Manifest:
     groups: tuple[SocketGroup, ...]
     """In the order in which they were bound, by purpose."""
     is_steered: bool
-    """There is a flow map, and the map of who is where."""
+    """There is a flow map, and a map that says which slots the kernel may pick."""
     has_takeover_socket: bool
-    """There is a socket at which the next master asks. On the wire: `has_heirs`, and the descriptor is `heirs`."""
+    """There is a socket at which the next master asks. On the wire: `has_heirs`."""
     directory: str
     """Where workers find each other."""
     is_ours: bool
@@ -75,9 +76,9 @@ class Manifest:
         yield from ("manifest", "lock", "arena")
         yield from (f"doorbell-{slot}" for slot in range(self.slots))
         if self.has_takeover_socket:
-            yield "heirs"
+            yield TAKEOVER_SOCKET
         if self.is_steered:
-            yield from ("flow-map", "places")
+            yield from ("flow-map", ELIGIBLE)
         for number, group in enumerate(self.groups):
             yield from (f"{group.section}-{number}-{slot}" for slot in range(self.slots))
 

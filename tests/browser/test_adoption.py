@@ -16,7 +16,7 @@ from tests.system.asking import until_moved
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot, until_gone
 
-ROLLED_OUT = "all workers have the configuration that is in force"
+ROLLED_OUT = "all workers have the new configuration"
 NOTE_STATES = """
     globalThis.states = [];
     for (const [name, { pc }] of peers.all) {

@@ -45,8 +45,8 @@ async def test_a_crash_loop_costs_the_sessions_of_its_slot_and_no_other_call() -
             async with asyncio.timeout(20):
                 while pid_by_slot(relay)[0] == pid:
                     await asyncio.sleep(0.002)
-        await relay.until_logged("its sessions are given up")
-        await relay.until_logged("the others go on, and it is tried again: worker 0 died 4 times in a row")
+        await relay.until_logged("sessions of slot 0 are dropped")
+        await relay.until_logged("crash loop in slot 0, retried with back-off: worker 0 died 4 times in a row")
         await relay.until_ready()
         assert await patch(lost) == 404
         await again.open(0)

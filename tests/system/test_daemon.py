@@ -186,11 +186,11 @@ async def test_workers_take_the_new_log_level_without_being_replaced(place: Plac
         workers = place.workers()
         async with Publisher(f"http://127.0.0.1:{port}/whip/hall") as publisher:
             await publisher.open()
-        assert "a client came" not in place.log.read_text()
+        assert "session opened" not in place.log.read_text()
         place.configure(level="info", http_port=port)
         os.kill(place.pid, signal.SIGHUP)
         async with asyncio.timeout(20):
-            while "a client came" not in place.log.read_text():
+            while "session opened" not in place.log.read_text():
                 async with Publisher(f"http://127.0.0.1:{port}/whip/hall") as publisher:
                     await publisher.open()
         assert place.workers() == workers
@@ -210,7 +210,7 @@ def test_rotated_log_is_let_go_by_all_processes(place: Place) -> None:
 
         until(lambda: place.log.exists() and not holders(), "nobody holds the old file")
         os.kill(place.pid, signal.SIGHUP)
-        until(lambda: "was read again" in place.log.read_text(), "logged into the new one")
+        until(lambda: "configuration reloaded" in place.log.read_text(), "logged into the new one")
 
 
 def test_log_that_cannot_be_opened_after_its_rotation_ends_nobody(place: Place) -> None:
@@ -233,7 +233,7 @@ def test_log_that_cannot_be_opened_after_its_rotation_ends_nobody(place: Place) 
         os.kill(place.pid, signal.SIGUSR1)
         until(new.exists, "opened again")
         os.kill(place.pid, signal.SIGHUP)
-        until(lambda: "was read again" in new.read_text(), "logged into the new one")
+        until(lambda: "configuration reloaded" in new.read_text(), "logged into the new one")
         assert old.read_text().count("cannot be opened anew") == 3
 
 
@@ -243,7 +243,8 @@ def test_upgraded_daemon_keeps_its_number_its_pid_file_and_its_place(place: Plac
         pid, workers = place.pid, place.workers()
         os.kill(pid, signal.SIGUSR2)
         until(
-            lambda: place.log.read_text().count("all workers have the configuration") == 1, "all are the new program's"
+            lambda: place.log.read_text().count("all workers have the new configuration") == 1,
+            "all are the new program's",
         )
         assert place.pid == pid
         assert not set(workers) & set(place.workers())
@@ -254,11 +255,11 @@ def test_upgraded_daemon_keeps_its_number_its_pid_file_and_its_place(place: Plac
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         place.configure(level="loud")
         os.kill(pid, signal.SIGUSR2)
-        until(lambda: "and the old one goes on" in place.log.read_text(), "said")
+        until(lambda: "upgrade refused: the new program does not start" in place.log.read_text(), "said")
         assert "log.level: found" in place.log.read_text()
         place.configure()
         os.kill(pid, signal.SIGUSR2)
-        until(lambda: place.log.read_text().count("all workers have the configuration") == 2, "again")
+        until(lambda: place.log.read_text().count("all workers have the new configuration") == 2, "again")
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) == descriptors
 
 

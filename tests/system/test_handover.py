@@ -59,7 +59,7 @@ async def test_workers_that_let_go_one_after_the_other_are_noticed_by_nobody() -
         assert set(posts.ends) == {200}
         assert percentile(gaps, 0.5) < 2
         assert [one.states for one in watched] == states
-        assert relay.log().count("a worker let go of its sessions") == 4
+        assert relay.log().count("worker released its sessions") == 4
         assert await counter(relay, "millrace_sessions_lost_total") == 0
         assert await counter(relay, 'millrace_drops_total{direction="in",reason="srtp_replay"}') == 0
         assert [await delete(client) for client in (*viewers, *publishers)] == [200] * 4
@@ -112,7 +112,7 @@ async def test_a_new_configuration_reaches_all_workers_in_the_middle_of_calls_an
         await viewer.until_frames(len(viewer.frames) + 10)
 
 
-DONE = "all workers have the configuration that is in force"
+DONE = "all workers have the new configuration"
 
 
 def configured(origin: str) -> str:
@@ -140,7 +140,7 @@ async def test_a_certificate_that_the_engine_does_not_take_costs_one_worker_a_mo
         began = time.monotonic()
         relay.config_path.write_text("[dtls]\n" + weak_certificate(tmp_path))
         os.kill(relay.pid, signal.SIGHUP)
-        await relay.until_logged("worker 0 does not come up with the new configuration")
+        await relay.until_logged("worker 0 does not start with the new configuration")
         await relay.until_logged(DONE)
         assert pid_by_slot(relay)[1] == spared
         await watched.until_packets(time.monotonic(), 30)

@@ -101,7 +101,7 @@ async def test_a_worker_that_hangs_is_noticed_in_two_seconds_says_where_and_cost
                 # Some sandboxes let nobody look into a process, not even into a child.
                 print(f"{hang.__name__} is not to be had here: {error}")
                 continue
-            await relay.until_logged("a worker is ended", len(noticed) + 1)
+            await relay.until_logged("worker killed", len(noticed) + 1)
             noticed.append(time.monotonic() - hung_at)
             await until_gone(pid, 10)
             ended_at = time.monotonic()
@@ -149,7 +149,7 @@ async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() 
             pytest.skip(f"nobody may look into a process here: {error}")
         hung_at = time.monotonic()
         await late.open(0)
-        await relay.until_logged("a worker is ended", 1)
+        await relay.until_logged("worker killed", 1)
         noticed_at = time.monotonic()
         silence = watched.gap(hung_at, noticed_at)
         print(f"noticed after {noticed_at - hung_at:.2f} s, the longest silence until then {silence:.2f} s")

@@ -19,7 +19,7 @@ from tests.system.posts import OFFER
 from tests.system.relay_process import Relay
 from tests.system.watched import Watched, watched_call
 
-DONE = "all workers have the configuration that is in force"
+DONE = "all workers have the new configuration"
 SECRETS = {"old": "0123456789abcdef0123456789abcdef", "kept": "k" * 32, "new": "n" * 32}
 ASKED = 16
 """On connections of their own: one in thirty thousand times they would all go to the same of two workers."""

@@ -149,7 +149,7 @@ async def test_a_kept_memory_of_no_use_is_forgotten_and_the_server_starts_anew()
         os.pwrite(arena, b"garbage!", 0)
         before = relay.kept[:]
         await relay.start()
-        await relay.until_logged("what the service manager has kept cannot be taken up")
+        await relay.until_logged("the stored descriptors are unusable")
         await relay.until_ready()
         assert [name for name, _ in relay.kept] == [name for name, _ in before]
         with mmap.mmap(dict(relay.kept)["millrace-arena"], 8) as kept:

@@ -13,7 +13,7 @@ import pytest
 
 from millrace.master.kernel.bpf import delete_from_map, update_map
 from millrace.master.kernel.reuseport import spread
-from millrace.master.kernel.steering import flow_key, place, steer
+from millrace.master.kernel.steering import flow_key, set_eligible, steer
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +29,7 @@ class Steered:
 
     groups: tuple[tuple[socket.socket, ...], ...]
     flow_map: int
-    places: int
+    eligible: int
 
 
 def group(family: int, address: str, kind: int = socket.SOCK_DGRAM) -> tuple[socket.socket, ...]:
@@ -48,7 +48,7 @@ def steered() -> Iterator[Steered]:
         pytest.skip("loading a program needs root; what happens without is tested below")
     groups = (group(socket.AF_INET, "127.0.0.1"), group(socket.AF_INET6, "::1"))
     steered = steer(groups, 1024)
-    yield Steered(groups, steered.flow_map, steered.places)
+    yield Steered(groups, steered.flow_map, steered.eligible)
     steered.close()
     for member in (*groups[0], *groups[1]):
         member.close()
@@ -153,7 +153,7 @@ def test_what_tells_no_slot_goes_where_the_hash_says(steered: Steered, payload: 
 
 @pytest.mark.parametrize("opened", [1, 2, 3])
 def test_what_tells_no_slot_is_spread_over_the_open_ones_only(steered: Steered, opened: int) -> None:
-    place(steered.places, opened, 3)
+    set_eligible(steered.eligible, opened, 3)
     for members in steered.groups:
         assert are_spread({landed(members, MEDIA, source) for source in sources(members)}, opened)
 
@@ -164,7 +164,7 @@ def are_spread(slots: set[int], opened: int) -> bool:
 
 
 def test_what_names_a_slot_goes_there_while_somebody_lives_in_it(steered: Steered) -> None:
-    place(steered.places, 1, 3)
+    set_eligible(steered.eligible, 1, 3)
     members = steered.groups[0]
     for source in sources(members):
         assert landed(members, binding_request("02abcdefgh"), source) == 2, "it leaves, but is there"

@@ -15,7 +15,7 @@ from tests.system.posts import Posts
 from tests.system.relay_process import ROOT, Relay
 from tests.system.watched import told, watched_call
 
-ROLLED_OUT = "all workers have the configuration that is in force"
+ROLLED_OUT = "all workers have the new configuration"
 SETTINGS = {"workers.quick_death_seconds": "1", "workers.drain_seconds": "60"}
 
 
@@ -87,7 +87,7 @@ async def test_programs_that_do_not_come_up_change_nothing(program: Path) -> Non
         for times, (file, old, new, reason) in enumerate(BAD, 1):
             change(program / "millrace" / file, old, new)
             os.kill(relay.pid, signal.SIGUSR2)
-            await relay.until_logged("and the old one goes on", times, 30)
+            await relay.until_logged("upgrade refused: the new program does not start", times, 30)
             assert reason in relay.log()
             change(program / "millrace" / file, new, old)
         await relay.until_ready()

@@ -10,7 +10,7 @@ def pid_by_slot(relay: Relay) -> dict[int, int]:
     """From the log: the last start of each slot."""
     found = {}
     for line in relay.log().splitlines():
-        if "a worker starts" in line:
+        if "worker started" in line:
             fields = dict(word.split("=") for word in line.split() if "=" in word)
             found[int(fields["slot"])] = int(fields["pid"])
     return found

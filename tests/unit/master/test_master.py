@@ -15,8 +15,8 @@ from millrace.master import master as master_module
 from millrace.master.arena import Arena
 from millrace.master.master import Master
 from millrace.master.start.startup import QuietStartup, Startup
-from millrace.master.takeover.reexec import Program
-from millrace.master.takeover.sd_notify import Notify
+from millrace.master.takeover.reexec import Executable
+from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.master.upgrade import Upgrade
 from millrace.relay.config.model import Config
 
@@ -56,7 +56,7 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> Forks:
 @pytest.fixture
 def upgrade(tmp_path: Path) -> Upgrade:
     prepared = SimpleNamespace(inherited=SimpleNamespace(descriptors=()))
-    return Upgrade(Program(("/bin/false",), tmp_path, None, False), prepared, Notify({}))
+    return Upgrade(Executable(("/bin/false",), tmp_path, None, False), prepared, ServiceManager({}))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def master(tmp_path: Path, upgrade: Upgrade) -> Iterator[Master]:
     arena.want(2)
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     prepared = SimpleNamespace(
-        config=config, arena=arena, slots=2, lock=lock, goal=2, places=None, child=lambda *_: None
+        config=config, arena=arena, slots=2, lock=lock, goal=2, eligible=None, child=lambda *_: None
     )
     yield Master(prepared, Config, Startup(), upgrade)
     os.close(lock)
@@ -96,10 +96,10 @@ def test_predecessor_who_cannot_be_looked_at_leaves_his_slot_for_later_and_no_ot
         if slot == 0:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(master_module, "end", refused)
+    monkeypatch.setattr(master_module, "kill_orphan", refused)
     master._fork_due()
     assert [life.pid for life in master._slots.lives] == [0, 1_000_001]
-    assert "slot 0 waits: [Errno 24] Too many open files" in caplog.text
+    assert "slot 0 has to wait: [Errno 24] Too many open files" in caplog.text
 
 
 def test_greeting_that_nobody_has_read_keeps_no_worker_from_being_forked(

@@ -114,7 +114,7 @@ def test_another_one_in_the_middle_takes_over_and_falls_back_to_the_first() -> N
 
 def test_what_workers_need_not_know_replaces_none() -> None:
     box = Box()
-    box.rollout.exchange("same to workers")
+    box.rollout.replace_config("same to workers")
     assert box.rollout.target == "same to workers"
     assert not box.rollout.is_under_way
     assert box.rollout.next(box.lives) is None

@@ -247,7 +247,7 @@ def test_worker_that_lets_go_is_replaced_at_once_and_its_end_is_no_death_to_coun
         assert box.slots.lives[0].state is SlotState.RELEASING
         death = box.slots.reaped(box.pids, exited(Exit.RELEASED), box.now)
         assert death is not None
-        assert (death.how, death.was_asked, death.gives_up) == ("let go of its sessions", True, None)
+        assert (death.how, death.was_asked, death.gives_up) == ("released its sessions", True, None)
         assert box.slots.lives[0].due_at == box.now
 
 
@@ -336,13 +336,13 @@ def test_stop_ends_a_drain() -> None:
     box.slots.drain(box.now)
     box.slots.stop(box.now)
     assert not drained(box, True)
-    assert [kill.signal for kill in box.slots.hurry()] == [signal.SIGKILL]
+    assert [kill.signal for kill in box.slots.kill_all()] == [signal.SIGKILL]
 
 
 def test_hurry_forks_no_more() -> None:
     box = Box(1)
     box.fork_due()
-    assert [kill.signal for kill in box.slots.hurry()] == [signal.SIGKILL]
+    assert [kill.signal for kill in box.slots.kill_all()] == [signal.SIGKILL]
     box.slots.reaped(1, KILLED, box.now)
     assert box.fork_due() == []
     assert box.slots.are_empty()

@@ -13,7 +13,7 @@ import pytest
 
 from millrace.master.start.prepare import Prepared, make
 from millrace.master.takeover import predecessor
-from millrace.master.takeover.predecessor import NotUnderstood, understood
+from millrace.master.takeover.predecessor import NotInheritable, parse_inherited
 from millrace.master.takeover.runtime_directory import TAKEOVER_SOCKET, Runtime, claim, leave
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import parse
@@ -39,8 +39,8 @@ def runtime() -> Iterator[Runtime]:
         signal.alarm(0)
 
 
-def orphan(prepared: Prepared, ends: list[str], *, is_one: bool = True) -> Orphan:
-    boot = replace(prepared.child(0, 1).boot, master=-1 if is_one else os.getppid())
+def orphan(prepared: Prepared, ends: list[str], *, is_orphaned: bool = True) -> Orphan:
+    boot = replace(prepared.child(0, 1).boot, master=-1 if is_orphaned else os.getppid())
     return Orphan(boot, lambda: 1, lambda: ends.append("it ends"))
 
 
@@ -48,7 +48,7 @@ async def ask(runtime: Runtime) -> list[int]:
     return await asyncio.to_thread(predecessor._ask, runtime.directory / TAKEOVER_SOCKET)
 
 
-async def test_an_heir_gets_all_descriptors_of_the_largest_server(
+async def test_a_successor_gets_all_descriptors_of_the_largest_server(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predecessor, "ANSWER_SECONDS", 30)
@@ -58,7 +58,7 @@ async def test_an_heir_gets_all_descriptors_of_the_largest_server(
     one.look()
     received = await ask(runtime)
     assert len(received) > MAX_DESCRIPTORS, "more than one message takes"
-    inherited = understood(received)
+    inherited = parse_inherited(received)
     for kept, given in zip(prepared.inherited.descriptors, inherited.descriptors, strict=True):
         assert os.path.samestat(os.fstat(kept), os.fstat(given))
     predecessor.close(received, runtime.lock)
@@ -68,7 +68,7 @@ async def test_an_heir_gets_all_descriptors_of_the_largest_server(
 
 async def test_nobody_gets_anything_while_the_master_lives(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predecessor, "ANSWER_SECONDS", 0.2)
-    one = orphan(make(config(runtime.directory), runtime), [], is_one=False)
+    one = orphan(make(config(runtime.directory), runtime), [], is_orphaned=False)
     one.look()
     assert await ask(runtime) == []
 
@@ -92,7 +92,7 @@ async def test_another_user_gets_nothing(runtime: Runtime, caplog: pytest.LogCap
             finally:
                 os._exit(status)
         async with asyncio.timeout(10):
-            while "somebody else wants to be the master" not in caplog.text:
+            while "another user's process wants to be the master" not in caplog.text:
                 await asyncio.sleep(0.01)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -109,6 +109,6 @@ async def test_half_of_what_is_inherited_is_refused(runtime: Runtime, monkeypatc
     prepared = make(config(runtime.directory), runtime)
     orphan(prepared, []).look()
     received = await ask(runtime)
-    with pytest.raises(NotUnderstood, match="descriptors"):
-        understood(received[:100])
+    with pytest.raises(NotInheritable, match="descriptors"):
+        parse_inherited(received[:100])
     predecessor.close(received, runtime.lock)

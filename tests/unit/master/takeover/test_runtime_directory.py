@@ -16,6 +16,6 @@ def test_a_directory_that_others_can_enter_is_refused_with_its_owner_and_mode(tm
     with pytest.raises(DirectoryRefused) as refusal:
         claim(Config(runtime=RuntimeConfig(str(directory))))
     assert str(refusal.value) == (
-        f"runtime.directory: {directory} is user {os.geteuid()}'s with mode 0750, and has to be "
-        f"user {os.geteuid()}'s with mode 0700"
+        f"runtime.directory: {directory} belongs to user {os.geteuid()} with mode 0750, and has to belong "
+        f"to user {os.geteuid()} with mode 0700"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from millrace.master.takeover import sd_notify as notify_module
-from millrace.master.takeover.sd_notify import Notify
+from millrace.master.takeover.sd_notify import ServiceManager
 
 
 @pytest.fixture
@@ -27,15 +27,15 @@ def heard(manager: socket.socket) -> list[str]:
 
 def test_each_state_is_told_in_the_words_of_sd_notify(manager: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": manager.getsockname()}
-    notify = Notify(environment)
+    service_manager = ServiceManager(environment)
     assert environment == {}, "workers have no say"
-    notify.ready("2 workers serve")
+    service_manager.ready("2 workers serve")
     assert heard(manager) == ["READY=1", "STATUS=2 workers serve"]
-    notify.reloading()
+    service_manager.reloading()
     reloading = heard(manager)
     assert reloading[0] == "RELOADING=1"
     assert reloading[1].startswith("MONOTONIC_USEC=")
-    notify.stopping("Draining", 40)
+    service_manager.stopping("Draining", 40)
     assert heard(manager) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=40000000", "STATUS=Draining"]
 
 
@@ -43,17 +43,17 @@ def test_an_abstract_address_is_reached_too() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0millrace-test-{os.getpid()}")
         listener.settimeout(5)
-        Notify({"NOTIFY_SOCKET": f"@millrace-test-{os.getpid()}"}).ready("fine")
+        ServiceManager({"NOTIFY_SOCKET": f"@millrace-test-{os.getpid()}"}).ready("fine")
         assert heard(listener)[0] == "READY=1"
 
 
 def test_the_watchdog_is_fed_twice_in_the_time_that_it_allows(manager: socket.socket) -> None:
-    notify = Notify(
+    service_manager = ServiceManager(
         {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())}
     )
-    assert notify.watchdog_seconds == 4
+    assert service_manager.watchdog_seconds == 4
     for now in (100.0, 100.5, 102.0):
-        notify.alive(now)
+        service_manager.alive(now)
     assert [heard(manager), heard(manager)] == [["WATCHDOG=1"], ["WATCHDOG=1"]]
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -62,15 +62,15 @@ def test_the_watchdog_is_fed_twice_in_the_time_that_it_allows(manager: socket.so
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"}])
 def test_nobody_has_to_listen(environment: dict[str, str]) -> None:
-    notify = Notify(environment | {"NOTIFY_SOCKET": "/nowhere/at/all"})
-    assert notify.watchdog_seconds is None
-    notify.alive(1.0)
-    notify.ready("fine")
+    service_manager = ServiceManager(environment | {"NOTIFY_SOCKET": "/nowhere/at/all"})
+    assert service_manager.watchdog_seconds is None
+    service_manager.alive(1.0)
+    service_manager.ready("fine")
 
 
 def test_descriptors_are_kept_by_name_and_never_dropped_for_an_error(manager: socket.socket, tmp_path: Path) -> None:
     with (tmp_path / "arena").open("w") as file:
-        Notify({"NOTIFY_SOCKET": manager.getsockname()}).store({"arena": file.fileno()})
+        ServiceManager({"NOTIFY_SOCKET": manager.getsockname()}).store({"arena": file.fileno()})
         text, (kept,), _, _ = socket.recv_fds(manager, 4096, 4)
         assert text.decode().split("\n") == ["FDSTORE=1", "FDNAME=millrace-arena", "FDPOLL=0"]
         assert os.path.samestat(os.fstat(kept), os.fstat(file.fileno()))
@@ -81,8 +81,8 @@ def test_to_forget_ends_when_the_service_manager_has_done_so(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notify_module, "_STORE_SECONDS", 60.0)
-    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
-    forgetting = threading.Thread(target=notify.forget, args=(["arena", "lock"],))
+    service_manager = ServiceManager({"NOTIFY_SOCKET": manager.getsockname()})
+    forgetting = threading.Thread(target=service_manager.forget, args=(["arena", "lock"],))
     forgetting.start()
     assert heard(manager) == ["FDSTOREREMOVE=1", "FDNAME=millrace-arena"]
     assert heard(manager) == ["FDSTOREREMOVE=1", "FDNAME=millrace-lock"]
@@ -95,7 +95,7 @@ def test_to_forget_ends_when_the_service_manager_has_done_so(
 
 
 def test_nothing_to_forget_is_not_told(manager: socket.socket) -> None:
-    Notify({"NOTIFY_SOCKET": manager.getsockname()}).forget([])
+    ServiceManager({"NOTIFY_SOCKET": manager.getsockname()}).forget([])
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(1)
@@ -107,7 +107,7 @@ def test_descriptors_that_cannot_be_sent_for_want_of_a_socket_are_not_kept_and_n
     def refused(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    notify = Notify({"NOTIFY_SOCKET": manager.getsockname()})
+    service_manager = ServiceManager({"NOTIFY_SOCKET": manager.getsockname()})
     monkeypatch.setattr(notify_module.socket, "socket", refused)
-    notify.store({"arena": 0})
-    assert "does not keep our descriptors" in caplog.text
+    service_manager.store({"arena": 0})
+    assert "stores no descriptors" in caplog.text

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from millrace.master.slots import Life
-from millrace.master.start.prepare import Left, inherit, make, prepare
+from millrace.master.start.prepare import Passed, inherit, make, prepare
 from millrace.master.takeover.locks import holder
-from millrace.master.takeover.predecessor import Inherited, NotUnderstood, TakeoverRefused, close, find, understood
+from millrace.master.takeover.predecessor import (
+    Inherited,
+    NotInheritable,
+    TakeoverRefused,
+    close,
+    from_orphans,
+    parse_inherited,
+)
 from millrace.master.takeover.runtime_directory import Runtime, claim, default_directory, leave, living
 from millrace.relay.config.model import ArenaConfig, Config
 from millrace.relay.config.parse import parse
@@ -109,7 +116,7 @@ def copies(inherited: Inherited) -> list[int]:
 
 def test_what_is_inherited_is_understood_by_the_same_program(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
-    inherited = understood(copies(prepared.inherited))
+    inherited = parse_inherited(copies(prepared.inherited))
     by_name = inherited.by_name()
     port = prepared.sockets.media[0].port
     number = next(at for at, group in enumerate(inherited.manifest.groups) if group.section == "media")
@@ -120,13 +127,13 @@ def test_what_is_inherited_is_understood_by_the_same_program(runtime: Runtime) -
 
 def test_what_is_inherited_with_another_arena_or_too_little_is_refused(runtime: Runtime) -> None:
     prepared = make(config(), runtime)
-    with pytest.raises(NotUnderstood, match="descriptors"):
-        understood(copies(prepared.inherited)[:-1])
+    with pytest.raises(NotInheritable, match="descriptors"):
+        parse_inherited(copies(prepared.inherited)[:-1])
     os.pwrite(prepared.arena.fd, b"garbage!", 0)
-    with pytest.raises(NotUnderstood, match="layout"):
-        understood(copies(prepared.inherited))
-    with pytest.raises(NotUnderstood):
-        understood([])
+    with pytest.raises(NotInheritable, match="layout"):
+        parse_inherited(copies(prepared.inherited))
+    with pytest.raises(NotInheritable):
+        parse_inherited([])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,7 @@ def test_an_heir_goes_on_with_as_many_workers_as_there_were_but_for_another_wish
     assert left.goal == 2
     # One was told to leave.
     left.arena.write(Life(1, incarnation=1, is_wanted=False))
-    assert inherit(config(now), understood(copies(left.inherited))).goal == goal
+    assert inherit(config(now), parse_inherited(copies(left.inherited))).goal == goal
 
 
 def test_there_is_room_for_a_worker_on_each_core_and_clients_go_to_those_that_are_wanted(runtime: Runtime) -> None:
@@ -184,12 +191,12 @@ def test_a_configuration_that_contradicts_what_is_left_is_refused_and_leaves_the
     setting = f'runtime.directory="{tmp_path / "run"}"'
     small = config(setting, "arena.sessions_per_slot=64", "limits.sessions_per_worker=64")
     runtime = claim(small)
-    inherited = understood(copies(make(small, runtime).inherited))
+    inherited = parse_inherited(copies(make(small, runtime).inherited))
     worker = child_that_locks(runtime.lock, 1)
     try:
         with (
             pytest.raises(TakeoverRefused, match=r"limits\.sessions_per_worker"),
-            prepare(config(setting), Left((), inherited)),
+            prepare(config(setting), Passed((), inherited)),
         ):
             pass
         assert living(runtime.lock) == [0]
@@ -201,7 +208,7 @@ def test_a_configuration_that_contradicts_what_is_left_is_refused_and_leaves_the
 
 
 def test_nothing_is_found_where_nobody_lives(runtime: Runtime) -> None:
-    assert find(runtime) is None
+    assert from_orphans(runtime) is None
 
 
 def test_the_default_directory_follows_the_listening_addresses() -> None:
