@@ -1,14 +1,15 @@
-"""The only import of zmq: facts go out to all workers, and a call to one worker comes back with its answer. It must
-never know what a message means; one that it cannot read is counted and forgotten. Read next: `relay/contract/rpc.py`.
+"""The only import of zmq: facts go to all workers, and a call to one worker comes back with its answer. It must never
+know what a message means; one that it cannot read is counted and dropped. Read next: `relay/contract/rpc.py`, which has
+the calls.
 
     worker-{slot}.pub   PUB bound by the slot, one SUB of each worker connected to all others
     worker-{slot}.rpc   ROUTER bound by the slot, one DEALER of each worker connected; frames: number, call or answer
 
-Only slots that have a worker are connected to: ZeroMQ tries a hundred times a second to reach one where nobody is.
+Only slots with a worker are connected to, as ZeroMQ tries a hundred times a second to reach one without.
 
-Nothing here ever waits for a peer: queues are bounded, a full one loses the message, and what matters is asked for
-again (a lost fact shows as a gap in its sequence, a lost call as one without an answer). A worker that dies takes the
-calls with it that it had not answered; its successor gets them again.
+Nothing here ever waits for another worker. Queues are bounded, and a full one loses the message. Lost messages are
+noticed and asked for again: a fact by the gap in its sequence, a call by its missing answer. Calls that a worker has
+not answered when it dies are sent again to its successor.
 """
 
 import asyncio
@@ -31,29 +32,34 @@ from millrace.relay.load.counters import Contract
 log = logging.getLogger("millrace.bus")
 
 FACTS_QUEUED = 65_536
-"""Per peer: a worker that is held up for a second misses nothing, and one that hangs costs some 20 MB until it dies."""
+"""For each other worker, then facts are lost: one that is held up for a second misses nothing, and one that hangs costs
+some 20 MB until it dies.
+"""
 CALLS_QUEUED = 256
+"""For each other worker, then a call fails at once."""
 RECONNECT_MS = 10
-"""A successor's sockets are found again within 20 ms of its start."""
+"""Between two attempts to connect: a successor's sockets are found within 20 ms of its start."""
 LINGER_MS = 50
-"""Of a peer that does not take what is queued for it; one that does takes less than a millisecond."""
+"""For other workers to take what is queued for them when this one stops, then it is lost. They usually need less than a
+millisecond.
+"""
 CALL_SECONDS = 4.0
-"""Longer than a worker takes to let go and its successor to start."""
+"""For an answer: longer than a worker takes to release its sessions and its successor to start."""
 SNAPSHOT_SECONDS = 0.2
-"""Then it is asked for again: the first call may have gone to a predecessor that was dying."""
+"""For a snapshot, then it is asked for again: the first call may have gone to a predecessor that was dying."""
 SNAPSHOT_ATTEMPTS = 5
-"""Control asks again each second."""
+"""In one go. Control begins again each second."""
 UNANSWERED = bytes(8)
-"""In place of the number of a call that has no answer."""
+"""Stands for the number in a call that has no answer."""
 BATCH = 512
-"""Messages read before other work gets its turn."""
+"""Messages that are read before the loop does other work."""
 
 Wanted = TypeVar("Wanted")
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """Who takes what comes in."""
+    """What is called for each kind of message."""
 
     fact: Callable[[Envelope], None]
     snapshot: Callable[[Snapshot], None]
@@ -63,14 +69,14 @@ class Handlers:
     ends: Callable[[EndsHeard], None]
     own_ends: Callable[[], EndsHeard]
     lost: Callable[[str], None]
-    """Counts what could not be read, sent or had, by kind."""
+    """Counts messages that were lost, by kind: unreadable, unanswered, no room in the queue."""
     unknown: Callable[[Contract], None]
-    """Counts what was skipped, because a later release has it and this one does not."""
+    """Counts messages, and parts of messages, that were skipped because only a later release has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A call that somebody waits for."""
+    """A call that waits for its answer."""
 
     slot: Slot
     call: Call
@@ -78,7 +84,7 @@ class _Asked:
 
 
 class Bus:
-    """This worker's sockets to all others."""
+    """This worker's sockets to all others. All methods run on the loop's thread."""
 
     def __init__(self, directory: Path, slot: Slot, others: Iterable[Slot], handlers: Handlers) -> None:
         self._handlers = handlers
@@ -99,7 +105,7 @@ class Bus:
         self._calls_in.bind(f"ipc://{self._paths[1]}")
         self._calls_out: dict[Slot, zmq.Socket[bytes]] = {}
         for other in others:
-            self.meet(other)
+            self.connect(other)
 
     def start(self) -> None:
         """Begins to read, on the running loop."""
@@ -109,8 +115,10 @@ class Bus:
         for socket in self._calls_out.values():
             self._readers[socket] = _Reader(socket, self._take_answer)
 
-    def meet(self, slot: Slot) -> None:
-        """Somebody lives there, or is about to. Once for all lives until `part`."""
+    def connect(self, slot: Slot) -> None:
+        """Connects to a slot that has a worker or is about to have one. It holds for later workers of the slot, too,
+        until `disconnect`.
+        """
         if slot in self._calls_out:
             return
         self._facts_in.connect(self._end_of(slot, "pub"))
@@ -119,8 +127,8 @@ class Bus:
         if self._is_reading:
             self._readers[socket] = _Reader(socket, self._take_answer)
 
-    def part(self, slot: Slot) -> None:
-        """Nobody lives there any more, and nobody is to come."""
+    def disconnect(self, slot: Slot) -> None:
+        """Disconnects from a slot that is to have no worker any more."""
         socket = self._calls_out.pop(slot, None)
         if socket is None:
             return
@@ -130,7 +138,7 @@ class Bus:
         socket.close()
 
     def stop(self) -> None:
-        """Ends. What is queued is still sent, to whoever takes it at once: answers that somebody waits for."""
+        """Ends. Queued messages, such as answers that another worker waits for, still have LINGER_MS to be sent."""
         for task in self._tasks:
             task.cancel()
         for reader in self._readers.values():
@@ -141,7 +149,7 @@ class Bus:
 
     def announce(self, envelope: Envelope) -> None:
         """Sends a fact to all workers."""
-        # PUB drops by itself for a peer whose queue is full.
+        # A PUB socket drops messages for a worker whose queue is full.
         self._facts_out.send(codec.pack_envelope(envelope), zmq.NOBLOCK)
 
     def ask_snapshot(self, slot: Slot) -> None:
@@ -153,19 +161,19 @@ class Bus:
         self._spawn(self._fetch(slot, EndsAsked(), EndsHeard, self._handlers.ends))
 
     def tell_ends(self, slots: Iterable[Slot], ends: EndsHeard) -> None:
-        """Tells these workers how some sessions ended. One that could not be told asks when it begins again."""
+        """Tells these workers how some sessions ended. A worker that misses the message asks at its next start."""
         packed = codec.pack_call(ends)
         for slot in slots:
             if (socket := self._calls_out.get(slot)) is not None:
                 self._send(socket, [UNANSWERED, packed])
 
     def close_room(self, call: RoomClosedElsewhere) -> None:
-        """Tells all other workers."""
+        """Tells all other workers to close a room."""
         for slot in self._calls_out:
             self._send_call(slot, call)
 
     async def call(self, slot: Slot, call: Call, seconds: float = CALL_SECONDS) -> Answer | None:
-        """The answer of one worker; None when there is none in time."""
+        """Returns the answer of one worker; None when there is none within `seconds`."""
         number = self._send_call(slot, call)
         if number is None:
             return None
@@ -181,8 +189,8 @@ class Bus:
             del self._asked[number]
 
     def ask_again(self, slot: Slot) -> None:
-        """Another worker lives there: what the one before had taken and not answered is asked of this one. A call that
-        it had carried out finds so, and says what an HTTP request that is repeated is told.
+        """Sends the slot's new worker the calls that its predecessor has not answered. A call that the predecessor had
+        carried out gets the same answer as an HTTP request that is repeated.
         """
         for number, asked in self._asked.items():
             is_passed_on = isinstance(asked.call, PassedOn | PassedOnAgain)
@@ -195,7 +203,7 @@ class Bus:
             if isinstance(answer, kind):
                 take(answer)
             if answer is not None:
-                # A worker that does not know the question answers no better when it is asked again.
+                # A worker that does not know the question does not know it next time either.
                 return
 
     def _send_call(self, slot: Slot, call: Call) -> int | None:
@@ -230,33 +238,33 @@ class Bus:
         if len(frames) != 3:
             skip(codec.Unreadable(f"{len(frames)} frames"))
             return
-        peer, number, packed = frames
+        caller, number, packed = frames
         try:
             call = codec.unpack_call(packed, skip)
         except codec.Unreadable as error:
             skip(error)
             if number != UNANSWERED:
-                self._send_answer(peer, number, CallUnknown())
+                self._send_answer(caller, number, CallUnknown())
             return
         match call:
             case SnapshotAsked():
-                self._send_answer(peer, number, self._handlers.own_snapshot())
+                self._send_answer(caller, number, self._handlers.own_snapshot())
             case RoomClosedElsewhere():
                 self._handlers.room_closed(call)
             case EndsAsked():
-                self._send_answer(peer, number, self._handlers.own_ends())
+                self._send_answer(caller, number, self._handlers.own_ends())
             case EndsHeard():
                 self._handlers.ends(call)
             case _:
-                self._spawn(self._answer_passed_on(peer, number, call))
+                self._spawn(self._answer_passed_on(caller, number, call))
 
-    async def _answer_passed_on(self, peer: bytes, number: bytes, call: PassedOn | PassedOnAgain) -> None:
+    async def _answer_passed_on(self, caller: bytes, number: bytes, call: PassedOn | PassedOnAgain) -> None:
         reply = await self._handlers.passed_on(call)
         if reply is not None:
-            self._send_answer(peer, number, reply)
+            self._send_answer(caller, number, reply)
 
-    def _send_answer(self, peer: bytes, number: bytes, answer: Answer) -> None:
-        self._send(self._calls_in, [peer, number, codec.pack_answer(answer)])
+    def _send_answer(self, caller: bytes, number: bytes, answer: Answer) -> None:
+        self._send(self._calls_in, [caller, number, codec.pack_answer(answer)])
 
     def _take_answer(self, frames: list[bytes]) -> None:
         skip = self._skip(Contract.ANSWERS, "unreadable_answer")
@@ -269,7 +277,7 @@ class Bus:
             answer = codec.unpack_answer(packed, skip)
         except codec.Unreadable as error:
             skip(error)
-            # Whoever waits for it need not wait longer.
+            # Ends the wait for the answer.
             answer = CallUnknown()
         asked = self._asked.get(int.from_bytes(number, "big"))
         if asked is not None and not asked.answer.done():
@@ -303,8 +311,8 @@ class Bus:
 
 
 class _Reader:
-    """Reads a socket whenever there is something. Its descriptor is edge-triggered and shared with sending, so whoever
-    sends must have it look again.
+    """Reads a socket whenever it has a message. Its descriptor is edge-triggered, and sending consumes the edge, too:
+    call `look_again` after each send.
     """
 
     def __init__(self, socket: "zmq.Socket[bytes]", take: Callable[[list[bytes]], None]) -> None:
@@ -317,7 +325,7 @@ class _Reader:
         self.look_again()
 
     def look_again(self) -> None:
-        """Plans a read."""
+        """Schedules a read."""
         if not self._planned:
             self._planned = True
             self._loop.call_soon(self._read)

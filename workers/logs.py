@@ -1,5 +1,5 @@
-"""How log lines look: plain for people, JSON for machines, each with its fields. It must never decide what is logged.
-Read next: `CONTRIBUTING.md` for what belongs on which level.
+"""How log lines look and where they go: plain for people, JSON for machines, each with its fields. It must never decide
+what is logged. Read next: `CONTRIBUTING.md`, which says what belongs on which level.
 """
 
 import json
@@ -17,8 +17,8 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def set_up(config: LogConfig, process: str) -> None:
-    """Logs to the configured file, else to standard error. `process` is who speaks, such as `worker-0`. Raises OSError
-    when the file cannot be written, and the process was not forked by one that has it open.
+    """Logs to the configured file, else to standard error. `process` stands in each line, such as `worker-0`. Raises
+    OSError when the file cannot be opened and no parent had it open at the fork.
     """
     root = logging.getLogger()
     handler = _log_file(config.file, root.handlers) if config.file else logging.StreamHandler(sys.stderr)
@@ -28,38 +28,38 @@ def set_up(config: LogConfig, process: str) -> None:
 
 
 def set_level(level: int) -> None:
-    """Of the whole process."""
+    """Sets the level of the whole process."""
     root = logging.getLogger()
     if root.level != level:
         root.setLevel(level)
-    # Libraries say on INFO what nobody asked.
+    # Libraries log details at INFO that are none of an operator's.
     for name in ("aiohttp", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, level))
 
 
 def reopen() -> None:
-    """After the log file was rotated."""
+    """Opens the log file anew, after it was rotated."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogFile):
             handler.reopen()
 
 
 class LogFile(WatchedFileHandler):
-    """Looks with each line whether its file is still the one of that name. One that cannot be opened anew is missed in
-    the file that is open, and is nobody's error.
+    """Checks at each line whether the path still names the open file, and opens it anew when not. If that fails, a line
+    says so, once, in the file that is still open.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._is_missed = False
-        """And that has been said."""
+        """True when opening anew has failed, which a line has said."""
         self._has_standard_error = self.stream is not None and os.path.samestat(
             os.fstat(2), os.fstat(self.stream.fileno())
         )
-        """A daemon's: it goes wherever the file goes."""
+        """True when standard error goes to the file, as with a daemon: then it is opened anew with the file."""
 
     def reopenIfNeeded(self) -> None:
-        """With each line. Lets go of the open file only for another."""
+        """Runs before each line. Closes the open file only when it has opened the next one."""
         try:
             if self._is_open():
                 self._is_missed = False
@@ -73,7 +73,7 @@ class LogFile(WatchedFileHandler):
         left, self.stream, self._is_missed = self.stream, opened, False
         self._statstream()
         if left is not None:
-            # What could not be written, to a disk that is full, say, still cannot.
+            # Closing writes what is buffered, which fails when the disk is full.
             with suppress(OSError):
                 left.close()
 
@@ -87,14 +87,14 @@ class LogFile(WatchedFileHandler):
         return (there.st_dev, there.st_ino) == (self.dev, self.ino)
 
     def _miss(self, error: OSError) -> None:
-        text = "log.file: %s cannot be opened anew: %s; the log goes on where it was"
+        text = "log.file: %s cannot be opened anew: %s; the log goes on in the old file"
         why = (self.baseFilename, error.strerror)
         line = logging.LogRecord("millrace.log", logging.WARNING, __file__, 0, text, why, None)
-        # Not by the logger: this is within a line of its.
+        # Emitted directly, as the logger is in the middle of a line.
         logging.StreamHandler.emit(self, line)
 
     def reopen(self) -> None:
-        """Lets go of a file that was moved away."""
+        """Opens the file anew if it was moved away."""
         self.acquire()
         try:
             self.reopenIfNeeded()
@@ -109,7 +109,7 @@ def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:
     try:
         return LogFile(path)
     except OSError:
-        # The folder may be gone while the server runs: then a worker has the master's, as it was forked with it.
+        # The folder may be gone while the server runs. Then a worker goes on with the file that the master had open.
         for handler in inherited:
             if isinstance(handler, LogFile):
                 return handler
@@ -117,14 +117,14 @@ def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:
 
 
 class Plain(logging.Formatter):
-    """`2026-11-26 12:00:00.123 INFO    worker-0 a client came room=hall participant=ann`."""
+    """`2026-11-26 12:00:00.123 INFO    worker-0 session opened room=hall participant=ann`."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback when there is one."""
+        """Returns one line, and the traceback when there is one."""
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
         head = f"{clock}.{int(record.msecs):03} {record.levelname:<7} {self._process} {record.getMessage()}{fields}"
@@ -132,14 +132,14 @@ class Plain(logging.Formatter):
 
 
 class Json(logging.Formatter):
-    """One object a line."""
+    """One JSON object a line."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """The fields stand beside time, level, process and message."""
+        """Returns the line; fields stand beside time, level, process and message."""
         content = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
             "level": record.levelname.lower(),
@@ -157,5 +157,5 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _plain(value: object) -> str:
     text = str(value)
-    # A client chooses its name: it must not be able to write a line of its own.
+    # Clients choose names. A name must not be able to add a line to the log.
     return text if text.isprintable() and " " not in text and text else json.dumps(text)

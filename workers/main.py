@@ -1,7 +1,7 @@
 """Where a forked child becomes a worker: its log, its engine, its loop, its exit status. It must never know what a
-worker does. Read next: `workers/worker.py`.
+worker does. Read next: `workers/worker.py`, which serves.
 
-    fork -> engine made and started: adopted sessions' media flows -> uvloop, ZeroMQ, HTTP imported and built -> serves
+    fork -> engine started: media of adopted sessions flows -> uvloop, ZeroMQ, HTTP imported and built -> serves
 """
 
 import asyncio
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("millrace.worker")
 
 GC_THRESHOLDS = (50_000, 20, 50)
-"""Control makes few cycles: a request's garbage goes by reference counts, and full collections stop the loop."""
+"""Rare collections: a full one stops the loop for tens of milliseconds, and reference counts free nearly everything, as
+control makes few cycles.
+"""
 
 
 def run(boot: Boot) -> int:
-    """Serves until told to stop; the exit status is a `millrace.relay.contract.exits.Exit`."""
+    """Serves until it is told to stop. Returns the exit status, a `millrace.relay.contract.exits.Exit`."""
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         from millrace.workers.media import Media
 
-        # Before all else: clients of this slot's last worker hear nothing until now.
+        # Before all else, as clients of this slot's last worker get no media until then.
         media = Media(boot)
         media.start()
         engine_seconds = time.monotonic() - boot.forked_at
@@ -46,11 +48,11 @@ def run(boot: Boot) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             ending = runner.run(_serve(boot, media, engine_seconds))
         if ending is Exit.RELEASED:
-            # After all else: packets flow until there is nothing left to do but to end.
+            # After all else, as the engine forwards packets until then.
             media.let_go()
         return ending
     except Exception:
-        log.exception("the worker ends")
+        log.exception("the worker crashed")
         return Exit.CRASHED
 
 

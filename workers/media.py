@@ -1,5 +1,6 @@
-"""The only import of relay._engine: commands go in packed, events come out when its descriptor says so. It must never
-look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib.rs`, the other side.
+"""The only import of relay._engine: packs commands for the engine, and reads its events when its descriptor is
+readable. It must never look at a packet, nor decide on an event. Read next: `relay/engine/shell/src/lib.rs`, the other
+side.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from millrace.relay.contract.events import (
 from millrace.relay.contract.ids import TransportId
 
 BEHIND_SECONDS = 0.005
-"""Until an engine that is behind is asked again: it takes thousands of commands a second."""
+"""Until commands are submitted again to an engine whose queue is full: it takes thousands of commands a second."""
 
 Handle = Callable[[Event], None]
 
@@ -37,9 +38,9 @@ class Media:
         self._all_closed: asyncio.Event | None = None
         self._adoption_done = asyncio.Event()
         self._heard = 0
-        """Events so far."""
+        """How many events have come so far."""
         self._waiting: deque[bytes] = deque()
-        """Batches for an engine that is behind. Bounded by what control has sessions for."""
+        """Batches of commands that the engine has no room for yet. The number of sessions bounds them."""
         self._engine = Engine(
             [media.fd for media in boot.media_sockets],
             boot.slot,
@@ -50,16 +51,18 @@ class Media:
         )
 
     def start(self) -> None:
-        """Starts the engine's thread, which needs no loop: its events wait."""
+        """Starts the engine's thread. It needs no event loop, as its events wait."""
         self._engine.start()
 
     def listen(self, handle: Handle) -> None:
-        """Hears the engine's events on the running loop."""
+        """Has `handle` called with each event, on the running loop."""
         self._handle = handle
         asyncio.get_running_loop().add_reader(self._engine.fileno(), self._drain)
 
     async def adoption_done(self, seconds: float) -> bool:
-        """Waits until the engine has named all sessions that it took over; False when it is silent for `seconds`."""
+        """Waits until the engine has named all sessions that it adopted; returns False after `seconds` without an
+        event.
+        """
         while not self._adoption_done.is_set():
             heard = self._heard
             with suppress(TimeoutError):
@@ -70,7 +73,7 @@ class Media:
         return True
 
     def submit(self, commands: Iterable[Command]) -> None:
-        """Hands commands over, in order; each is answered by events, if at all."""
+        """Submits commands, in order. Answers, if any, are events."""
         commands = tuple(commands)
         for command in commands:
             if isinstance(command, OpenTransport):
@@ -80,12 +83,12 @@ class Media:
             self._send()
 
     def stats(self) -> list[dict[str, int]]:
-        """The engine's counters by name, for each slot."""
+        """Returns the engines' counters by name, for each slot."""
         counters: list[dict[str, int]] = unpack_plain(self._engine.stats())
         return counters
 
     async def wait_closed(self, seconds: float) -> None:
-        """Until the engine has said goodbye to every client (DTLS close_notify), for at most `seconds`."""
+        """Waits until the engine has said goodbye to every client (DTLS close_notify), for at most `seconds`."""
         if not self._open:
             return
         self._all_closed = asyncio.Event()
@@ -101,11 +104,11 @@ class Media:
         self._engine.stop(goodbye=True)
 
     def let_go(self) -> None:
-        """Ends the engine's thread and tells no client: a successor goes on with them."""
+        """Ends the engine's thread without a goodbye, as a successor adopts the sessions."""
         self._engine.stop(goodbye=False)
 
     async def all_sent(self, seconds: float) -> None:
-        """Until the engine has all commands, for at most `seconds`."""
+        """Waits until the engine has all commands, for at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._waiting:
@@ -116,7 +119,7 @@ class Media:
             try:
                 self._engine.submit(self._waiting[0])
             except BufferError:
-                # A lost command would leave a session half open: it waits, and those behind it.
+                # The queue is full. A lost command would leave a session half open, so all wait in order.
                 asyncio.get_running_loop().call_later(BEHIND_SECONDS, self._send)
                 return
             self._waiting.popleft()

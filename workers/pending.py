@@ -22,7 +22,9 @@ from millrace.relay.contract.inputs import (
 from millrace.relay.contract.rpc import PassedOn, PassedOnAgain
 
 MAX_HOPS = 2
-"""To the worker that opened a session, and to the one that it has just moved to."""
+"""How often a request is passed on, then it gets 508: to the worker that opened its session, and to the one to which
+the session has just moved.
+"""
 
 Request = Offered | Patched | Deleted | RoomsAsked | RoomsListed | RoomDeleted | SessionAsked | MoveAsked
 MakeRequest = Callable[[RequestId], Request]
@@ -33,11 +35,11 @@ class _Waiting:
     request: Request
     reply: asyncio.Future[Reply]
     hops: int
-    """How many workers passed it on, to us the last."""
+    """How many workers have passed it on; 0 for a request of our own HTTP server."""
 
 
-class Desk:
-    """Numbers requests, gives them to control, and waits for their replies."""
+class PendingRequests:
+    """Numbers requests, gives them to control, and waits for the replies."""
 
     def __init__(self, handle: Callable[[Input], None]) -> None:
         self._handle = handle
@@ -45,14 +47,14 @@ class Desk:
         self._last = 0
 
     async def ask(self, make: MakeRequest, seconds: float, hops: int = 0) -> Reply | None:
-        """Control's reply; None when there is none in time."""
+        """Returns control's reply; None when there is none within `seconds`."""
         self._last += 1
         number = RequestId(self._last)
         waiting = _Waiting(make(number), asyncio.get_running_loop().create_future(), hops)
         self._waiting[number] = waiting
         try:
             self._handle(waiting.request)
-            # Nearly every reply is there at once: no timer, no turn of the loop.
+            # Nearly every reply is there at once, and then needs no timer and no round of the loop.
             if waiting.reply.done():
                 return waiting.reply.result()
             async with asyncio.timeout(seconds):
@@ -63,13 +65,15 @@ class Desk:
             del self._waiting[number]
 
     def reply(self, reply: Reply) -> None:
-        """Control's answer. One that comes too late is nobody's."""
+        """Takes control's reply. A late one, whose request waits no longer, is dropped."""
         waiting = self._waiting.get(reply.request)
         if waiting is not None and not waiting.reply.done():
             waiting.reply.set_result(reply)
 
     def to_pass_on(self, number: RequestId, hops: int = MAX_HOPS) -> PassedOn | PassedOnAgain | None:
-        """What to send to the owner; None when it was passed on so often already, or nobody waits any more."""
+        """Returns what to send to the session's owner; None when the request was passed on `hops` times already, or
+        waits no longer.
+        """
         waiting = self._waiting.get(number)
         if waiting is None or waiting.hops >= hops or not isinstance(waiting.request, PassedOn):
             return None

@@ -1,5 +1,6 @@
-"""The master's table of slots in the arena, mapped: who lives, when it last beat, and our own beat. It must never
-decide that a worker is dead, which is the master's. Read next: `relay/contract/layout.py`, where everything lies.
+"""The slot table in the arena, mapped: which slots live, when their workers last beat, and what the master and
+operators ask of them. Writes our own beat. It must never decide that a worker is dead, as the master does that. Read
+next: `relay/contract/layout.py`, where everything lies.
 """
 
 import mmap
@@ -23,32 +24,32 @@ class SlotRow:
     """CLOCK_MONOTONIC; 0 before the first."""
     control_beat_us: int
     drain_until_us: int
-    """CLOCK_MONOTONIC; 0 while the slot is not drained."""
+    """CLOCK_MONOTONIC; 0 while the server does not drain."""
     is_wanted: bool
-    """Whether it is to have a worker."""
+    """True when the slot is to have a worker."""
 
     @property
     def lives(self) -> bool:
-        """Whether the master says that a process is there."""
+        """True when the slot has a worker, by what the master wrote."""
         return self.state in (SlotState.STARTING, SlotState.RUNNING, SlotState.STOPPING, SlotState.RELEASING)
 
     @property
     def is_empty(self) -> bool:
-        """Nobody is there, or will be soon, and nothing was left."""
+        """True when the slot has neither a worker nor sessions, and will get none soon."""
         return self.state == SlotState.EMPTY and not self.is_wanted
 
     def drain_deadline(self, now: float, now_us: int) -> float:
-        """Unix time at which the slot's sessions are closed; 0 while it is not drained."""
+        """Returns the Unix time at which the slot's sessions are closed; 0 while the server does not drain."""
         return round(now + (self.drain_until_us - now_us) / 1e6, 2) if self.drain_until_us else 0.0
 
     def lacks(self, now_us: int, beat_seconds: float) -> str | None:
-        """What keeps its worker from serving, if anything."""
+        """Returns what keeps the slot's worker from serving; None when it serves."""
         if self.state != SlotState.RUNNING:
             return f"is {_state_name(self.state)}"
         return "does not beat" if max(self.beat_ages(now_us)) > beat_seconds else None
 
     def beat_ages(self, now_us: int) -> tuple[float, float]:
-        """Seconds since the engine's and the control loop's last beat."""
+        """Returns the seconds since the engine's and the control loop's last beat."""
         return (now_us - self.engine_beat_us) / 1e6, (now_us - self.control_beat_us) / 1e6
 
 
@@ -58,23 +59,23 @@ class SlotTable:
     def __init__(self, arena: int, slots: int, own: Slot) -> None:
         self._slots = [Slot(slot) for slot in range(slots)]
         self._own = own
-        # The table is at the arena's beginning; nothing else of it is Python's.
+        # The table is at the arena's beginning. All behind it is the engines'.
         self._map = mmap.mmap(arena, slot_offsets(slots).incarnation)
-        # Word by word, each read and written whole: other processes write, too.
+        # Whole words, as other processes read and write them at the same time.
         self._words = memoryview(self._map).cast("Q")
         self._known: dict[Slot, SlotChanged] = {}
         offsets = [slot_offsets(slot) for slot in self._slots]
         words = [word for at in offsets for word in (at.incarnation, at.state, at.wanted, at.closed)]
-        self._told_by = [word // 8 for word in (*words, slot_offsets(own).log_level)]
-        """Where the master and operators write what workers follow."""
-        self._told: list[int] = []
+        self._followed_words = [word // 8 for word in (*words, slot_offsets(own).log_level)]
+        """Indexes of the words in which the master and operators write what workers follow."""
+        self._followed: list[int] = []
 
     def rows(self) -> list[SlotRow]:
-        """All slots, our own too."""
+        """Returns all slots, our own too."""
         return [self._row(slot) for slot in self._slots]
 
     def changes(self) -> list[SlotChanged]:
-        """Which other slots live another life than when last asked. Who never lived is not named."""
+        """Returns the other slots whose life has changed since the last call. Slots that never lived are left out."""
         changed = []
         for row in self.rows():
             if row.slot == self._own or row.incarnation == 0:
@@ -86,52 +87,54 @@ class SlotTable:
         return changed
 
     def was_written(self) -> bool:
-        """Whether anything of `changes`, `shut`, `is_wanted` and `log_level` may be another than when last asked."""
+        """True when `changes`, `unavailable`, `is_wanted` or `log_level` may answer otherwise than at the last call."""
         words = self._words
-        told = [words[word] for word in self._told_by]
-        before, self._told = self._told, told
-        return told != before
+        followed = [words[word] for word in self._followed_words]
+        before, self._followed = self._followed, followed
+        return followed != before
 
     def beat(self) -> None:
-        """Vouches for our control loop."""
+        """Writes that our control loop runs."""
         self._words[slot_offsets(self._own).control_beat // 8] = monotonic_us()
 
     def engine_age(self) -> float:
-        """Seconds since our engine's last beat."""
+        """Returns the seconds since our engine's last beat."""
         return (monotonic_us() - self._word(slot_offsets(self._own).engine_beat)) / 1e6
 
     def is_draining(self) -> bool:
-        """Whether the master wants no room opened any more."""
+        """True when the server drains: no room is to be opened any more."""
         return self._word(slot_offsets(self._own).drain_until) != 0
 
     def is_wanted(self) -> bool:
-        """Whether the master wants our slot to have a worker."""
+        """True when our slot is to have a worker."""
         return self._word(slot_offsets(self._own).wanted) != 0
 
     def closed(self) -> frozenset[Slot]:
-        """Slots that an operator wants to have no session."""
+        """Returns the slots that an operator has drained."""
         return frozenset(slot for slot in self._slots if self._word(slot_offsets(slot).closed))
 
-    def shut(self) -> frozenset[Slot]:
-        """Those, and slots whose workers are to leave: nobody is let in there, and their sessions go elsewhere."""
+    def unavailable(self) -> frozenset[Slot]:
+        """Returns the slots that take no session: drained by an operator, or with a worker that is to leave."""
         leaving = (slot for slot in self._slots if self._is_leaving(slot_offsets(slot)))
         return self.closed().union(leaving)
 
     def close_slot(self, slot: Slot, is_closed: bool) -> None:
-        """Says so, for as long as the arena lasts, whoever lives in the slot."""
+        """Drains a slot, or takes that back. It holds for the slot's later workers, too, as long as the arena lasts."""
         self._words[slot_offsets(slot).closed // 8] = int(is_closed)
 
     def log_level(self) -> int:
-        """The level that the master wants since we booted; 0 for the one we booted with."""
+        """Returns the log level that the master has set since our start; 0 for the configured one."""
         return self._word(slot_offsets(self._own).log_level)
 
-    def drained(self, is_empty: bool) -> None:
-        """Says whether our last session is over. Another one may come: to a room that goes on, or from another slot."""
+    def report_drained(self, is_empty: bool) -> None:
+        """Writes whether we have no session. One may still come: to a room that goes on, or from another slot."""
         at = slot_offsets(self._own)
         self._words[at.drained // 8] = self._word(at.drain_until) if is_empty else 0
 
     def not_ready(self, beat_seconds: float, needs_all: bool) -> str | None:
-        """What keeps the server from letting anybody in, if anything; with `needs_all`, what any worker lacks."""
+        """Returns why no worker takes new sessions; None when one does. With `needs_all`, returns why any one of the
+        workers does not serve.
+        """
         rows, closed, now_us = self.rows(), self.closed(), monotonic_us()
         if any(row.drain_until_us for row in rows):
             return "the server is draining"
@@ -141,10 +144,10 @@ class SlotTable:
             return what
         if any(lack is None and row.is_wanted and row.slot not in closed for row, lack in lacks):
             return None
-        return f"no worker lets anybody in: {what or 'all that serve are drained'}"
+        return f"no worker takes sessions: {what or 'all that serve are drained'}"
 
     def close(self) -> None:
-        """Unmaps."""
+        """Unmaps the table."""
         self._words.release()
         self._map.close()
 
@@ -169,7 +172,7 @@ class SlotTable:
 
 
 def monotonic_us() -> int:
-    """The clock of beats, the same for all processes."""
+    """Returns the clock of beats, which is the same for all processes, in microseconds."""
     return time.monotonic_ns() // 1000
 
 

@@ -1,11 +1,11 @@
-"""One worker: what comes in goes to control, what control wants is done. It must never decide anything itself; every
-effect is one line. Read next: `relay/control.py`, which decides.
+"""One worker: passes each input to control, and performs each effect that control returns. It must never decide
+anything itself; every effect is one line. Read next: `relay/control.py`, which decides.
 
-    http, admin --- Offered, Patched ... ---+                          +--- Reply ----------> desk -> http
+    http, admin --- Offered, Patched ... ---+                          +--- Reply ----------> pending -> http
     bus ----------- FactHeard ... ----------+---> Control.handle --->--+--- Submit ---------> media
     media --------- EngineSaid -------------+                          +--- Announce ... ---> bus
-    slot table ---- SlotChanged ------------+                          +--- SessionEnded ---> log
-    the second ---- Ticked -----------------+
+    slot table ---- SlotChanged ------------+                          +--- SessionEnded ---> session_log
+    each second --- Ticked -----------------+
 """
 
 import asyncio
@@ -39,7 +39,6 @@ from millrace.relay.contract.effects import (
     Submit,
     TellEnds,
 )
-from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.exits import Exit
 from millrace.relay.contract.ids import NO_REQUEST, Slot
 from millrace.relay.contract.inputs import (
@@ -68,14 +67,15 @@ from millrace.workers.http.page import Page
 from millrace.workers.http.public import PublicRoutes
 from millrace.workers.http.server import Deadlines, HttpServer
 from millrace.workers.media import Media
-from millrace.workers.metrics.collect import BoxFigures
+from millrace.workers.metrics.collect import MetricsPage
 from millrace.workers.metrics.gauge import Gauge
 from millrace.workers.metrics.slots import SlotsView
 from millrace.workers.orphan import Orphan
-from millrace.workers.pending import MAX_HOPS, Desk, MakeRequest
-from millrace.workers.scheduling import stand_back
+from millrace.workers.pending import MAX_HOPS, MakeRequest, PendingRequests
+from millrace.workers.scheduling import lower_priority
+from millrace.workers.session_log import log_effect
 from millrace.workers.slot_table import SlotTable
-from millrace.workers.track_log_table import LogTable
+from millrace.workers.track_log_table import TrackLogTable
 
 log = logging.getLogger("millrace.worker")
 
@@ -88,38 +88,41 @@ ASK_SECONDS = 5.0
 """For a reply of control, which replies at once but when it asks the engine (3 s) or another worker (4 s)."""
 STOP_SECONDS = 2.0
 START_SECONDS = 1.0
-"""For the engine to name what it adopted, and again for the other workers to say who is where; usually milliseconds.
-Whoever asks in the meantime waits in the listener's queue, and is not told of half a directory.
+"""For the engine to name each session that it adopts, and again for the directory to converge; usually milliseconds.
+Meanwhile requests wait in the listener's queue, so that none is answered from half a directory. After that time the
+worker serves all the same.
 """
 LEAVE_SECONDS = 2.0
-"""For connections that the kernel had begun here before it was told otherwise: a handshake whose SYN-ACK is lost takes
-a second more. Nobody waits meanwhile.
+"""How long a worker that leaves still takes connections. The kernel may have begun some before it was told to pick
+other slots, and a handshake whose SYN-ACK is lost takes a second more. No client waits meanwhile.
 """
 ARRIVAL_SECONDS = 0.05
-"""Many times what an event of the engine takes to be heard."""
+"""Until a request that was passed on is tried once more, when its session may be arriving by a move: many times what an
+event of the engine takes to reach control.
+"""
 WEB = Path(__file__).parent / "web"
 
 
 class Worker:
-    """Everything of one slot but the processes around it."""
+    """Everything of one slot's process above its engine: HTTP, bus, control."""
 
     def __init__(self, boot: Boot, media: Media, engine_seconds: float) -> None:
         self._boot = boot
         self._media = media
         addresses = [(candidate.address, candidate.port) for candidate in boot.candidates]
-        endpoint = MediaEndpoint(boot.fingerprint, addresses, LogTable(boot.arena, boot.slot).is_lent)
+        endpoint = MediaEndpoint(boot.fingerprint, addresses, TrackLogTable(boot.arena, boot.slot).is_foreign)
         self._control = Control(boot.config, boot.slot, boot.incarnation, endpoint, os.urandom)
         self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)
         self._closed: frozenset[Slot] = frozenset()
-        self._desk = Desk(self._handle_request)
+        self._pending = PendingRequests(self._handle_request)
         handlers = Handlers(
-            fact=lambda envelope: self._take(FactHeard(envelope)),
-            snapshot=lambda snapshot: self._take(SnapshotHeard(snapshot)),
+            fact=lambda envelope: self._handle_guarded(FactHeard(envelope)),
+            snapshot=lambda snapshot: self._handle_guarded(SnapshotHeard(snapshot)),
             own_snapshot=self._control.snapshot,
             passed_on=self._answer_passed_on,
-            room_closed=self._take,
-            ends=self._take,
+            room_closed=self._handle_guarded,
+            ends=self._handle_guarded,
             own_ends=self._control.own_ends,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
             unknown=self._control.counters.unknown,
@@ -135,37 +138,38 @@ class Worker:
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
         slots = SlotsView(self._slot_table, self._control, media.stats)
         self._orphan = Orphan(boot, self._sessions, self._stop)
-        figures = BoxFigures(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_orphaned)
-        admin = AdminRoutes(self._ask, figures.page, self._not_ready, slots)
-        # Elsewhere than on loopback an operator may have given it a name.
+        metrics = MetricsPage(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_orphaned)
+        admin = AdminRoutes(self._ask, metrics.page, self._not_ready, slots)
+        # An address that is not loopback may have a host name, so there any Host is taken.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._gauge = Gauge(BEAT_SECONDS)
         self._beats = 0
         self._next_beat: asyncio.TimerHandle | None = None
-        self._settled = asyncio.Event()
+        self._converged = asyncio.Event()
         self._told_to_end = asyncio.Event()
         self._is_letting_go = False
         self._is_leaving = False
-        """The slot is to be empty."""
+        """True when the worker is to move its sessions away, and leaves an empty slot."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Exit:
-        """Serves until SIGTERM, until nobody comes for a dead master (`workers/orphan.py`), until SIGUSR2
-        (`Exit.RELEASED`), or until the slot is not wanted (`Exit.RETIRED`); with the latter two the engine still runs.
+        """Serves until SIGTERM, or until no master follows a dead one (`workers/orphan.py`): then it returns
+        `Exit.STOPPED`. SIGUSR2 ends it with `Exit.RELEASED`, and a slot that is not wanted with `Exit.RETIRED`; the
+        engine then still runs.
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         loop.add_signal_handler(signal.SIGUSR2, self._let_go)
         loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
-        self._media.listen(lambda event: self._take(EngineSaid(event)))
-        # Nobody is told who is here before all who were adopted are: what is missing then is taken for gone.
+        self._media.listen(lambda event: self._handle_guarded(EngineSaid(event)))
+        # Facts are announced only when all adopted sessions are known, as others take a session without facts for gone.
         if not await self._media.adoption_done(START_SECONDS):
-            log.warning("the engine has not said in time what it adopted")
+            log.warning("the engine has not named all adopted sessions in time", extra={"seconds": START_SECONDS})
         self._bus.start()
-        # From here on the master, or we ourselves, notice when nothing moves.
+        # From here on the master, or our own look for one, ends a worker that hangs.
         signal.alarm(0)
         self._beat()
-        await _within(START_SECONDS, self._settled)
+        await _within(START_SECONDS, self._converged)
         await self._public.start(self._boot.http_sockets)
         await self._admin.start(self._boot.admin_sockets)
         self._started()
@@ -177,10 +181,10 @@ class Worker:
             while self._is_letting_go and self._is_leaving and not self._control.is_done:
                 await asyncio.sleep(BEAT_SECONDS)
             await self._media.all_sent(STOP_SECONDS)
-            # Whoever forks a successor. The next master does, too, but needs us until then.
+            # An orphaned worker stays: the next master needs its descriptors before it forks a successor.
             while self._is_letting_go and self._orphan.is_orphaned:
                 await asyncio.sleep(BEAT_SECONDS)
-        # Asked again: SIGTERM may have come meanwhile, and then nobody will go on with the sessions.
+        # SIGTERM may have come meanwhile. Then no worker goes on with the sessions.
         if not self._is_letting_go:
             await self._say_goodbye()
         if self._next_beat is not None:
@@ -198,7 +202,7 @@ class Worker:
         self._told_to_end.set()
 
     def _let_go(self) -> None:
-        # One that leaves no longer waits for its sessions' end: a successor does.
+        # A worker that was leaving no longer waits until its sessions are moved: its successor does that.
         self._is_leaving = False
         if not self._told_to_end.is_set():
             self._is_letting_go = True
@@ -206,7 +210,7 @@ class Worker:
 
     def _leave(self) -> None:
         if not self._told_to_end.is_set():
-            log.info("the worker leaves", extra={"sessions": len(self._control.sessions)})
+            log.info("the worker moves its sessions away and exits", extra={"sessions": len(self._control.sessions)})
             self._is_letting_go = self._is_leaving = True
             self._told_to_end.set()
 
@@ -219,7 +223,7 @@ class Worker:
         self._media.stop()
 
     def _started(self) -> None:
-        stand_back()
+        lower_priority()
         seconds = time.monotonic() - self._boot.forked_at
         self._control.counters.measured(Seconds.WORKER_CONTROL_STARTED, seconds)
         log.debug("the control plane serves", extra={"after_ms": round(seconds * 1000)})
@@ -228,20 +232,20 @@ class Worker:
         for effect in self._control.handle(what, _now()):
             self._perform(effect)
         if self._control.is_settled:
-            self._settled.set()
+            self._converged.set()
 
     def _handle_request(self, what: Input) -> None:
-        """The same, of somebody who waits. A worker serves from its first beat on, and we hear of it with our own next
-        one: a request for a session of a slot where nobody lives, as far as we know, has us look before.
+        """Handles a request, whose client waits. We read the slot table once a beat, so a slot that we think empty may
+        serve already. Before a request for it is refused, we read the table again.
         """
         named = session_slot(what.session) if isinstance(what, SessionRequest) else None
         if named is not None and not self._control.directory.is_alive(named[1]):
             self._look_at_slots()
         self._handle(what)
 
-    def _take(self, what: Input) -> None:
-        """The same for what nobody waits for. A defect costs what it concerns: ending the process would cost every
-        client of this worker its call.
+    def _handle_guarded(self, what: Input) -> None:
+        """Handles an input that no client waits for. An exception is a defect: it is logged and counted, and this input
+        is lost. Ending the process would interrupt every client of this worker.
         """
         try:
             self._handle(what)
@@ -252,7 +256,7 @@ class Worker:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Reply():
-                self._desk.reply(effect)
+                self._pending.reply(effect)
             case Submit(commands):
                 self._media.submit(commands)
             case Announce(envelope):
@@ -270,7 +274,7 @@ class Worker:
             case AskEnds(slot):
                 self._bus.ask_ends(slot)
             case SessionOpened() | SessionEnded() | SessionsAdopted() | SessionMoved() | EngineRefused():
-                _log(effect)
+                log_effect(effect)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -278,68 +282,68 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, make: MakeRequest) -> Reply:
-        reply = await self._desk.ask(make, ASK_SECONDS)
+        reply = await self._pending.ask(make, ASK_SECONDS)
         return reply or problem(NO_REQUEST, 504, "no-answer", "No answer came in time.")
 
     async def _pass_on(self, effect: PassOn) -> None:
         otherwise = effect.otherwise
-        request = self._desk.to_pass_on(effect.request, MAX_HOPS if otherwise is None else 1)
+        request = self._pending.to_pass_on(effect.request, MAX_HOPS if otherwise is None else 1)
         if request is None:
             lost = problem(effect.request, 508, "passed-on-twice", "The session's worker does not know it.")
-            self._desk.reply(otherwise or lost)
+            self._pending.reply(otherwise or lost)
             return
         answer = await self._bus.call(effect.slot, request)
         if isinstance(answer, Reply):
-            self._desk.reply(replace(answer, request=effect.request))
+            self._pending.reply(replace(answer, request=effect.request))
         elif isinstance(answer, CallUnknown):
             earlier = "The session's worker is of another release, which does not know this request. Ask again later."
-            self._desk.reply(otherwise or problem(effect.request, 503, "request-unknown", earlier))
+            self._pending.reply(otherwise or problem(effect.request, 503, "request-unknown", earlier))
         else:
             silent = problem(effect.request, 504, "no-answer", "The session's worker does not answer.")
-            self._desk.reply(otherwise or silent)
+            self._pending.reply(otherwise or silent)
 
     async def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
         await self._bus.call(slot, deleted)
 
     async def _answer_passed_on(self, call: PassedOn | PassedOnAgain) -> Reply | None:
         hops, request = (2, call.request) if isinstance(call, PassedOnAgain) else (1, call)
-        reply = await self._desk.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
+        reply = await self._pending.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
         if reply is not None and reply.status in (404, 508):
-            # Whoever asks us has cause to: the session moves here, and our engine is about to say so.
+            # The asking worker knows that the session moves here, and our engine is about to name it.
             await asyncio.sleep(ARRIVAL_SECONDS)
-            reply = await self._desk.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
+            reply = await self._pending.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
         return reply
 
     def _beat(self) -> None:
-        """Ten times a second, with caches that others have filled meanwhile: what need not be asked each time is not. A
-        defect ends the beating, and with it this worker.
+        """Runs ten times a second, with cold caches, so it reads only what has to be read each time. A defect here ends
+        the beats, for which the master kills this worker.
         """
         self._slot_table.beat()
         self._gauge.beat(time.monotonic(), self._slot_table.engine_age())
         if self._slot_table.was_written():
-            self._obey_slot_table()
+            self._read_slot_table()
         if self._boot.slot in self._closed and not self._control.is_empty:
-            self._take(MoveAll())
+            self._handle_guarded(MoveAll())
         if self._slot_table.is_draining():
-            self._take(DrainBegan())
-            self._slot_table.drained(not len(self._control.sessions))
+            self._handle_guarded(DrainBegan())
+            self._slot_table.report_drained(not len(self._control.sessions))
         if self._beats % BEATS_PER_TICK == 0:
             self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
-            self._take(self._gauge.measure())
-            self._take(Ticked())
+            self._handle_guarded(self._gauge.measure())
+            self._handle_guarded(Ticked())
         self._orphan.look()
         self._beats += 1
         self._next_beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
 
-    def _obey_slot_table(self) -> None:
+    def _read_slot_table(self) -> None:
         self._look_at_slots()
-        if (closed := self._slot_table.shut()) != self._closed:
+        if (closed := self._slot_table.unavailable()) != self._closed:
             self._closed = closed
-            self._take(SlotsClosed(closed))
+            self._handle_guarded(SlotsClosed(closed))
         if not self._slot_table.is_wanted():
             self._leave()
         elif self._is_leaving:
-            # Wanted after all. Its listeners are closed by now, or soon: a successor has them open.
+            # The slot is wanted after all. Our listeners are closed by now, or soon; a successor listens again.
             self._let_go()
         if level := self._slot_table.log_level():
             logs.set_level(level)
@@ -350,11 +354,11 @@ class Worker:
 
     def _slot_changed(self, changed: SlotChanged) -> None:
         if changed.is_empty:
-            self._bus.part(changed.slot)
+            self._bus.disconnect(changed.slot)
         else:
-            # First: what it says is asked of it next.
-            self._bus.meet(changed.slot)
-        self._take(changed)
+            # Before control hears of it, as control then asks that worker for its facts.
+            self._bus.connect(changed.slot)
+        self._handle_guarded(changed)
         if changed.incarnation is not None:
             self._bus.ask_again(changed.slot)
 
@@ -376,24 +380,3 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _log(effect: SessionOpened | SessionEnded | SessionsAdopted | SessionMoved | EngineRefused) -> None:
-    match effect:
-        case SessionMoved(session, room, participant, slot, outcome):
-            moved = {"session": session[:9], "room": room, "participant": participant, "slot": slot}
-            level = logging.INFO if outcome is Outcome.MOVED else logging.DEBUG
-            log.log(level, "a session moves", extra=moved | {"outcome": outcome})
-        case SessionsAdopted(adopted, lost):
-            log.info("sessions of the last worker go on", extra={"adopted": adopted, "lost": lost})
-        case EngineRefused(command, session, reason):
-            log.error("the engine refused a command", extra={"command": command, "session": session, "reason": reason})
-        case SessionOpened(session, protocol, room, participant):
-            log.info("a client came", extra=_client(session, protocol, room, participant))
-        case SessionEnded(session, protocol, room, participant, cause):
-            log.info("a client went", extra=_client(session, protocol, room, participant) | {"cause": cause})
-
-
-def _client(session: str, protocol: str, room: str, participant: str) -> dict[str, str]:
-    # Whoever knows the whole id of a session may end it where no tokens are asked for.
-    return {"session": session[:9], "protocol": protocol, "room": room, "participant": participant}

@@ -20,7 +20,7 @@ from tests.system.worker_pids import pid_by_slot, until_gone
 
 TIMES = int(os.environ.get("MILLRACE_COUNTS", "2"))
 SETTINGS = {"workers.quick_death_seconds": "1"}
-ROLLED_OUT = "all workers have the configuration that is in force"
+ROLLED_OUT = "all workers have the new configuration"
 
 
 @pytest.fixture(params=["handover", "ebpf"])
@@ -34,7 +34,7 @@ def steered(request: pytest.FixtureRequest) -> dict[str, str]:
 async def more(relay: Relay, times: int = 1) -> None:
     """One worker more; `times` in all."""
     os.kill(relay.pid, signal.SIGTTIN)
-    await relay.until_logged("a worker joins", times)
+    await relay.until_logged("worker added", times)
     await relay.until_ready()
 
 
@@ -70,7 +70,7 @@ async def test_up_and_down_again_and_no_request_fails(steered: dict[str, str]) -
         assert set(posts) == {201}
         assert set(kept.ends + fresh.ends) == {200}, kept.lost + fresh.lost
         assert set(fresh.slots) == {"00", "01"}, "or nobody was there to lose"
-        assert "a worker was" not in relay.log()
+        assert "worker was" not in relay.log()
         defects = [line for line in relay.log().splitlines() if "Traceback" in line or "ERROR" in line]
         assert defects == []
 
@@ -156,7 +156,7 @@ async def test_a_session_of_a_worker_that_has_just_begun_can_be_ended_through_an
                         await asyncio.sleep(0.001)
                 async with first.delete(relay.url + seen[0]) as answer:
                     assert answer.status == 200, await answer.text()
-            await relay.until_logged("a worker joins", times)
+            await relay.until_logged("worker added", times)
             await relay.until_ready()
 
 
@@ -165,12 +165,12 @@ async def test_there_is_no_worker_less_than_one_nor_more_than_there_is_room_for(
         room = max(2, len(os.sched_getaffinity(0)))
         for number in range(room - 1):
             os.kill(relay.pid, signal.SIGTTIN)
-            said = "no worker more" if number == room - 2 else "one worker more"
+            said = "no worker is added" if number == room - 2 else "one worker more is wanted"
             await relay.until_logged(said, 1 if number == room - 2 else number + 1)
         assert relay.log().count("one worker more") == room - 2
         for number in range(room):
             os.kill(relay.pid, signal.SIGTTOU)
-            said = "the last worker stays" if number == room - 1 else "one worker less"
+            said = "the last worker stays" if number == room - 1 else "one worker less is wanted"
             await relay.until_logged(said, 1 if number == room - 1 else number + 1)
         await relay.until_ready()
         await relay.until_logged("the slot is empty", room - 1)
@@ -188,7 +188,7 @@ async def test_another_count_in_the_configuration_takes_effect_without_a_new_wor
         relay.config_path.write_text("[workers]\ncount = 2\n[limits]\nsdp_lines = 2001\n")
         os.kill(relay.pid, signal.SIGHUP)
         await relay.until_logged(ROLLED_OUT)
-        await relay.until_logged("a worker joins")
+        await relay.until_logged("worker added")
         await relay.until_ready()
         assert len(relay.worker_pids()) == 2
         assert first not in relay.worker_pids()
@@ -238,11 +238,11 @@ async def test_a_worker_that_is_killed_while_it_leaves_has_a_successor_that_leav
     async with Relay(workers=2, settings=steered) as relay, watched_call(relay) as (publisher, viewer, watched):
         states, began = list(watched.states), time.monotonic()
         os.kill(relay.pid, signal.SIGTTOU)
-        await relay.until_logged("the worker leaves")
+        await relay.until_logged("the worker moves its sessions away")
         pid = pid_by_slot(relay)[1]
         os.kill(pid, signal.SIGKILL)
         await until_gone(pid, 5)
-        await relay.until_logged("the worker leaves", 2)
+        await relay.until_logged("the worker moves its sessions away", 2)
         await watched.until_packets(time.monotonic() + 0.5, 30)
         print(told("killed while it leaves", [watched.gap(began)]))
         assert watched.states == states
@@ -258,7 +258,7 @@ async def test_a_worker_that_is_wanted_again_while_it_leaves_is_replaced_and_its
     async with Relay(workers=2, settings=SETTINGS) as relay, watched_call(relay) as (publisher, viewer, watched):
         began = time.monotonic()
         os.kill(relay.pid, signal.SIGTTOU)
-        await relay.until_logged("the worker leaves")
+        await relay.until_logged("the worker moves its sessions away")
         await more(relay)
         await watched.until_packets(time.monotonic() + 0.5, 30)
         assert watched.gap(began) < 5
@@ -274,7 +274,7 @@ async def test_a_worker_that_cannot_start_is_given_up_and_the_others_go_on() -> 
         obstacle = relay.runtime / "worker-1.pub"
         obstacle.mkdir()
         os.kill(relay.pid, signal.SIGTTIN)
-        await relay.until_logged("there is one worker less: worker 1 died 2 times in a row")
+        await relay.until_logged("slot 1 is not replaced: worker 1 died 2 times in a row")
         await relay.until_ready()
         assert up(relay) == ONE
         obstacle.rmdir()

@@ -122,7 +122,7 @@ async def test_a_worker_that_leaves_takes_its_calls_to_the_others() -> None:
         assert watched.states == states
         assert [await patch(client) for client in (publisher, viewer)] == [204, 204]
         os.kill(relay.pid, signal.SIGTTIN)
-        await relay.until_logged("a worker joins")
+        await relay.until_logged("worker added")
         await relay.until_ready()
         assert [await delete(client) for client in (viewer, publisher)] == [200, 200]
         assert await counter(relay, "millrace_sessions_lost_total") == 0
@@ -145,10 +145,10 @@ async def test_a_session_that_moved_and_ended_has_its_one_cause_at_all_workers_a
                 while await causes(relay, client) != {"closed_by_peer"}:
                     await asyncio.sleep(0.02)
         for slot in (0, 1):
-            victim, starts = pid_by_slot(relay)[slot], relay.log().count("a worker starts")
+            victim, starts = pid_by_slot(relay)[slot], relay.log().count("worker started")
             os.kill(victim, signal.SIGKILL)
             await until_gone(victim, 20)
-            await relay.until_logged("a worker starts", starts + 1)
+            await relay.until_logged("worker started", starts + 1)
             await relay.until_ready()
             async with asyncio.timeout(20):
                 # It asks with its first tick.

@@ -1,5 +1,6 @@
-"""The administration routes: metrics, health, rooms and sessions. It asks for no token, which is why it listens on
-loopback, and must never be reachable through the public listeners. Read next: `workers/metrics/render.py`.
+"""The administration routes: metrics, health, rooms, sessions and slots. They ask for no token and so listen on
+loopback. They must never be reachable through the public listeners. Read next: `relay/control.py`, which answers most
+of them.
 """
 
 import json
@@ -18,13 +19,13 @@ TEXT = "text/plain; charset=utf-8"
 
 
 class Slots(Protocol):
-    """What an operator may ask of slots."""
+    """What an operator can see and change of slots."""
 
     def view(self) -> list[dict[str, Any]]:
-        """Every slot that ever had a worker, one after the other, as plain values."""
+        """Returns every slot that ever had a worker, as plain values."""
 
     def close(self, slot: int, is_closed: bool) -> str | None:
-        """Has a slot have no session, or takes that back; the reason when it cannot be."""
+        """Drains a slot, or takes that back. Returns the reason when it refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,15 @@ class AdminRoutes:
 
     ask: Ask
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
-    """The text and its content type."""
+    """Returns the text and its content type."""
     not_ready: Callable[[bool], str | None]
-    """Why nobody is let in, or None when some worker does; asked for all workers, why one of them does not serve."""
+    """Called with False: returns why no worker takes new sessions, or None when one does. With True: returns why any
+    one of the workers does not serve.
+    """
     slots: Slots
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
-        """Any request whatever."""
+        """Answers a request, whatever its path."""
         match path_segments(request):
             case ("metrics",) if _reads(request):
                 body, content_type = await self.metrics()
@@ -83,7 +86,7 @@ class AdminRoutes:
         if slot is None or (refusal := self.slots.close(slot, is_closed)) == "no-slot":
             return problem(404, "no-slot", "There is no such slot, or it never had a worker.")
         if refusal:
-            return problem(409, refusal, "Nobody would be left to take sessions: it is the last slot that does.")
+            return problem(409, refusal, "It is the last slot that takes sessions.")
         (view,) = [view for view in self.slots.view() if view["slot"] == slot]
         return respond(200, json.dumps(view).encode(), "application/json")
 

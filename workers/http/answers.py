@@ -1,5 +1,5 @@
-"""The few shapes of HTTP answer: JSON problems (RFC 9457), and a reply of control turned into a response.
-It must never know what was asked or by whom. Read next: `workers/http/server.py`, which sends them.
+"""The shapes of HTTP answers: JSON problems (RFC 9457), and control's replies turned into responses. It must never know
+which request is answered. Read next: `workers/http/server.py`, which sends them.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,13 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.ids import NO_REQUEST
 
 SERVER = "Millrace"
-"""Instead of the names and versions of our libraries."""
+"""The `Server` field, which would else name our libraries and their versions."""
 
 
 class Refused(Exception):
-    """Ends a request early. A value that travels as an exception because reading a body waits in the middle."""
+    """Ends a request early. An exception, though a refusal is a value elsewhere, as bodies are read deep in a call
+    chain.
+    """
 
     def __init__(self, status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -23,24 +25,24 @@ class Refused(Exception):
 
 
 def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A refusal of ours, in the same form as control's."""
+    """Returns a refusal in the form that control's refusals have."""
     response = from_reply(problems.problem(NO_REQUEST, status, reason, detail))
     response.headers.update(headers or {})
     return response
 
 
 def method_not_allowed(methods: str) -> web.Response:
-    """405, and what is allowed (RFC 9110 section 15.5.6)."""
+    """Returns 405 with the allowed methods (RFC 9110 section 15.5.6)."""
     return problem(405, "method-not-allowed", f"This takes {methods}.", {"Allow": methods})
 
 
 def respond(status: int, body: bytes, content_type: str) -> web.Response:
-    """An answer with a body."""
+    """Returns an answer with a body."""
     return web.Response(status=status, body=body, headers={"Content-Type": content_type})
 
 
 def from_reply(reply: Reply) -> web.Response:
-    """What control answered. Its headers may repeat a name: `Link` does."""
+    """Returns control's reply as a response. A header's name may repeat, as `Link` does."""
     response = web.Response(status=reply.status, body=reply.body)
     for name, value in reply.headers:
         response.headers.add(name, value)

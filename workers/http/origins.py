@@ -1,6 +1,6 @@
-"""Which web pages may use a server, by the `Origin` and `Host` that browsers send. Owns CORS, and the guard of an
-address that asks for no token: a browser reaches this machine's loopback on behalf of any page in the world. It must
-never know a route. Read next: `workers/http/public.py` and `workers/http/admin.py`, which ask.
+"""Which web pages may use a server, by the `Origin` and `Host` that browsers send. Owns CORS, and the guard of
+addresses that ask for no token: a browser on this machine reaches its loopback for any page in the world. It must never
+know a route. Read next: `workers/http/server.py`, which asks for each request.
 """
 
 from collections.abc import Collection
@@ -12,11 +12,11 @@ from aiohttp import web
 from millrace.workers.http.answers import problem
 
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Authenticate"
-"""What a script of another origin needs of our answers: RFC 9725 sections 4.2, 4.3, 4.5 and 4.6."""
+"""Response headers that a script of another origin needs: RFC 9725 sections 4.2, 4.3, 4.5 and 4.6."""
 
 
 class Cors:
-    """Who of other origins may read our answers. Where no token is asked for, `*` stands for this machine's pages."""
+    """Which other origins may read our answers. Where no token is asked for, `*` is this machine's pages only."""
 
     def __init__(self, origins: Collection[str], is_open: bool) -> None:
         self._origins = frozenset(origins)
@@ -24,7 +24,7 @@ class Cors:
         self._this_machine = "*" in origins and is_open
 
     def headers(self, origin: str | None) -> dict[str, str]:
-        """For any answer to a request with this `Origin`."""
+        """Returns the headers of any answer to a request with this `Origin`."""
         if origin is None:
             return {}
         if self._any:
@@ -35,7 +35,7 @@ class Cors:
         return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": EXPOSED}
 
     def preflight(self, origin: str | None, methods: str) -> dict[str, str]:
-        """For the answer to OPTIONS."""
+        """Returns the headers of the answer to OPTIONS."""
         headers = self.headers(origin)
         if "Access-Control-Allow-Origin" in headers:
             headers["Access-Control-Allow-Methods"] = methods
@@ -48,7 +48,9 @@ class Cors:
 
 
 class Guard:
-    """Refuses what comes from a page of somewhere else. Programs send no `Origin`, and call us by our address."""
+    """Refuses requests of other sites' pages. Programs that are no browsers send no `Origin`, and call us by our
+    address.
+    """
 
     def __init__(self, origins: Collection[str], checks_host: bool) -> None:
         self._origins = frozenset(origins)
@@ -56,8 +58,8 @@ class Guard:
         self._checks_host = checks_host
 
     def refusal(self, host: str | None, origin: str | None) -> web.Response | None:
-        """Of a request with these headers."""
-        # A page whose own name was made to lead here (DNS rebinding) is of the same origin, and its Host tells.
+        """Returns the refusal of a request with these headers; None when it may go on."""
+        # After DNS rebinding, another site's name leads here. Its pages have our origin then, but their Host shows it.
         if self._checks_host and host is not None and not self._knows(host):
             return problem(421, "other-host", "This address serves this machine only: call it by its IP address.")
         if origin is not None and not self._trusts(origin, host):
@@ -75,7 +77,7 @@ class Guard:
 
 
 def _host(url: str) -> str:
-    """In lower case, without the port; empty when there is none."""
+    """Returns the host in lower case, without the port; empty when the URL has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

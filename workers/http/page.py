@@ -1,5 +1,5 @@
-"""The page and its files, read once from `workers/web/` and served from memory. It must never know what the page does.
-Read next: `workers/http/public.py`, which serves it at `/`.
+"""The demo page and its files, read once from `workers/web/` and served from memory. It must never know what the page
+does. Read next: `workers/http/public.py`, which serves it at `/`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
     ".txt": "text/plain; charset=utf-8",
 }
-"""Files of other types in the folder are not served."""
+"""Content types by suffix. Files with any other suffix are not served."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -33,7 +33,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(self), autoplay=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # Names carry no hash, so a browser asks each time and mostly hears 304.
+    # File names carry no hash of the content, so a browser asks each time, and mostly gets 304.
     "Cache-Control": "no-cache",
 }
 
@@ -46,7 +46,7 @@ class _File:
 
 
 class Page:
-    """The files of one folder by their path."""
+    """The files of one folder, by their path."""
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[tuple[str, ...], _File] = {}
@@ -66,7 +66,7 @@ class Page:
         return segments in self._files
 
     def respond(self, request: web.BaseRequest, segments: tuple[str, ...]) -> web.Response:
-        """The file, or 304 when the browser has it."""
+        """Returns the file, or 304 when the browser has it."""
         file = self._files[segments]
         if request.method not in ("GET", "HEAD"):
             return method_not_allowed("GET, HEAD")

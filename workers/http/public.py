@@ -1,6 +1,6 @@
-"""The public routes: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep), the rooms for the page, and the page. Turns
-requests into inputs of control and must never decide anything about a room or a session. Read next:
-`relay/control.py`.
+"""The public routes: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep), the list of rooms, and the demo page. Turns requests
+into inputs of control. It must never decide anything about a room or a session. Read next: `relay/control.py`, which
+does.
 """
 
 from collections.abc import Awaitable, Callable
@@ -34,10 +34,10 @@ class PublicRoutes:
     cors: Cors
     deadlines: Deadlines
     sdp_bytes: int
-    """Longest body, offers and fragments alike."""
+    """The longest body of an offer or a fragment."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
-        """Any request whatever."""
+        """Answers a request, whatever its path."""
         match path_segments(request):
             case ("whip" | "whep" as protocol, room):
                 return await self._endpoint(request, Protocol(protocol), room)

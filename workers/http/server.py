@@ -1,6 +1,5 @@
-"""One HTTP server on the listeners that the master made: bounds, deadlines and errors, the same for the public side
-and the administration side. It must never know a route. Read next: `workers/http/public.py` and
-`workers/http/admin.py`, the routes.
+"""An HTTP server on listeners that the master made. Owns its bounds, deadlines and errors, the same for the public and
+the administration side. It must never know a route. Read next: `workers/http/public.py`, the public routes.
 """
 
 import asyncio
@@ -25,31 +24,36 @@ Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_REQUESTS = 256
-"""In progress at once. Control answers in well under a millisecond, so these are passed-on requests and slow bodies, of
-which the oldest is cut for whoever comes then.
+"""Under way at once. Control answers in well under a millisecond, so these are requests that were passed on, and slow
+bodies. At the limit the slowest body is cut; if there is none, the new request gets 503.
 """
 BODY_SECONDS = 1.0
-"""What a body may take before it can be cut for somebody else: several times round the world."""
+"""After that a body may be cut in favour of another request. It is several times a round trip around the world."""
 MAX_CONNECTIONS = 1024
-"""Per listener group; each costs some 20 kB and a descriptor."""
+"""For each server; one connection costs some 20 kB and a descriptor. At the limit the oldest idle connection is cut,
+else the new one.
+"""
 IDLE_SECONDS = 2.0
-"""For a kept-alive connection to be used once more before a worker that lets go closes it: a client that stood still
-for a moment would take a request that crosses our closing for failed. Nobody waits meanwhile."""
+"""For a kept-alive connection to be used once more before a worker that releases its sessions closes it. A request that
+crosses our closing fails, and this is longer than a client usually stands still. No client waits meanwhile."""
 ARRIVAL_SECONDS = 0.5
-"""For the request on a connection that was the last to be taken. New ones wait for the successor meanwhile."""
+"""For the requests on the connections that came last. Newer connections wait for the successor meanwhile."""
 LOOK_SECONDS = 0.01
-"""Between looks whether connections are closed: a fraction of what a successor takes to start."""
+"""Between two checks whether connections are closed: a fraction of what a successor takes to start."""
 LINGER_SECONDS = 1.0
-"""How long the rest of a refused body is read and thrown away, so that the client sees the refusal and not a reset."""
+"""How long the rest of a refused body is read and dropped, so that the client sees the refusal and not a reset."""
 BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel caps it at net.core.somaxconn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Against clients that are slow on purpose."""
+    """How long clients may take, also those that are slow on purpose."""
 
     request_seconds: float
-    """For the headers, then for the body, then for the client to take the answer; also how long a connection idles."""
+    """For the headers, then for the body, then for the client to take the answer; a connection may idle as long. Then
+    it is cut.
+    """
 
 
 class HttpServer:
@@ -69,46 +73,47 @@ class HttpServer:
         self._cors = cors
         self._max_requests = max_requests
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
-        """Connections with a request under way, the oldest first."""
+        """Connections with a request under way, oldest first."""
         self._is_letting_go = False
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
 
     async def start(self, sockets: Sequence[int]) -> None:
-        """Takes over the descriptors of listening sockets."""
+        """Serves on these listening sockets, whose descriptors stay open."""
         self._web = _BoundedServer(
             self._handle,
             self._busy,
             access_log=None,
-            # Starts with the connection and again after each answer: cuts headers that never end (slowloris) too.
+            # Counts from the connection's start and from each answer, so it cuts headers that never end (slowloris),
+            # too.
             keepalive_timeout=self._deadlines.request_seconds,
             lingering_time=LINGER_SECONDS,
-            # A coded body could grow a thousandfold; `read_body` refuses it.
+            # A compressed body could grow a thousandfold; `read_body` refuses it.
             auto_decompress=False,
         )
         loop = asyncio.get_running_loop()
         for descriptor in sockets:
-            # A copy, which is closed at the end: the descriptor itself is kept for another master.
+            # A copy, which is closed at the end. The descriptor itself stays open for the next master.
             listener = socket.socket(fileno=os.dup(descriptor))
             self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
 
     async def let_go(self, seconds: float, listening: float = 0) -> None:
-        """Leaves the listeners to a successor and fails no request: each connection ends with its next answer, and only
-        one on which nothing comes is cut. What is in progress may take `seconds`. When there is no successor, the
-        connections that are still to come have `listening` seconds for it.
+        """Leaves the listeners to a successor and fails no request: each connection is closed after its next answer, or
+        when no request comes on it. Requests under way may take `seconds`. Without a successor, connections that the
+        kernel has begun here have `listening` seconds to arrive.
         """
         self._is_letting_go = True
         await asyncio.sleep(listening)
-        # New connections are still taken meanwhile: they would wait for the successor otherwise.
+        # New connections are still taken meanwhile, as they would have to wait for the successor.
         before = self._connections()
         await self._until_closed(before, IDLE_SECONDS)
         self._close_listeners()
-        # Those that came last have a request on its way.
+        # On the connections that came last, a request is on its way.
         await self._until_closed(self._connections() - before, ARRIVAL_SECONDS)
         await self.stop(seconds)
 
     async def stop(self, seconds: float) -> None:
-        """Takes no more, lets what is in progress finish for at most `seconds`."""
+        """Takes no more requests, and waits for those under way for at most `seconds`."""
         self._close_listeners()
         if self._web is not None:
             self._web.pre_shutdown()
@@ -138,7 +143,7 @@ class HttpServer:
                 self._busy.pop(request.protocol, None)
         response.headers["Server"] = SERVER
         if self._cors is not None:
-            # Refusals too: a page that may not read one sees a network error.
+            # On refusals, too: a page that may not read an answer sees a network error.
             response.headers.update(self._cors.headers(request.headers.get("Origin")))
         if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
@@ -150,12 +155,12 @@ class HttpServer:
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
-            pass  # The client left without its answer.
+            pass  # The client has closed the connection.
         return response
 
     def _has_room(self) -> bool:
-        """For one more request. Nobody has shown a token before the body is in, so bodies that do not come keep nobody
-        out: the oldest makes room. What reads no body is never cut, as it would go on without being counted.
+        """True when one more request may go on. At the limit the oldest request whose body is not in is cut: no token
+        has been checked before. A request without a body is never cut, as its handler would run on uncounted.
         """
         if len(self._busy) < self._max_requests:
             return True
@@ -181,13 +186,13 @@ class HttpServer:
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
-            # One client's request found a bug: it gets no detail, and nobody else loses anything.
+            # A bug costs this one request only, and the answer gives no detail of it.
             log.exception("a request failed")
             return problem(500, "defect", "This is a defect of the server; its log has it.")
 
 
 class _Connection(web.RequestHandler):
-    """Refuses what is not HTTP as everything else is refused: strangers fill no log, and learn no library's name."""
+    """Refuses what is not HTTP with a problem of ours, so that strangers fill no log and learn no library's name."""
 
     __slots__ = ("body_awaited_since",)
 
@@ -204,7 +209,7 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if status >= 500:
-            # A client that leaves in mid-body, or that is cut there, is no defect.
+            # A connection that is closed or cut in mid-body is no defect.
             if not isinstance(exc, ConnectionError):
                 log.error("a connection failed", exc_info=exc)
             response = problem(500, "defect", "This is a defect of the server; its log has it.")
@@ -225,8 +230,8 @@ def _awaited_since(request: web.BaseRequest) -> float:
 
 
 class _BoundedServer(web.Server):
-    """Holds a fixed number of connections. Whoever comes then takes the place of the oldest that has nothing under way:
-    connections held open keep nobody out.
+    """Holds at most MAX_CONNECTIONS. At the limit a new connection replaces the oldest without a request under way, so
+    that connections that are only held open block no client.
     """
 
     def __init__(self, handle: Handle, busy: Collection[web.RequestHandler], **options: Any) -> None:
@@ -245,7 +250,7 @@ class _BoundedServer(web.Server):
 
 
 def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
-    """The path's decoded segments; a `%2F` stays inside its segment. A trailing slash is no segment."""
+    """Returns the path's decoded segments. A `%2F` stays inside its segment, and a trailing slash is no segment."""
     raw = request.rel_url.raw_path.removeprefix("/").removesuffix("/")
     if not raw:
         return ()
@@ -256,20 +261,22 @@ def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
 
 
 def header(request: web.BaseRequest, name: str) -> str | None:
-    """A field's value with `?` for what is no ASCII: nothing of ours has any, and half a character goes over no bus."""
+    """Returns a field's value with `?` for each character that is not ASCII: no valid value here has any, and msgpack
+    does not pack a lone surrogate.
+    """
     value = request.headers.get(name)
     return None if value is None else value.encode("ascii", "replace").decode("ascii")
 
 
 def bearer_token(request: web.BaseRequest) -> str | None:
-    """The token of `Authorization: Bearer` (RFC 6750 section 2.1); other schemes count as none."""
+    """Returns the token of `Authorization: Bearer` (RFC 6750 section 2.1); None without one, or with another scheme."""
     scheme, _, token = (header(request, "Authorization") or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 async def read_body(request: web.BaseRequest, content_type: str, limit: int, deadlines: Deadlines) -> str:
-    """The body as text. Type and announced length are refused before a byte is read, a longer stream where it passes
-    the limit.
+    """Returns the body as text. A wrong type or announced length is refused before a byte is read, a longer body where
+    it passes the limit. Raises Refused.
     """
     if request.content_type != content_type:
         raise Refused(415, "content-type", f"The body must be {content_type}.", {"Accept": content_type})

@@ -1,6 +1,6 @@
-"""What a scrape of any worker shows of the whole box: gathered from the slot table, every engine's page in the arena
-and what the other workers say of themselves. It must never count anything itself. Read next:
-`workers/metrics/render.py`.
+"""Collects what a scrape of any worker shows of the whole box: from the slot table, from every engine's stats page in
+the arena, and from what the other workers announce. It must never count anything itself. Read next:
+`workers/metrics/render.py`, which makes the page.
 """
 
 import os
@@ -11,13 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from millrace.relay.contract.boot import Boot, MediaSocket
 from millrace.relay.control import Control
 from millrace.workers.media import Media
-from millrace.workers.metrics import render as metrics
 from millrace.workers.metrics.processes import memory_available
+from millrace.workers.metrics.render import CONTENT_TYPE, BoxMetrics, Resources, SlotMetrics, render
 from millrace.workers.slot_table import SlotTable, monotonic_us
 
 
-class BoxFigures:
-    """Everything of one page."""
+class MetricsPage:
+    """Makes the page of one moment."""
 
     def __init__(
         self, boot: Boot, table: SlotTable, media: Media, control: Control, has_master: Callable[[], bool]
@@ -29,24 +29,24 @@ class BoxFigures:
         self._has_master = has_master
 
     async def page(self) -> tuple[bytes, str]:
-        """The page as Prometheus reads it, and its content type."""
+        """Returns the page in Prometheus' text format, and its content type."""
         boot = self._boot
-        figures = metrics.Figures(
+        box = BoxMetrics(
             version=_version(),
             started_at=boot.started_at,
             steering="handover" if boot.flow_map is None else "ebpf",
             slots=self._slots(),
             master_pid=boot.master if self._has_master() else 0,
-            room=self._room(),
+            resources=self._resources(),
             sockets=tuple(_shown(media) for media in boot.media_sockets),
         )
-        return await metrics.render(figures), metrics.CONTENT_TYPE
+        return await render(box), CONTENT_TYPE
 
-    def _slots(self) -> tuple[metrics.SlotFigures, ...]:
+    def _slots(self) -> tuple[SlotMetrics, ...]:
         now_us, closed = monotonic_us(), self._table.closed()
         engines, loads = self._media.stats(), self._control.loads()
         return tuple(
-            metrics.SlotFigures(
+            SlotMetrics(
                 row.slot,
                 row.incarnation,
                 row.pid if row.lives else 0,
@@ -60,22 +60,22 @@ class BoxFigures:
             for row in self._table.rows()
         )
 
-    def _room(self) -> metrics.Room:
+    def _resources(self) -> Resources:
         arena, sessions = os.fstat(self._boot.arena), self._boot.config.arena.sessions_per_slot
-        return metrics.Room(arena.st_size, arena.st_blocks * 512, sessions, _memory_available())
+        return Resources(arena.st_size, arena.st_blocks * 512, sessions, _memory_available())
 
 
 def _version() -> str:
     try:
         return version("millrace")
-    except PackageNotFoundError:  # Run from a tree that was never installed.
+    except PackageNotFoundError:  # The source tree runs without being installed.
         return "unknown"
 
 
 def _memory_available() -> int:
     try:
         return memory_available()
-    except OSError:  # Not one descriptor is left.
+    except OSError:  # No descriptor is left.
         return 0
 
 

@@ -1,5 +1,5 @@
-"""What the kernel says of a process and of memory: processor time, descriptors, how much is left. It must never know
-which process is which. Read next: `workers/metrics/render.py`, which shows it.
+"""Reads from the kernel what a process uses, and how much memory and how many descriptors are left. It must never know
+which process is which. Read next: `workers/metrics/render.py`, which shows the numbers.
 """
 
 import os
@@ -15,18 +15,18 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessFigures:
-    """Of one moment."""
+class ProcessStats:
+    """What a process uses at one moment."""
 
     cpu_seconds: float
     resident_bytes: int
-    """Shared memory counts in full for each process that touched it."""
+    """Includes shared memory, which counts in full for each process that touched it."""
     descriptors: int
     max_descriptors: int
 
 
-def read_process(pid: int) -> ProcessFigures | None:
-    """None when it is gone, or not ours to look at."""
+def read_process(pid: int) -> ProcessStats | None:
+    """Returns what a process uses; None when it is gone, or belongs to another user."""
     folder = Path("/proc") / str(pid)
     try:
         # Field 2 is the command in brackets and may hold anything (proc(5)); fields 14, 15 and 24 are wanted.
@@ -35,7 +35,7 @@ def read_process(pid: int) -> ProcessFigures | None:
         limits = (folder / "limits").read_text()
     except OSError:
         return None
-    return ProcessFigures(
+    return ProcessStats(
         cpu_seconds=(int(fields[11]) + int(fields[12])) * _TICK_SECONDS,
         resident_bytes=int(fields[21]) * _PAGE_BYTES,
         descriptors=descriptors,
@@ -44,21 +44,20 @@ def read_process(pid: int) -> ProcessFigures | None:
 
 
 def descriptors_left() -> int:
-    """How many more this process may open."""
+    """Returns how many more descriptors this process may open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit - _descriptors(Path("/proc/self/fd"))
 
 
 def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that can still be had: on this machine, or in our control group (cgroup v2) when that is less.
-
-    A sandbox may hide the machine's own figure; what nobody says is not short.
+    """Returns the bytes of memory that are left: on this machine, or in our control group (cgroup v2) when that is
+    less. A number that a sandbox hides counts as unlimited.
     """
     available = sys.maxsize
     with suppress(FileNotFoundError):
         available = _field(meminfo.read_text(), "MemAvailable:") * 1024
     with suppress(OSError, ValueError):
-        # `0::/path`; the files are missing in the root group, and `max` is no number.
+        # The line is `0::/path`. The root group has no such files, and `max` stands for no limit.
         group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
         used = int((group / "memory.current").read_text())
         reclaimable = _field((group / "memory.stat").read_text(), "inactive_file")
@@ -67,7 +66,7 @@ def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 
 def _descriptors(folder: Path) -> int:
-    # Before Linux 6.2 the size is 0; then listing our own counts the one that it opens.
+    # Before Linux 6.2 the size is 0. Then the names are counted, with our own folder one too many.
     return folder.stat().st_size or len(os.listdir(folder))
 
 
@@ -77,5 +76,5 @@ def _field(text: str, name: str) -> int:
 
 
 def _max_descriptors(limits: str) -> int:
-    """The soft limit; 0 for none."""
+    """Returns the soft limit; 0 for none."""
     return _field(limits, "Max open files")

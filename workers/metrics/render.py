@@ -1,8 +1,9 @@
 """The only import of prometheus_client: renders the metrics page of the whole box from one worker. It must never count
-anything itself. Read next: `relay/engine/core/src/stats.rs` and `relay/load/counters.py`, where the numbers come from.
+anything itself. Read next: `relay/engine/core/src/stats.rs` and `relay/load/counters.py`, which count.
 
-No label ever names a room, a session or a client: the number of series depends on the configuration alone. What a
-worker's death must not reset lies in the arena and is summed over slots; what lives in a process carries its slot.
+No label ever names a room, a session or a client, so the number of series depends on the configuration alone. Counters
+that a worker's death must not reset lie in the arena and are summed over slots. Counters of a process have its slot as
+label.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest  # noqa: TID251
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric  # noqa: TID251
 from prometheus_client.registry import Collector  # noqa: TID251
 
-from millrace.workers.metrics.processes import ProcessFigures, read_process
+from millrace.workers.metrics.processes import ProcessStats, read_process
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -56,7 +57,7 @@ HELP = {
     "commands_refused": "Commands that the engine could not carry out, each a defect",
     "defects": "Inputs that raised an exception, each a defect",
 }
-"""By the engine's or control's name; one that is not here gets its name as its help."""
+"""Help texts by the engine's or control's name. The help of any other metric is its name."""
 GAUGES = {
     "transports": "Open transports",
     "publications": "Tracks that are published",
@@ -64,14 +65,14 @@ GAUGES = {
     "handshakes": "DTLS handshakes under way",
     "session_records": "Session records in use, of millrace_session_records_limit for each worker",
 }
-"""The engine's figures that go up and down, by slot."""
+"""The engine's metrics that go up and down, by slot."""
 HISTOGRAMS = {
     "forwarding": "From a packet's arrival at its publisher's worker to its sending to a viewer, on whichever worker",
     "engine_late": "How long what was ready may have waited for the engine's loop",
     "handshake": "From a client's first DTLS record to its keys",
     "adoption_gap": "From a worker's last sign of life to its successor's first round with its sessions",
 }
-"""The engine's distributions, of all workers."""
+"""The engine's histograms, summed over all workers."""
 _WITH_LABELS = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>[^}]*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -82,98 +83,100 @@ def _help(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotFigures:
-    """One worker's, wherever they come from."""
+class SlotMetrics:
+    """What is known of one slot."""
 
     slot: int
     incarnation: int
     pid: int
-    """0 when nobody is there."""
+    """0 when the slot has no worker."""
     beat_ages: tuple[float, float]
     """Seconds since the engine's and the control loop's last beat."""
     engine: Mapping[str, int]
     control: Iterable[tuple[str, int]]
-    """Names as on the page, with labels."""
+    """The control plane's counters, with names as on the page, labels included."""
     drain_deadline: float = 0.0
-    """Unix time at which its sessions are closed; 0 while it is not drained."""
+    """Unix time at which the slot's sessions are closed; 0 while the server does not drain."""
     is_wanted: bool = True
-    """Whether it is to have a worker."""
+    """True when the slot is to have a worker."""
     is_closed: bool = False
-    """It is to have no session."""
+    """True when an operator has drained the slot."""
 
     @property
     def is_shown(self) -> bool:
-        """By itself: a slot that is empty for good adds to the totals only."""
+        """True when the slot has series of its own. A slot that is empty for good adds to the totals only."""
         return self.is_wanted or self.pid != 0
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How much there is of what can run out."""
+class Resources:
+    """How much there is of each resource that can run out."""
 
     arena_bytes: int
-    """Reserved."""
+    """Reserved address space."""
     arena_resident_bytes: int
-    """Touched, and so paid for."""
+    """Memory in use: pages that were touched."""
     session_records: int
-    """For each worker."""
+    """How many each worker has."""
     memory_available_bytes: int
-    """What this machine, or the control group, has left."""
+    """Left on this machine, or in the control group."""
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BoxMetrics:
     """The box at one moment."""
 
     version: str
     started_at: float
     steering: str
-    slots: tuple[SlotFigures, ...]
+    slots: tuple[SlotMetrics, ...]
     master_pid: int
     """0 when there is none."""
-    room: Room
+    resources: Resources
     sockets: tuple[str, ...]
     """Address and port of each media socket, in the engine's order; the same for every worker."""
 
 
-async def render(figures: Figures) -> bytes:
-    """The page. Rendering takes milliseconds, and reads /proc: a thread does it, so that the loop goes on."""
-    return await asyncio.get_running_loop().run_in_executor(None, render_now, figures)
+async def render(box: BoxMetrics) -> bytes:
+    """Returns the page. A thread renders it, as that takes tens of milliseconds and reads /proc, while the loop goes
+    on.
+    """
+    return await asyncio.get_running_loop().run_in_executor(None, render_now, box)
 
 
-def render_now(figures: Figures) -> bytes:
-    """The same, at once."""
+def render_now(box: BoxMetrics) -> bytes:
+    """Returns the page, rendered on the calling thread."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page(figures))
+    registry.register(_Page(box))
     return generate_latest(registry)
 
 
 class _Page(Collector):
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-        self._slots = tuple(slot for slot in figures.slots if slot.is_shown)
+    def __init__(self, box: BoxMetrics) -> None:
+        self._box = box
+        self._slots = tuple(slot for slot in box.slots if slot.is_shown)
         self._totals: defaultdict[str, int] = defaultdict(int)
-        for slot in figures.slots:
+        for slot in box.slots:
             for name, value in slot.engine.items():
                 self._totals[name] += value
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._box()
-        yield from self._room()
+        yield from self._of_box()
+        yield from self._resources()
         yield from self._engines()
         yield from self._distributions()
         yield from self._control()
         yield from self._processes()
 
-    def _box(self) -> Iterator[Metric]:
+    def _of_box(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("millrace_info", "What runs", labels=["version", "steering"])
-        info.add_metric([self._figures.version, self._figures.steering], 1)
+        info.add_metric([self._box.version, self._box.steering], 1)
         yield info
         yield GaugeMetricFamily(
-            "millrace_start_time_seconds", "Unix time of the server's start", value=self._figures.started_at
+            "millrace_start_time_seconds", "Unix time of the server's start", value=self._box.started_at
         )
         yield GaugeMetricFamily(
-            "millrace_master_up", "0 while workers go on without a master", value=int(self._figures.master_pid != 0)
+            "millrace_master_up", "0 while workers go on without a master", value=int(self._box.master_pid != 0)
         )
         up = GaugeMetricFamily("millrace_worker_up", "1 while the slot has a worker", labels=["slot"])
         wanted = GaugeMetricFamily(
@@ -203,16 +206,16 @@ class _Page(Collector):
                 age.add_metric([str(slot.slot), loop], seconds)
         yield from (up, wanted, lives, age, drain, closed)
 
-    def _room(self) -> Iterator[Metric]:
-        room = self._figures.room
+    def _resources(self) -> Iterator[Metric]:
+        resources = self._box.resources
         for name, documentation, value in (
-            ("arena_bytes", "Shared memory that is reserved", room.arena_bytes),
-            ("arena_resident_bytes", "Shared memory in use", room.arena_resident_bytes),
-            ("session_records_limit", "Lasting session records that each worker has", room.session_records),
+            ("arena_bytes", "Shared memory that is reserved", resources.arena_bytes),
+            ("arena_resident_bytes", "Shared memory in use", resources.arena_resident_bytes),
+            ("session_records_limit", "Lasting session records that each worker has", resources.session_records),
             (
                 "memory_available_bytes",
                 "Memory that the machine or the control group has left",
-                room.memory_available_bytes,
+                resources.memory_available_bytes,
             ),
         ):
             yield GaugeMetricFamily(f"millrace_{name}", documentation, value=value)
@@ -243,7 +246,7 @@ class _Page(Collector):
             labels=["slot", "socket"],
         )
         for slot in self._slots:
-            for number, socket in enumerate(self._figures.sockets):
+            for number, socket in enumerate(self._box.sockets):
                 if (dropped := slot.engine.get(f"kernel_drops.{number}")) is not None:
                     kernel.add_metric([str(slot.slot), socket], dropped)
         yield kernel
@@ -255,7 +258,7 @@ class _Page(Collector):
             total = counts.pop("sum", 0)
             buckets: list[tuple[str, float]] = []
             sum_so_far = 0
-            # The engine's names come in the order of the alphabet.
+            # The engine's names come in alphabetical order, so 1000 before 500.
             for bound, count in sorted(counts.items(), key=lambda item: float(item[0])):
                 sum_so_far += count
                 buckets.append(("+Inf" if bound == "inf" else str(int(bound) / 1e6), sum_so_far))
@@ -270,7 +273,7 @@ class _Page(Collector):
             for full_name, value in slot.control:
                 matched = _WITH_LABELS.fullmatch(full_name)
                 if matched is None or matched["name"] == "millrace_sessions_failed_total":
-                    # The engine's count of failures outlives the worker; control's does not.
+                    # The engine's count of failures is shown instead, as it outlives the worker.
                     continue
                 labels = dict(_LABEL.findall(matched["labels"] or ""))
                 name, figure = matched["name"].removesuffix("_total"), float(value)
@@ -287,9 +290,9 @@ class _Page(Collector):
         resident = GaugeMetricFamily("millrace_process_resident_bytes", "Memory in use", labels=["slot"])
         descriptors = GaugeMetricFamily("millrace_process_open_fds", "Open descriptors", labels=["slot"])
         limit = GaugeMetricFamily("millrace_process_max_fds", "Descriptors that may be open", labels=["slot"])
-        pids = [(str(slot.slot), slot.pid) for slot in self._slots] + [("master", self._figures.master_pid)]
+        pids = [(str(slot.slot), slot.pid) for slot in self._slots] + [("master", self._box.master_pid)]
         for label, pid in pids:
-            found: ProcessFigures | None = read_process(pid) if pid else None
+            found: ProcessStats | None = read_process(pid) if pid else None
             if found is not None:
                 cpu.add_metric([label], found.cpu_seconds)
                 resident.add_metric([label], found.resident_bytes)

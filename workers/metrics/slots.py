@@ -1,5 +1,5 @@
-"""Slots as an operator sees them: who lives there, how many sessions are there, whether there shall be none, how much
-there is to do. It must never move a session itself. Read next: `workers/slot_table.py`.
+"""Slots as an operator sees them: whether a worker lives there, its sessions and its load, whether the slot is drained.
+Drains a slot, too, but must never move a session itself. Read next: `workers/slot_table.py`, where a drain is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from millrace.workers.slot_table import SlotTable
 
 
 class SlotsView:
-    """What one worker knows of all."""
+    """What this worker knows of all slots."""
 
     def __init__(self, table: SlotTable, control: Control, stats: Callable[[], list[dict[str, int]]]) -> None:
         self._table = table
@@ -22,7 +22,7 @@ class SlotsView:
         """The engines' counters by name, for each slot."""
 
     def view(self) -> list[dict[str, Any]]:
-        """Every slot that ever had a worker."""
+        """Returns every slot that ever had a worker, as plain values."""
         closed, loads, stats = self._table.closed(), self._control.loads(), self._stats()
         return [
             {
@@ -38,7 +38,7 @@ class SlotsView:
         ]
 
     def close(self, slot: int, is_closed: bool) -> str | None:
-        """Has a slot have no session, or takes that back; the reason when it cannot be."""
+        """Drains a slot, or takes that back. Returns the reason when it refuses: `no-slot` or `last-slot`."""
         rows = self._table.rows()
         if not any(row.slot == slot and row.incarnation for row in rows):
             return "no-slot"
@@ -50,7 +50,7 @@ class SlotsView:
 
 
 def _work(engine: Mapping[str, int], load: Load | None) -> dict[str, Any]:
-    """What all workers of the slot so far have done, and how late the present one is."""
+    """Returns what all workers of the slot have done so far, and how late the present one is."""
     control_us = dict(load.counters).get(microseconds(Seconds.CONTROL_LATE), 0) if load is not None else 0
     prefix = "histogram.engine_late."
     late = {name.removeprefix(prefix): count for name, count in engine.items() if name.startswith(prefix)}
@@ -59,7 +59,7 @@ def _work(engine: Mapping[str, int], load: Load | None) -> dict[str, Any]:
         "packets_out": engine.get("packets_forwarded", 0),
         "drops": sum(count for name, count in engine.items() if name.startswith("drops.")),
         "kernel_drops": sum(count for name, count in engine.items() if name.startswith("kernel_drops.")),
-        # Rounds of the engine that were as late as this, in microseconds, and no later; `sum` is of all.
+        # How many rounds of the engine were late, by the bucket's upper bound in microseconds; `sum` is their total.
         "engine_late_us": late,
         "control_late_ms": round(control_us / 1000, 3),
     }

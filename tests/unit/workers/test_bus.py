@@ -238,15 +238,15 @@ async def test_a_slot_is_met_when_somebody_comes_and_parted_from_when_nobody_is_
     assert await a.bus.call(Slot(1), delete) is None, "nobody is known there"
     for life in (1, 2):
         b = Node(directory, 1, incarnation=life)
-        a.bus.meet(Slot(1))
-        a.bus.meet(Slot(1))
+        a.bus.connect(Slot(1))
+        a.bus.connect(Slot(1))
         a.facts.clear()
         await connected(b, a)
         assert a.facts[-1].incarnation == life
         assert isinstance(await a.bus.call(Slot(1), delete), Reply)
         b.bus.stop()
-        a.bus.part(Slot(1))
-        a.bus.part(Slot(1))
+        a.bus.disconnect(Slot(1))
+        a.bus.disconnect(Slot(1))
         assert await a.bus.call(Slot(1), delete) is None, "at once"
     a.bus.stop()
 

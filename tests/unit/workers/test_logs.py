@@ -20,24 +20,24 @@ def record(message: str, **fields: object) -> logging.LogRecord:
 
 
 def test_a_plain_line_shows_its_fields() -> None:
-    line = Plain("worker-0").format(record("a client came", room="hall", session="00.abc"))
-    assert line.endswith("INFO    worker-0 a client came room=hall session=00.abc")
+    line = Plain("worker-0").format(record("session opened", room="hall", session="00.abc"))
+    assert line.endswith("INFO    worker-0 session opened room=hall session=00.abc")
 
 
 def test_a_plain_line_says_the_day_too() -> None:
-    made = record("a client came")
+    made = record("session opened")
     made.created, made.msecs = datetime(2026, 11, 26, 22, 21, 58).timestamp(), 691.0
-    assert Plain("worker-0").format(made) == "2026-11-26 22:21:58.691 INFO    worker-0 a client came"
+    assert Plain("worker-0").format(made) == "2026-11-26 22:21:58.691 INFO    worker-0 session opened"
 
 
 def test_a_name_that_a_client_chose_cannot_forge_a_line() -> None:
-    line = Plain("worker-0").format(record("a client came", room="x\n12:00 ERROR gone", participant="a b", cause=""))
+    line = Plain("worker-0").format(record("session opened", room="x\n12:00 ERROR gone", participant="a b", cause=""))
     assert "\n" not in line
     assert 'room="x\\n12:00 ERROR gone" participant="a b" cause=""' in line
 
 
 def test_a_json_line_is_one_object_with_its_fields() -> None:
-    line = Json("worker-1").format(record("a client went", cause="closed"))
+    line = Json("worker-1").format(record("session closed", cause="closed"))
     content = json.loads(line)
     assert content["process"] == "worker-1"
     assert content["level"] == "info"

@@ -62,12 +62,12 @@ def test_the_server_is_ready_while_one_open_worker_runs_and_beats(master: Master
     master.write(2, 1, SlotState.DEAD, now)
     assert table.not_ready(5, needs_all=False) is None
     table.close_slot(Slot(0), True)
-    assert table.not_ready(5, needs_all=False) == "no worker lets anybody in: worker 1 does not beat"
+    assert table.not_ready(5, needs_all=False) == "no worker takes sessions: worker 1 does not beat"
     master.write(1, 2, SlotState.RUNNING, now)
     assert table.not_ready(5, needs_all=False) is None
     master.write(1, 2, SlotState.RUNNING, now, wanted=False)
     master.write(2, 1, SlotState.EMPTY, wanted=False)
-    assert table.not_ready(5, needs_all=False) == "no worker lets anybody in: all that serve are drained"
+    assert table.not_ready(5, needs_all=False) == "no worker takes sessions: all that serve are drained"
     table.close()
 
 
@@ -92,9 +92,9 @@ def test_a_drained_server_is_not_ready_and_hears_when_our_last_session_is_over(m
     assert {table.not_ready(5, needs_all) for needs_all in (True, False)} == {"the server is draining"}
     assert table.rows()[0].drain_deadline(1000.0, 10_000_000) == 1020
     assert read_word(master.map, at.drained) == 0
-    table.drained(is_empty=True)
+    table.report_drained(is_empty=True)
     assert read_word(master.map, at.drained) == 30_000_000
-    table.drained(is_empty=False)
+    table.report_drained(is_empty=False)
     assert read_word(master.map, at.drained) == 0, "somebody has come back"
     table.close()
 

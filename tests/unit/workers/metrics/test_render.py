@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from millrace.workers.metrics.render import Figures, Room, SlotFigures, render, render_now
+from millrace.workers.metrics.render import BoxMetrics, Resources, SlotMetrics, render, render_now
 
 ENGINE = {
     "packets_received": 10,
@@ -30,10 +30,10 @@ CONTROL = (
 )
 
 
-def figures(slots: int = 2) -> Figures:
-    rows = tuple(SlotFigures(n, n + 1, os.getpid() if n == 0 else 0, (0.1, 0.2), ENGINE, CONTROL) for n in range(slots))
+def figures(slots: int = 2) -> BoxMetrics:
+    rows = tuple(SlotMetrics(n, n + 1, os.getpid() if n == 0 else 0, (0.1, 0.2), ENGINE, CONTROL) for n in range(slots))
     sockets = ("127.0.0.1:7882", "[::1]:7882")
-    return Figures("1.2.3", 1000.5, "handover", rows, os.getppid(), Room(4096, 2048, 100, 1 << 30), sockets)
+    return BoxMetrics("1.2.3", 1000.5, "handover", rows, os.getppid(), Resources(4096, 2048, 100, 1 << 30), sockets)
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
