@@ -139,7 +139,7 @@ def table(before: Look, now: Look) -> str:
         f"adopted {now.get('millrace_sessions_adopted_total'):,.0f} sessions, "
         f"lost {now.get('millrace_sessions_lost_total'):,.0f}   "
         f"moved {now.get('millrace_moves_in_total'):,.0f}   "
-        f"turned away {all_of('millrace_turned_away_total'):,.1f}/s",
+        f"rejected {all_of('millrace_sessions_rejected_total'):,.1f}/s",
         "",
         "worker    state  sessions  tracks  streams      in/s     out/s  drops/s  engine late  control late  last beat"
         "    cpu   memory   fds  starts",

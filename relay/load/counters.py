@@ -65,7 +65,7 @@ class Counters:
             self.values[_opened(protocol)] = 0
             self.values[_ended(protocol)] = 0
         for pressure in Pressure:
-            self.values[_turned_away(pressure)] = 0
+            self.values[_sessions_rejected(pressure)] = 0
         for status in REFUSALS:
             self.values[_refused(status)] = 0
         for count in Count:
@@ -88,9 +88,9 @@ class Counters:
         if cause in FAILURES:
             self.values[_failed(cause)] += 1
 
-    def turned_away(self, pressure: Pressure) -> None:
+    def session_rejected(self, pressure: Pressure) -> None:
         """A client was not let in because of this."""
-        self.values[_turned_away(pressure)] += 1
+        self.values[_sessions_rejected(pressure)] += 1
 
     def refused(self, status: int) -> None:
         """Control refused a request."""
@@ -138,5 +138,5 @@ def _ended(protocol: Protocol) -> str:
     return f'millrace_sessions_ended_total{{protocol="{protocol}"}}'
 
 
-def _turned_away(pressure: Pressure) -> str:
-    return f'millrace_turned_away_total{{pressure="{pressure}"}}'
+def _sessions_rejected(pressure: Pressure) -> str:
+    return f'millrace_sessions_rejected_total{{pressure="{pressure}"}}'

@@ -10,7 +10,7 @@ from millrace.relay.contract.inputs import Measured
 
 
 class Pressure(StrEnum):
-    """What is short; the label of `millrace_turned_away_total`."""
+    """What is short; the label of `millrace_sessions_rejected_total`."""
 
     DESCRIPTORS = "descriptors"
     MEMORY = "memory"

@@ -51,7 +51,7 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
             pass_on(ledger, request.request, elsewhere, shortage)
             return
     if shortage is not None and ledger.pressure is not None:
-        ledger.counters.turned_away(ledger.pressure)
+        ledger.counters.session_rejected(ledger.pressure)
     opened = shortage or _open(ledger, request)
     if isinstance(opened, Refusal):
         ledger.refuse(request.request, opened)

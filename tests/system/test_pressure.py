@@ -19,10 +19,10 @@ from tests.system.asking import metrics
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot
 
-TURNED_AWAY = 'millrace_turned_away_total{{pressure="{}",slot="0"}}'
+SESSIONS_REJECTED = 'millrace_sessions_rejected_total{{pressure="{}",slot="0"}}'
 
 
-async def until_turned_away(relay: Relay, pressure: str) -> None:
+async def until_rejected(relay: Relay, pressure: str) -> None:
     """The worker looks once a second."""
     async with asyncio.timeout(30):
         while True:
@@ -34,7 +34,7 @@ async def until_turned_away(relay: Relay, pressure: str) -> None:
     assert json.loads(answered.body)["type"] == "urn:millrace:problem:overloaded"
     assert int(answered.headers["Retry-After"]) > 0
     async with asyncio.timeout(20):
-        while metrics(relay)[TURNED_AWAY.format(pressure)] == 0:
+        while metrics(relay)[SESSIONS_REJECTED.format(pressure)] == 0:
             await asyncio.sleep(0.05)
 
 
@@ -69,7 +69,7 @@ def flows(publisher: RawClient, viewer: RawClient, number: int) -> bool:
 
 async def test_memory_that_runs_short_turns_clients_away() -> None:
     async with Relay(workers=1, settings={"limits.spare_memory_bytes": str(1 << 40)}) as relay:
-        await until_turned_away(relay, "memory")
+        await until_rejected(relay, "memory")
         assert request("GET", f"{relay.admin}/healthz").status == 200
 
 
@@ -97,7 +97,7 @@ def slowed_down(pid: int) -> Iterator[None]:
 async def test_a_late_worker_turns_clients_away_until_it_has_time_again() -> None:
     async with Relay(workers=1, settings={"limits.late_ms": "50", "workers.beat_seconds": "10"}) as relay:
         with slowed_down(pid_by_slot(relay)[0]):
-            await until_turned_away(relay, "late")
+            await until_rejected(relay, "late")
         await until_let_in(relay)
 
 
@@ -114,7 +114,7 @@ async def test_a_worker_without_descriptors_keeps_its_calls_and_its_temper() -> 
             assert flows(publisher, viewer, 1)
             pid = pid_by_slot(relay)[0]
             with descriptors_limited(pid, 24):
-                await until_turned_away(relay, "descriptors")
+                await until_rejected(relay, "descriptors")
                 for _ in range(200):
                     connection = flood.enter_context(socket.socket())
                     connection.setblocking(False)

@@ -50,7 +50,7 @@ HELP = {
     "messages_unknown": "Messages and parts of messages that another release has and this one does not, all skipped",
     "snapshots_asked": "Times that a worker asked another for all of its facts",
     "requests_passed_on": "Requests that were another worker's session's",
-    "turned_away": "Offers that got 503 because the worker was late, or memory or descriptors were short",
+    "sessions_rejected": "Offers that got 503 because the worker was late, or memory or descriptors were short",
     "control_late_seconds": "How late the control loop was, on average over a second",
     "http_refusals": "Requests that the control plane refused; what HTTP refuses before it is asked is not counted",
     "ice_restarts": "ICE restarts that were answered",

@@ -89,10 +89,10 @@ def test_nobody_is_passed_on_for_what_the_machine_lacks_nor_to_one_that_is_short
 
 def test_who_is_turned_away_is_counted_by_what_was_short() -> None:
     counters = Counters()
-    counters.turned_away(Pressure.MEMORY)
-    found = {name: n for name, n in counters.values.items() if "turned_away" in name}
+    counters.session_rejected(Pressure.MEMORY)
+    found = {name: n for name, n in counters.values.items() if "sessions_rejected" in name}
     assert found == {
-        f'millrace_turned_away_total{{pressure="{name}"}}': n
+        f'millrace_sessions_rejected_total{{pressure="{name}"}}': n
         for name, n in (("descriptors", 0), ("memory", 1), ("late", 0))
     }
 
