@@ -41,12 +41,13 @@ class HttpConfig:
     """WHIP, WHEP and the page."""
 
     bind: Annotated[tuple[Address, ...], NON_EMPTY] = LOOPBACK
-    """Loopback, so that a server without keys is nobody else's."""
+    """Loopback, as a server without keys must be out of other machines' reach."""
     port: Port = 7880
     """LiveKit's default, which its clients expect."""
     cors_origins: tuple[Annotated[str, ORIGIN], ...] = ("*",)
-    """Any page may talk to us: a token is what admits, and no cookie is ever read. Without keys `*` is this machine's
-    pages only; name others, such as "https://app.example"."""
+    """Which web pages may use the server. `*` is any page, as a token admits clients and no cookie is ever read.
+    Without keys `*` stands for this machine's pages only; name others, such as "https://app.example".
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +55,29 @@ class MediaConfig:
     """The one UDP port."""
 
     bind: Annotated[tuple[Address, ...], NON_EMPTY] = LOOPBACK
-    """Loopback, as for HTTP. `0.0.0.0` and `::` stand for each address that the box has at start, so that answers leave
-    from the address that was asked."""
+    """Loopback, as for HTTP. `0.0.0.0` and `::` stand for each address that the box has at start, so that an answer
+    leaves from the address that was asked.
+    """
     port: Port = 7882
     """LiveKit's default for a single UDP port."""
     announced: tuple[Annotated[str, ANNOUNCED], ...] = ()
-    """Addresses put into the candidates instead of the bound ones (1:1 NAT): `public`, or `public/local` to replace
-    only that local one."""
+    """Addresses that clients are told instead of the bound ones (1:1 NAT): `public`, or `public/local` to replace only
+    that local address.
+    """
     receive_buffer_bytes: BufferBytes = 4 << 20
-    """Holds some 50 ms of a worker's 500 Mbit/s while it is not scheduled."""
+    """Of each UDP socket. The default holds what a worker gets in some 50 ms at 500 Mbit/s while it is not scheduled;
+    the kernel drops what does not fit.
+    """
     send_buffer_bytes: BufferBytes = 4 << 20
-    """Takes one key frame for some hundreds of viewers at once."""
+    """Of each UDP socket. The default takes one key frame for some hundreds of viewers at once."""
     steering: Literal["auto", "ebpf", "handover"] = "auto"
-    """Works with and without the privilege to load a program. `ebpf` makes its failure an error, `handover` never
-    tries."""
+    """How datagrams find their worker. `auto` has the kernel steer if it takes the BPF program, else workers hand over.
+    `ebpf` makes a refusal an error, `handover` never asks the kernel.
+    """
     repair_delay_ms: Annotated[int, within(0, 1_000)] = 250
-    """A viewer's player on a path that loses 2 % is asked to wait so much longer than the round trip: two repairs come
-    in time, and nothing stands still. 0 never asks."""
+    """On a path that loses 2 %, a viewer's player is asked to play this much later than the round trip: then two
+    repairs arrive in time, and no picture freezes. 0 never asks.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class AdminConfig:
     """Metrics, health and the administration interface."""
 
     bind: Address = "127.0.0.1"
-    """Loopback: it asks for no token."""
+    """Loopback, as this interface asks for no token."""
     port: Port = 6789
     """LiveKit's default for metrics."""
 
@@ -90,7 +97,9 @@ class AuthConfig:
     keys: Mapping[Annotated[str, KEY_NAME], Annotated[str, SECRET]] = field(
         default_factory=lambda: MappingProxyType({}), repr=False
     )
-    """API key to secret (`millrace keys` makes a pair). None: open to everyone, hence loopback only."""
+    """API keys and their secrets (`millrace keys` makes a pair). Without any, no token is asked for, and only loopback
+    can be bound.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +107,43 @@ class WorkersConfig:
     """The processes, and when the master gives one up."""
 
     count: Annotated[int, within(0, MAX_SLOTS)] = 0
-    """0 is one per core that this process may run on. It can be changed while the server runs (HUP, TTIN, TTOU), up to
-    the cores, or to what it was at the start, if that was more.
+    """How many worker processes; 0 is one per core that the master may run on. SIGHUP, SIGTTIN and SIGTTOU change it
+    while the server runs, up to the number of cores, or of workers at the start if that was more.
     """
     pin: bool = True
-    """One core each, when there are as many; a worker's packets and its caches stay together."""
+    """Pins each worker to a core of its own, when there are enough, so that its packets stay in that core's caches."""
     respawn_backoff_ms: Annotated[int, within(1, 60_000)] = 100
-    """The wait before the second respawn in a row of quick deaths; it doubles each time. The first has none."""
+    """The wait before the second respawn after quick deaths in a row; it doubles each time. The first respawn is
+    immediate.
+    """
     respawn_backoff_limit_ms: Annotated[int, within(1, 600_000)] = 5_000
-    """The doubling ends here: a slot is never away longer once its cause is gone."""
+    """The longest wait, so that a slot is soon back once the cause of its deaths is gone."""
     quick_death_seconds: Seconds = 10
-    """A worker that lived longer had booted and worked; its death is not part of a crash loop."""
+    """A worker that lives longer has booted and served, so its death is no part of a crash loop."""
     crash_limit: Annotated[int, within(1, 1000)] = 8
-    """Quick deaths of a slot in a row, some 10 s of trying, after which the master stops unless another worker serves.
-    After half as many crashes the slot's sessions are given up, as one of them may be the cause.
+    """Quick deaths of a slot in a row, some 10 s of retries, after which the server stops, unless another worker
+    serves. After half as many crashes the slot's sessions are dropped, as one of them may be the cause.
     """
     boot_seconds: Seconds = 30
-    """Longest from the fork to the first beat; a cold disk takes seconds."""
+    """From the fork of a worker to its first beat; then it is aborted. A cold disk takes seconds."""
     beat_seconds: Seconds = 2
-    """A worker whose engine or control loop is silent for as long is aborted: ten times any garbage collection, and a
-    third of what browsers bear before they call a connection lost."""
+    """A worker whose engine or control loop is silent this long is aborted. That is ten times any garbage collection,
+    and a third of what browsers wait before they call a connection lost.
+    """
     abort_seconds: Seconds = 2
-    """From SIGABRT to SIGKILL: time for a traceback, not for media to wait."""
+    """From SIGABRT to SIGKILL for a worker that hangs: time for a traceback. Its clients get no media meanwhile."""
     stop_seconds: Seconds = 5
-    """For a worker to say goodbye to its clients when the server stops, until it is killed."""
+    """For a worker to say goodbye to its clients when the server stops; then it is killed."""
     drain_seconds: Annotated[int, within(0, 86_400)] = 30
-    """From SIGTERM on nobody opens a room, and rooms that are open may go on for so long."""
+    """After SIGTERM no new room is opened, and open rooms may go on this long; then their sessions are closed."""
     balance: bool = False
-    """Whether a worker that is late for some seconds gives a tenth of its sessions to one that is better off. Clients
-    miss some milliseconds for it; where all workers are equally busy, or the machine is, nothing is gained.
+    """Whether a worker that is late for some seconds moves a tenth of its sessions to one with less to do. Clients miss
+    some milliseconds of media. Where all workers are equally busy, or the machine is, nothing is gained.
     """
     orphan_seconds: Annotated[int, within(0, 86_400)] = 300
-    """When the master was killed, its workers go on for so long without one: time for a person to start another. A
-    service manager needs a second."""
+    """How long workers go on after their master was killed: time for a person to start another. A service manager needs
+    a second.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +151,34 @@ class LimitsConfig:
     """Bounds for everything that a stranger can make grow."""
 
     sessions_per_worker: Annotated[int, within(1, 65_536)] = 2_000
-    """Twice what a core can feed with video; past it a POST gets 503."""
+    """Twice what a core can feed with video. At the limit another worker takes the POST, or it gets 503."""
     publications_per_worker: Annotated[int, within(1, 65_536)] = 1_000
-    """Hardly fewer than there are track logs, of which each encoding takes one."""
+    """Just under `arena.logs_per_slot`, as each encoding takes one track log."""
     handshakes_per_worker: Annotated[int, within(1, 65_536)] = 256
-    """DTLS handshakes at once: each holds some 100 kB."""
+    """DTLS handshakes at once, each of some 100 kB."""
     addresses_per_session: Annotated[int, within(2, 64)] = 8
-    """Proven by an ICE check; a client with more has gone through as many networks. One that moves has two."""
+    """Addresses that one client has proven by ICE checks. A client that changes networks has two at a time."""
     streams_per_session: Annotated[int, within(1, 1024)] = 32
-    """SSRCs that one client may send, repairs included: camera, screen and sound, each with three encodings, is 14."""
+    """SSRCs that one client may send, repairs included. Camera and screen with three encodings each, and sound, are 14.
+    """
     sdp_bytes: Annotated[int, within(1_024, 1 << 20)] = 65_536
-    """The largest offers of browsers have a third of it."""
+    """Longest offer or fragment, in bytes. Three times the largest offer seen."""
     sdp_lines: Annotated[int, within(16, 65_536)] = 2_000
-    """The longest offers of browsers have a quarter of it."""
+    """Longest offer, in lines. Four times the longest offer seen."""
     m_lines: Annotated[int, within(1, 256)] = 32
-    """As many as the streams of one client."""
+    """Media sections of one offer: as many as `streams_per_session`."""
     request_seconds: Seconds = 10
-    """A request that has not come in whole by then is cut."""
+    """For a request to come in whole; then it is cut."""
     late_ms: Annotated[int, within(1, 60_000)] = 250
-    """A worker whose loops are so late, on average for some seconds, lets nobody in: calls suffer already."""
+    """A worker whose loops run this late, on average over some seconds, answers POST with 503: its sessions suffer
+    already.
+    """
     spare_memory_bytes: Annotated[int, within(0, 1 << 40)] = 128 << 20
-    """With less left on the machine, or in the control group, a POST gets 503: enough for what is open to go on."""
+    """With less memory left on the machine, or in the control group, a POST gets 503. The rest is for the open
+    sessions.
+    """
     spare_descriptors: Annotated[int, within(0, 65_536)] = 64
-    """With fewer left a POST gets 503; what runs opens hardly any."""
+    """With fewer descriptors left, a POST gets 503. Open sessions need hardly any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +192,10 @@ class IceServer:
 
 @dataclass(frozen=True, slots=True)
 class IceConfig:
-    """What clients are told about reaching us."""
+    """Which STUN and TURN servers clients are told."""
 
     servers: tuple[IceServer, ...] = ()
-    """None: we have an address that clients reach, which is enough for ICE."""
+    """None, as the server has an address that clients reach, which is enough for ICE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,37 +209,43 @@ class TimeoutsConfig:
     consent_seconds: Seconds = 30
     """From the last valid check (RFC 7675 section 5.1)."""
     media_seconds: Seconds = 10
-    """A publisher that is connected and sends nothing for as long is reported as stalled."""
+    """A connected publisher that sends nothing for this long is reported as stalled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArenaConfig:
-    """The shared memory: reserved at start, paid for only when touched."""
+    """The shared memory. It is reserved at start, and each page takes memory only when it is touched."""
 
     logs_per_slot: Annotated[int, within(1, 65_536)] = 1_024
-    """Track logs of one worker: a simulcast publication takes three."""
+    """Track logs of one worker, each for one encoding: a simulcast publication takes three."""
     log_packets: Annotated[int, power_of_two(64, 65_536)] = 1_024
-    """Packets kept of each stream, 1.5 kB each: 3 s at 3 Mbit/s, more than repairs and late joiners reach back."""
+    """Packets that a track log holds, 1.5 kB each. The default is 3 s at 3 Mbit/s, more than repairs and late joiners
+    reach back.
+    """
     addresses: Annotated[int, power_of_two(64, 1 << 22)] = 65_536
-    """Client addresses on the whole box."""
+    """Room for client addresses, of the whole box."""
     handover_packets: Annotated[int, power_of_two(16, 65_536)] = 256
-    """Datagrams that wait between two workers: 20 ms of the 100 Mbit/s that land on the wrong one."""
+    """Datagrams that wait between two workers, then they are dropped. The default is 20 ms when 100 Mbit/s land on the
+    wrong worker.
+    """
     messages: Annotated[int, power_of_two(16, 65_536)] = 1_024
-    """Messages that wait between two workers: one for each log of a slot."""
+    """Messages that wait between two workers: room for one of each log of a slot."""
     sessions_per_slot: Annotated[int, within(1, 65_536)] = 2_048
-    """Lasting session records of one worker."""
+    """Session records of one worker, each for one session that outlives it. Just above `limits.sessions_per_worker`."""
     session_bytes: Annotated[int, power_of_two(256, 65_536)] = 32_768
-    """The longest session record: a viewer of 32 streams with all that was negotiated. A longer one is not adopted."""
+    """The longest session record, in bytes: a viewer of 32 streams with all that was negotiated. A session with a
+    longer one is not adopted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class DtlsConfig:
-    """Our certificate towards clients, who know it by the fingerprint in the answer."""
+    """The server's certificate, which clients know by the fingerprint in the answer."""
 
     certificate: str = ""
-    """PEM file; empty makes a fresh ECDSA P-256 one at each start, which is what browsers do too."""
+    """A PEM file. Empty makes a fresh ECDSA P-256 certificate at each start, as browsers do."""
     key: str = ""
-    """PEM file of its private key."""
+    """The PEM file of its private key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +253,13 @@ class LogConfig:
     """The log."""
 
     level: Literal["error", "warning", "info", "debug"] = "info"
-    """One line for each participant and worker that comes or goes."""
+    """`info` writes a line for each session and worker that comes or goes."""
     format: Literal["plain", "json"] = "plain"
-    """For people; `json` for machines."""
+    """`plain` is for people, `json` for machines."""
     file: Annotated[str, ABSOLUTE_OR_EMPTY] = ""
-    """Empty: standard error, which the service manager keeps. A rotated file is opened again, with the next line."""
+    """Empty is standard error, which goes to the service manager's journal. After a rotation the next line opens the
+    file anew.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +267,9 @@ class RuntimeConfig:
     """Where the sockets between workers lie."""
 
     directory: Annotated[str, LONGEST_RUNTIME_DIRECTORY] = ""
-    """Made with mode 0700. Empty makes one under the system's temporary directory, by the same name for the same
-    listening addresses, so that a server that is started again finds the calls of one that was killed."""
+    """Made with mode 0700. Empty makes one in the system's temporary directory, named after the listening addresses, so
+    that the next server finds the sessions of one that was killed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
