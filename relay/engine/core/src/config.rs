@@ -1,4 +1,4 @@
-//! What the engine is told at its start, once. Owns the shape; must never hold a default, which belongs to
+//! The engine's configuration, given once at its start. Owns the shape; must never hold a default, which belongs to
 //! `relay/config/model.py`. `relay/contract/engine_config.py` is the other side.
 
 use serde::{Deserialize, Serialize};
@@ -9,16 +9,16 @@ pub struct EngineConfig {
     /// This worker's fixed number, and how many there are; at most 64.
     pub slot: u8,
     pub slots: u8,
-    /// Whether it takes up the sessions that the slot's last worker left. Else they are given up: workers crashed of them.
+    /// Whether the sessions of the slot's last worker are adopted. Otherwise they are dropped, as workers crashed of them.
     pub adopts: bool,
     pub certificate_pem: String,
     pub private_key_pem: String,
     pub max_transports: u32,
     /// Handshakes under way at once; further DTLS is dropped until one ends.
     pub max_handshakes: u32,
-    /// Remote addresses per transport.
+    /// Remote addresses of one transport; one more evicts the address that was checked longest ago.
     pub max_addresses: u32,
-    /// SSRCs that a transport may bring.
+    /// SSRCs that a client may send over one transport; packets of further ones are dropped.
     pub max_streams: u32,
     /// From opening to the first authenticated check.
     pub ice_timeout_ms: u64,
@@ -26,8 +26,8 @@ pub struct EngineConfig {
     pub handshake_timeout_ms: u64,
     /// From the last authenticated check to the end (RFC 7675: 30 s).
     pub consent_timeout_ms: u64,
-    /// From the keys to `no_srtp` when the client should send.
+    /// From the keys to the report `no_srtp`, when the client should send.
     pub media_timeout_ms: u64,
-    /// What a viewer's player is asked to wait on a lossy path, its round trip not counted; 0 for nothing.
+    /// The playout delay that a viewer on a lossy path is asked for, on top of its round trip; 0 for none.
     pub repair_delay_ms: u64,
 }

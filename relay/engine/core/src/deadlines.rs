@@ -1,5 +1,5 @@
-//! Who wants to be called when: a heap of times with one live entry per key. Must never read a clock; the engine asks
-//! what is due. Moving a deadline later costs nothing: the early entry fires, and its owner says when next.
+//! Deadlines: a heap of times with one live entry for each key. Must never read a clock; the engine asks what is due. To move a
+//! deadline later costs nothing: the early entry becomes due, and the engine then sets the next.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,7 +21,7 @@ impl<K: Ord> Default for Deadlines<K> {
 }
 
 impl<K: Copy + Ord + Into<usize>> Deadlines<K> {
-    /// Calls `key` at `at` at the latest; an earlier deadline that it already has stays.
+    /// Makes `key` due at `at` at the latest. An earlier deadline of the key stays.
     pub fn wake_by(&mut self, key: K, at: Time) {
         let index = key.into();
         if self.at_by_key.len() <= index {
@@ -51,7 +51,7 @@ impl<K: Copy + Ord + Into<usize>> Deadlines<K> {
         None
     }
 
-    /// Takes out one key whose deadline has come.
+    /// Removes and returns one key that is due.
     pub fn take_due(&mut self, now: Time) -> Option<K> {
         if self.earliest()? > now {
             return None;

@@ -1,5 +1,5 @@
-//! Why a packet or datagram was not forwarded. Each reason is counted under its own label and never logged.
-//! Must never carry values: a reason is a counter, not a message. Read `stats.rs` next.
+//! The reasons why a packet or datagram is not forwarded. Each is counted under its own label and never logged. Must never carry
+//! values: a reason is a counter, not a message. Read `stats.rs` next.
 
 macro_rules! drops {
     ($($(#[$doc:meta])* $name:ident => $label:literal $direction:ident,)*) => {
@@ -30,9 +30,9 @@ macro_rules! drops {
 }
 
 drops! {
-    /// Empty, or its first byte belongs to no protocol that we take (RFC 7983).
+    /// Empty, or its first byte belongs to no protocol of this port (RFC 7983).
     NotDemuxed => "not_demuxed" in,
-    /// Not STUN, and from an address that no transport here or elsewhere has proven.
+    /// Not STUN, and from an address that no transport of any worker has proven.
     UnknownSource => "unknown_source" in,
     /// STUN that does not parse, or is not a binding request or response.
     StunMalformed => "stun_malformed" in,
@@ -40,13 +40,13 @@ drops! {
     StunUnknownUfrag => "stun_unknown_ufrag" in,
     /// MESSAGE-INTEGRITY or FINGERPRINT does not match.
     StunIntegrity => "stun_integrity" in,
-    /// The transport held as many addresses as it may, so its oldest was dropped for a new one.
+    /// The transport had as many addresses as it may, so the one that was checked longest ago was dropped for a new one.
     TooManyAddresses => "too_many_addresses" in,
     /// DTLS before an authenticated ICE check, or not a DTLS record.
     DtlsUnexpected => "dtls_unexpected" in,
     /// As many handshakes are under way as the configuration allows.
     TooManyHandshakes => "too_many_handshakes" in,
-    /// RTP or RTCP before the handshake gave keys.
+    /// RTP or RTCP before the handshake made keys.
     SrtpNoKeys => "srtp_no_keys" in,
     /// Too short for its headers and tag, or its header does not parse.
     SrtpMalformed => "srtp_malformed" in,
@@ -60,7 +60,7 @@ drops! {
     RtcpMalformed => "rtcp_malformed" in,
     /// An SSRC, mid or rid that belongs to no publication.
     RtpUnknownStream => "rtp_unknown_stream" in,
-    /// More SSRCs than a transport may bring.
+    /// More SSRCs than a client may send over one transport.
     TooManyStreams => "too_many_streams" in,
     /// A payload type that was not negotiated for its publication.
     RtpPayloadType => "rtp_payload_type" in,
@@ -70,13 +70,13 @@ drops! {
     RtpTooOld => "rtp_too_old" in,
     /// Larger than a track log entry.
     RtpTooLarge => "rtp_too_large" in,
-    /// Padding only, or retransmission of nothing: probes, not media.
+    /// Padding only, or a retransmission without a payload: probes for bandwidth.
     RtpPadding => "rtp_padding" in,
     /// The subscriber has not reached a key frame yet.
     AwaitsKeyFrame => "awaits_key_frame" out,
-    /// A layer that this subscription does not take.
+    /// A layer that this subscription does not forward.
     LayerNotSelected => "layer_not_selected" out,
-    /// The reader was overtaken by the writer of the track log.
+    /// The writer of the track log had overwritten it before it was read.
     LogOvertaken => "log_overtaken" out,
     /// The subscriber's transport has no selected address or no keys.
     NotConnected => "not_connected" out,
@@ -84,8 +84,8 @@ drops! {
     OutboxFull => "outbox_full" out,
     /// The kernel refused the datagram.
     SendFailed => "send_failed" out,
-    /// An address that found no place in the box's table (`arena.addresses`): its datagrams come in only where the kernel
-    /// steers, or by luck.
+    /// The box's address table (`arena.addresses`) has no room for an address. Its datagrams come in only if the kernel delivers them to
+    /// the owner.
     AddressTableFull => "address_table_full" in,
     /// The ring to the owning worker is full.
     HandoverFull => "handover_full" in,

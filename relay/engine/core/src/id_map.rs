@@ -19,7 +19,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // A map takes its place from the low bits and its check from the high ones; only the high ones depend on all of the id.
+        // A map uses the low bits for the bucket and the high ones for the check. Only the high ones depend on all of the id.
         let mixed = id.wrapping_mul(GOLDEN);
         self.0 = mixed ^ mixed.swap_bytes();
     }

@@ -1,5 +1,5 @@
-//! The packet path. Owns what decides about packets; is told the time and handed bytes, and must never know a
-//! socket, a clock, a thread or Python. Read `engine/mod.rs` next: it is where the transport and forwarding halves meet.
+//! The packet path: everything that decides about packets. It is told the time and handed bytes, and must never know a socket, a
+//! clock, a thread or Python. Read `engine/mod.rs` next, where the transport and the forwarding half meet.
 #![forbid(unsafe_code)]
 
 pub mod codec;

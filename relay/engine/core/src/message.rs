@@ -1,5 +1,5 @@
-//! What workers' engines tell each other over the arena's rings: one 64-bit word each. Owns the encoding; must never
-//! carry media. `engine/inbox.rs` acts on them.
+//! Messages between workers' engines over the arena's rings, one 64-bit word each. Owns the encoding; must never carry media. Read
+//! `engine/inbox.rs` next, which handles them.
 //!
 //! ```text
 //! bit 63..56: kind      bit 55..32: zero      bit 31..0: track log, or session record
@@ -8,7 +8,7 @@
 /// A message between two workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// New packets are in a track log that the receiver reads.
+    /// A track log that the receiver reads has new packets.
     LogAdvanced(u32),
     /// A subscriber of the sender waits for a key frame of this log, which the receiver writes.
     KeyFrameWanted(u32),
@@ -33,7 +33,7 @@ impl Message {
         }
     }
 
-    /// `None` for what a newer binary may say and this one does not know.
+    /// `None` for a kind of message that only a newer binary knows.
     pub fn decode(word: u64) -> Option<Message> {
         let number = word as u32;
         match word >> 56 {

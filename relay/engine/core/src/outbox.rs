@@ -1,14 +1,14 @@
-//! The datagrams that one wake-up of the reactor will send, packed end to end so that runs to one destination can
-//! leave as one GSO send. Owns bytes and addresses; must never know what is inside them. Read the shell's `udp` next.
+//! The datagrams that one wake-up of the reactor will send, packed end to end so that those to one destination can leave as one GSO
+//! send. Owns bytes and addresses; must never know what the bytes are. Read the shell's `udp.rs` next.
 
 use std::net::SocketAddr;
 
-/// What is sent at a time, the less of the two: several viewers' frames, and a small part of the second-level cache. A portion
-/// costs some 300 ns, which is 2 ns a datagram at this size.
+/// What is sent at a time, whichever bound is reached first: several viewers' frames, and a small part of the second-level cache. Each
+/// portion costs some 300 ns, which is 2 ns a datagram at this size.
 const PORTION_BYTES: usize = 64 * 1024;
 const PORTION_DATAGRAMS: usize = 128;
 
-/// Which of the worker's UDP sockets a datagram came in on or leaves by: an index into the list given at start.
+/// One of the worker's UDP sockets, as an index into the list given at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SocketIndex(pub u8);
 
@@ -41,19 +41,19 @@ impl Outbox {
         Outbox { bytes: vec![0; bytes].into_boxed_slice(), used: 0, datagrams: Vec::with_capacity(datagrams) }
     }
 
-    /// Whether this many datagrams of this many bytes in all still fit.
+    /// True when this many datagrams of this many bytes in all still fit.
     pub fn has_room(&self, datagrams: usize, bytes: usize) -> bool {
         self.datagrams.capacity() - self.datagrams.len() >= datagrams && self.bytes.len() - self.used >= bytes
     }
 
-    /// Whether so much is queued that it is better sent now: what follows would only wait, and push these bytes out of the
-    /// cache before the kernel reads them.
+    /// True when the queue should be sent now: further datagrams would only wait, and push these bytes out of the cache before the
+    /// kernel reads them.
     pub fn is_portion(&self) -> bool {
         self.used >= PORTION_BYTES || self.datagrams.len() >= PORTION_DATAGRAMS
     }
 
-    /// A buffer of `len` bytes to write one datagram into, or `None` when the batch is full: drain, then ask again.
-    /// Nothing is sent of it until `commit`.
+    /// A buffer of `len` bytes to write one datagram into, or `None` when the batch is full: send it, then ask again. Nothing is queued
+    /// until `commit`.
     pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
         if self.datagrams.len() == self.datagrams.capacity() || self.bytes.len() - self.used < len {
             return None;
@@ -61,7 +61,7 @@ impl Outbox {
         Some(&mut self.bytes[self.used..self.used + len])
     }
 
-    /// Queues the first `len` bytes of the buffer that `reserve` gave last.
+    /// Queues the first `len` bytes of the buffer that `reserve` returned last.
     pub fn commit(&mut self, path: Path, len: usize) {
         debug_assert!(self.used + len <= self.bytes.len());
         self.datagrams.push(Datagram { path, start: self.used, len });
@@ -94,12 +94,12 @@ impl Outbox {
         self.used
     }
 
-    /// The bytes of what is queued, to be finished in place.
+    /// The queued bytes, whose tags are to be written in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.used]
     }
 
-    /// Forgets everything queued.
+    /// Empties the queue.
     pub fn clear(&mut self) {
         self.datagrams.clear();
         self.used = 0;

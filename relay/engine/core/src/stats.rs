@@ -1,5 +1,5 @@
-//! The engine's counters, kept in the slot's stats page of the arena so that any worker can read them and a respawn
-//! does not lose them. Owns their numbering and names; must never know Prometheus. `workers/metrics/render.py` reads the names.
+//! The engine's counters. They lie in the slot's stats page of the arena, so that any worker can read them and a respawn does not
+//! reset them. Owns their numbers and names; must never know Prometheus. Read `workers/metrics/render.py` next, which names them.
 
 use millrace_arena::Arena;
 
@@ -26,14 +26,14 @@ counters! {
     BytesReceived => "bytes_received",
     DatagramsSent => "datagrams_sent",
     BytesSent => "bytes_sent",
-    /// System calls that sent something: the ratio to datagrams is what batching won.
+    /// System calls that sent something. Datagrams a call is what batching wins.
     SendCalls => "send_calls",
     StunRequests => "stun_requests",
     PacketsReceived => "packets_received",
     /// Packets written to subscribers, retransmissions included.
     PacketsForwarded => "packets_forwarded",
     PacketsRetransmitted => "packets_retransmitted",
-    /// Packets missing upstream that came after all.
+    /// Packets of publishers that were missing, were asked for, and came.
     PacketsRecovered => "packets_recovered",
     NacksReceived => "nacks_received",
     NacksSent => "nacks_sent",
@@ -42,14 +42,14 @@ counters! {
     HandoversOut => "handovers_out",
     HandoversIn => "handovers_in",
     HandshakesDone => "handshakes_done",
-    /// Sessions of a dead predecessor that went on, and those that could not.
+    /// Sessions that were adopted from a dead predecessor, and those that could not be.
     SessionsAdopted => "sessions_adopted",
     SessionsLost => "sessions_lost",
-    /// Sessions that came from another slot, that went to one, and that were given in vain.
+    /// Sessions that moved in from another slot, that moved out to one, and moves that failed.
     MovesIn => "moves_in",
     MovesOut => "moves_out",
     MovesFailed => "moves_failed",
-    /// Gauges: how many are open now.
+    /// Gauges from here on: how many are open now.
     Transports => "transports",
     Publications => "publications",
     Subscriptions => "subscriptions",
@@ -60,19 +60,18 @@ counters! {
     Wakeups => "wakeups",
 }
 
-/// What is told as a distribution; its label is what `Engine.stats()` calls it.
+/// A distribution by meaning; its label is what `Engine.stats()` calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Histogram {
-    /// From a packet's arrival at its publisher's worker to its sending, on whichever worker: one count a packet sent. The
-    /// oldest of a batch speaks for all of it; replays and repairs do not count.
+    /// From a packet's arrival at its publisher's worker to its sending, on whichever worker: one count for each packet sent. All packets
+    /// of a batch count as its oldest; replays and repairs do not count.
     Forwarding,
-    /// How long a round of the reactor took, and how late it began when a deadline had to wake it: what was ready waited no
-    /// longer than that.
+    /// How long a round of the reactor took, plus how late it began when a deadline woke it. No ready input waited longer.
     EngineLate,
     /// From the first DTLS record, either way, to the keys.
     Handshake,
-    /// From a worker's last sign of life to its successor's first round with its sessions.
+    /// From a worker's last beat to the end of its successor's adoption.
     AdoptionGap,
 }
 
@@ -83,7 +82,7 @@ const BOUNDS: [u64; 15] = [
     5_000_000,
 ];
 const HISTOGRAM_LEN: usize = BOUNDS.len() + 2;
-/// Sockets whose kernel drops are told apart; those after count as the last.
+/// Sockets with a counter of kernel drops; further ones share the last.
 const SOCKETS: usize = 8;
 
 const DROPS_AT: usize = COUNTERS.len();
@@ -138,7 +137,7 @@ impl Stats {
         self.arena.slot(self.slot).add(KERNEL_DROPS_AT + usize::from(socket.0).min(SOCKETS - 1), n);
     }
 
-    /// Counts `n` things that took so long.
+    /// Counts `n` observations of this span.
     pub fn observe(&self, histogram: Histogram, span: Span, n: u64) {
         let page = self.arena.slot(self.slot);
         let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;

@@ -12,7 +12,7 @@ pub struct Time(pub u64);
 pub struct Span(pub u64);
 
 impl Time {
-    /// How long ago `earlier` was; zero when it lies in the future.
+    /// The span since `earlier`; zero when that lies in the future.
     pub fn since(self, earlier: Time) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }

@@ -1,4 +1,4 @@
-//! An eventfd: rings until somebody listens. Owns nothing but the descriptor; must never carry meaning.
+//! An eventfd, which stays readable from `ring` to `silence`. Owns the descriptor; must never carry a meaning.
 //! Read `mailbox.rs` next.
 
 use std::io;
@@ -21,7 +21,7 @@ impl Bell {
         Ok(Bell { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// A bell that somebody else made, such as another worker's.
+    /// Another descriptor of an existing bell, such as another worker's.
     pub fn share(fd: RawFd) -> io::Result<Bell> {
         Ok(Bell { fd: duplicate(fd)? })
     }
@@ -33,7 +33,7 @@ impl Bell {
         unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 
-    /// Makes it silent again. Only to be called when it rings, as somebody else's bell may be a blocking descriptor.
+    /// Makes it unreadable again. Only to be called while it is readable, as the descriptor may be a blocking one.
     pub fn silence(&self) {
         let mut count = 0u64;
         // SAFETY: eight writable bytes. The call fails only when the bell is silent already.

@@ -1,10 +1,9 @@
-//! Stack traces of the engine's thread and of that of handshakes in the log when the process is aborted: Python tells its own
-//! threads' and knows nothing of ours. Owns the SIGABRT handler that stands before Python's; must never keep the process from
-//! ending. Read `master/start/spawn.py` next, where Python's handler comes from.
+//! Writes the stack traces of the engine's and the handshakes' thread when the process is aborted. Python writes those of its own
+//! threads and does not know ours. Owns the SIGABRT handler that runs before Python's; must never keep the process from ending. Read `master/start/spawn.py` next, where Python's handler comes from.
 //!
 //! ```text
-//! SIGABRT ─► any other thread: asks ours by the same signal, waits ─► the handler before ours: Python's traceback
-//!        └─► one of ours: writes its stack ─► returns when it was asked, else the handler before ours
+//! SIGABRT ─► any other thread: sends ours the same signal, waits ─► the handler before ours: Python's traceback
+//!        └─► one of ours: writes its stack ─► returns when it was asked to write, else the handler before ours
 //! ```
 
 use std::backtrace::Backtrace;
@@ -16,12 +15,12 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// For all of them. Reading a library's line tables takes some ten milliseconds. A thread that was interrupted while it held a lock of the
-/// allocator never answers.
+/// How long to wait for both threads together. Reading a library's line tables takes some ten milliseconds. A thread that was interrupted
+/// while it held a lock of the allocator never answers.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// A thread that Python knows nothing of.
+/// A thread that Python does not know.
 #[derive(Clone, Copy)]
 pub enum Ours {
     Engine,
@@ -46,7 +45,7 @@ static THREADS: [Watched; 2] = [Watched::new("the engine's thread"), Watched::ne
 static ASKED: AtomicBool = AtomicBool::new(false);
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// The calling thread is this one of ours, until this is dropped.
+/// Registers the calling thread as this one of ours, until it is dropped.
 pub struct Traced(Ours);
 
 impl Traced {
@@ -59,12 +58,12 @@ impl Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        // Another engine in the same process may have come since: tests have several.
+        // Another engine of the same process may have registered since: tests have several.
         let _ = THREADS[self.0 as usize].id.compare_exchange(this_thread(), 0, SeqCst, SeqCst);
     }
 }
 
-/// Puts our handler before the one there is, once.
+/// Installs our handler before the present one, once.
 fn install() {
     BEFORE.get_or_init(|| {
         let handler: extern "C" fn(libc::c_int) = on_abort;
@@ -94,7 +93,7 @@ extern "C" fn on_abort(_signal: libc::c_int) {
     go_on();
 }
 
-/// Has our threads write their stacks, one after the other, and waits for them.
+/// Signals our threads one after the other, and waits until each has written its stack.
 fn ask_ours() {
     let mut waited = Duration::ZERO;
     for thread in THREADS.iter().filter(|thread| thread.id.load(SeqCst) != 0) {
@@ -105,12 +104,12 @@ fn ask_ours() {
             waited += LOOK;
         }
         if !thread.has_written.load(SeqCst) {
-            write(&format!("{} does not say where it is\n", thread.name));
+            write(&format!("{} did not write its stack\n", thread.name));
         }
     }
 }
 
-/// To whoever handled it before us, as soon as this handler returns: SIGABRT is blocked until then.
+/// Passes the signal to the handler before ours, as soon as this one returns: SIGABRT is blocked until then.
 fn go_on() {
     // All zero is the default action, which ends the process.
     let before = BEFORE.get().map_or(ptr::null(), ptr::from_ref);
@@ -121,7 +120,7 @@ fn go_on() {
     }
 }
 
-/// Allocates, which a signal handler should not: this thread is about to end, and the one that waits does not wait for ever.
+/// Writes this thread's stack. It allocates, which a signal handler should not: but the process is ending, and the wait for it is bounded.
 fn write_stack(own: &Watched) {
     write(&format!("Stack of {}:\n{}\n", own.name, Backtrace::force_capture()));
 }

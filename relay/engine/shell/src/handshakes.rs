@@ -1,6 +1,6 @@
-//! The thread on which steps of handshakes are run: one takes half a millisecond or more, and media must not wait for it.
-//! Owns the way there and back; must never see a packet. Read the core's `transport/dtls/step.rs` for a step, `scheduling.rs` for
-//! who comes first on the core that the two threads share.
+//! The thread that runs the steps of DTLS handshakes. A step takes half a millisecond or more, and media must not wait for it. Owns
+//! the queues there and back; must never see a packet. Read the core's `transport/dtls/step.rs` for a step, `scheduling.rs` for how
+//! the two threads share a core.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,7 +15,7 @@ use crate::crash_traces::{Ours, Traced};
 use crate::scheduling;
 use crate::thread::or_abort;
 
-/// Even a starved thread gets a step done in this time; who does not hangs.
+/// A thread that finishes no step for this long hangs. Even a starved one finishes a step sooner.
 const PATIENCE: Span = Span::from_secs(5);
 
 /// The engine's end. There are never more steps under way than handshakes, so that the channels need no bound of their own.
@@ -25,7 +25,7 @@ pub struct Handshakes<I = Step, O = Stepped> {
     done: Receiver<O>,
     bell: Bell,
     under_way: usize,
-    /// When the thread was last seen to get on.
+    /// When the thread last finished a step, or began to have one.
     progressed_at: Time,
     thread: Option<JoinHandle<()>>,
 }
@@ -56,7 +56,7 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
         Ok(Handshakes { steps: Some(steps), done, bell, under_way: 0, progressed_at: Time(0), thread: Some(thread) })
     }
 
-    /// Readable when `next_done` may have something to give.
+    /// Readable when `next_done` may return an outcome.
     pub fn fd(&self) -> RawFd {
         self.bell.as_raw_fd()
     }
@@ -82,17 +82,17 @@ impl<I: Send + 'static, O: Send + 'static> Handshakes<I, O> {
         Some(done)
     }
 
-    /// Whether there is work and none of it gets done.
+    /// True when steps are under way and none has been finished for `PATIENCE`.
     pub fn is_stuck(&self, now: Time) -> bool {
         self.under_way > 0 && now.since(self.progressed_at) > PATIENCE
     }
 }
 
 impl<I, O> Drop for Handshakes<I, O> {
-    /// Waits for the step under way, for the library must not be torn down beside it, and not for those behind it.
+    /// Waits for the step under way, because OpenSSL must not be torn down beside it, and not for the steps behind it.
     fn drop(&mut self) {
         self.steps = None;
-        // To whom its outcome cannot be told any more, so that the thread ends.
+        // The thread ends when it cannot send an outcome any more.
         self.done = channel().1;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

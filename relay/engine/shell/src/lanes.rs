@@ -1,14 +1,14 @@
-//! The core's SHA-1 over many messages, compiled for the vectors that this CPU turns out to have. Owns that choice; must never
-//! contain arithmetic. Read the core's `transport/srtp/sha1_lanes.rs` next.
+//! The core's SHA-1 over many messages, compiled for several CPUs' vectors. Owns the choice by this CPU; must never contain
+//! arithmetic. Read the core's `transport/srtp/sha1_lanes.rs` next.
 
 use millrace_core::transport::srtp::sha1_lanes::Kernel;
 
-/// The best for this CPU. `None` where one message after the other is faster, which is everywhere without wide vectors.
+/// The fastest kernel of this CPU. `None` where one message after the other is faster, as on every CPU without wide vectors.
 pub fn kernel() -> Option<Kernel> {
     kernels().next()
 }
 
-/// All that this CPU can run, the best first.
+/// The kernels that this CPU can run, the fastest first.
 #[cfg(target_arch = "x86_64")]
 fn kernels() -> impl Iterator<Item = Kernel> {
     use millrace_core::transport::srtp::sha1_lanes::{LANES, State, compress};

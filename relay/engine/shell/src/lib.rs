@@ -1,4 +1,4 @@
-//! The engine as Python sees it: one class of seven methods that do not grow. Owns the way in and out; must never do the
+//! The engine as Python sees it: one class whose methods do not grow in number. Owns the conversions in and out; must never do the
 //! engine's work on Python's thread. Read `reactor.rs` next; `relay/_engine.pyi` is this file for the type checker.
 
 mod bell;
@@ -36,7 +36,7 @@ use crate::steering::FlowMap;
 use crate::thread::Thread;
 use crate::udp::Socket;
 
-/// Sockets are one bit each in the reactor.
+/// The reactor has one bit for each socket.
 const MAX_SOCKETS: usize = 64;
 
 #[pymodule]
@@ -105,7 +105,7 @@ impl Engine {
         Ok(Engine { mailbox: front, arena, stop, goodbye, life: Mutex::new(Life::Made(Box::new(parts))) })
     }
 
-    /// Starts the thread. Once.
+    /// Starts the thread. RuntimeError when it was started before.
     fn start(&self) -> PyResult<()> {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *life, Life::Over) {
@@ -123,8 +123,8 @@ impl Engine {
         }
     }
 
-    /// Hands a packed list of commands over. ValueError when it does not parse, BufferError when the engine is far behind,
-    /// RuntimeError when it has stopped; no command of the list is carried out then.
+    /// Passes a packed list of commands to the engine. ValueError when it does not parse, BufferError when the engine is too far behind,
+    /// RuntimeError when it has stopped; then no command of the list is carried out.
     fn submit(&self, commands: &[u8]) -> PyResult<()> {
         let commands: Vec<Command> = rmp_serde::from_slice(commands).map_err(refused)?;
         self.mailbox.submit(commands).map_err(|error| match error {
@@ -133,12 +133,12 @@ impl Engine {
         })
     }
 
-    /// Readable when `events` has something to give.
+    /// Readable when `events` has events.
     fn fileno(&self) -> RawFd {
         self.mailbox.fd()
     }
 
-    /// A packed list of what happened since the last call.
+    /// A packed list of the events since the last call.
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         pack(py, &self.mailbox.events())
     }
@@ -151,8 +151,8 @@ impl Engine {
         pack(py, &all)
     }
 
-    /// Ends the thread, within two seconds or with a RuntimeError. Again is no error. With `goodbye` every client is told;
-    /// without, all of them wait in the arena for a successor.
+    /// Ends the thread, within two seconds or with a RuntimeError. A second call is no error. With `goodbye` every client gets BYE and
+    /// close_notify; without, all sessions stay in the arena for a successor.
     fn stop(&self, py: Python<'_>, goodbye: bool) -> PyResult<()> {
         self.goodbye.store(goodbye, Relaxed);
         let life = {
@@ -166,7 +166,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Dropped without `stop`: the thread ends by itself, and nobody waits for it.
+    /// Without `stop` before, the thread ends by itself, and this does not wait for it.
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         self.mailbox.ring();
@@ -178,7 +178,7 @@ fn pack<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'
     Ok(PyBytes::new(py, &packed))
 }
 
-/// What the caller handed over does not hold.
+/// The error for an argument that is wrong.
 fn refused(problem: impl ToString) -> PyErr {
     PyValueError::new_err(problem.to_string())
 }

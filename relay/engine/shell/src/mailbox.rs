@@ -1,5 +1,5 @@
-//! Between Python's thread and the engine's: commands one way, events the other, both bounded, each with a bell. Owns
-//! the queues; must never wait, and must never hold the GIL on the engine's side. Read `reactor.rs` next.
+//! The queues between Python's thread and the engine's: commands one way, events the other, both bounded, each with a bell. Must never
+//! wait, and must never hold the GIL on the engine's side. Read `reactor.rs` next.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,18 +11,19 @@ use millrace_core::event::Event;
 
 use crate::bell::Bell;
 
-/// Lists of commands under way; Python submits one list per client request, the engine takes all of them every round.
+/// Lists of commands in the queue. Python submits one list for each client's request, and each round of the engine takes 64. Beyond it
+/// `submit` returns `Full`.
 const COMMAND_LISTS: usize = 4096;
-/// Events that Python has not taken yet. When it is full the engine keeps its events until there is room.
+/// Events in the queue. When it is full the engine holds further events until there is room.
 const EVENTS: usize = 16_384;
-/// Events that one call of `Front::events` returns at the most, so that Python's loop gets to breathe.
+/// Events that one call of `Front::events` returns at the most, so that Python's loop can do other work between.
 const EVENTS_A_CALL: usize = 1024;
 
 /// Python's end.
 pub struct Front {
     commands: SyncSender<Vec<Command>>,
     command_bell: Bell,
-    /// Taken by Python threads alone; never contended in practice, as one loop drains.
+    /// Locked by Python threads alone; not contended in practice, as one loop reads.
     events: Mutex<Receiver<Event>>,
     event_bell: Bell,
 }
@@ -35,11 +36,11 @@ pub struct Back {
     event_bell: Bell,
     /// The event that did not fit.
     held: Option<Event>,
-    /// Whether events were put in since the bell was rung.
-    news: bool,
+    /// Events were put in since the bell was rung.
+    has_news: bool,
 }
 
-/// Why commands were not taken.
+/// Why commands were not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubmitError {
     Full,
@@ -57,13 +58,13 @@ pub fn mailbox() -> io::Result<(Front, Back)> {
         events,
         event_bell: Bell::share(event_bell.as_raw_fd())?,
         held: None,
-        news: false,
+        has_news: false,
     };
     Ok((Front { commands: command_sender, command_bell, events: Mutex::new(event_receiver), event_bell }, back))
 }
 
 impl Front {
-    /// Hands commands over, in order; never waits.
+    /// Queues commands, in order; never waits.
     pub fn submit(&self, commands: Vec<Command>) -> Result<(), SubmitError> {
         self.commands.try_send(commands).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Full,
@@ -78,7 +79,7 @@ impl Front {
         self.command_bell.ring();
     }
 
-    /// What happened since the last call; the descriptor stays readable while there is more.
+    /// The events since the last call. The descriptor stays readable while there are more.
     pub fn events(&self) -> Vec<Event> {
         self.event_bell.silence();
         let events = self.events.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -89,7 +90,7 @@ impl Front {
         taken
     }
 
-    /// Readable when `events` has something to give.
+    /// Readable when `events` has events.
     pub fn fd(&self) -> RawFd {
         self.event_bell.as_raw_fd()
     }
@@ -110,7 +111,7 @@ impl Back {
         self.commands.try_recv().ok()
     }
 
-    /// Whether `push` would take an event: Python has not fallen behind by too much.
+    /// True when `push` has room for an event, so Python is not too far behind.
     pub fn has_room(&mut self) -> bool {
         if let Some(held) = self.held.take() {
             self.push(held);
@@ -118,19 +119,19 @@ impl Back {
         self.held.is_none()
     }
 
-    /// Puts an event in; after `has_room` said yes.
+    /// Queues an event. To be called after `has_room` was true.
     pub fn push(&mut self, event: Event) {
         match self.events.try_send(event) {
-            Ok(()) => self.news = true,
+            Ok(()) => self.has_news = true,
             Err(TrySendError::Full(event)) => self.held = Some(event),
-            // Nobody will ever listen again.
+            // Python's end is gone.
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
 
-    /// Tells Python once about all events put in since the last call.
+    /// Rings Python's bell once for all events queued since the last call.
     pub fn announce(&mut self) {
-        if std::mem::take(&mut self.news) {
+        if std::mem::take(&mut self.has_news) {
             self.event_bell.ring();
         }
     }

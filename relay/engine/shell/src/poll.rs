@@ -1,5 +1,4 @@
-//! epoll and the clock: what the engine's thread waits with. Owns the epoll descriptor; must never know what a token
-//! stands for. Read `reactor.rs` next.
+//! epoll, and the clock of the engine's thread. Owns the epoll descriptor; must never know what a token stands for. Read `reactor.rs` next.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};

@@ -1,11 +1,11 @@
-//! The engine's thread: waits for datagrams, commands, doorbells and deadlines, and carries bytes between the kernel and
-//! the engine. Owns the order of a round; must never decide anything about a packet, and never takes the GIL.
+//! The engine's thread: waits for datagrams, commands, doorbells and deadlines, and carries bytes between the kernel and the engine.
+//! Owns the order of a round; must never decide anything about a packet, and never takes the GIL.
 //! Read the core's `engine/mod.rs` next.
 //!
 //! ```text
-//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> handshakes that got on -> flush and send until dry
+//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> outcomes of handshakes -> flush and send until dry
 //!           -> doorbells, steering, events, steps of handshakes that are due
-//! then:     say that we sleep -> look into the inbox once more -> wait for a descriptor or the next deadline
+//! then:     mark as sleeping -> look into the inbox once more -> wait for a descriptor or the next deadline
 //! ```
 
 use std::io;
@@ -28,18 +28,18 @@ use crate::poll::{Poll, now};
 use crate::steering::FlowMap;
 use crate::udp::{Receiver, Sender, Socket};
 
-/// The longest wait: the engine's beat is read by the master, who expects four a second.
+/// The longest wait. The master reads the engine's beat and expects four a second.
 const BEAT: Span = Span::from_millis(150);
-/// For handshakes to end before we let go of their clients: a few round trips. One whose client is gone takes longer.
+/// How long a stopping engine waits for handshakes to end: a few round trips. A handshake whose client is gone takes longer, and is lost.
 const HANDSHAKES: Span = Span::from_millis(500);
-/// Lists of commands in one round; media waits for no more.
+/// Lists of commands that one round takes, before media has its share.
 const COMMAND_LISTS_A_ROUND: usize = 64;
-/// System calls on one socket in one round, 64 datagrams each; commands and deadlines wait for no more.
+/// Receiving system calls on one socket in one round, 64 datagrams each, before commands and deadlines have their share.
 const RECEIVES_A_ROUND: usize = 4;
-/// Replies that may gather in the outbox while datagrams are still being taken in.
+/// Replies in the outbox above which it is sent before more datagrams are taken.
 const REPLIES: usize = 256;
 
-/// What the reactor listens to, besides its sockets, which are numbered from 0.
+/// Tokens of the descriptors besides the sockets, whose tokens count from 0.
 const DOORBELL: u64 = 1 << 32;
 const MAILBOX: u64 = DOORBELL + 1;
 const HANDSHAKES_DONE: u64 = DOORBELL + 2;
@@ -55,7 +55,7 @@ pub struct Parts {
     pub flow_map: Option<FlowMap>,
     pub mailbox: Back,
     pub stop: Arc<AtomicBool>,
-    /// Whether clients are told when the thread stops.
+    /// Whether clients get BYE and close_notify when the thread stops.
     pub goodbye: Arc<AtomicBool>,
 }
 
@@ -67,12 +67,12 @@ pub struct Reactor {
     sender: Sender,
     /// Sockets that may hold datagrams, one bit each.
     readable: u64,
-    /// When the deadline was that ended the last wait, if one did.
+    /// The deadline that ended the last wait, if one did.
     due: Option<Time>,
 }
 
 impl Parts {
-    /// Listens to everything that can wake the thread; to be done where an error can still be told.
+    /// Listens to every descriptor that can wake the thread. To be called before the thread starts, as an error can be returned there.
     pub fn listen(&self, handshakes: &Handshakes) -> io::Result<Poll> {
         let poll = Poll::new()?;
         for (i, socket) in self.sockets.iter().enumerate() {
@@ -86,13 +86,13 @@ impl Parts {
 }
 
 impl Reactor {
-    /// On the thread that will run it: the buffers are full of pointers and stay there.
+    /// To be called on the thread that will run it: the buffers hold pointers to each other.
     pub fn new(parts: Parts, poll: Poll, handshakes: Handshakes) -> Reactor {
         let sender = Sender::new(&parts.sockets);
         Reactor { parts, poll, handshakes, receiver: Receiver::default(), sender, readable: 0, due: None }
     }
 
-    /// Until `stop` is set. Then every client has been told goodbye, or is in the arena whole for whoever comes next.
+    /// Runs until `stop` is set. Then every client has got BYE and close_notify, or its session is saved for a successor.
     pub fn run(&mut self) {
         self.parts.engine.adopt(now());
         let mut last_round_at = None;
@@ -108,7 +108,7 @@ impl Reactor {
         self.publish_outputs();
     }
 
-    /// When we are told to stop; without goodbye as soon as no handshake is under way, which no successor could finish.
+    /// True when the thread has to end. Without goodbye it first waits for handshakes, which no successor could finish.
     fn is_over(&self, last_round_at: &mut Option<Time>) -> bool {
         if !self.parts.stop.load(Relaxed) {
             return false;
@@ -117,10 +117,10 @@ impl Reactor {
         self.parts.goodbye.load(Relaxed) || !self.parts.engine.is_shaking_hands() || now() >= until
     }
 
-    /// Does everything that is ready, within bounds; true when there is more, and when it was done.
+    /// Handles what is ready, within bounds. Returns whether there is more, and the time.
     fn round(&mut self) -> (bool, Time) {
         let started = now();
-        // Without handshakes nobody new connects: then a successor is needed as much as when we ourselves hang.
+        // While handshakes hang no client can connect. A successor is needed as much as when this thread hangs: so no beat.
         if !self.handshakes.is_stuck(started) {
             self.parts.arena.slot(self.parts.slot).beat(Beat::Engine, started.0);
         }
@@ -129,7 +129,7 @@ impl Reactor {
         let more_datagrams = self.take_datagrams();
         self.parts.engine.handle_inbox(now());
         self.parts.engine.handle_deadlines(now());
-        self.go_on_with_handshakes();
+        self.take_handshakes();
         self.flush();
         self.publish_outputs();
         self.hand_out_steps();
@@ -159,7 +159,7 @@ impl Reactor {
         self.readable != 0
     }
 
-    /// Takes a bounded share of what one socket holds; true when there may be more.
+    /// Takes a bounded number of datagrams from one socket. True when there may be more.
     fn drain_socket(&mut self, i: usize) -> bool {
         let index = SocketIndex(i as u8);
         for _ in 0..RECEIVES_A_ROUND {
@@ -178,7 +178,7 @@ impl Reactor {
                 self.parts.engine.stats().count_kernel_drops(index, received.kernel_drops.into());
             }
             if self.parts.engine.outbox().len() > REPLIES {
-                // The last flight of a handshake may be among them.
+                // A handshake's last flight may be among the replies: its client has to be saved as connected before.
                 self.parts.engine.save_records();
                 self.send();
             }
@@ -189,7 +189,7 @@ impl Reactor {
         true
     }
 
-    fn go_on_with_handshakes(&mut self) {
+    fn take_handshakes(&mut self) {
         while let Some(stepped) = self.handshakes.next_done(now()) {
             self.parts.engine.handle_step(now(), stepped);
         }
@@ -259,7 +259,7 @@ impl Reactor {
         self.parts.mailbox.announce();
     }
 
-    /// Sleeps until something happens; with `busy`, only looks what has happened meanwhile.
+    /// Waits for a descriptor or a deadline; with `busy`, only looks which descriptors are ready.
     fn wait(&mut self, busy: bool, ended: Time) {
         let page = self.parts.arena.slot(self.parts.slot);
         let mut span = Span(0);

@@ -1,6 +1,6 @@
-//! Whose turn it is on the core that a worker's threads share: the engine's, then the handshakes', then the control plane's.
-//! Owns how the scheduler is asked for it; must never take a priority that others on the box would feel.
-//! `workers/scheduling.py` does the control plane's part. Read `thread.rs` next.
+//! How a worker's threads share their core: the engine runs first, then handshakes, then the control plane. Owns the requests to the
+//! scheduler; must never take a priority that other programs of the box would notice. Read `workers/scheduling.py` next, the control
+//! plane's part.
 
 use std::mem;
 
@@ -9,23 +9,23 @@ use std::mem;
 /// next tick, up to 4 ms at 250 Hz.
 const SLICE_NS: u64 = 100_000;
 
-/// Long enough for a step of a handshake, and shorter than the usual one, with which the control plane runs.
+/// The slice of handshakes: long enough for a step, and shorter than the usual slice, which the control plane has.
 const STEP_SLICE_NS: u64 = 1_000_000;
-/// A third of the engine's weight, as the control plane has. Handshakes that come faster than that wait for each other.
+/// The nice value of handshakes: a third of the engine's weight, as the control plane has. More handshakes than that wait for each other.
 const STEP_NICE: i32 = 5;
 
-/// Asks for this thread to be let in as soon as it wakes. It gets no more time in all than without.
+/// Has this thread preempt the running one when it wakes. It gets no more time in all than without.
 pub fn preempt_on_wake() {
     ask_for(SLICE_NS, 0);
 }
 
-/// Asks for this thread to be interrupted whenever one that came at once wakes.
+/// Has this thread be preempted by one that called `preempt_on_wake`.
 pub fn lower_priority() {
     ask_for(STEP_SLICE_NS, STEP_NICE);
 }
 
-/// Older kernels take no notice of a slice, sandboxes may refuse, and whoever chose another policy for the server knows why:
-/// then all stays as it is.
+/// Sets slice and nice value. Older kernels ignore the slice and sandboxes may refuse the call; a policy that the operator chose for the
+/// server is left as it is.
 fn ask_for(slice_ns: u64, nicer: i32) {
     // SAFETY: all zero is a valid value of this struct of integers.
     let mut attributes = unsafe { mem::zeroed::<libc::sched_attr>() };
@@ -58,7 +58,7 @@ mod tests {
     fn a_thread_gets_the_short_slice_where_there_are_slices() {
         let before = slice_ns();
         preempt_on_wake();
-        // Kernels before 6.12 have none to tell of.
+        // Kernels before 6.12 report none.
         assert_eq!(slice_ns(), if before == 0 { 0 } else { SLICE_NS });
     }
 

@@ -31,7 +31,7 @@ impl FlowMap {
         Ok(FlowMap { map: duplicate(fd)? })
     }
 
-    /// Steers a client's datagrams to `owner`, or no longer anywhere. An error means only that hand-over carries on.
+    /// Has the kernel deliver a client's datagrams to `owner`, or to no slot in particular. After an error hand-over does it.
     pub fn steer(&self, remote: &SocketAddr, owner: Option<u8>) -> io::Result<()> {
         let key = key(remote);
         let value = u32::from(owner.unwrap_or(0));

@@ -1,5 +1,4 @@
-//! The engine's thread from outside: starts it, ends it within a bounded time, and takes the process down with it when
-//! it panics. Must never touch a packet. Read `reactor.rs` next.
+//! Starts the engine's thread, ends it within a bounded time, and aborts the process when it panics. Must never touch a packet. Read `reactor.rs` next.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +14,7 @@ use std::time::Duration;
 use crate::crash_traces::{Ours, Traced};
 use crate::scheduling;
 
-/// A round takes milliseconds; a thread that needs longer than this to end hangs.
+/// How long the thread may take to end. A round takes milliseconds, so a thread that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct Thread {
@@ -51,8 +50,8 @@ impl Thread {
     }
 }
 
-/// Does a thread's work. When it panics the text is on stderr already, and the process ends: a worker without one of its
-/// threads is of no use, and the master replaces it.
+/// Runs a thread's work, and aborts the process when it panics; the panic's text is on stderr then. A worker without one of its threads
+/// is of no use, and the master replaces it.
 pub fn or_abort(work: impl FnOnce()) {
     block_signals();
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -60,7 +59,7 @@ pub fn or_abort(work: impl FnOnce()) {
     }
 }
 
-/// Leaves signals to Python's main thread, all but those that this thread causes itself and the abort that the master sends.
+/// Blocks signals, which are Python's main thread's, except those that this thread causes itself and the master's SIGABRT.
 fn block_signals() {
     // SAFETY: the set is initialised by `sigfillset` before it is used; the old mask is not asked for.
     unsafe {

@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub use receive::Receiver;
 pub use send::Sender;
 
-/// Place of the drops in SO_MEMINFO's array (SK_MEMINFO_DROPS).
+/// Index of the drops in SO_MEMINFO's array (SK_MEMINFO_DROPS).
 const MEMINFO_DROPS: usize = 8;
 
-/// One bound UDP socket, shared with whoever bound it.
+/// One bound UDP socket, which the master has, too.
 pub struct Socket {
     fd: OwnedFd,
     /// The kernel's own count of datagrams that did not fit the receive queue, as last seen.
@@ -27,7 +27,7 @@ impl Socket {
         let fd = duplicate(fd)?;
         // The kernel then tells with each datagram how many it has dropped before.
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-        // The count outlives workers, as the master keeps the socket: a successor goes on from where it stands.
+        // The count outlives workers, as the master has the socket open: a successor starts from its present value.
         let overflows = overflows_so_far(&fd).unwrap_or(0);
         Ok(Socket { fd, overflows })
     }

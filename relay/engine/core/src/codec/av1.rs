@@ -14,7 +14,7 @@ const TEMPORAL_DELIMITER: u8 = 2;
 const FRAME_HEADER: u8 = 3;
 const FRAME: u8 = 6;
 
-/// More OBUs than any packet that we want to understand has; the rest is not looked at.
+/// OBUs of one packet that are read; more than senders put into one. Further ones are not looked at.
 const MAX_OBUS: usize = 16;
 
 pub fn inspect(payload: &[u8]) -> Traits {
@@ -101,7 +101,7 @@ impl<'a> Obu<'a> {
             layer = Some((extension >> 5, extension >> 3 & 0x03));
             body = rest;
         }
-        // Senders should leave the size out; those that keep it are understood.
+        // Senders should leave the size out, but some have it.
         if head & 0x02 != 0 {
             (_, body) = leb128(body)?;
         }

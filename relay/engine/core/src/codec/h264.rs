@@ -1,5 +1,5 @@
 //! H264 payloads (RFC 6184) in packetization modes 0 and 1: single NAL unit, STAP-A and FU-A. Must never parse parameter
-//! sets or keep them. Read `av1.rs` next.
+//! sets or store them. Read `av1.rs` next.
 //!
 //! ```text
 //! single: |F|NRI| type | NAL payload ...
@@ -30,8 +30,8 @@ pub fn inspect(payload: &[u8]) -> Traits {
     Traits { key_frame_start, discardable, spatial: 0, temporal: 0 }
 }
 
-/// An SPS goes before the IDR picture that needs it, so it is where a decoder begins; an IDR picture without one uses
-/// what the SDP gave.
+/// True for the NAL units with which a decoder can begin: an SPS, which precedes the IDR picture that needs it, or an IDR picture, which
+/// without an SPS uses that of the SDP.
 fn starts_key_frame(kind: u8, body: &[u8]) -> bool {
     match kind {
         SPS => !body.is_empty(),

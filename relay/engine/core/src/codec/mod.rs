@@ -1,5 +1,5 @@
-//! What a packet's payload says about its place in the stream: key frame, layers, whether anything depends on it. Must never
-//! decode media or keep state between packets. Read `vp8.rs` next, the simplest of them.
+//! What a packet's payload tells without decoding: start of a key frame, layers, whether other frames depend on it. Must never decode
+//! media or have state between packets. Read `vp8.rs` next, the simplest of them.
 
 pub mod av1;
 pub mod h264;
@@ -8,24 +8,24 @@ pub mod vp9;
 
 use crate::command::CodecName;
 
-/// What forwarding needs to know of one packet.
+/// The traits of one packet that forwarding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
-    /// A decoder that has seen nothing can begin with this packet. Several packets of one H264 key frame may say so (SPS,
-    /// then IDR): the frame begins at the lowest sequence number that does, among those with one timestamp.
+    /// A decoder without any earlier packet can begin here. Several packets of one H264 key frame may have this (SPS, then IDR): among
+    /// those with one timestamp, the frame begins at the lowest sequence number.
     pub key_frame_start: bool,
-    /// No other packet is decoded with the help of this one's frame.
+    /// No other frame depends on this packet's frame.
     pub discardable: bool,
     /// Spatial layer inside this stream (SVC); a simulcast encoding is a stream of its own.
     pub spatial: u8,
     pub temporal: u8,
 }
 
-/// Looks at the payload of one packet, padding excluded. A payload that makes no sense has no traits: the relay forwards
-/// what it does not understand, and only never starts a viewer with it.
+/// The traits of one packet, from its payload without padding. A payload that does not parse has none: it is forwarded, but no viewer
+/// starts with it.
 pub fn inspect(codec: CodecName, payload: &[u8]) -> Traits {
     match codec {
-        // Every Opus packet decodes by itself (RFC 7587), but none of them is the one to sacrifice.
+        // Every Opus packet decodes by itself (RFC 7587), but that makes none dispensable.
         CodecName::Opus => Traits { key_frame_start: !payload.is_empty(), ..Traits::default() },
         CodecName::Vp8 => vp8::inspect(payload),
         CodecName::Vp9 => vp9::inspect(payload),

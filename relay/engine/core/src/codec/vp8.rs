@@ -1,5 +1,5 @@
-//! The VP8 payload descriptor (RFC 7741 section 4.2): reading it, and keeping picture ids continuous when a subscription
-//! changes its source. Must never know sequence numbers or timestamps. Read `../forward/subscription/mod.rs` next.
+//! The VP8 payload descriptor (RFC 7741 section 4.2): reading it, and shifting picture ids so that they are continuous when a
+//! subscription changes its source. Must never know sequence numbers or timestamps. Read `../forward/subscription/mod.rs` next.
 //!
 //! ```text
 //! |X|R|N|S|R| PID |                S: start of partition PID, N: non-reference frame
@@ -90,7 +90,7 @@ pub fn inspect(payload: &[u8]) -> Traits {
     }
 }
 
-/// What one source's numbers are moved by. Kept with the source: a retransmission from before a switch needs the old ones.
+/// What is added to one source's numbers. It stays with the source: a retransmission from before a switch needs the old shift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
     pub picture_id: u16,
@@ -98,19 +98,19 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// Moves the numbers of one packet, in place; a field that is absent stays absent, and one of 7 bits stays so wide.
+    /// Shifts the numbers of one packet, in place; a field that is absent stays absent, and one of 7 bits stays so wide.
     pub fn apply(self, payload: &mut [u8]) {
         if self == Offsets::default() {
             return;
         }
         let Some(descriptor) = Descriptor::parse(payload) else { return };
         if let Some(id) = descriptor.picture_id {
-            let moved = id.value.wrapping_add(self.picture_id);
+            let shifted = id.value.wrapping_add(self.picture_id);
             if id.long {
-                payload[id.at] = 0x80 | (moved >> 8) as u8 & 0x7f;
-                payload[id.at + 1] = moved as u8;
+                payload[id.at] = 0x80 | (shifted >> 8) as u8 & 0x7f;
+                payload[id.at + 1] = shifted as u8;
             } else {
-                payload[id.at] = moved as u8 & 0x7f;
+                payload[id.at] = shifted as u8 & 0x7f;
             }
         }
         if let Some((tl0, at)) = descriptor.tl0 {
@@ -135,14 +135,14 @@ impl Rewriter {
         picture_id | self.tl0.map_or(0, |tl0| 1 << 24 | u32::from(tl0) << 16)
     }
 
-    /// What `pack` made; the offsets come with `follow`.
+    /// Resumes from what `pack` made. The shifts of the present source follow with `follow`.
     pub fn unpack(packed: u32) -> Rewriter {
         let picture_id = (packed >> 15 & 1 == 1).then_some(packed as u16 & 0x7fff);
         let tl0 = (packed >> 24 & 1 == 1).then_some((packed >> 16) as u8);
         Rewriter { offsets: Offsets::default(), picture_id, tl0 }
     }
 
-    /// Goes on with a source that was taken up with these offsets.
+    /// Sets the shifts of the source that is followed.
     pub fn follow(&mut self, offsets: Offsets) {
         self.offsets = offsets;
     }
@@ -235,7 +235,7 @@ mod tests {
         let (mut first, mut second) = (KEY, DELTA);
         rewriter.rewrite(&mut first);
         rewriter.rewrite(&mut second);
-        assert_eq!((first, second), (KEY, DELTA), "nothing moves before the first switch");
+        assert_eq!((first, second), (KEY, DELTA), "nothing is shifted before the first switch");
 
         let mut other = KEY;
         other[2..5].copy_from_slice(&[0x80, 0x05, 0xff]);

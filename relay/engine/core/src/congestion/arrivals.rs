@@ -1,6 +1,6 @@
-//! When the packets of one transport arrived, and the transport-cc feedback that says so
+//! When the packets of one transport arrived, and the transport-cc feedback that reports it
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01). Must never know which stream a packet belongs to: the numbering is the
-//! transport's. Read `../rtcp/transport_cc.rs` for the wire form.
+//! transport's. Read `../rtcp/transport_cc.rs` next for the wire form.
 //!
 //! ```text
 //!  indexes      reported                 due                 to come
@@ -15,7 +15,7 @@ use crate::rtcp::writer::MAX_COMPOUND;
 use crate::rtp::sequence::Unwrapper;
 use crate::time::{Span, Time};
 
-/// Between two reports. libwebrtc's estimator takes 50 to 250 ms; the shorter, the sooner a sender yields to a queue, and
+/// The time between two reports. libwebrtc's estimator accepts 50 to 250 ms. The shorter it is, the sooner a sender reacts to a queue;
 /// twenty small packets a second cost nothing.
 const INTERVAL: Span = Span::from_millis(50);
 
@@ -29,11 +29,11 @@ pub struct Arrivals {
     /// Arrival in ticks of 250 us plus one, by index modulo WINDOW; 0 when it has not arrived. Empty until the first
     /// packet: a viewer never sends one.
     ticks: Vec<u64>,
-    /// The lowest index that the next report has to speak of.
+    /// The lowest index of the next report.
     next: u64,
     /// One past the highest index that arrived.
     end: u64,
-    /// When the next report is due; `None` while there is nothing to say.
+    /// When the next report is due; `None` while there is nothing to report.
     due: Option<Time>,
     reported_at: Option<Time>,
     feedback_count: u8,
@@ -58,7 +58,7 @@ impl Arrivals {
         }
     }
 
-    /// A packet with this transport-wide sequence number arrived; of duplicates the first counts.
+    /// Notes a packet with this transport-wide sequence number. Of duplicates the first counts.
     pub fn record(&mut self, now: Time, wide_sequence: u16) {
         let index = self.unwrapper.index(wide_sequence);
         if self.ticks.is_empty() {
@@ -75,8 +75,8 @@ impl Arrivals {
             return;
         }
         *slot = now.0 / TICK_US + 1;
-        // One that was reported missing and came late is reported again, and with it what follows: senders take the first
-        // arrival that they hear of.
+        // A packet that was reported missing and came late is reported again, with those that follow it. Senders use the first
+        // arrival that is reported of each.
         self.next = self.next.min(index);
         let earliest = self.reported_at.map_or(now, |at| at + INTERVAL);
         self.due = self.due.or(Some(earliest.max(now)));
@@ -87,8 +87,8 @@ impl Arrivals {
         self.due
     }
 
-    /// Writes as many reports as are needed and fit, when one is due. True when something is left to say for want of room:
-    /// send what was written and call again with an empty writer.
+    /// Writes the reports that are due, as many as fit. True when there was not enough room: send what is written, and call again with an
+    /// empty writer.
     pub fn write_feedback(&mut self, now: Time, writer: &mut Writer<'_>, sender_ssrc: u32, media_ssrc: u32) -> bool {
         if self.due.is_none_or(|due| due > now) {
             return false;
@@ -104,7 +104,7 @@ impl Arrivals {
         false
     }
 
-    /// Moves the window up; what falls out of it unreported is not reported any more.
+    /// Advances the window. Arrivals that fall out of it are not reported any more.
     fn advance(&mut self, end: u64) {
         let fresh = (end - self.end).min(WINDOW as u64);
         for index in end - fresh..end {
@@ -118,7 +118,7 @@ impl Arrivals {
         self.ticks[index as usize % WINDOW].checked_sub(1)
     }
 
-    /// Writes one report from `next` on, and returns how many packets it speaks of: 0 when there is no room.
+    /// Writes one report from `next` on, and returns how many packets it covers: 0 when there is no room.
     fn report(&mut self, writer: &mut Writer<'_>, sender_ssrc: u32, media_ssrc: u32) -> u64 {
         let Some(first) = (self.next..self.end).find_map(|index| self.arrived(index)) else {
             return self.end - self.next;
@@ -146,7 +146,7 @@ impl Arrivals {
             reference: reference as u32 & 0xff_ffff,
             feedback_count: self.feedback_count,
         };
-        // A report that speaks of no arrival would say nothing; one needs room for the missing ones before it, too.
+        // A report without an arrival would tell nothing. With one it needs room for the missing packets before it, too.
         if draft.deltas_len == 0 || !writer.transport_cc(&head, draft.chunks(), draft.deltas()) {
             return 0;
         }
@@ -154,8 +154,8 @@ impl Arrivals {
         count as u64
     }
 
-    /// How each packet from `next` on is to be spelled, up to the first whose delta fits no report with this reference: it
-    /// begins a report of its own.
+    /// The symbol of each packet from `next` on, up to the first whose delta does not fit a report with this reference: that packet begins
+    /// the next report.
     fn symbols<'s>(&self, reference: u64, symbols: &'s mut [Symbol; WINDOW]) -> &'s [Symbol] {
         let mut before = reference * TICKS_PER_REFERENCE;
         let mut count = 0;

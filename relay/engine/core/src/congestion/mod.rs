@@ -1,4 +1,5 @@
-//! Congestion control: what publishers are told so that theirs works. Must never know a publication, a codec or an address.
+//! Congestion control: the feedback from which publishers estimate their bandwidth. Must never know a publication, a codec or an
+//! address.
 //! Read `arrivals.rs` next.
 
 pub mod arrivals;

@@ -1,5 +1,5 @@
 //! Feedback about media: generic NACK and PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03). Must never
-//! decide whether to heed it. Read `transport_cc.rs` next.
+//! decide whether to act on it. Read `transport_cc.rs` next.
 
 use super::{reports, word};
 
@@ -18,7 +18,7 @@ impl<'a> Nack<'a> {
         Some(Nack { sender_ssrc: word(body, 0)?, media_ssrc: word(body, 4)?, entries: &body[8..] })
     }
 
-    /// The sequence numbers asked for, in wire order; at most 17 for each four bytes.
+    /// The sequence numbers that are asked for, in wire order; at most 17 for each four bytes.
     pub fn sequences(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.entries.chunks_exact(4).flat_map(|entry| {
             let first = u16::from_be_bytes([entry[0], entry[1]]);
@@ -76,7 +76,7 @@ impl<'a> Fir<'a> {
     }
 }
 
-/// The receiver's estimate of what all the named streams together may send.
+/// The receiver's estimate of the bitrate that all the named streams together may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remb<'a> {
     pub sender_ssrc: u32,

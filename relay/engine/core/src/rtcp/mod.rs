@@ -59,8 +59,8 @@ pub enum Packet<'a> {
     },
 }
 
-/// The packets of a compound (or, RFC 5506, reduced-size) datagram. After an error nothing more comes: where the next packet
-/// begins is then unknown, or the sender not to be believed.
+/// The packets of a compound (or, RFC 5506, reduced-size) datagram. After an error nothing more comes, as the next packet's beginning is
+/// unknown then.
 pub fn iterate(datagram: &[u8]) -> Iterate<'_> {
     Iterate { rest: datagram }
 }

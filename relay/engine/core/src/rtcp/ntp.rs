@@ -20,10 +20,10 @@ pub fn delay(span: Span) -> u32 {
     u32::try_from((u128::from(span.0) << 16) / 1_000_000).unwrap_or(u32::MAX)
 }
 
-/// The round-trip time that a report block gives at `now`, when it arrived (RFC 3550 section 6.4.1): `last` is its LSR,
-/// in the form of our own `middle`, and `delay` its DLSR. `None` when no sender report had been seen or the sum is absurd.
+/// The round-trip time from a report block that arrived at `now` (RFC 3550 section 6.4.1): `last` is its LSR, in the form of our own
+/// `middle`, and `delay` its DLSR. `None` when it answers no sender report, or the time would be absurd.
 pub fn round_trip(now: Time, last: u32, delay: u32) -> Option<Span> {
-    // The longest that a media path could be, 16.16 seconds; what is above is a clock gone back or a made-up report.
+    // The longest possible round trip, in 16.16 seconds. More is a clock that was set back, or a forged report.
     const LONGEST: u32 = 60 << 16;
     if last == 0 {
         return None;

@@ -3,7 +3,7 @@
 
 use super::word;
 
-/// How one stream was received.
+/// A report block: how one stream was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportBlock {
     pub ssrc: u32,
@@ -103,7 +103,7 @@ fn blocks(bytes: &[u8]) -> impl Iterator<Item = ReportBlock> {
     bytes.chunks_exact(ReportBlock::LEN).filter_map(|chunk| chunk.first_chunk()).map(ReportBlock::parse)
 }
 
-/// Source descriptions; of the items only the CNAME matters to us.
+/// Source descriptions, of which we read the CNAME only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sdes<'a> {
     count: u8,

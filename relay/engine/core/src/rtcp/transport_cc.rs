@@ -1,5 +1,5 @@
 //! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1) as bytes: when
-//! each packet of a transport arrived. Must never estimate anything. Read `../congestion/arrivals.rs` for who makes it.
+//! each packet of a transport arrived. Must never estimate anything. Read `../congestion/arrivals.rs` next, which makes it.
 //!
 //! ```text
 //! |                 SSRC of sender, SSRC of media                 |
@@ -21,7 +21,7 @@ pub const TICKS_PER_REFERENCE: u64 = 256;
 /// The bytes before the chunks.
 pub const HEAD_LEN: usize = 16;
 
-/// How a packet fared, as chunks spell it.
+/// A packet's status, as chunks encode it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symbol {
     NotReceived = 0,
@@ -29,7 +29,7 @@ pub enum Symbol {
     LargeDelta = 2,
 }
 
-/// What stands before the chunks.
+/// The fields before the chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransportCcHead {
     pub sender_ssrc: u32,
@@ -114,7 +114,7 @@ impl Iterator for Statuses<'_> {
 
     fn next(&mut self) -> Option<PacketStatus> {
         self.left = self.left.checked_sub(1)?;
-        // A run may be of nothing; `parse` has counted it as nothing too.
+        // A run may have no length; `parse` has counted it so, too.
         while self.chunk_at == self.chunk_end {
             let (chunk, rest) = self.chunks.split_first_chunk::<2>()?;
             (self.chunk, self.chunks) = (u16::from_be_bytes(*chunk), rest);
@@ -127,7 +127,7 @@ impl Iterator for Statuses<'_> {
         let delta = match symbol {
             1 => self.delta::<1>().map(|[byte]| i32::from(byte)),
             2 => self.delta::<2>().map(|bytes| i32::from(i16::from_be_bytes(bytes))),
-            // 3 is reserved: nothing is known of such a packet.
+            // 3 is reserved, and tells nothing about its packet.
             _ => return Some(PacketStatus { sequence, arrived: None }),
         };
         let Some(delta) = delta else {

@@ -1,5 +1,5 @@
 //! Writes RTCP packets one behind the other into a datagram. Owns the bound on its size; must never know when something is
-//! due or to whom it goes. Read `../forward/publication/mod.rs` for who calls it.
+//! due or to whom it goes. Read `../forward/publication/mod.rs` next, which calls it.
 
 use super::feedback::{REMB_NAME, nack_entry, remb_bitrate};
 use super::transport_cc::{HEAD_LEN, TransportCcHead};
@@ -11,8 +11,8 @@ pub const MAX_COMPOUND: usize = 1200 - 20;
 /// Blocks, sources or SSRCs that the five-bit count can name.
 const MAX_COUNT: usize = 31;
 
-/// A datagram under construction. What does not fit is not written: the method says so, and the caller sends what there is
-/// and writes on into the next.
+/// A datagram under construction. A packet that does not fit is not written, and the method returns false or zero. Then the caller sends
+/// what is written, and goes on with a new datagram.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut [u8],
@@ -153,7 +153,7 @@ impl<'a> Writer<'a> {
         true
     }
 
-    /// `bitrate` in bits per second, rounded down to what 18 bits can say; for at most 255 streams.
+    /// `bitrate` in bits per second, rounded down to a mantissa of 18 bits; for at most 255 streams.
     #[must_use]
     pub fn remb(&mut self, sender_ssrc: u32, bitrate: u64, ssrcs: &[u32]) -> bool {
         let Ok(count) = u8::try_from(ssrcs.len()) else { return false };

@@ -35,7 +35,7 @@ pub fn finish_short(out: &mut [u8], end: usize) -> usize {
 pub const MAX_ELEMENTS: usize = 16;
 
 /// The elements of a parsed packet, in wire order, as (id, range within the packet). Ends at the first element that does
-/// not fit; what came before it stays good.
+/// not fit.
 pub fn iterate(packet: &[u8], block: Option<ExtensionBlock>) -> Iterate<'_> {
     let Some(block) = block else { return Iterate { packet, at: 0, end: 0, two_byte: false } };
     let known = block.profile == ONE_BYTE || block.profile & 0xfff0 == TWO_BYTE;
@@ -119,7 +119,7 @@ impl<'a> Elements<'a> {
         self.count == 0
     }
 
-    /// Bytes that `write` takes: 0 when empty, else a multiple of four, the four-byte head included.
+    /// Bytes that `write` writes: 0 when empty, otherwise a multiple of four, the four-byte head included.
     pub fn written_len(&self) -> usize {
         if self.is_empty() {
             return 0;

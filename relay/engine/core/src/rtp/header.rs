@@ -37,7 +37,7 @@ pub struct ExtensionBlock {
     pub len: usize,
 }
 
-/// A parsed header. It holds offsets, not slices, so that it can be kept beside a packet that is changed later.
+/// A parsed header. It holds offsets, not slices, so that the packet can be changed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub marker: bool,

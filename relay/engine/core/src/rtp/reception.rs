@@ -43,8 +43,8 @@ impl Reception {
         }
     }
 
-    /// A packet of this SSRC arrived, its sequence unwrapped by `sequence::Unwrapper`. Duplicates are to be left out; so are
-    /// packets recovered by retransmission, which belong to another SSRC (RFC 4588).
+    /// Notes a packet of this SSRC, its sequence unwrapped by `sequence::Unwrapper`. Not to be called for duplicates, nor for packets
+    /// recovered by retransmission, which belong to another SSRC (RFC 4588).
     pub fn received(&mut self, now: Time, index: u64, timestamp: u32) {
         let transit = self.ticks(now).wrapping_sub(timestamp);
         if self.first.is_none() {
@@ -54,20 +54,19 @@ impl Reception {
         self.received += 1;
         if index >= self.highest {
             self.highest = index;
-            // Appendix A.8: J += (|D| - J) / 16. Packets out of order would tell of the reordering and not of the path.
+            // Appendix A.8: J += (|D| - J) / 16. Packets out of order would measure the reordering, not the path.
             let difference = (transit.wrapping_sub(self.transit) as i32).unsigned_abs();
             self.jitter = self.jitter.saturating_add(difference) - ((self.jitter.saturating_add(8)) >> 4);
             self.transit = transit;
         }
     }
 
-    /// A sender report of this SSRC arrived.
+    /// Notes a sender report of this SSRC.
     pub fn sender_report(&mut self, now: Time, ntp: u64) {
         self.sender_report = Some((ntp::middle(ntp), now));
     }
 
-    /// The block that reports on everything so far, its fraction on what came since the last one. `None` before the first
-    /// packet: there is nothing to report on.
+    /// The report block. Its fraction is about the time since the last block, the rest about all time. `None` before the first packet.
     pub fn report_block(&mut self, now: Time, ssrc: u32) -> Option<ReportBlock> {
         self.first?;
         let expected = self.expected();

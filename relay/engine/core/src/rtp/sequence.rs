@@ -29,7 +29,7 @@ impl Unwrapper {
         index
     }
 
-    /// The index that `sequence` stands for now; changes nothing, so it fits numbers that others only speak of (NACK).
+    /// The index of `sequence` now. Changes nothing, so it serves for numbers that only a NACK names.
     pub fn peek(&self, sequence: u16) -> u64 {
         self.highest.map_or(FIRST_CYCLE + u64::from(sequence), |highest| nearest(highest, sequence))
     }
@@ -40,7 +40,7 @@ impl Unwrapper {
     }
 }
 
-/// The same for RTP timestamps: a u32 on the wire, u64 ticks inside, starting in the cycle from 2^32.
+/// Follows one stream of RTP timestamps: a u32 on the wire, u64 ticks inside, starting in the cycle from 2^32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimestampUnwrapper {
     highest: Option<u64>,
@@ -58,7 +58,7 @@ impl TimestampUnwrapper {
         ticks
     }
 
-    /// The ticks that `timestamp` stands for now; changes nothing.
+    /// The ticks of `timestamp` now. Changes nothing.
     pub fn peek(&self, timestamp: u32) -> u64 {
         let Some(highest) = self.highest else { return (1 << 32) + u64::from(timestamp) };
         let ahead = timestamp.wrapping_sub(highest as u32) as i32;

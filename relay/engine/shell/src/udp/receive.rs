@@ -1,4 +1,4 @@
-//! Receiving: up to `BATCH` datagrams a system call into memory that is allocated once. Owns the buffers; must never keep
+//! Receiving: up to `BATCH` datagrams a system call into memory that is allocated once. Owns the buffers; must never hold
 //! a datagram beyond the next call. Read `send.rs` next.
 
 use std::io;
@@ -10,7 +10,7 @@ use super::{Socket, address};
 
 /// Datagrams a system call: what a worker gets within some 100 us at full load.
 const BATCH: usize = 64;
-/// Bytes for each: above what an Ethernet frame carries; anything longer is no media and is left out.
+/// Bytes for each datagram: above what an Ethernet frame carries. A longer one is no media and is dropped.
 pub const ROOM: usize = 2048;
 
 /// Room for the one control message that is asked for, SO_RXQ_OVFL with its 32-bit count.
@@ -28,10 +28,10 @@ pub struct Receiver {
     used: usize,
 }
 
-/// What one call brought.
+/// The outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// How many datagrams `Receiver::datagram` can be asked for.
+    /// How many datagrams `Receiver::datagram` has.
     pub count: usize,
     /// Whether the call was filled, so that there may be more.
     pub full: bool,
@@ -55,8 +55,8 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Takes what is ready, without waiting. An ICMP error that the socket had pending is no error: it is taken away, and
-    /// consent tells when a client is gone.
+    /// Receives what is ready, without waiting. A pending ICMP error of the socket is cleared and no error here: consent tells when a
+    /// client is gone.
     pub fn receive(&mut self, socket: &mut Socket) -> io::Result<Received> {
         self.prepare();
         // SAFETY: `prepare` has pointed every header at buffers of `self`, which are boxed and stay where they are.

@@ -1,5 +1,5 @@
 //! Sending: runs of equal datagrams to one path leave as one GSO message, many messages a system call. Owns the headers
-//! and what the kernel is known to refuse; must never wait: what does not fit is dropped and counted. Read `reactor.rs` next.
+//! and what the kernel is known to refuse; must never wait: a datagram that does not fit is dropped and counted. Read `reactor.rs` next.
 
 use std::io;
 use std::ops::Range;
@@ -15,8 +15,8 @@ const BATCH: usize = 64;
 /// The kernel's limit on segments of one GSO message (UDP_MAX_SEGMENTS), and bytes somewhat below that of an IP packet.
 const MAX_SEGMENTS: usize = 64;
 const MAX_BYTES: usize = 64_000;
-/// A path with a small MTU refuses a large segment; after so many refusals in a row, perhaps everything does. Then so many
-/// datagrams go out singly before another run is tried: the one viewer of such a path may get company.
+/// A path with a small MTU refuses a large segment. After this many refusals in a row every path may refuse. Then this many datagrams go
+/// out singly before another run is tried, as other viewers may have come.
 const MAX_REFUSALS: u32 = 16;
 const PAUSE: u32 = 10_000;
 
@@ -34,11 +34,11 @@ pub struct Sender {
     runs: Vec<Range<usize>>,
     segmentation: bool,
     refusals: u32,
-    /// Datagrams to go out singly.
+    /// How many datagrams are still to go out singly.
     pause: u32,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     pub datagrams: u64,
@@ -92,7 +92,7 @@ impl Sender {
         sent
     }
 
-    /// All runs, unless there are to be none: then the first datagram that is left.
+    /// Sends all runs, as long as runs are allowed. Returns the first datagram that is left then, if any.
     fn send_runs(&mut self, fd: RawFd, datagrams: &[Datagram], bytes: &[u8], sent: &mut Sent) -> Option<usize> {
         for position in 0..self.runs.len() {
             self.prepare(position, self.runs[position].clone(), datagrams, bytes);
@@ -113,7 +113,7 @@ impl Sender {
                     position += count;
                     again = true;
                 }
-                // EINTR, or an ICMP error that the socket had pending and that the call has taken away: once more.
+                // EINTR, or a pending ICMP error of the socket, which the call has cleared: once more.
                 Err(libc::EINTR | libc::ECONNREFUSED) if again => again = false,
                 Err(error) => {
                     let run = self.runs[position].clone();
@@ -134,10 +134,10 @@ impl Sender {
         None
     }
 
-    /// The kernel refused a run: perhaps this path, perhaps segmentation as such.
+    /// Notes that the kernel refused a run: for this path, or every run.
     fn note_refusal(&mut self, error: libc::c_int) {
         self.refusals += 1;
-        // EIO is the answer of a device without checksum offload: it will hardly change its mind.
+        // EIO is the answer of a device without checksum offload, which stays so.
         if error == libc::EIO || error == libc::EOPNOTSUPP || self.refusals >= MAX_REFUSALS {
             self.refusals = 0;
             self.pause = PAUSE;
