@@ -1,9 +1,9 @@
-//! Which slot owns which client address, and which ufrag of a session that moved away from the slot that made it: the table
-//! that says whose a datagram is when it reaches the wrong worker. Owns a fixed hash table that many processes write without
-//! locks; must never know why an address belongs to a slot. Read `handover.rs` next.
+//! The slot of each client address, and of each ufrag whose session moved away from the slot that made it. A worker looks here for
+//! the owner of a datagram that is not its own. Owns a fixed hash table that many processes write without locks; must never know
+//! why an address belongs to a slot. Read `handover.rs` next.
 //!
 //! An address lies in one of the `WINDOW` cells after its hash, and a search looks at all of them, so removal leaves no
-//! tombstones. A cell is `version << 16 | slot << 8 | state`, then the address in three words. The version moves with
+//! tombstones. A cell is `version << 16 | slot << 8 | state`, then the address in three words. The version grows with
 //! every change, so a compare-and-swap or a second look notices any. A writer that dies while its cell is `BUSY`
 //! leaves it to `remove_slot`, which its successor calls.
 
@@ -16,9 +16,9 @@ use crate::sync::{AtomicU64, fence};
 use crate::words::put;
 
 const CELL_WORDS: usize = (ADDRESS_STRIDE / 8) as usize;
-/// Long enough that a table filled to a half practically never refuses, short enough to read in a microsecond.
+/// Cells in which an address may lie: so many that a half-full table practically never refuses, so few that a look takes a microsecond.
 const WINDOW: usize = if cfg!(modelled) { 2 } else { 32 };
-/// How often a change starts again when other writers got in between.
+/// How often a change is tried again when other writers changed a cell meanwhile.
 const TRIES: usize = if cfg!(modelled) { 3 } else { 8 };
 
 const FREE: u64 = 0;
@@ -50,7 +50,7 @@ impl<'a> Addresses<'a> {
         Addresses { words, seed }
     }
 
-    /// Makes `slot` the owner, whoever was before. False when there is no room near the address's place.
+    /// Makes `slot` the owner of an address, whichever slot was before. False when the address's window is full.
     pub fn insert(&self, socket: u8, remote: SocketAddr, slot: u8) -> bool {
         self.insert_key(endpoint::pack(socket, &remote), slot)
     }
@@ -60,12 +60,12 @@ impl<'a> Addresses<'a> {
         self.seek(endpoint::pack(socket, remote)).map(|seen| slot_of(seen.state))
     }
 
-    /// Forgets an address, if it is `slot`'s.
+    /// Removes an address, if it is `slot`'s.
     pub fn remove(&self, socket: u8, remote: &SocketAddr, slot: u8) {
         self.remove_key(endpoint::pack(socket, remote), |owner| owner == slot);
     }
 
-    /// Makes `to` the owner of an address that is `from`'s; nothing when it is another's by now.
+    /// Makes `to` the owner of an address that is `from`'s. Does nothing when it is another slot's by now.
     pub fn pass_on(&self, socket: u8, remote: &SocketAddr, from: u8, to: u8) {
         let key = endpoint::pack(socket, remote);
         for _ in 0..TRIES {
@@ -80,7 +80,7 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// Makes `slot` the owner of a session that this ufrag names. False when there is no room, or it is too long.
+    /// Makes `slot` the owner of a ufrag. False when its window is full, or it is too long.
     pub fn insert_ufrag(&self, ufrag: &str, slot: u8) -> bool {
         endpoint::pack_ufrag(ufrag).is_some_and(|key| self.insert_key(key, slot))
     }
@@ -90,7 +90,7 @@ impl<'a> Addresses<'a> {
         self.seek(endpoint::pack_ufrag(ufrag)?).map(|seen| slot_of(seen.state))
     }
 
-    /// Forgets a ufrag, whoever's it is.
+    /// Removes a ufrag, whichever slot owns it.
     pub fn remove_ufrag(&self, ufrag: &str) {
         if let Some(key) = endpoint::pack_ufrag(ufrag) {
             self.remove_key(key, |_| true);
@@ -125,14 +125,14 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// Forgets all of a slot's addresses: `retain_slot` of none.
+    /// Removes all of a slot's addresses and ufrags.
     pub fn remove_slot(&self, slot: u8) {
         self.retain_slot(slot, |_| false);
     }
 
-    /// Forgets those of a slot's addresses that are not kept, and mends what its dead worker left half done. No worker of
-    /// that slot may be writing.
-    pub fn retain_slot(&self, slot: u8, keep: impl Fn(Known) -> bool) {
+    /// Removes a slot's addresses and ufrags that are not wanted, and the cells that its dead worker left half written. No worker of that
+    /// slot may be writing.
+    pub fn retain_slot(&self, slot: u8, is_wanted: impl Fn(Known) -> bool) {
         for cell in self.words.chunks_exact(CELL_WORDS) {
             let seen = Seen::look(cell);
             let key = std::array::from_fn(|i| cell[1 + i].load(Relaxed));
@@ -145,14 +145,14 @@ impl<'a> Addresses<'a> {
                     Known::Ufrag,
                 )
             };
-            let is_kept = || state_of(seen.state) == READY && keep(known());
-            if state_of(seen.state) != FREE && slot_of(seen.state) == slot && !is_kept() {
+            let is_retained = || state_of(seen.state) == READY && is_wanted(known());
+            if state_of(seen.state) != FREE && slot_of(seen.state) == slot && !is_retained() {
                 seen.change(slot, FREE);
             }
         }
     }
 
-    /// After a claim: two writers may have claimed a cell each for one address. Both then agree on the first.
+    /// To be called after a claim, as two writers may have claimed a cell each for one address: makes both agree on the first cell.
     fn resolve(&self, key: [u64; 3], slot: u8) {
         for _ in 0..TRIES {
             if self.resolve_once(key, slot) {
@@ -161,9 +161,9 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// False when somebody changed a cell meanwhile: what was first then may be another one now.
+    /// False when a cell was changed meanwhile, so that another one may be the first now.
     fn resolve_once(&self, key: [u64; 3], slot: u8) -> bool {
-        // Each has stored its own cell, and at least one of them must see the other's.
+        // Each writer has stored its own cell, and at least one of them must see the other's.
         fence(SeqCst);
         let mut first = true;
         for cell in self.window(key) {
@@ -206,7 +206,7 @@ impl<'a> Seen<'a> {
         Seen { cell, state: cell[0].load(Acquire) }
     }
 
-    /// Whether the cell, as it was seen, holds this address.
+    /// True when the cell, as it was seen, holds this address.
     fn holds(&self, key: [u64; 3]) -> bool {
         let same = state_of(self.state) == READY
             && self.cell[1..].iter().zip(key).all(|(word, part)| word.load(Relaxed) == part);
@@ -214,12 +214,12 @@ impl<'a> Seen<'a> {
     }
 
     fn is_unchanged(&self) -> bool {
-        // A writer that reused the cell meanwhile moved its version before it touched the address.
+        // A writer that reused the cell meanwhile changed its version before the address.
         fence(Acquire);
         self.cell[0].load(Relaxed) == self.state
     }
 
-    /// Changes owner or state without touching the address; false when somebody else changed the cell first.
+    /// Changes owner or state and leaves the address. False when the cell was changed since it was seen.
     fn change(&self, slot: u8, state: u64) -> bool {
         #[cfg(all(test, not(modelled)))]
         crate::words::crash::step();

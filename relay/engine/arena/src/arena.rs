@@ -1,5 +1,5 @@
-//! The arena: one shared mapping, checked on attaching, handed out in parts. Owns bounds and offsets; must never know
-//! what the parts mean. Read `slots.rs`, `track_log.rs`, `messages.rs`, `handover.rs`, `addresses.rs`, `sessions.rs`, `owners.rs` next.
+//! The arena: one shared mapping, checked when it is attached, whose parts it returns. Owns bounds and offsets; must never know what
+//! the parts mean. Read `slots.rs`, `track_log.rs`, `messages.rs`, `handover.rs`, `addresses.rs`, `sessions.rs`, `owners.rs` next.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -38,7 +38,7 @@ pub enum AttachError {
     Io(io::Error),
     /// It does not begin with the magic number.
     NotAnArena,
-    /// Of another build: its layout version.
+    /// Its layout version is another build's.
     Version(u32),
     Parameters(String),
     /// Smaller than its own parameters need: found, needed.
@@ -59,7 +59,7 @@ impl Arena {
     }
 
     fn fresh(mapping: Mapping, parameters: Parameters) -> Arena {
-        // What a model checker repeats must not differ.
+        // A model checker's runs must not differ.
         let seed = if cfg!(modelled) { 0 } else { RandomState::new().hash_one(parameters.slots) };
         put_bytes(mapping.words(0, HEADER_WORDS), &parameters.header(seed));
         Arena(Arc::new(Inner { mapping, parameters, layout: Layout::new(&parameters), seed }))
@@ -99,8 +99,8 @@ impl Arena {
         &self.0.parameters
     }
 
-    /// A worker's page: life, beats, counters. Panics when there is no such slot, as everything here does: slots come
-    /// from the master, not from the network.
+    /// A worker's page: life, beats, counters. Panics when there is no such slot, as every method here does: slots come from the master,
+    /// not from the network.
     pub fn slot(&self, slot: u8) -> SlotPage<'_> {
         self.check_slot(slot);
         let start = self.0.layout.slots + u64::from(slot) * layout::SLOT_STRIDE;
@@ -119,14 +119,14 @@ impl Arena {
         Handover::new(self.section(start, self.0.layout.handover_stride), self.0.parameters.handover_packets)
     }
 
-    /// Whether neither a message nor a datagram waits for `slot`: to be asked between `set_sleeping(true)` and waiting.
+    /// True when neither a message nor a datagram waits for `slot`. To be called between `set_sleeping(true)` and the wait.
     pub fn inbox_is_empty(&self, slot: u8) -> bool {
         (0..self.0.parameters.slots as u8)
             .filter(|&from| from != slot)
             .all(|from| self.messages(from, slot).is_empty() && self.handover(from, slot).is_empty())
     }
 
-    /// Which slot owns which client address.
+    /// The table of the slots that own client addresses.
     pub fn addresses(&self) -> Addresses<'_> {
         let bytes = u64::from(self.0.parameters.addresses) * layout::ADDRESS_STRIDE;
         Addresses::new(self.section(self.0.layout.addresses, bytes), self.0.seed)
@@ -155,7 +155,7 @@ impl Arena {
         SessionWords::new(self.clone(), self.session_start(record))
     }
 
-    /// Whose each session record is.
+    /// The owners of session records.
     pub fn owners(&self) -> Owners<'_> {
         Owners::new(self.section(self.0.layout.owners, u64::from(self.records()) * 8))
     }

@@ -1,11 +1,11 @@
-//! A client's address as three words, shared by the hand-over rings and the address table, and a ufrag as three words that
-//! are no address. Owns those encodings; must never know what they are for. Read `addresses.rs` next.
+//! A client's address as three words, for the hand-over rings and the address table, and a ufrag as three words that are no address.
+//! Owns these encodings; must never know a ring or a table. Read `addresses.rs` next.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 const IPV6: u64 = 1 << 16;
 const UFRAG: u64 = 2 << 16;
-/// The longest ufrag that has a place in three words. Ours have ten characters.
+/// The longest ufrag that fits three words. Ours have ten characters.
 const MAX_UFRAG: usize = 16;
 
 /// Address in two words, then `port | family << 16 | socket << 24 | scope << 32`. The flow label is left out: it is no
@@ -31,7 +31,7 @@ pub(crate) fn unpack(words: [u64; 3]) -> (u8, SocketAddr) {
     ((rest >> 24) as u8, remote)
 }
 
-/// Its characters in two words, then `length | family << 16`. `None` when it is too long.
+/// A ufrag's characters in two words, then `length | family << 16`. `None` when it is too long.
 pub(crate) fn pack_ufrag(ufrag: &str) -> Option<[u64; 3]> {
     let mut bytes = [0; MAX_UFRAG];
     bytes.get_mut(..ufrag.len())?.copy_from_slice(ufrag.as_bytes());

@@ -1,5 +1,5 @@
 //! A ring of datagrams that reached one worker and belong to another: one producer, one consumer, no waiting. Owns the
-//! two cursors and the cells; must never look into a datagram. Read `addresses.rs` next, which says whose a datagram is.
+//! two cursors and the cells; must never look into a datagram. Read `addresses.rs` next, which tells a datagram's owner.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,7 +24,7 @@ impl<'a> Handover<'a> {
         Handover { words, capacity: u64::from(capacity) }
     }
 
-    /// By the worker `from` alone. False when the ring is full, or the datagram longer than `MAX_DATAGRAM`.
+    /// Adds a datagram. To be called by the worker `from` alone. False when the ring is full, or the datagram longer than `MAX_DATAGRAM`.
     pub fn push(&self, socket: u8, remote: SocketAddr, datagram: &[u8]) -> bool {
         let pushed = self.words[PUSHED].load(Relaxed);
         let full = pushed.wrapping_sub(self.words[POPPED].load(Acquire)) >= self.capacity;
@@ -41,8 +41,8 @@ impl<'a> Handover<'a> {
         true
     }
 
-    /// By the worker `to` alone: our socket's index, the client's address, the length in `out`, which has room for
-    /// `MAX_DATAGRAM`.
+    /// Removes the oldest datagram: our socket's index, the client's address, and its length in `out`, which has room for `MAX_DATAGRAM`.
+    /// To be called by the worker `to` alone.
     pub fn pop(&self, out: &mut [u8]) -> Option<(u8, SocketAddr, usize)> {
         let out = &mut out[..MAX_DATAGRAM];
         let popped = self.words[POPPED].load(Relaxed);
@@ -57,7 +57,7 @@ impl<'a> Handover<'a> {
         Some((socket, remote, len))
     }
 
-    /// By the worker `from` alone: whether half of the ring is free. The other half is kept for who is known.
+    /// True when half of the ring is free; the other half is reserved for known clients. To be called by the worker `from` alone.
     pub fn has_room_for_strangers(&self) -> bool {
         self.words[PUSHED].load(Relaxed).wrapping_sub(self.words[POPPED].load(Acquire)) < self.capacity / 2
     }

@@ -1,4 +1,4 @@
-//! Where everything lies in the arena: the parameters, the offsets that follow from them, the header that carries them.
+//! The layout of the arena: its parameters, the offsets that follow from them, the header that holds them.
 //! Must never touch memory. Read `mapping.rs` next, then `arena.rs`; `relay/contract/layout.py` is this file's other half.
 //!
 //! ```text
@@ -27,7 +27,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"MILLRACE");
 /// Raised with every change of a layout; an arena of another version is refused.
 pub const VERSION: u32 = 7;
 
-/// A model checker takes its time over every word, and gets a smaller arena of the same shape.
+/// A model checker is slow with every word, and gets a smaller arena of the same shape.
 const fn sized(real: usize, modelled: usize) -> usize {
     if cfg!(modelled) { modelled } else { real }
 }
@@ -97,12 +97,12 @@ impl Parameters {
         session_bytes: 256,
     };
 
-    /// Smaller still: an interpreter takes its time over every byte.
+    /// Smaller still, as an interpreter is slow with every byte.
     #[cfg(all(test, not(modelled)))]
     pub(crate) const TINY: Parameters =
         Parameters { logs_per_slot: 1, log_packets: 8, addresses: 256, handover_packets: 4, ..Parameters::SMALL };
 
-    /// Says the first thing that is wrong. The bounds keep every offset far from overflow.
+    /// An error with the first parameter that is out of bounds. The bounds prevent any offset from overflowing.
     pub fn validate(&self) -> Result<(), String> {
         let within = |name: &str, value: u32, low: u32, high: u32| {
             if (low..=high).contains(&value) {
@@ -129,7 +129,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Of the whole arena, in bytes. Mostly reserved: memory is paid for where it is touched.
+    /// The size of the whole arena in bytes. Most of it is reserved only: memory is used where it is touched.
     pub fn size(&self) -> u64 {
         Layout::new(self).size
     }

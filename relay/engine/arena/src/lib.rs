@@ -1,5 +1,5 @@
-//! The arena: the memory that all workers share. Owns its layout and the protocols by which processes that may die at
-//! any instruction use it together; must never know a socket, a clock or RTP. Read `layout.rs` first, then `arena.rs`.
+//! The arena: the memory that all workers share. Owns its layout, and the protocols by which processes that may die at any
+//! instruction use it together; must never know a socket, a clock or RTP. Read `layout.rs` first, then `arena.rs`.
 
 mod addresses;
 mod arena;

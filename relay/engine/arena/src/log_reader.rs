@@ -1,5 +1,5 @@
-//! A subscriber's side of a track log. Owns the checks that tell a whole, current packet from a torn, overtaken or
-//! foreign one; must never make the writer wait. Read `tests/track_log.rs` next, or `messages.rs`.
+//! A reader of a track log. Owns the checks that tell a whole, current packet from one that is torn, overwritten or of another life of
+//! the log; must never make the writer wait. Read `tests/track_log.rs` next, or `messages.rs`.
 
 use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -14,13 +14,13 @@ use crate::words::{get_bytes, read_record, stable, unchanged};
 /// Why a packet cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// It was there, perhaps; the writer has come round since.
+    /// The writer has overwritten its entry.
     Overtaken,
     /// It has not arrived.
     Never,
 }
 
-/// One reader of one life of a log. Cheap; holds no cursor.
+/// A reader of one life of a log. It is cheap, and has no cursor.
 #[derive(Clone)]
 pub struct LogReader {
     arena: Arena,
@@ -68,7 +68,7 @@ impl LogReader {
         self.capacity
     }
 
-    /// Which index arrived at `position`; `None` when none did yet, or when it is too long ago.
+    /// The index that arrived at `position`; `None` when none has yet, or the entry was overwritten.
     pub fn arrival(&self, position: u64) -> Option<u64> {
         let words = self.words();
         if position >= words[log::HEAD].load(Acquire) {
@@ -117,12 +117,12 @@ impl LogReader {
         self.words()[log::EPOCH].load(Acquire) == self.epoch
     }
 
-    /// The slot whose worker writes.
+    /// The slot whose worker writes the log.
     pub fn owner(&self) -> u8 {
         self.words()[log::OWNER].load(Relaxed) as u8
     }
 
-    /// Whether `slot` is told when the log advances.
+    /// Sets whether `slot` is told when the log advances.
     pub fn set_interest(&self, slot: u8, interested: bool) {
         let (word, bit) = (&self.words()[log::INTEREST], 1u64 << (slot & 63));
         if !self.is_current() {
@@ -130,7 +130,7 @@ impl LogReader {
         }
         if interested {
             word.fetch_or(bit, Relaxed);
-            // Before the reader looks at the head: either it sees what was appended, or the writer sees the bit.
+            // Before the reader loads the head: then it sees what was appended, or the writer sees the bit.
             fence(SeqCst);
         } else {
             word.fetch_and(!bit, Relaxed);
@@ -138,14 +138,14 @@ impl LogReader {
     }
 
     fn why_missing(&self, index: u64) -> Missing {
-        // Of a writer that was seen at work, what it stored before: the highest index is one of these.
+        // A reader that has seen a store of the writer sees its earlier stores, too: the highest index is among them.
         fence(Acquire);
         let highest = self.words()[log::HIGHEST].load(Relaxed);
         let gone = !self.is_current() || index.saturating_add(self.capacity) <= highest;
         if gone { Missing::Overtaken } else { Missing::Never }
     }
 
-    /// Whether everything read so far was of this reader's life of the log.
+    /// True when everything read so far was of this reader's life of the log.
     fn is_current(&self) -> bool {
         fence(Acquire);
         let epoch = self.words()[log::EPOCH].load(Relaxed);

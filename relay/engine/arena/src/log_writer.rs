@@ -1,5 +1,5 @@
-//! The publisher's side of a track log. Owns the order of its stores, which is what a writer killed between any two of
-//! them leaves readable; must never wait for a reader. Read `log_reader.rs` next.
+//! The writer of a track log. Owns the order of its stores, so that a writer killed between any two leaves a readable log; must never
+//! wait for a reader. Read `log_reader.rs` next.
 
 use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -10,13 +10,13 @@ use crate::sync::{AtomicU64, fence};
 use crate::track_log::{self as log, EntryMeta, KEY_FRAME_START, SenderReport};
 use crate::words::{lock, put, put_bytes, unlock, write_record};
 
-/// Why a log cannot be opened: the caller's numbers are wrong.
+/// Why a log cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
     NoSuchLog,
     /// Not a power of two, or more than the arena's `log_packets`.
     Capacity,
-    /// Its publication lives, in the worker of this slot.
+    /// It is open for a publication in the worker of this slot.
     Lent(u8),
 }
 
@@ -25,7 +25,7 @@ pub enum OpenError {
 pub enum AppendError {
     /// The log has this index.
     Duplicate,
-    /// A whole capacity behind the highest index.
+    /// It is a whole capacity behind the highest index.
     TooOld,
     /// Longer than `MAX_PACKET`.
     TooLarge,
@@ -43,8 +43,8 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Begins a new life of the log: what it held is gone, readers of the old life notice, interest is forgotten.
-    /// `capacity` packets of the log's room are used, so that a log of few packets touches little memory.
+    /// Begins a new life of the log. What it held is gone, readers of the old life notice, and no slot is told of new packets. `capacity`
+    /// packets of the log's room are used, so that a log of few packets touches little memory.
     pub fn open(arena: &Arena, log: u32, publication: u64, owner: u8, capacity: u32) -> Result<LogWriter, OpenError> {
         if !capacity.is_power_of_two() || capacity > arena.parameters().log_packets {
             return Err(OpenError::Capacity);
@@ -70,7 +70,7 @@ impl LogWriter {
         Ok(LogWriter { arena, log, epoch, capacity, head: 0, highest: 0, key_frame_index: 0 })
     }
 
-    /// Goes on where a predecessor that died left the log; `None` when the log is not open for that publication.
+    /// Resumes the log that a dead predecessor wrote; `None` when the log is not open for that publication.
     pub fn resume(arena: &Arena, log: u32, publication: u64, owner: u8) -> Option<LogWriter> {
         let words = arena.log(log)?;
         let epoch = words[log::EPOCH].load(Acquire);
@@ -86,7 +86,7 @@ impl LogWriter {
         Some(LogWriter { arena: arena.clone(), log, epoch, capacity, head, highest, key_frame_index })
     }
 
-    /// Adds a packet; `meta.index` and `meta.len` are taken from the arguments.
+    /// Appends a packet; `meta.index` and `meta.len` are taken from the arguments.
     pub fn append(&mut self, index: u64, meta: &EntryMeta, packet: &[u8]) -> Result<(), AppendError> {
         if packet.len() > MAX_PACKET {
             return Err(AppendError::TooLarge);
@@ -99,7 +99,7 @@ impl LogWriter {
         }
         let (words, entry) = (self.words(), self.entry(index));
         let highest = self.highest.max(index);
-        // Before the entry: a reader that finds its entry overwritten can say that it was overtaken.
+        // Before the entry, so that a reader that finds its entry overwritten knows why.
         put(&words[log::HIGHEST], highest, Relaxed);
 
         let writing = lock(&entry[log::ENTRY_LOCK]);
@@ -110,7 +110,7 @@ impl LogWriter {
         put_bytes(&entry[log::ENTRY_PACKET..], packet);
         unlock(&entry[log::ENTRY_LOCK], writing);
 
-        // Release, so that a reader of an overwritten arrival also sees the head that overtook it.
+        // Release, so that a reader of an overwritten arrival also sees the head beyond it.
         put(log::arrival(words, self.capacity, self.head), index, Release);
         put(&words[log::HEAD], self.head + 1, Release);
         let position = self.head;
@@ -123,10 +123,10 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Whether the log holds this index now.
+    /// True when the log holds this index now.
     pub fn contains(&self, index: u64) -> bool {
         let entry = self.entry(index);
-        // An odd lock is a predecessor's, killed while writing: not held.
+        // An odd lock is of a predecessor that was killed while writing: the index is not held.
         entry[log::ENTRY_LOCK].load(Relaxed) & 1 == 0
             && entry[log::ENTRY_EPOCH].load(Relaxed) == self.epoch
             && entry[log::ENTRY_INDEX].load(Relaxed) == index
@@ -146,7 +146,7 @@ impl LogWriter {
         self.capacity
     }
 
-    /// One bit for each slot that reads, to be asked after `append`: who is missing there will see what was appended.
+    /// One bit for each slot that reads. To be called after `append`: a slot without a bit will see what was appended.
     pub fn interested(&self) -> u64 {
         fence(SeqCst);
         self.words()[log::INTEREST].load(Relaxed)
@@ -157,7 +157,7 @@ impl LogWriter {
         write_record(&self.words()[log::SENDER_REPORT..], fields);
     }
 
-    /// Ends this life of the log; what it holds stays readable until the next.
+    /// Ends this life of the log. What it holds stays readable until the next life.
     pub fn close(self) {
         put(&self.words()[log::EPOCH], log::closed(self.epoch), Release);
     }

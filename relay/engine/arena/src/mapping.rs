@@ -1,8 +1,8 @@
-//! The mapped memory as a slice of atomic words: but for the hints of `prefetch.rs`, the only unsafe code of this crate.
-//! Owns the mapping and its file descriptor; must never know what lies where. Read `arena.rs` next.
+//! The mapped memory as a slice of atomic words. Apart from the hints of `prefetch.rs` this is the only unsafe code of the crate. Owns the
+//! mapping and its file descriptor; must never know what lies where. Read `arena.rs` next.
 //!
-//! Every access, of every process, is an atomic one, so no data race exists whatever the other side does; protocols
-//! above only decide which values are meaningful.
+//! Every access of every process is atomic, so no data race exists, whatever another process does. The protocols above decide which
+//! values are meaningful.
 
 use std::alloc;
 use std::io;

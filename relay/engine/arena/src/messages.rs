@@ -1,8 +1,8 @@
 //! A ring of 64-bit messages from one worker to another: one producer, one consumer, no waiting. Owns the two cursors;
 //! must never know what a message says. Read `handover.rs` next, the same ring with larger cells.
 //!
-//! Both cursors count for ever and lie in the arena, so a successor of either side goes on where the dead one stopped: a
-//! cell is written before the cursor shows it, and read before the cursor frees it.
+//! Both cursors only grow and lie in the arena, so a successor of either side resumes where the dead one stopped: a cell is written
+//! before the producer's cursor passes it, and read before the consumer's does.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -25,7 +25,7 @@ impl<'a> Messages<'a> {
         Messages { words, capacity: u64::from(capacity) }
     }
 
-    /// By the worker `from` alone. False when the ring is full: the other side is slow or dead.
+    /// Adds a message. To be called by the worker `from` alone. False when the ring is full, as the other side is slow or dead.
     pub fn send(&self, message: u64) -> bool {
         let sent = self.words[SENT].load(Relaxed);
         if !self.has_room() {
@@ -36,13 +36,13 @@ impl<'a> Messages<'a> {
         true
     }
 
-    /// Whether `send` would, asked by the worker `from`: nobody else fills the ring.
+    /// True when the next `send` will be. To be called by the worker `from` alone, the only one that fills the ring.
     pub fn has_room(&self) -> bool {
         let sent = self.words[SENT].load(Relaxed);
         sent.wrapping_sub(self.words[RECEIVED].load(Acquire)) < self.capacity
     }
 
-    /// By the worker `to` alone.
+    /// Removes the oldest message. To be called by the worker `to` alone.
     pub fn receive(&self) -> Option<u64> {
         let received = self.words[RECEIVED].load(Relaxed);
         if self.words[SENT].load(Acquire) == received {

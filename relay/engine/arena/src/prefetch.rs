@@ -1,16 +1,16 @@
-//! Asks the CPU to have memory in its cache soon: an engine with a thousand viewers visits each of them a few times a second, and
-//! their state has left the cache in between. A hint only: it reads nothing and changes nothing. Read `sessions.rs` next.
+//! Hints to the CPU to fetch memory into its cache. An engine with a thousand viewers visits each of them a few times a second, and
+//! their state has left the cache in between. A hint reads nothing and changes nothing. Read `sessions.rs` next.
 
 /// Bytes of a cache line on every CPU that this runs on.
 const LINE: usize = 64;
 
-/// Brings a value close. What it points at stays where it is.
+/// Fetches a value, but nothing that it points at.
 #[inline(always)]
 pub fn prefetch<T: ?Sized>(value: &T) {
     prefetch_front(value, size_of_val(value));
 }
 
-/// Brings the first bytes of a value close.
+/// Fetches the first bytes of a value.
 #[inline(always)]
 pub fn prefetch_front<T: ?Sized>(value: &T, bytes: usize) {
     let first: *const i8 = std::ptr::from_ref(value).cast();

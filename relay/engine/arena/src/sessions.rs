@@ -1,10 +1,10 @@
-//! A session's lasting record: a few hundred opaque bytes that a successor takes up. Owns its two copies and their
-//! checksums; must never know what the bytes say. Read `arena.rs` for where the records lie.
+//! A session's lasting record: a few hundred opaque bytes from which a successor adopts it. Owns the record's two copies and their
+//! checksums; must never know what the bytes say. Read `owners.rs` next.
 //!
 //! Each write goes into the older copy, so a writer that dies in the middle leaves the record as it was before.
 //! A copy is `lock, number, len, checksum, 4 spare words`, then the bytes. The number grows with every write; a record
 //! whose newest copy has no bytes is clear. Beside it lie words for what changes with every packet: each is whole at any
-//! moment, and their order is the order in which they were put.
+//! moment, and is seen to change in the order of the stores.
 
 use std::fmt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -37,7 +37,7 @@ impl<'a> SessionRecord<'a> {
         (self.copies[0].len() - BYTES) * 8
     }
 
-    /// Replaces the record, by its owner alone; false when the bytes do not fit.
+    /// Replaces the record. To be called by its owner alone. False when the bytes do not fit.
     pub fn write(&self, bytes: &[u8]) -> bool {
         if bytes.len() > self.capacity() {
             return false;
@@ -46,8 +46,8 @@ impl<'a> SessionRecord<'a> {
         let (older, number) = if numbers[0] <= numbers[1] { (0, numbers[1] + 1) } else { (1, numbers[0] + 1) };
         let copy = self.copies[older];
         let writing = lock(&copy[LOCK]);
-        // What the copy held beyond the new bytes, before its length is forgotten: no keys are left behind, and a page that
-        // was never used is never touched (reading a hole of a memfd costs a page, too).
+        // Clears what the copy held beyond the new bytes, while its length is known: no keys are left behind, and a page that was
+        // never used is never touched (reading a hole of a memfd costs a page, too).
         let held = (copy[LEN].load(Relaxed) as usize).min(self.capacity()).div_ceil(8);
         for word in copy[BYTES..][..held].iter().skip(bytes.len().div_ceil(8)) {
             put(word, 0, Relaxed);
@@ -60,7 +60,7 @@ impl<'a> SessionRecord<'a> {
         true
     }
 
-    /// What was last written whole; `None` when it is clear.
+    /// The bytes that were last written whole; `None` when the record is clear.
     pub fn read(&self) -> Option<Vec<u8>> {
         let mut bytes = [Vec::new(), Vec::new()];
         let numbers = [0, 1].map(|i| read_copy(self.copies[i], &mut bytes[i]).unwrap_or(0));
@@ -69,12 +69,12 @@ impl<'a> SessionRecord<'a> {
         (!newest.is_empty()).then_some(newest)
     }
 
-    /// Whether a writer died in it: together with an empty `read`, a record is lost and not clear.
+    /// True when a writer died while writing it. Then a record whose `read` is `None` is lost and not clear.
     pub fn is_torn(&self) -> bool {
         self.copies.iter().any(|copy| copy[LOCK].load(Relaxed) != 0 && read_copy(copy, &mut Vec::new()).is_none())
     }
 
-    /// Forgets the record.
+    /// Clears the record.
     pub fn clear(&self) {
         self.write(&[]);
         // The older copy too: no keys are left behind.
@@ -82,7 +82,7 @@ impl<'a> SessionRecord<'a> {
     }
 }
 
-/// The words beside one session's record. A single owner writes them, its successor reads them.
+/// The words beside one session's record. The record's owner writes them, and its successor reads them.
 #[derive(Clone)]
 pub struct SessionWords {
     arena: Arena,
@@ -94,13 +94,13 @@ impl SessionWords {
         SessionWords { arena, start }
     }
 
-    /// Not before what was put before it.
+    /// Stores a word, after all words that were stored before.
     #[inline]
     pub fn put(&self, at: usize, value: u64) {
         put(&self.words()[at], value, Release);
     }
 
-    /// Puts consecutive words, one after the other.
+    /// Stores consecutive words, one after the other.
     #[inline]
     pub fn put_all<const N: usize>(&self, at: usize, values: [u64; N]) {
         for (word, value) in self.words()[at..at + N].iter().zip(values) {
@@ -113,7 +113,7 @@ impl SessionWords {
         self.words()[at].load(Acquire)
     }
 
-    /// These words will be put soon.
+    /// Fetches these words, which are stored to soon.
     pub fn prefetch(&self, at: usize, count: usize) {
         prefetch(&self.words()[at..at + count]);
     }
@@ -146,7 +146,7 @@ fn read_copy(copy: &[AtomicU64], bytes: &mut Vec<u8>) -> Option<u64> {
     whole.then_some(number)
 }
 
-/// FNV-1a over the number and the bytes: against a stray write, not against malice.
+/// FNV-1a over the number and the bytes. It detects a stray write, not an attack.
 fn checksum(number: u64, bytes: &[u8]) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let seeded = number.to_le_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix);

@@ -1,8 +1,8 @@
 //! A worker's page: which life it lives, its beats, whether it sleeps, its counters. Owns the sleeping handshake; must
 //! never know what a counter means. Read `messages.rs` next, whose senders use the handshake.
 //!
-//! The handshake spares a doorbell while the other side is awake anyway. It is Dekker's: each side stores its own word,
-//! passes a sequentially consistent fence, then loads the other's word, so at least one of them sees the other:
+//! The handshake saves ringing the doorbell while the other side is awake. It is Dekker's: each side stores its own word, passes a
+//! sequentially consistent fence, then loads the other's word. So at least one of them sees the other:
 //!
 //! ```text
 //! engine                                   sender
@@ -22,14 +22,14 @@ use crate::layout::{
 
 const COUNTERS_AT: usize = (SLOT_COUNTERS / 8) as usize;
 
-/// Which of a worker's two loops vouches for itself.
+/// One of a worker's two loops, each of which has a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
     Engine,
     Control,
 }
 
-/// When each loop last vouched for itself, on the box's monotonic clock; 0 for never.
+/// When each loop had its last beat, on the box's monotonic clock; 0 for never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beats {
     pub engine_us: u64,
@@ -46,7 +46,7 @@ impl<'a> SlotPage<'a> {
         SlotPage { words }
     }
 
-    /// Which life of the slot this is, from 1; 0 before the first.
+    /// The number of the slot's present life, from 1; 0 before the first.
     pub fn incarnation(&self) -> u64 {
         self.word(SLOT_INCARNATION).load(Relaxed)
     }
@@ -72,7 +72,7 @@ impl<'a> SlotPage<'a> {
         self.word(SLOT_STATE).store(state, Relaxed);
     }
 
-    /// Says that this loop is alive.
+    /// Stores a beat of this loop.
     pub fn beat(&self, which: Beat, now_us: u64) {
         let offset = match which {
             Beat::Engine => SLOT_ENGINE_BEAT,
@@ -88,7 +88,7 @@ impl<'a> SlotPage<'a> {
         }
     }
 
-    /// By the slot's own engine. After `true`, look into the inbox once more before waiting.
+    /// To be called by the slot's own engine. After `true` it has to look into the inbox once more before it waits.
     pub fn set_sleeping(&self, sleeping: bool) {
         self.word(SLOT_SLEEPING).store(u64::from(sleeping), Relaxed);
         if sleeping {
@@ -96,13 +96,13 @@ impl<'a> SlotPage<'a> {
         }
     }
 
-    /// By a sender, after its push: whether the slot sleeps.
+    /// True when the slot sleeps. To be called by a sender, after its push.
     pub fn is_sleeping(&self) -> bool {
         fence(SeqCst);
         self.word(SLOT_SLEEPING).load(Relaxed) != 0
     }
 
-    /// By a sender, after its push: whether it is the one who has to ring the doorbell. Of many senders one is told so.
+    /// True when the caller has to ring the doorbell: of many senders, for one. To be called by a sender, after its push.
     pub fn take_sleeping(&self) -> bool {
         self.is_sleeping() && self.word(SLOT_SLEEPING).swap(0, SeqCst) != 0
     }
@@ -112,7 +112,7 @@ impl<'a> SlotPage<'a> {
         self.word(SLOT_SESSIONS).load(Relaxed)
     }
 
-    /// By the slot's own engine, before it touches a record beyond those.
+    /// To be called by the slot's own engine, before it writes a record beyond those.
     pub fn set_sessions(&self, used: u64) {
         self.word(SLOT_SESSIONS).store(used, Release);
     }

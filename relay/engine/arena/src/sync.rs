@@ -1,5 +1,5 @@
-//! The atomics that the protocols are written in: here the processor's. In the package `models`, which is this crate once
-//! more, a file of that package takes this one's place. Must never hold anything else. Read `words.rs` next.
+//! The atomics of the protocols: here the processor's. The package `models` is this crate once more, with a file of its own in place of
+//! this one. Must never hold anything else. Read `words.rs` next.
 
 pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::atomic::{AtomicU64, fence};

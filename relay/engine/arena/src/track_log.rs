@@ -1,5 +1,5 @@
 //! A track log's memory: its header, its arrival ring, its entries, and the protocol that makes them safe to share. Owns
-//! offsets and the meaning of epochs; must never know who writes or reads. Read `log_writer.rs`, then `log_reader.rs`.
+//! offsets and the meaning of epochs; must never know a writer or a reader. Read `log_writer.rs`, then `log_reader.rs`.
 //!
 //! ```text
 //! +0    epoch     publication   owner   capacity       written when the log is opened
@@ -19,8 +19,8 @@
 //! | 4k+1 | closed | as it was left, readable until the next life |
 //! | 4k+2 | being reset | none |
 //!
-//! Every entry and record carries the epoch that it was written in, so a reset touches no entry and an old one is never
-//! taken for new.
+//! Every entry and record carries the epoch in which it was written. So a reset touches no entry, and an old entry is never read as
+//! new.
 
 use crate::layout::{ENTRY_HEADER, ENTRY_STRIDE, LOG_HEADER};
 use crate::sync::AtomicU64;
@@ -29,12 +29,12 @@ use crate::sync::AtomicU64;
 pub const KEY_FRAME_START: u16 = 1;
 /// RTP marker bit: last packet of a frame.
 pub const MARKER: u16 = 2;
-/// Came as a retransmission.
+/// The packet came as a retransmission.
 pub const RECOVERED: u16 = 4;
-/// No other frame depends on it.
+/// No other frame depends on its frame.
 pub const DISCARDABLE: u16 = 8;
 
-/// What is known of a packet in the log.
+/// What the log holds of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryMeta {
     /// The publisher's extended sequence number.

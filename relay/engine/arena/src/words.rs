@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::sync::{AtomicU64, fence, spin_loop};
 
-/// A reader of a small record gives up after so many tries: longer than any writer takes, unless it died.
+/// Tries of a reader of a small record. They take longer than any writer, unless the writer died.
 const TRIES: usize = if cfg!(modelled) { 2 } else { 64 };
 
-/// Every store that a protocol consists of goes through here, so that a test can end a writer before any of them.
+/// Stores a word. Every store of a protocol goes through here, so that a test can end a writer before any of them.
 #[inline]
 pub(crate) fn put(word: &AtomicU64, value: u64, order: Ordering) {
     #[cfg(all(test, not(modelled)))]
@@ -24,7 +24,7 @@ pub(crate) fn put(word: &AtomicU64, value: u64, order: Ordering) {
 #[inline]
 pub(crate) fn lock(word: &AtomicU64) -> u64 {
     let writing = word.load(Relaxed).wrapping_add(1) | 1;
-    // Who finds it locked also sees what was stored before.
+    // A reader that finds it locked also sees what was stored before.
     put(word, writing, Release);
     // No store below may be seen before the lock is odd.
     fence(Release);
@@ -37,14 +37,14 @@ pub(crate) fn unlock(word: &AtomicU64, writing: u64) {
     put(word, writing.wrapping_add(1), Release);
 }
 
-/// What the lock is when a read may begin; `None` while it is being written.
+/// The lock's value when a read may begin; `None` during a write.
 #[inline]
 pub(crate) fn stable(word: &AtomicU64) -> Option<u64> {
     let value = word.load(Acquire);
     (value & 1 == 0).then_some(value)
 }
 
-/// Whether everything read since `stable` gave `before` belongs together.
+/// True when everything that was read since `stable` returned `before` belongs together.
 #[inline]
 pub(crate) fn unchanged(word: &AtomicU64, before: u64) -> bool {
     // No load above may be satisfied after this one.

@@ -2,7 +2,7 @@
 //! else's, and is in one cell once they are done; a cell that is freed and taken for another address never lends it an owner; a
 //! writer that dies leaves nothing that its successor does not mend.
 //!
-//! Seen to be noticed: the fence before a claim is settled left out, or the one after a cell is taken; a cell that changes while it
+//! Seen to be noticed: the fence before a claim is resolved left out, or the one after a cell is taken; a cell that changes while it
 //! is looked at taken for another address's.
 
 use std::net::SocketAddr;
