@@ -80,7 +80,7 @@ from millrace.workers.track_log_table import TrackLogTable
 log = logging.getLogger("millrace.worker")
 
 BEAT_SECONDS = 0.1
-"""Between beats, and between looks at the slot table: a tenth of the least `workers.beat_seconds`, so that some late
+"""Between beats, and between reads of the slot table: a tenth of the least `workers.beat_seconds`, so that some late
 beats are no hang, and a successor is asked for its facts soon after its birth.
 """
 BEATS_PER_TICK = 10

@@ -1,5 +1,5 @@
-"""Which addresses the box has, and which of them clients are told. Asks the kernel alone, and must never bind
-or reach one. Read next: `master/kernel/sockets.py`.
+"""Which addresses the box has, and which of them clients are told. Asks the kernel only, and must never bind an address
+or send to one. Read next: `master/kernel/sockets.py`, which binds.
 """
 
 import socket
@@ -14,13 +14,15 @@ _GET_ADDRESSES, _DONE, _ERROR = 22, 3, 2
 _REQUEST_DUMP = 0x301
 _ADDRESS, _LOCAL = 1, 2
 _UNUSABLE = 0x01 | 0x08 | 0x20 | 0x40
-"""Temporary (RFC 8981), failed duplicate detection, deprecated or tentative: not there, or not for long."""
+"""Flags of addresses that are not there, or not for long: temporary (RFC 8981), failed duplicate detection, deprecated,
+tentative.
+"""
 _SCOPE_GLOBAL = 0
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 def own_addresses(version: int) -> list[str]:
-    """The box's lasting addresses of an IP version that other machines can reach; loopback when there is no other."""
+    """Returns the box's lasting addresses of an IP version that other machines can reach; loopback when it has none."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         request = struct.pack("=BBBBI", _FAMILIES[version], 0, 0, 0, 0)
         netlink.sendall(struct.pack("=IHHII", 16 + len(request), _GET_ADDRESSES, _REQUEST_DUMP, 1, 0) + request)
@@ -34,7 +36,7 @@ def own_addresses(version: int) -> list[str]:
 
 
 def parse_answer(datagram: bytes) -> tuple[list[str], bool]:
-    """Addresses in one datagram of the kernel's answer, and whether it was the last. Raises OSError when refused."""
+    """Returns the addresses in one datagram of the kernel's answer, and whether it was the last. Raises OSError."""
     found: list[str] = []
     for kind, body in _chain(datagram, "=IH", 16):
         if kind == _DONE:
@@ -45,7 +47,7 @@ def parse_answer(datagram: bytes) -> tuple[list[str], bool]:
         if flags & _UNUSABLE or scope != _SCOPE_GLOBAL:
             continue
         attributes = dict(_chain(body[8:], "=HH", 4))
-        # On a point-to-point link the first is the other side's.
+        # On a point-to-point link, IFA_ADDRESS is the other side's address and IFA_LOCAL ours.
         packed = attributes.get(_LOCAL, attributes.get(_ADDRESS))
         if packed is not None:
             found.append(str(ip_address(packed)))
@@ -53,7 +55,7 @@ def parse_answer(datagram: bytes) -> tuple[list[str], bool]:
 
 
 def _chain(buffer: bytes, header: str, header_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Length, type, rest: netlink's messages and their attributes alike, each padded to four bytes."""
+    """Yields type and body of netlink's messages or attributes: both have length, type, body, padded to four bytes."""
     while len(buffer) >= header_bytes:
         length, kind = struct.unpack_from(header, buffer)
         yield kind, buffer[header_bytes:length]
@@ -61,9 +63,8 @@ def _chain(buffer: bytes, header: str, header_bytes: int) -> Iterator[tuple[int,
 
 
 def candidates(bound: Sequence[tuple[str, int]], announced: Sequence[str]) -> tuple[CandidateAddress, ...]:
-    """What clients are told: the bound addresses, unless the configuration announces others in their place.
-
-    `public/local` stands for one bound address; `public` for all others of its IP version.
+    """Returns what clients are told: the bound addresses, unless the configuration announces others in their place.
+    `public/local` replaces one bound address, `public` all others of its IP version.
     """
     pairs = {ip_address(local): public for public, _, local in (each.partition("/") for each in announced) if local}
     plain = [each for each in announced if "/" not in each]

@@ -1,5 +1,6 @@
 """An assembler for the few eBPF instructions that steering needs, and the bpf(2) calls that load the result, without a
-compiler and without kernel headers. It must never know what is steered. Read next: `master/kernel/steering.py`.
+compiler and without kernel headers. It must never know what is steered. Read next: `master/kernel/steering.py`, the one
+program that it assembles.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ FP = 10
 
 
 class Size(IntEnum):
-    """How much a load or a store moves (RFC 9669 section 5)."""
+    """How many bytes a load or a store moves (RFC 9669 section 5)."""
 
     WORD = 0x00
     HALF = 0x08
@@ -78,7 +79,7 @@ class Assembler:
         self._emit(0x0F | operation, register, other, 0, 0)
 
     def big_endian_16(self, register: int) -> None:
-        """Takes the low 16 bits as a number in network order (RFC 9669 section 4.2)."""
+        """Converts the low 16 bits from network order (RFC 9669 section 4.2)."""
         self._emit(0xDC, register, 0, 0, 16)
 
     def map(self, register: int, fd: int) -> None:
@@ -87,17 +88,17 @@ class Assembler:
         self._emit(0, 0, 0, 0, 0)
 
     def jump_if(self, comparison: Jump, register: int, number: int, label: str) -> None:
-        """Jumps when the low half of `register` compares so with `number`."""
+        """Jumps when the comparison of the low half of `register` with `number` holds."""
         self._jumps[len(self._code)] = label
         self._emit(0x06 | comparison, register, 0, 0, number)
 
     def jump_if_register(self, comparison: Jump, register: int, other: int, label: str) -> None:
-        """Jumps when the low half of `register` compares so with that of `other`."""
+        """Jumps when the comparison of the low halves of `register` and `other` holds."""
         self._jumps[len(self._code)] = label
         self._emit(0x0E | comparison, register, other, 0, 0)
 
     def jump_if_null(self, register: int, label: str) -> None:
-        """Jumps when a pointer is null: all of it is compared, and the verifier learns from it."""
+        """Jumps when a pointer is null. Compares all 64 bits, as the verifier asks of a pointer's check."""
         self._jumps[len(self._code)] = label
         self._emit(0x15, register, 0, 0, 0)
 
@@ -107,7 +108,7 @@ class Assembler:
         self._emit(0x05, 0, 0, 0, 0)
 
     def call(self, helper: int) -> None:
-        """Calls a helper of the kernel with r1 to r5; its answer is in r0, and r1 to r5 are gone."""
+        """Calls a helper of the kernel with r1 to r5. Its answer is in r0, and r1 to r5 are overwritten."""
         self._emit(0x85, 0, 0, 0, helper)
 
     def exit(self) -> None:
@@ -120,7 +121,7 @@ class Assembler:
         self._labels[name] = len(self._code)
 
     def assemble(self) -> bytes:
-        """The program as the kernel takes it."""
+        """Returns the program as the kernel takes it."""
         assembled = []
         for place, (opcode, to, source, offset, number) in enumerate(self._code):
             if place in self._jumps:
@@ -154,7 +155,7 @@ class ProgramRefused(OSError):
 
 
 def create_map(kind: MapType, key_bytes: int, value_bytes: int, entries: int, name: str) -> int:
-    """A new map's descriptor. Raises OSError."""
+    """Makes a map and returns its descriptor. Raises OSError."""
     layout = struct.pack("=IIIIIII16s", kind, key_bytes, value_bytes, entries, 0, 0, 0, name.encode())
     return _bpf(_MAP_CREATE, layout)
 
@@ -172,23 +173,25 @@ def delete_from_map(fd: int, key: bytes) -> None:
 
 
 def load_program(kind: int, code: bytes, name: str) -> int:
-    """A verified program's descriptor. Raises ProgramRefused with the verifier's log, or OSError without one."""
+    """Loads a program and returns its descriptor. Raises ProgramRefused with the verifier's log, or OSError without
+    one.
+    """
     try:
         return _load(kind, code, name, None)
     except OSError:
-        # Asked for its log only now: a log that does not fit fails a good program.
+        # The log is asked for only after a failure, as a log that does not fit makes a good program fail.
         log = ctypes.create_string_buffer(_LOG_BYTES)
         try:
             return _load(kind, code, name, log)
         except OSError as error:
-            if said := log.value.decode(errors="replace").strip():
-                raise ProgramRefused(error.errno, f"{error.strerror}: {said}") from error
+            if reason := log.value.decode(errors="replace").strip():
+                raise ProgramRefused(error.errno, f"{error.strerror}: {reason}") from error
             raise
 
 
 def _load(kind: int, code: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:
     instructions = ctypes.create_string_buffer(code)
-    # No helper that the program calls asks for a GPL-compatible licence.
+    # The program calls no helper that needs a GPL-compatible licence.
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     program = (kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence))
     logging = (1, _LOG_BYTES, ctypes.addressof(log)) if log is not None else (0, 0, 0)
@@ -199,7 +202,7 @@ def _bpf(command: int, attributes: bytes) -> int:
     number = _SYSCALL.get(os.uname().machine)
     if number is None:
         raise OSError(38, f"bpf(2) has no known number on {os.uname().machine}")
-    # The kernel takes a longer structure than it knows when the rest is zero, and a shorter one as it is.
+    # The kernel accepts a shorter structure than its own, and a longer one if the rest is zero.
     given = ctypes.create_string_buffer(attributes, len(attributes))
     result: int = _LIBC.syscall(number, command, given, ctypes.c_uint(len(attributes)))
     if result < 0:

@@ -1,6 +1,6 @@
-"""Every socket of the server: one per slot, address and purpose, bound once and kept by the master for its whole life,
-so that the order within a SO_REUSEPORT group never changes. It must never read a byte. Read next:
-`master/kernel/steering.py`.
+"""Every socket of the server: one per slot, address and purpose. The master binds each once and holds it open for its
+whole life, so that the order within a SO_REUSEPORT group never changes. It must never read a byte. Read next:
+`master/kernel/eligible.py`, which says which of them the kernel may pick.
 """
 
 import ctypes
@@ -21,9 +21,9 @@ from millrace.relay.contract.takeover import Manifest, SocketGroup
 _BACKLOG = 1024
 """Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
 _PORT_TRIES = 32
-"""For a port that the kernel picks on one address and that has to be free on all others too."""
+"""Attempts to find a port that the kernel picks on one address and that is free on all others; then the start fails."""
 _SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
-"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: past the sysctl, with CAP_NET_ADMIN."""
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: with CAP_NET_ADMIN they exceed the sysctl's limit."""
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER, asm-generic/socket.h."""
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -44,26 +44,27 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """All groups, by purpose."""
+    """All groups of the server, by purpose."""
 
     http: tuple[Group, ...]
     admin: tuple[Group, ...]
     media: tuple[Group, ...]
-    """One per bound address: a wildcard stands for each address of the box, so that answers leave from the address that
-    was asked."""
+    """One per bound address. A wildcard is replaced by each address of the box, so that an answer leaves from the
+    address that was asked.
+    """
     warnings: tuple[str, ...]
-    """What an operator should know."""
+    """Lines for the log, such as buffers that the kernel did not grant."""
 
     def named(self) -> Iterator[tuple[SocketGroup, Group]]:
-        """All groups, as the manifest names them."""
+        """Yields all groups with their names in the manifest."""
         for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
             for group in groups:
                 yield SocketGroup(section, group.address, group.port), group
 
 
 def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = (), opened: int | None = None) -> Sockets:
-    """Binds what the service manager has not bound already, or raises BindRefused and leaves nothing bound. The kernel
-    gives connections to the first `opened` listeners of each group only; to all when None.
+    """Binds all sockets that the service manager has not bound already. The kernel gives connections to the first
+    `opened` listeners of each group only; to all when None. Raises BindRefused, and leaves nothing bound then.
     """
     named = {(each.type, *each.getsockname()[:2]): each for each in activated}
     binder = _Binder(slots, opened or slots, [], [], named)
@@ -85,12 +86,12 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
 
 
 def are_shared(activated: Sequence[socket.socket]) -> bool:
-    """Whether the service manager's sockets leave room for others on their ports."""
+    """True when other sockets can share the ports of the service manager's."""
     return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)
 
 
 def inherit_all(config: Config, manifest: Manifest, descriptors: Mapping[str, int]) -> Sockets:
-    """The predecessor's sockets, as it bound them: `descriptors` are by the manifest's names."""
+    """Returns the sockets of another master, as it bound them. `descriptors` are by the manifest's names."""
     groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": []}
     for number, named in enumerate(manifest.groups):
         names = (f"{named.section}-{number}-{slot}" for slot in range(manifest.slots))
@@ -104,7 +105,7 @@ def inherit_all(config: Config, manifest: Manifest, descriptors: Mapping[str, in
 
 
 def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Each wildcard as the addresses that it stands for, none twice."""
+    """Returns the addresses with each wildcard replaced by those that it stands for, none twice."""
     expanded: dict[str, None] = {}
     for address in addresses:
         parsed = ip_address(address)
@@ -129,17 +130,17 @@ class _Binder:
         for group in groups if kind is socket.SOCK_STREAM else ():
             group.members[0].listen(_BACKLOG)
             if self.open_slots < self.slots:
-                # Before the others listen: a connection would wait where nobody takes it.
+                # Before the others listen, as a connection would wait at a slot without a worker.
                 spread(group.members, self.open_slots)
             for member in group.members[1:]:
                 member.listen(_BACKLOG)
         return groups
 
     def bind_for_firefox(self, port: int) -> tuple[Group, ...]:
-        """One address of the box itself, for clients on the same machine only.
+        """Binds one address of the box, for clients on the same machine only.
 
-        Firefox pairs no address of the box with a loopback address, so a server on loopback alone is out of its reach.
-        These sockets are deaf to everything that did not come over the loopback device.
+        Firefox pairs no other address with a loopback address, so it cannot reach a server that is on loopback alone.
+        The kernel drops here what did not arrive over the loopback device.
         """
         outward = [address for address in own_addresses(4) if not ip_address(address).is_loopback]
         try:
@@ -151,7 +152,7 @@ class _Binder:
             return ()
 
     def _with_ipv6_only_if_there_is_any(self, section: str, addresses: Sequence[str]) -> Sequence[str]:
-        """Leaves `::1` and `::` out on a box without IPv6, which is no reason not to serve the rest."""
+        """Returns the addresses without `::1` and `::` on a box without IPv6, so that it serves the others."""
         general = {address for address in addresses if address in ("::1", "::")}
         if not general or len(general) == len(addresses):
             return addresses
@@ -166,9 +167,11 @@ class _Binder:
         return addresses
 
     def _free_port(self, section: str, kind: socket.SocketKind, addresses: Sequence[str], port: int) -> int:
-        """Makes sure that nobody has the port on any of the addresses, and picks one when it is 0.
+        """Returns the port, or one that the kernel picks when it is 0, if it is free on all addresses. Raises
+        BindRefused.
 
-        SO_REUSEPORT alone would let a second server of the same user in silently, and halve the clients of both.
+        Without this check, SO_REUSEPORT would let a second server of the same user share the port without an error, and
+        each would get half of the clients.
         """
         for _ in range(1 if port else _PORT_TRIES):
             picked = port
@@ -178,7 +181,7 @@ class _Binder:
                         continue
                     with self._open(kind, address) as probe:
                         if kind is socket.SOCK_STREAM:
-                            # Connections of an earlier life may linger; a listener is still noticed.
+                            # Old connections in TIME-WAIT are no obstacle then; a listener still is.
                             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                         probe.bind((address, picked))
                         picked = probe.getsockname()[1]
@@ -201,7 +204,7 @@ class _Binder:
                 self.opened.append(member)
                 member.setblocking(False)
                 if is_local:
-                    # Before the address: the other way round it would hear the network for a moment.
+                    # Before the bind, after which it would receive from the network for a moment.
                     hear_this_machine_only(member)
                 member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if kind is socket.SOCK_STREAM:
@@ -213,7 +216,7 @@ class _Binder:
         return Group(address, port, tuple(members))
 
     def _take(self, section: str, activated: socket.socket) -> socket.socket:
-        """A socket of the service manager's, for the first slot."""
+        """Returns a socket of the service manager's, for the first slot. Raises BindRefused."""
         self.opened.append(activated)
         activated.setblocking(False)
         if self.slots > 1 and not activated.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
@@ -225,7 +228,7 @@ class _Binder:
         return activated
 
     def close_unused(self) -> list[tuple[Any, ...]]:
-        """Sockets of the service manager's that nobody wants."""
+        """Closes the service manager's sockets that no group has taken, and returns their addresses."""
         for each in self.activated.values():
             each.close()
         return list(self.activated)
@@ -240,9 +243,9 @@ class _Binder:
 
 
 def hear_this_machine_only(member: socket.socket) -> None:
-    """Drops in the kernel what did not arrive over the loopback device, by a classic BPF filter (socket(7)).
+    """Has the kernel drop what did not arrive over the loopback device, by a classic BPF filter (socket(7)).
 
-    SO_BINDTODEVICE does not do it: the kernel counts local traffic to an outward address to that address's device.
+    SO_BINDTODEVICE does not do it, as the kernel counts local traffic to an outward address to that address's device.
     """
     load_word, jump_if_equal, give_back = 0x20, 0x15, 0x06
     interface_index = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX, linux/filter.h
@@ -280,12 +283,12 @@ def _set_buffers(group: Group, config: Config, warnings: list[str]) -> None:
                 member.setsockopt(socket.SOL_SOCKET, forced, size)
             except PermissionError:
                 member.setsockopt(socket.SOL_SOCKET, polite, size)
-            # The kernel doubles what was asked, for its own bookkeeping (socket(7)).
+            # The kernel reports twice the size, as it adds its own bookkeeping (socket(7)).
             warnings += buffer_warning(key, size, member.getsockopt(socket.SOL_SOCKET, polite) // 2)
 
 
 def buffer_warning(key: str, wanted: int, granted: int) -> list[str]:
-    """What to tell when the kernel clamps a buffer: at most one line."""
+    """Returns a line for the log when the kernel grants a smaller buffer than was asked for, else nothing."""
     if granted >= wanted:
         return []
     sysctl = "net.core.rmem_max" if key.startswith("receive") else "net.core.wmem_max"

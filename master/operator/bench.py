@@ -1,6 +1,6 @@
-"""`millrace bench`: the load generator, told where this configuration's running server and its metrics are, which
-process to charge and, if it asks for tokens, one. It must never start or measure anything itself. Read next:
-`tests/load/README.md`.
+"""`millrace bench`: execs the load generator with the URLs, the metrics address and the master's process id of the
+server that runs with this configuration, and with a token if it asks for one. It must never measure anything itself.
+Read next: `tests/load/README.md`, which says what is measured.
 """
 
 import os
@@ -17,15 +17,15 @@ from millrace.relay.config.model import Config
 _PROGRAM = "millrace-load"
 _BUILT = Path(__file__).resolve().parents[2] / "tests" / "load" / "target" / "release" / _PROGRAM
 _TOKEN_SECONDS = 6 * 3600.0
-"""Longer than any run."""
+"""How long the token lasts: longer than any run."""
 
 
 class Refused(Exception):
-    """It cannot be done; the text says why."""
+    """The load generator cannot be started; the text says why."""
 
 
 def command(config: Config, arguments: Sequence[str]) -> list[str]:
-    """What to run in our place. Raises Refused."""
+    """Returns the command line of the load generator. Raises Refused."""
     program = _BUILT if _BUILT.is_file() else shutil.which(_PROGRAM)
     if program is None:
         raise Refused(f"{_PROGRAM} is not built: cargo build --release --manifest-path tests/load/Cargo.toml")
@@ -50,13 +50,13 @@ def command(config: Config, arguments: Sequence[str]) -> list[str]:
 
 
 def run(config: Config, arguments: Sequence[str]) -> None:
-    """Becomes the load generator. Raises Refused."""
+    """Replaces this process with the load generator. Raises Refused."""
     words = command(config, arguments)
     os.execv(words[0], words)
 
 
 def _reachable(address: str) -> str:
-    """A bound address as one to connect to: a wildcard is none."""
+    """Returns an address to connect to for a bound one, which may be a wildcard."""
     match address:
         case "0.0.0.0":
             return "127.0.0.1"

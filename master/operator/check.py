@@ -1,5 +1,5 @@
-"""What is wrong with a configuration beyond its text: the files and folders that it names. It must never make or
-change any of them. Read next: `master/operator/cli.py`, which says it, and `relay/config/parse.py` for the text.
+"""`millrace check` beyond the text: what is wrong with the files and folders that a configuration names. It must never
+make or change any of them. Read next: `relay/config/parse.py`, which checks the text.
 """
 
 import errno
@@ -13,9 +13,9 @@ from millrace.relay.config.model import Config
 
 
 def outside(config: Config) -> list[str]:
-    """Everything for which `serve` would refuse it, as lines that name the key."""
+    """Returns why `serve` would refuse the configuration, as lines that name the key."""
     problems: list[str] = []
-    # One without the other is a problem of the text.
+    # A certificate without a key is a problem that the text's check finds.
     if config.dtls.certificate and config.dtls.key:
         try:
             certificate_for(config.dtls)
@@ -29,7 +29,7 @@ def outside(config: Config) -> list[str]:
 
 
 def _unwritable(file: Path) -> int | None:
-    """The error that opening it to append would meet, without making it."""
+    """Returns the errno with which opening the file to append would fail, without making it; None when it would not."""
     try:
         if file.exists():
             os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))

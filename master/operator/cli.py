@@ -1,5 +1,5 @@
-"""The `millrace` command: its arguments, and what each subcommand says. It must never do what a subcommand does. Read
-next: `master/master.py`.
+"""The `millrace` command: its arguments, and what it prints for each subcommand. It must never do what a subcommand
+does. Read next: `master/master.py`, which `millrace serve` runs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from millrace.relay.config.parse import parse, parse_all, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns the exit status: 0, 1 for a refusal, 2 for wrong arguments."""
+    """Runs one subcommand. Returns the exit status: 0, or 1 for a refusal; wrong arguments exit with 2."""
     chosen = _parser().parse_args(arguments)
     match chosen.command:
         case "serve":
@@ -44,13 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     serve = commands.add_parser(
-        "serve", help="run the server until Ctrl-C (at once) or SIGTERM (once its calls are over)"
+        "serve", help="run the server until Ctrl-C (at once) or SIGTERM (when its sessions are over)"
     )
     serve.add_argument("--daemon", action="store_true", help="go to the background once all workers serve")
-    serve.add_argument("--pid-file", type=Path, metavar="FILE", help="keep the number of the server's process there")
+    serve.add_argument("--pid-file", type=Path, metavar="FILE", help="write the server's process id there")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
 
-    check = commands.add_parser("check", help="say everything that is wrong with a configuration file or what it names")
+    check = commands.add_parser(
+        "check", help="print all problems of a configuration file and of the files that it names"
+    )
     check.add_argument("file", type=Path, metavar="FILE")
 
     token = commands.add_parser("token", help="make an access token with a key of the configuration")
@@ -67,16 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--url", help="its administration address; by default that of the configuration")
     status.add_argument("--once", action="store_true", help="print one table instead of a live one")
 
-    move = commands.add_parser("move", help="have a session go on in another worker, unnoticed by its client")
+    move = commands.add_parser("move", help="move a session to another worker, unnoticed by its client")
     move.add_argument("session", metavar="SESSION", help="its id, as the administration address lists it")
     move.add_argument("slot", type=int, metavar="SLOT", help="the number of the other worker")
-    drain = commands.add_parser("drain", help="move all sessions of a worker to the others, and let nobody in there")
+    drain = commands.add_parser("drain", help="move all sessions of a worker to the others, and have it take none")
     drain.add_argument("slot", type=int, metavar="SLOT", help="the number of the worker")
     drain.add_argument("--undo", action="store_true", help="let it take sessions again")
     for each in (move, drain):
         each.add_argument("--url", help="the server's administration address; by default that of the configuration")
 
-    doctor = commands.add_parser("doctor", help="look for what is wrong with this machine or its configuration")
+    doctor = commands.add_parser("doctor", help="look for problems of this machine or its configuration")
     doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
 
     bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    # Kept out of the other subcommands, which answer at once.
+    # Imported here only, so that the other subcommands answer at once.
     from millrace.master.master import serve
     from millrace.master.start.daemon import PidFileRefused, held, launch
     from millrace.master.start.startup import LaterStartup, QuietStartup, Startup
@@ -131,7 +133,7 @@ def _serve(chosen: argparse.Namespace) -> int:
 
 
 def relative_paths(config: Config) -> list[tuple[str, str]]:
-    """Keys whose paths depend on the working directory."""
+    """Returns the keys whose paths depend on the working directory, with the paths."""
     paths = {
         "dtls.certificate": config.dtls.certificate,
         "dtls.key": config.dtls.key,
@@ -167,7 +169,7 @@ def _token(chosen: argparse.Namespace) -> int:
         return _refuse(f"auth.keys has no key {key}")
     if chosen.ttl <= 0:
         return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
-    # Kept out of the other subcommands, which need none of it.
+    # Imported here only, as no other subcommand needs it.
     from millrace.relay.access.admission import room_name
     from millrace.relay.access.grants import is_identity, make_token
 
@@ -252,7 +254,7 @@ def _bench(chosen: argparse.Namespace) -> int:
 
 
 def keys() -> str:
-    """A fresh key pair, as the configuration takes it."""
+    """Returns a new key pair, as the configuration takes it."""
     # 256 bits, as RFC 7518 section 3.2 asks of HS256.
     return f'[auth]\nkeys = {{ key{secrets.token_hex(6)} = "{secrets.token_urlsafe(32)}" }}\n'
 
@@ -262,7 +264,7 @@ def _config(chosen: argparse.Namespace, overrides: list[str]) -> Config | None:
 
 
 def _read(file: Path | None, overrides: list[str]) -> Config | None:
-    """The configuration; None when it has problems, all of which have been printed."""
+    """Returns the configuration; None when it has problems, which have been printed."""
     loaded = _load(file, overrides)
     if isinstance(loaded, Config):
         return loaded
@@ -272,7 +274,7 @@ def _read(file: Path | None, overrides: list[str]) -> Config | None:
 
 
 def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
-    """The configuration, or every problem as a line that says where it comes from."""
+    """Returns the configuration, or all problems, each as a line that says where it comes from."""
     try:
         text = file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -280,7 +282,7 @@ def _load(file: Path | None, overrides: list[str]) -> Config | tuple[str, ...]:
     parsed = parse(text, overrides)
     if isinstance(parsed, Config):
         return parsed
-    # What is wrong without the command line's settings, too, is the file's.
+    # A problem that is there without the command line's settings, too, is the file's.
     without = parse(text)
     of_file = () if isinstance(without, Config) else without
     return tuple(f"{file if problem in of_file else 'command line'}: {problem}" for problem in parsed)

@@ -1,6 +1,5 @@
-"""`millrace doctor`: looks for what is wrong with a machine before a client does. Each check says what it found and
-what to do; it must never change anything. Read next: `master/operator/doctor_call.py`, the call through a running
-server.
+"""`millrace doctor`: looks for problems of a machine before clients meet them. Each check says what it found and what
+to do. It must never change anything. Read next: `master/operator/doctor_call.py`, the call through a running server.
 """
 
 import ctypes
@@ -22,25 +21,26 @@ from millrace.relay.config.model import Config, is_loopback
 _UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _CAP_NET_ADMIN = 12
 _GOOD_CLOCKS = {"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen"}
-"""Read without a system call; the engine reads the time with every batch."""
+"""Clock sources that are read without a system call. The engine reads the time with every batch."""
 _UNSYNCHRONIZED = 0x40
 """STA_UNSYNC, adjtimex(2)."""
 SPARE_DESCRIPTORS = 2048
+"""Beside the sockets, for connections and files."""
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     GOOD = "ok"
     POOR = "warn"
-    """It works, and could be better or may be wrong."""
+    """The server works, but not as well as it could, or the setting may be a mistake."""
     BAD = "FAIL"
-    """It will not work."""
+    """The server will not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The outcome of one check."""
 
     verdict: Verdict
     what: str
@@ -48,7 +48,7 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Everything that needs no running server."""
+    """Yields the findings of all checks that need no running server."""
     yield from _ports(config)
     yield from announced(config, set(own_addresses(4)) | set(own_addresses(6)))
     yield from _buffers(config)
@@ -68,7 +68,7 @@ def _ports(config: Config) -> Iterator[Finding]:
 
 
 def port_finding(section: str, kind: socket.SocketKind, address: str, port: int) -> Finding:
-    """Whether a port can be had. One that a running Millrace has is taken, too."""
+    """Checks whether a port is free. One that a running Millrace has is taken, too."""
     what = f"{section}: {'UDP' if kind is socket.SOCK_DGRAM else 'TCP'} port {port} at {address}"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -86,7 +86,7 @@ def port_finding(section: str, kind: socket.SocketKind, address: str, port: int)
 
 
 def announced(config: Config, own: set[str]) -> Iterator[Finding]:
-    """Whether clients are told addresses that they can reach."""
+    """Checks whether clients are told addresses that they can reach."""
     what = "media.announced"
     for entry in config.media.announced:
         public, _, local = entry.partition("/")

@@ -1,5 +1,5 @@
 """A real call through a running server: publishes a picture by WHIP, watches it by WHEP, counts decoded frames. It
-must never know how the server works. Read next: `master/operator/doctor.py`, which shows what came of it.
+must never know how the server works. Read next: `master/operator/doctor.py`, which prints the finding.
 """
 
 import asyncio

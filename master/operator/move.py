@@ -1,5 +1,5 @@
-"""`millrace move` and `millrace drain`: asks the administration address of a running server, and says what came of it.
-It must never decide what can move. Read next: `workers/http/admin.py`, which answers.
+"""`millrace move` and `millrace drain`: asks the administration address of a running server, and prints the outcome. It
+must never decide what can move. Read next: `workers/http/admin.py`, which answers.
 """
 
 import json
@@ -10,11 +10,11 @@ import urllib.request
 from typing import Any
 
 LOOK_SECONDS = 0.2
-"""Between two looks at a slot that empties itself."""
+"""Between two requests for the number of sessions of a slot that is being drained."""
 
 
 def move(admin: str, session: str, slot: int) -> int:
-    """Has a session go on in another slot; 1 when it stays where it was."""
+    """Moves a session to another slot; returns 1 when it stays where it was."""
     status, said = _ask("POST", f"{admin}/sessions/{session}/move?slot={slot}")
     if status != 200:
         return _refuse(said)
@@ -23,7 +23,9 @@ def move(admin: str, session: str, slot: int) -> int:
 
 
 def drain(admin: str, slot: int, undo: bool) -> int:
-    """Moves all sessions of a slot away and waits until they are gone; or lets it take sessions again."""
+    """Drains a slot and waits until it has no session; with `undo`, lets it take sessions again. Returns the exit
+    status.
+    """
     status, said = _ask("DELETE" if undo else "POST", f"{admin}/slots/{slot}/drain")
     if status != 200:
         return _refuse(said)
@@ -41,7 +43,7 @@ def drain(admin: str, slot: int, undo: bool) -> int:
             return _refuse(found)
         said = next(one for one in found if one["slot"] == slot)
         if not said["drained"]:
-            return _refuse({"detail": "somebody else has taken the drain back"})
+            return _refuse({"detail": "another operator has taken the drain back"})
     print(f"slot {slot} has no sessions, and takes none until `millrace drain {slot} --undo`")
     return 0
 

@@ -1,5 +1,5 @@
-"""`millrace status`: what the administration address of a running server says, as a table. It must never ask anything
-that a scraper could not. Read next: `workers/metrics/render.py`, where the numbers come from.
+"""`millrace status`: the administration address of a running server as a table. It must never use anything that a
+scraper cannot get. Read next: `workers/metrics/render.py`, where the numbers come from.
 """
 
 import json
@@ -17,29 +17,29 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _ROOMS_SHOWN = 15
 SECONDS = 1.0
-"""Between two looks, from which rates are made."""
+"""Between two looks, over which rates are calculated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A server at one moment."""
+    """What a server shows at one moment."""
 
     at: float
     metrics: Mapping[tuple[str, Labels], float]
     rooms: list[dict[str, Any]]
     workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What `/slots` says of each slot."""
+    """The objects of `/slots`, by slot."""
 
     def get(self, name: str, **labels: str) -> float:
-        """One series; 0 when there is none."""
+        """Returns the value of one series; 0 when there is none."""
         return self.metrics.get((name, frozenset(labels.items())), 0.0)
 
     def sum(self, name: str) -> float:
-        """All series of a name."""
+        """Returns the sum of all series of a name."""
         return sum(value for (found, _), value in self.metrics.items() if found == name)
 
     def quantile(self, share: float, name: str, before: "Look") -> float:
-        """Of a histogram between two looks: the upper bound of the bucket that holds it; 0 when nothing came."""
+        """Returns a histogram's quantile between two looks, as its bucket's upper bound; 0 when nothing was counted."""
         buckets = {
             float(dict(labels)["le"]): value - before.metrics.get((found, labels), 0.0)
             for (found, labels), value in self.metrics.items()
@@ -48,12 +48,12 @@ class Look:
         return _bound(buckets, share)
 
     def done(self, slot: str, name: str, before: "Look") -> float:
-        """What a worker counted between two looks."""
+        """Returns what a worker counted between two looks."""
         then, now = (float(look.workers.get(slot, {}).get(name, 0)) for look in (before, self))
         return max(0.0, now - then)
 
     def engine_late(self, slot: str, before: "Look") -> float:
-        """Milliseconds that of a hundred rounds between two looks 99 were late at most; 0 when there was none."""
+        """Returns how late 99 % of the engine's rounds between two looks were at most, in milliseconds; else 0."""
         then, now = (look.workers.get(slot, {}).get("engine_late_us", {}) for look in (before, self))
         buckets, so_far = {}, 0.0
         for bound in sorted((bound for bound in now if bound != "sum"), key=float):
@@ -62,17 +62,17 @@ class Look:
         return _bound(buckets, 0.99)
 
     def control_late(self, slot: str) -> float:
-        """Milliseconds, on average over the last second."""
+        """Returns how late the control loop was on average over a second, in milliseconds."""
         return float(self.workers.get(slot, {}).get("control_late_ms", 0))
 
     def slots(self) -> list[str]:
-        """The slots of all workers."""
+        """Returns the slots that the server shows, in order."""
         found = {dict(labels)["slot"] for name, labels in self.metrics if name == "millrace_worker_up"}
         return sorted(found, key=int)
 
 
 def run(admin: str, once: bool) -> int:
-    """Shows it until Ctrl-C, or once; 1 when nobody answers."""
+    """Prints the table each second until Ctrl-C, or once. Returns 1 when the server does not answer."""
     before: Look | None = None
     try:
         while True:
@@ -95,21 +95,21 @@ def run(admin: str, once: bool) -> int:
 
 
 def look(admin: str) -> Look:
-    """Asks once. Raises OSError or ValueError."""
+    """Asks the server once. Raises OSError or ValueError."""
     page, rooms, slots = (_read(f"{admin}/{name}") for name in ("metrics", "rooms", "slots"))
     workers = {str(each["slot"]): each for each in json.loads(slots)}
     return Look(time.monotonic(), parse(page.decode()), json.loads(rooms), workers)
 
 
 def parse(page: str) -> dict[tuple[str, Labels], float]:
-    """Series and values of a metrics page in Prometheus' text form."""
+    """Returns the series and values of a metrics page in Prometheus' text format."""
     return {
         (name, frozenset(_LABEL.findall(labels or ""))): float(value) for name, labels, value in _SAMPLE.findall(page)
     }
 
 
 def table(before: Look, now: Look) -> str:
-    """Two looks as text; rates are per second between them."""
+    """Returns two looks as a table; rates are per second between them."""
     seconds = max(now.at - before.at, 1e-3)
 
     def rate(name: str, **labels: str) -> float:
@@ -170,7 +170,7 @@ def table(before: Look, now: Look) -> str:
 
 
 def _bound(buckets: Mapping[float, float], share: float) -> float:
-    """The upper bound of the bucket in which so much of all is reached; counts are cumulative."""
+    """Returns the upper bound of the bucket that reaches this share of all; counts are cumulative."""
     total = max(buckets.values(), default=0.0)
     return min((bound for bound, count in buckets.items() if total > 0 and count >= share * total), default=0.0)
 

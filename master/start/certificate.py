@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class CertificateRefused(Exception):
-    """The configured files do not hold; each problem names its key."""
+    """The configured files cannot be used; each problem names its key."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))

@@ -295,7 +295,7 @@ def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:
         if wanted == "ebpf":
             raise SteeringRefused(f"media.steering: the kernel does not take the steering program: {error}") from error
         log.warning(
-            "media.steering: the kernel does not take the steering program (%s), so workers hand datagrams over, which "
+            "media.steering: the kernel does not take the steering program (%s), so workers hand over datagrams, which "
             "costs processor time; CAP_BPF and CAP_NET_ADMIN would allow it",
             os.strerror(error.errno or 0),
         )

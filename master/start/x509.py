@@ -22,7 +22,7 @@ from millrace.master.start.certificate import Certificate, CertificateRefused
 from millrace.relay.config.model import DtlsConfig
 
 _LIFE = timedelta(days=3650)
-"""Longer than any server runs: clients look at the fingerprint, and none at the dates."""
+"""Longer than any server runs. Clients check the fingerprint, and none checks the dates."""
 
 
 def certificate_for(config: DtlsConfig) -> Certificate:
@@ -31,7 +31,7 @@ def certificate_for(config: DtlsConfig) -> Certificate:
 
 
 def make_certificate(now: datetime) -> Certificate:
-    """A self-signed one, ECDSA P-256 as RFC 8827 section 6.5 asks of everybody."""
+    """Makes a self-signed certificate, ECDSA P-256 as RFC 8827 section 6.5 requires."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "millrace")])
     certificate = (
@@ -49,7 +49,7 @@ def make_certificate(now: datetime) -> Certificate:
 
 
 def read_certificate(config: DtlsConfig) -> Certificate:
-    """The configured files, checked against each other. Raises CertificateRefused with what is wrong with either."""
+    """Reads the configured files and checks that they fit each other. Raises CertificateRefused with all problems."""
     certificate, key = _certificate(config.certificate), _key(config.key)
     if isinstance(certificate, str) or isinstance(key, str):
         raise CertificateRefused(*(problem for problem in (certificate, key) if isinstance(problem, str)))
@@ -62,7 +62,7 @@ def read_certificate(config: DtlsConfig) -> Certificate:
 def _certificate(path: str) -> x509.Certificate | str:
     try:
         certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
-        # Here an unknown curve is noticed.
+        # Raises for an unknown curve.
         certificate.public_key()
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         return f"dtls.certificate: {path} is no PEM certificate of a usable key ({error})"

@@ -46,7 +46,7 @@ HELP = {
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",
     "sessions_opened": "Offers that were answered, by protocol",
-    "sessions_ended": "Sessions that are over, for whatever cause",
+    "sessions_ended": "Sessions that are over, by whatever cause",
     "messages_unknown": "Messages and parts of messages that another release has and this one does not, all skipped",
     "snapshots_asked": "Times that a worker asked another for all of its facts",
     "requests_passed_on": "Requests that were another worker's session's",
