@@ -1,6 +1,4 @@
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +11,6 @@ from millrace.relay.contract.inputs import Deleted, FactHeard, Measured, Offered
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.load.counters import Counters
 from millrace.relay.load.pressure import Pressure, pressure_of
-from millrace.workers.metrics.gauge import ENGINE_PAUSE_SECONDS, Gauge
-from millrace.workers.metrics.processes import descriptors_left, memory_available
 from tests.unit.control_kit import body, desk, header, session_of
 from tests.unit.relay.session.test_moves import ONE, beside
 
@@ -95,49 +91,3 @@ def test_who_is_turned_away_is_counted_by_what_was_short() -> None:
         f'millrace_sessions_rejected_total{{pressure="{name}"}}': n
         for name, n in (("descriptors", 0), ("memory", 1), ("late", 0))
     }
-
-
-def beats(gauge: Gauge, start: float, every: float, engine_age: float = 0.0, count: int = 10) -> float:
-    for n in range(count):
-        gauge.beat(start + n * every, engine_age)
-    return start + count * every
-
-
-def test_lateness_is_the_mean_of_the_later_loop() -> None:
-    gauge = Gauge(0.1)
-    now = beats(gauge, beats(gauge, 0.0, 0.5), 0.5)
-    assert gauge.control_late() == pytest.approx(0.4, rel=0.1)
-    gauge.measure()
-    now = beats(gauge, now, 0.5)
-    assert gauge.measure().late_seconds == pytest.approx(0.4, rel=0.1)
-    for _ in range(2):
-        now = beats(gauge, now, 0.1, ENGINE_PAUSE_SECONDS + 0.7)
-        late = gauge.measure().late_seconds
-    assert late == pytest.approx(0.7)
-
-
-def test_one_hiccup_is_no_overload() -> None:
-    gauge = Gauge(0.1)
-    now = beats(gauge, 0.0, 0.1)
-    gauge.measure()
-    beats(gauge, now + 60, 0.1)
-    assert gauge.measure().late_seconds < 0.05
-
-
-def test_an_idle_worker_is_not_late() -> None:
-    gauge = Gauge(0.1)
-    now = 0.0
-    for _ in range(3):
-        now = beats(gauge, now, 0.1, ENGINE_PAUSE_SECONDS)
-        assert gauge.measure().late_seconds < 0.001
-
-
-def test_what_is_left_is_what_the_kernel_says() -> None:
-    left = descriptors_left()
-    with open("/dev/null"), open("/dev/null"):
-        assert descriptors_left() == left - 2
-    assert 0 < memory_available() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_memory_that_a_sandbox_does_not_tell_of_is_not_short(tmp_path: Path) -> None:
-    assert memory_available(tmp_path / "meminfo") > 1 << 30
