@@ -1,0 +1,98 @@
+"""The public routes: what reaches control, and what comes back."""
+
+import pytest
+
+from millrace.relay.contract.ids import RequestId
+from millrace.relay.contract.inputs import (
+    Deleted,
+    Offered,
+    Patched,
+    RoomsListed,
+)
+from millrace.relay.contract.protocol import Protocol
+from tests.unit.workers.http.http_kit import FRAGMENT, SDP, Site
+
+
+async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> None:
+    headers = SDP | {"Authorization": "bearer abc.def", "Origin": "https://else.example"}
+    async with site.client.post(f"{site.url}/whip/r%2F%C3%A9", data="v=0\r\n", headers=headers) as answer:
+        assert answer.status == 201
+        assert await answer.read() == b"v=0"
+        assert answer.headers["Location"] == "/whip/hall/00.abc"
+        assert answer.headers.getall("Link") == ["<a>", "<b>"]
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+        assert answer.headers["Server"] == "Millrace"
+    assert site.control.asked == [Offered(RequestId(0), Protocol.WHIP, "r/é", "abc.def", "v=0\r\n", None)]
+
+
+async def test_a_viewer_may_name_the_participant_and_sends_no_token(site: Site) -> None:
+    headers = {"Content-Type": "application/sdp; charset=utf-8", "Authorization": "Basic eA=="}
+    async with site.client.post(f"{site.url}/whep/hall?participant=ann", data="v=0", headers=headers) as answer:
+        assert answer.status == 201
+    assert site.control.asked == [Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann")]
+
+
+async def test_patch_and_delete_name_the_session(site: Site) -> None:
+    url = f"{site.url}/whip/hall/01.abc"
+    async with site.client.patch(url, data="a=x", headers=FRAGMENT | {"If-Match": '"t"'}) as answer:
+        assert answer.status == 201
+    async with site.client.delete(url, headers={"Authorization": "Bearer t"}) as answer:
+        assert answer.status == 201
+    assert site.control.asked == [
+        Patched(RequestId(0), "01.abc", None, '"t"', "a=x"),
+        Deleted(RequestId(0), "01.abc", "t"),
+    ]
+
+
+async def test_options_say_what_is_accepted(site: Site) -> None:
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    async with site.client.options(f"{site.url}/whip/hall", headers=preflight) as answer:
+        assert answer.status == 204
+        assert answer.headers["Accept-Post"] == "application/sdp"
+        assert answer.headers["Access-Control-Allow-Methods"] == "POST, OPTIONS"
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert "If-Match" in answer.headers["Access-Control-Allow-Headers"]
+    async with site.client.options(f"{site.url}/whep/hall/00.x") as answer:
+        assert answer.headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
+        assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+        assert "Access-Control-Allow-Methods" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "PROPFIND"])
+async def test_other_methods_get_405_with_allow(site: Site, method: str) -> None:
+    async with site.client.request(method, f"{site.url}/whip/hall") as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "POST, OPTIONS"
+    if method not in ("DELETE", "PATCH"):
+        async with site.client.request(method, f"{site.url}/whip/hall/00.x") as answer:
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+    assert site.control.asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/secret.py",
+        "/../secret.py",
+        "/%2e%2e/secret.py",
+        "/parts",
+        "/whip",
+        "/whip/",
+        "/whip/a/b/c",
+        "/x",
+        "/metrics",
+    ],
+)
+async def test_nothing_else_is_there(site: Site, path: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    answer = await site.raw(request)
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_rooms_are_listed_for_the_bearer_of_a_token(site: Site) -> None:
+    for headers, token in (({}, None), ({"Authorization": "Bearer abc"}, "abc")):
+        async with site.client.get(f"{site.url}/rooms", headers=headers) as answer:
+            assert answer.status == 201
+        assert site.control.asked.pop() == RoomsListed(RequestId(0), token)
