@@ -91,10 +91,10 @@ test-fast: .stamp-dev ## Engine, unit, contract and simulation tests: no browser
 	cd $(ENGINE) && $(CARGO) test --quiet --locked
 	$(BIN)/pytest tests/unit tests/contract tests/sim
 
-BENCH_SERVER = $(BIN)/python $(LOAD)/peers/millrace.py$(if $(filter spread,$(SCENARIO)), --workers 2)
+BENCH_SERVER = $(BIN)/python $(LOAD)/servers/millrace.py$(if $(filter spread,$(SCENARIO)), --workers 2)
 BENCH_ARGS = $(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PROFILE),--profile $(PROFILE)) \
-	$(if $(AGAINST),--server $(LOAD)/peers/$(AGAINST).sh) $(ARGS)
+	$(if $(AGAINST),--server $(LOAD)/servers/$(AGAINST).sh) $(ARGS)
 
 .PHONY: bench
 bench: build ## Measure: SCENARIO=video VIEWERS=50,200 SECONDS=10 ROUNDS=3 PROFILE=both (tests/load/README.md)
@@ -112,13 +112,13 @@ chaos: setup ## Kill, replace and reload workers at random for SECONDS (default 
 .PHONY: soak
 soak: build ## Viewers come and go for SECONDS (an hour): memory, descriptors and latency must stay flat
 	@$(CARGO) run --release --quiet --locked --manifest-path $(LOAD)/Cargo.toml -- \
-		soak --server "$(BIN)/python $(LOAD)/peers/millrace.py" --seconds $(or $(SECONDS),3600) \
+		soak --server "$(BIN)/python $(LOAD)/servers/millrace.py" --seconds $(or $(SECONDS),3600) \
 		$(if $(VIEWERS),--viewers $(VIEWERS)) $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
 .PHONY: kills
 kills: setup ## Measure the gap of 50 sessions while their workers are killed KILLS times (default 20); needs a quiet machine
 	@$(CARGO) run --release --quiet --locked --manifest-path $(LOAD)/Cargo.toml -- kills --kills $(or $(KILLS),20) \
-		--server "$(BIN)/python $(LOAD)/peers/millrace.py --workers 2 --set workers.quick_death_seconds=1" $(ARGS)
+		--server "$(BIN)/python $(LOAD)/servers/millrace.py --workers 2 --set workers.quick_death_seconds=1" $(ARGS)
 	MILLRACE_KILLS=$(or $(KILLS),20) $(BIN)/pytest -s tests/system/test_kills.py
 
 .PHONY: fuzz

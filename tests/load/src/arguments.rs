@@ -18,7 +18,7 @@ SCENARIO   video, audio, meeting, joins, spread, idle, soak or kills (video);
            viewers, rooms or tracks: what a packet costs at each of many sizes
 
 which servers, in turns:
-  --server COMMAND     a program under peers/ that starts one; may be given again
+  --server COMMAND     a program under servers/ that starts one; may be given again
   --whip URL --whep URL [--token TOKEN] [--pid PID] [--metrics URL]
                        one that runs; {room} stands for a room; without its process there is no cost
 

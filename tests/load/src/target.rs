@@ -1,5 +1,5 @@
 //! A server under test: where its WHIP and WHEP are, and which processes to charge. It runs already, or a program under
-//! `peers/` starts it. Must never know how it works inside. Read `peers/millrace.py` for the other end of the contract.
+//! `servers/` starts it. Must never know how it works inside. Read `servers/millrace.py` for the other end of the contract.
 //!
 //! A peer prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come, runs until its standard
 //! input is closed, and stops its server then. It may add `token=TOKEN`, `metrics=URL`, and `bind=IP` for where clients have

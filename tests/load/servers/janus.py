@@ -1,4 +1,4 @@
-"""Janus with WHIP and WHEP in front, for the load generator: `python -m tests.load.peers.janus`. Owns the translation
+"""Janus with WHIP and WHEP in front, for the load generator: `python -m tests.load.servers.janus`. Owns the translation
 to Janus's video room; must never carry media, so that only Janus's own work is measured. Read `janus_api.py` next, and
 `../src/target.rs` for the contract.
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from tests.load.peers.janus_api import Janus, Json, Refused
+from tests.load.servers.janus_api import Janus, Json, Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 START_SECONDS = 15.0

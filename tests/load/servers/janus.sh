@@ -10,7 +10,7 @@ fi
 for python in "$root/.venv/bin/python" "${PYTHON:-python3}"; do
     if "$python" -c 'import aiohttp' 2>/dev/null; then
         cd "$root"
-        exec "$python" -m tests.load.peers.janus "$@"
+        exec "$python" -m tests.load.servers.janus "$@"
     fi
 done
 echo "No Python with aiohttp: run make build first." >&2
