@@ -18,7 +18,7 @@ SCENARIO   video, audio, meeting, joins, spread, idle, soak or kills (video);
            viewers, rooms or tracks: what a packet costs at each of many sizes
 
 which servers, in turns:
-  --server COMMAND     a program under servers/ that starts one; may be given again
+  --server COMMAND     a script of servers/ that starts one; may be given again
   --whip URL --whep URL [--token TOKEN] [--pid PID] [--metrics URL]
                        one that runs; {room} stands for a room; without its process there is no cost
 
@@ -42,7 +42,7 @@ how much:
 
 where:
   --server-cpu N       core of servers that --server starts, and of the raw limit (the first)
-  --cpu N              core of this program (the second)
+  --cpu N              core of the load generator (the second)
   --json FILE          all figures; - for standard output
   --plot FILE          a PNG of cost and latency against the number of viewers, rooms or tracks
 ";
@@ -165,7 +165,7 @@ impl Arguments {
         }
         let least_viewers = match self.scenario {
             Scenario::Meeting => 2,
-            // Two rooms, so that somebody is spared.
+            // Two rooms, so that one is not hit.
             Scenario::Kills => 10,
             _ => 1,
         };
@@ -174,7 +174,7 @@ impl Arguments {
         let are_counts = lists.iter().all(|list| list.iter().all(|count| *count > 0));
         ensure!(are_counts && self.sample > 0 && self.rounds > 0 && self.kills > 0, "expected numbers above zero");
         ensure!(self.tracks.iter().all(|tracks| *tracks <= MAX_TRACKS), "--tracks: at most {MAX_TRACKS}");
-        // Less than a second is mostly the edges.
+        // In less than a second the begin and the end weigh too much.
         ensure!(self.seconds >= 1.0 && self.rate > 0.0, "expected --seconds from 1 on and a --rate above zero");
         ensure!(self.scrape >= 0.0, "--scrape: expected seconds");
         Ok(())

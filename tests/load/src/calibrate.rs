@@ -1,5 +1,5 @@
-//! How fast the machine is this very minute: OpenSSL's AES-128-GCM over packets of a given size, on the server's core.
-//! Stands beside every figure, because only that makes figures of different minutes comparable. Read `report.rs` next.
+//! The machine's speed this minute: OpenSSL's AES-128-GCM over packets of a given size, on the server's core. It is shown beside every
+//! figure, as figures of different minutes can be compared with it only. Must never run while a server is measured. Read `report.rs` next.
 
 use std::thread;
 use std::time::Duration;

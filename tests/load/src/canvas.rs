@@ -16,12 +16,12 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// White.
+    /// A white canvas.
     pub fn new(width: usize, height: usize) -> Canvas {
         Canvas { width, height, pixels: vec![255; width * height * 3] }
     }
 
-    /// What lies outside is left out.
+    /// Sets a pixel; nothing outside of the canvas.
     fn dot(&mut self, x: i32, y: i32, color: Color) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };
         if x < self.width && y < self.height {
@@ -49,7 +49,7 @@ impl Canvas {
         }
     }
 
-    /// With its upper left corner at a point; each character is eight pixels wide and high, times `size`.
+    /// Draws a text with its upper left corner at a point; each character is eight pixels wide and high, times `size`.
     pub fn text(&mut self, x: i32, y: i32, size: i32, color: Color, text: &str) {
         for (place, character) in text.chars().enumerate() {
             let glyph = BASIC_LEGACY.get(character as usize).unwrap_or(&BASIC_LEGACY['?' as usize]);

@@ -1,5 +1,5 @@
-//! One client: its link, and the publisher or viewer on it. Owns how a datagram finds its way between the two; must never
-//! know another client. Read `world.rs` next.
+//! One client: its link, and the publisher or viewer on it. Owns how a datagram goes between the two; must never know another
+//! client. Read `world.rs` next.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub enum Side {
 pub struct Client {
     pub link: Link,
     pub side: Side,
-    /// Tells apart clients that come to the same place in the table.
+    /// Tells apart clients that have the same index in the table, one after the other.
     pub ticket: u64,
     pub session: Option<Session>,
     pub upkeep_at: Time,
@@ -48,7 +48,7 @@ impl Client {
         if let Side::Viewer(viewer) = &self.side { Some(viewer) } else { None }
     }
 
-    /// From now on, when it sends or receives is kept.
+    /// Records from now on when it sends or receives.
     pub fn record_times(&mut self) {
         match &mut self.side {
             Side::Publisher(publisher) => publisher.bursts = Some(Vec::new()),
@@ -60,7 +60,7 @@ impl Client {
         if let Side::Publisher(publisher) = &self.side { Some(publisher) } else { None }
     }
 
-    /// Takes in what the socket holds, and sends what is owed.
+    /// Handles what the socket holds, and sends what is due.
     pub fn attend(&mut self, batch: &mut Batch, tools: &mut Tools, findings: &mut Findings) {
         let Client { link, side, .. } = self;
         while batch.receive(link.socket()) > 0 {

@@ -42,7 +42,7 @@ mod tests {
             sum = sum.wrapping_add(std::hint::black_box(1));
         }
         assert!(thread_cpu() > 0 && sum > 0);
-        // Above the highest pid that Linux gives (PID_MAX_LIMIT).
+        // Above Linux's highest pid (PID_MAX_LIMIT).
         assert_eq!(process_cpu(5_000_000), None);
     }
 }

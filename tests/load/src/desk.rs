@@ -1,5 +1,5 @@
 //! WHIP and WHEP requests, made by a few threads of their own so that no answer holds up the sweep. Owns those threads;
-//! must never touch a client. Read `world.rs` next: it hands the requests in and takes the answers.
+//! must never touch a client. Read `world.rs` next: it makes the requests and takes the answers.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -15,19 +15,19 @@ use crate::machine;
 /// Requests under way at once: more than a server with one control thread answers at a time.
 const THREADS: usize = 8;
 
-/// What is wanted.
+/// A request.
 pub enum Request {
     Open { client: usize, ticket: u64, url: Url, token: Option<String>, offer: String },
     Close { session: Session },
 }
 
-/// What became of it.
+/// Its outcome.
 pub enum Outcome {
     Opened { client: usize, ticket: u64, answer: Result<Box<(Answer, Session)>>, took: Duration },
     Closed { result: Result<()> },
 }
 
-/// What a DELETE needs.
+/// The URL and token of a session that a DELETE ends.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub url: Url,
@@ -48,7 +48,7 @@ impl Desk {
         for _ in 0..THREADS {
             let (taken, given) = (taken.clone(), given.clone());
             thread::spawn(move || {
-                // An answer can wait for the end of a burst, whose packets say already when they were sent.
+                // An answer can wait for the end of a burst: the burst's packets have their time of sending already.
                 machine::yield_to_others();
                 loop {
                     let request = match taken.lock() {

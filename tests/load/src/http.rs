@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A server that takes longer has lost the request.
+/// How long an answer may take. A server that takes longer has lost the request.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers of thousands of lines are still far below.
+/// The longest answer, in bytes; thousands of lines are far below it.
 const LONGEST: u64 = 1 << 22;
 
 /// An absolute `http` URL, taken apart.
@@ -31,7 +31,7 @@ impl Url {
         Ok(Url { authority: authority.to_owned(), path: path.to_owned() })
     }
 
-    /// What a `Location` means: an absolute URL, an absolute path, or a path beside this one.
+    /// The URL of a `Location`, which is an absolute URL, an absolute path, or a path beside this one.
     pub fn join(&self, location: &str) -> Result<Url> {
         if location.starts_with("http://") {
             return Url::parse(location);
@@ -45,7 +45,7 @@ impl Url {
         Ok(Url { authority: self.authority.clone(), path })
     }
 
-    /// Where the server is, without a name's alternatives.
+    /// The server's address; of several the first.
     pub fn address(&self) -> Result<std::net::SocketAddr> {
         let with_port = if self.has_port() { self.authority.clone() } else { format!("{}:80", self.authority) };
         let mut found = with_port.to_socket_addrs().with_context(|| format!("no address for {}", self.authority))?;
@@ -85,7 +85,7 @@ impl Response {
         Some(response)
     }
 
-    /// Whether nothing more can come: servers that ignore `Connection: close` are not waited for.
+    /// True when the answer is whole, as some servers ignore `Connection: close`.
     fn is_whole(bytes: &[u8]) -> bool {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
         let Some(response) = Response::parse(&bytes[..end + 4]) else { return false };

@@ -1,5 +1,5 @@
-//! The certificate that all clients of a run share, and random ICE credentials. Owns nothing secret that matters: it
-//! lasts for one run; must never be used for anything but measuring. Read `client.rs` next.
+//! The certificate that all clients of a run share, and random ICE credentials. They last for one run; must never be used for
+//! anything but measuring. Read `client.rs` next.
 
 use std::fmt::Write;
 

@@ -2,9 +2,9 @@
 //! engine's own transport. Owns the socket; must never know what is published or watched. Read `publisher.rs` and
 //! `viewer.rs` next.
 //!
-//! The engine's ICE is the lite, answering half. So the checks that go out are made here, and when the server has
-//! answered one, the transport is handed a check as the server would have sent it: that proves the path to it, and in
-//! the client role sets DTLS off.
+//! The engine's ICE is the lite half, which answers. So the checks that go out are made here. When the server has answered one, the
+//! transport gets a check as the server would have sent it: that proves the path to the transport, and in the client role begins
+//! DTLS.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -21,15 +21,15 @@ use crate::answer::Answer;
 use crate::identity::{Identity, random_text, random_u32};
 use crate::net;
 
-/// Between two checks before the server has answered one; doubles up to the second.
+/// The time between two checks before the server has answered one: the first, and the longest after doubling.
 const FIRST_CHECK: Span = Span::from_millis(50);
 const SLOWEST_CHECK: Span = Span::from_millis(800);
 /// RFC 7675 section 5.1: every 5 s, 20 % earlier or later.
 const CONSENT: Span = Span::from_secs(4);
 const CONSENT_SPREAD: u64 = 2_000_000;
-/// Without an answer for as long, the server has forgotten us.
+/// After this long without an answer the link has failed.
 const CONSENT_LOST: Span = Span::from_secs(30);
-/// Consent is kept here, so the transport's own clocks never run out.
+/// This link checks consent itself, so the transport's own timeouts never end it.
 const NEVER: Span = Span::from_secs(1_000_000);
 const LIMITS: Limits = Limits {
     max_addresses: 2,
@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits {
     consent_timeout: NEVER,
     media_timeout: NEVER,
 };
-/// RFC 8445 section 5.1.2.1: a peer-reflexive candidate's.
+/// The priority of a peer-reflexive candidate (RFC 8445 section 5.1.2.1).
 const PRIORITY: u32 = 110 << 24 | 65_535 << 8 | 255;
 const ROLE_CONFLICT: u16 = 487;
 
@@ -47,7 +47,7 @@ const ROLE_CONFLICT: u16 = 487;
 pub struct Tools {
     pub identity: Identity,
     pub outbox: Outbox,
-    /// For packets on their way out.
+    /// A buffer for outgoing packets.
     pub buffer: Box<[u8]>,
 }
 
@@ -57,14 +57,14 @@ impl Tools {
     }
 }
 
-/// What a datagram was, once the link has dealt with its own.
+/// A datagram that is not the link's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     Mine,
-    /// Still sealed.
+    /// SRTP, still sealed.
     Rtp,
     Rtcp,
-    /// Of the raw measurement.
+    /// A datagram of the raw measurement.
     Raw,
 }
 
@@ -75,11 +75,11 @@ pub struct Link {
     local_key: Integrity,
     remote: Option<Remote>,
     pub connected_at: Option<Time>,
-    /// Why the link is of no use any more.
+    /// Why the link has failed, if it has.
     pub broken: Option<String>,
 }
 
-/// What is known once the answer is there.
+/// What the server's answer tells.
 struct Remote {
     username: String,
     key: Integrity,
@@ -111,7 +111,7 @@ impl Link {
         Ok(self.socket.local_addr()?)
     }
 
-    /// The server has answered: the first check goes out with the next `upkeep`.
+    /// Takes the server's answer. The first check goes out with the next `upkeep`.
     pub fn accept(&mut self, now: Time, answer: &Answer, tools: &Tools) -> Result<()> {
         let command = OpenTransport {
             transport: 1,
@@ -148,7 +148,7 @@ impl Link {
         self.connected_at.is_some() && self.broken.is_none()
     }
 
-    /// Deals with STUN and DTLS; says what else it was.
+    /// Handles STUN and DTLS, and returns any other datagram.
     pub fn handle(&mut self, now: Time, datagram: &[u8], tools: &mut Tools) -> Taken {
         match demux::classify(datagram) {
             Kind::Rtp => Taken::Rtp,
@@ -159,7 +159,7 @@ impl Link {
             }
             Kind::Dtls => {
                 if let Some((path, remote)) = self.path_and_remote() {
-                    // What DTLS refuses is the server's mistake, and shows as a handshake that does not end.
+                    // A datagram that DTLS refuses is the server's mistake, and shows as a handshake that does not end.
                     let _ = remote.transport.handle_dtls(now, path, datagram, &mut tools.outbox);
                 }
                 self.flush(now, tools);
@@ -170,7 +170,7 @@ impl Link {
         }
     }
 
-    /// Sends what is due; gives when to call again.
+    /// Sends what is due, and returns when to call again.
     pub fn upkeep(&mut self, now: Time, tools: &mut Tools) -> Time {
         if self.broken.is_some() {
             return now + NEVER;
@@ -191,7 +191,7 @@ impl Link {
         due
     }
 
-    /// Opens in place; gives the plain length, `None` when it does not authenticate.
+    /// Opens a datagram in place, and returns the plain length; `None` when it does not authenticate.
     pub fn open_rtp(&mut self, now: Time, packet: &mut [u8]) -> Option<usize> {
         let (path, remote) = self.path_and_remote()?;
         remote.transport.open_rtp(now, path, packet).ok()
@@ -202,7 +202,7 @@ impl Link {
         remote.transport.open_rtcp(now, path, packet).ok()
     }
 
-    /// Seals in place and gives the length, to be sent by the caller to `server`.
+    /// Seals a packet in place and returns its length. The caller sends it to `server`.
     pub fn seal_rtp(&self, index: u64, buffer: &mut [u8], len: usize) -> Option<usize> {
         self.remote.as_ref()?.transport.seal_rtp(index, buffer, len).ok()
     }
@@ -220,7 +220,7 @@ impl Link {
         self.remote.as_ref()?.server
     }
 
-    /// Says goodbye.
+    /// Sends close_notify.
     pub fn close(&mut self, now: Time, tools: &mut Tools) {
         if let Some(remote) = &mut self.remote {
             remote.transport.close(now, &mut tools.outbox);
@@ -248,7 +248,7 @@ impl Link {
                 remote.prove(now, &self.ufrag, &self.local_key);
             }
         } else if message.is_binding_request() && message.is_authentic(&self.local_key) {
-            // A full agent, once we know where it is: it repeats its checks until then.
+            // A full agent's check is answered once its address is known; it repeats the check until then.
             let Some(server) = remote.server else { return };
             let mut answer = [0; 128];
             // We control, with the highest tie-breaker (RFC 8445 section 7.3.1.1).
@@ -264,7 +264,7 @@ impl Link {
         self.flush(now, tools);
     }
 
-    /// Goes on with the handshake, sends what the transport wrote and takes note of what it says.
+    /// Runs the handshake's steps, sends what the transport wrote and handles its events.
     fn flush(&mut self, now: Time, tools: &mut Tools) {
         if let Some(remote) = &mut self.remote
             && let Some(step) = remote.transport.take_step()
@@ -289,7 +289,7 @@ impl Link {
 }
 
 impl Remote {
-    /// To each candidate until one has answered, then to that one: it is nominated by the same check.
+    /// Sends a check to each candidate until one has answered, then to that one. The check nominates it.
     fn send_checks(&mut self, socket: &UdpSocket, now: Time) {
         for place in 0..self.candidates.len() {
             let to = self.candidates[place];
@@ -315,7 +315,7 @@ impl Remote {
         self.pause = Span(self.pause.0 * 2).min(SLOWEST_CHECK);
     }
 
-    /// Hands the transport a check as the server would have sent it.
+    /// Gives the transport a check as the server would have sent it.
     fn prove(&mut self, now: Time, ufrag: &str, key: &Integrity) {
         let Some(server) = self.server else { return };
         let mut check = [0; 256];

@@ -1,4 +1,4 @@
-//! Which core a thread runs on, how many files it may open, who is ended. Owns those system calls; must never know why. Read
+//! Pins threads to cores, raises the limit of open files, kills a process. Owns those system calls; must never know why. Read
 //! `processes.rs` next.
 
 use anyhow::{Context, Result};
@@ -7,19 +7,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill as send_signal};
 use nix::unistd::Pid;
 
-/// Keeps the calling thread, and what it starts later, on one core.
+/// Pins the calling thread, and what it starts later, to one core.
 pub fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu).with_context(|| format!("there is no core {cpu}"))?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("core {cpu} cannot be used"))
 }
 
-/// Ends a process that was found among the server's children a moment ago.
+/// Kills a process that was just found among the server's children.
 pub fn kill(pid: libc::pid_t) -> Result<()> {
     send_signal(Pid::from_raw(pid), Signal::SIGKILL).context("kill")
 }
 
-/// Has this thread not interrupt those that are at work when it wakes: it comes when they sleep, or have had their share.
+/// Has this thread not preempt a running one when it wakes: it runs when others sleep, or have had their share.
 pub fn yield_to_others() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: one parameter to read. Any thread may ask for less than it has.

@@ -58,11 +58,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Everything that was asked for; false when some run failed.
+/// Makes all runs; false when one failed.
 fn measure(arguments: &Arguments) -> Result<bool> {
     machine::raise_file_limit();
     let targets = targets(arguments)?;
-    // After the servers have been started: they have cores of their own.
+    // After the servers have started, which have cores of their own.
     if arguments.scenario.is_pinned() {
         machine::pin(arguments.cpu)?;
     }
@@ -108,7 +108,7 @@ fn targets(arguments: &Arguments) -> Result<Vec<Target>> {
     started.chain(running).collect()
 }
 
-/// In the order in which they are made: the machine's speed drifts, so everything comes once before anything comes again.
+/// The runs in their order. The machine's speed drifts, so each run is made once before any is made again.
 fn runs(arguments: &Arguments) -> Vec<Run> {
     let mut runs = Vec::new();
     for round in 0..arguments.rounds {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::stream::Kind;
 
-/// What an offer says; the same for every server.
+/// What differs from one offer to another.
 pub struct Offer<'a> {
     pub ufrag: &'a str,
     pub pwd: &'a str,
@@ -17,11 +17,11 @@ pub struct Offer<'a> {
     pub sends: bool,
 }
 
-/// One m-line; its mid is its place in the list.
+/// One m-line; its mid is its position in the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Media {
     pub kind: Kind,
-    /// Of what a publisher sends: the media and its repair.
+    /// The SSRCs of a publisher's media and its repair.
     pub ssrc: u32,
     pub rtx_ssrc: u32,
 }
@@ -72,7 +72,7 @@ impl Offer<'_> {
         add(format!("a=mid:{mid}"));
         let mut extensions = vec![MID, ABS_SEND_TIME];
         if self.sends {
-            // Viewers leave it out: then no server estimates their bandwidth, and all are given everything.
+            // Viewers leave it out, so that no server estimates their bandwidth and each gets every packet.
             extensions.push(TRANSPORT_CC);
         }
         for (id, uri) in extensions {

@@ -12,11 +12,11 @@ use crate::summary::Line;
 
 const WIDTH: usize = 1_200;
 const HEIGHT: usize = 520;
-/// From this ratio of the largest size to the least on, sizes are drawn by their logarithms.
+/// The ratio of the largest size to the least from which sizes are drawn by their logarithms.
 const WIDE: f64 = 20.0;
 const INK: Color = [40, 44, 52];
 const GRID: Color = [226, 228, 232];
-/// Told apart by the colour-blind, too (Okabe and Ito).
+/// Colours that the colour-blind can tell apart (Okabe and Ito).
 const COLORS: [Color; 6] = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]];
 
 /// A curve: its name, and points of size and value.
@@ -78,7 +78,7 @@ fn diagram(canvas: &mut Canvas, frame: &Frame, title: &str, axis: &str, curves: 
         .map(|point| point.0)
         .fold((f64::MAX, 1.0), |(least, most), size| (least.min(size), f64::max(most, size)));
     let (step, top) = scale(points().map(|point| point.1).fold(0.0, f64::max));
-    // Sizes that differ much would be one heap at the left, so they are shown by their ratios.
+    // Sizes that differ much would lie together at the left, so they are drawn by their logarithms.
     let is_wide = most / least >= WIDE;
     let part = |size: f64| if is_wide { (size / least).ln() / (most / least).ln() } else { size / most };
     let x = |size: f64| frame.left + (part(size) * f64::from(frame.width)) as i32;

@@ -1,4 +1,4 @@
-//! What a server costs: the CPU and memory of a process and all its descendants, from the kernel's own books. Must never
+//! What a server costs: the CPU and memory of a process and all its descendants, from the kernel's accounting. Must never
 //! know what they do. Read `target.rs` next.
 
 use std::collections::{HashMap, HashSet};
@@ -6,18 +6,18 @@ use std::fs;
 
 use crate::clock;
 
-/// A process and whoever descends from it.
+/// A process and its descendants.
 #[derive(Clone, Copy, Debug)]
 pub struct Processes {
     root: i32,
 }
 
-/// CPU time so far.
+/// The CPU time used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
     /// Nanoseconds, user and system, exact.
     pub total_ns: u64,
-    /// The same in clock ticks by kind.
+    /// User and system time in clock ticks.
     pub user_ticks: u64,
     pub system_ticks: u64,
 }

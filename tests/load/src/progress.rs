@@ -22,7 +22,7 @@ impl Progress {
         self.last = None;
     }
 
-    /// `done` from 0 to 1, and what is going on.
+    /// Shows `done`, from 0 to 1, and the present step.
     pub fn show(&mut self, done: f64, note: &str) {
         let filled = (done.clamp(0.0, 1.0) * WIDTH as f64) as usize;
         let now = (filled, note.to_owned());

@@ -15,9 +15,9 @@ use crate::offer::{ABS_SEND_TIME, MID, Media, TRANSPORT_CC};
 use crate::stream::{Numbering, Shape, Stream};
 
 const REPORT_EVERY: Span = Span::from_secs(1);
-/// Sealed packets kept for NACKs: a second of video.
+/// Sealed packets that are remembered for NACKs: a second of video.
 const HISTORY: usize = 512;
-/// Behind by more than this, frames are left out instead of being sent in one heap.
+/// A publisher that is late by more than this leaves frames out instead of sending them in one burst.
 const LATE: Span = Span::from_millis(500);
 
 pub struct Publisher {
@@ -27,14 +27,14 @@ pub struct Publisher {
     wide: u16,
     report_at: Time,
     paused: bool,
-    /// RTP packets that went out, and those that the kernel did not take.
+    /// RTP packets that went out, and those that the kernel refused.
     pub sent: u64,
     pub refused: u64,
-    pub key_frames_asked: u64,
+    pub key_frame_requests_received: u64,
     pub repaired: u64,
     /// Frames left out because the generator was late.
     pub frames_left_out: u64,
-    /// When each burst was sent, nanoseconds, when somebody wants to know.
+    /// When each burst was sent, in nanoseconds, if times are recorded.
     pub bursts: Option<Vec<u64>>,
 }
 
@@ -49,14 +49,14 @@ impl Publisher {
             paused: true,
             sent: 0,
             refused: 0,
-            key_frames_asked: 0,
+            key_frame_requests_received: 0,
             repaired: 0,
             frames_left_out: 0,
             bursts: None,
         }
     }
 
-    /// Takes over the answer's numbering; streams whose m-line was refused are dropped.
+    /// Uses the answer's numbers; streams whose m-line was refused are dropped.
     pub fn accept(&mut self, answer: &Answer) {
         for (mid, (stream, section)) in self.streams.iter_mut().zip(&answer.media).enumerate() {
             stream.numbering = Numbering {
@@ -134,7 +134,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends reports that are due; gives when to call again.
+    /// Sends the reports that are due, and returns when to call again.
     pub fn upkeep(&mut self, now: Time, link: &mut Link, tools: &mut Tools) -> Time {
         if self.report_at > now || !link.is_connected() {
             return self.report_at.max(now + Span::from_millis(20));
@@ -158,7 +158,7 @@ impl Publisher {
         self.report_at
     }
 
-    /// An opened RTCP datagram.
+    /// Handles an opened RTCP datagram.
     pub fn handle_rtcp(&mut self, datagram: &[u8], link: &Link) {
         for packet in rtcp::iterate(datagram).flatten() {
             match packet {
@@ -175,11 +175,11 @@ impl Publisher {
     }
 
     fn want_key_frame(&mut self, ssrc: u32) {
-        self.key_frames_asked += 1;
+        self.key_frame_requests_received += 1;
         self.streams.iter_mut().filter(|stream| stream.ssrc == ssrc).for_each(Stream::want_key_frame);
     }
 
-    /// Sends the very datagram again: it never arrived, so to the server's replay check it is new.
+    /// Sends the same datagram again. The first never arrived, so the server's replay check accepts it.
     fn repair(&mut self, ssrc: u32, sequence: u16, socket: &UdpSocket, server: Option<std::net::SocketAddr>) {
         let found = self.history.iter().find(|(kept, number, _)| (*kept, *number) == (ssrc, sequence));
         if let (Some((_, _, datagram)), Some(server)) = (found, server) {
@@ -189,7 +189,7 @@ impl Publisher {
     }
 }
 
-/// Keeps a sealed packet in place of the oldest one.
+/// Remembers a sealed packet in place of the oldest one.
 fn remember(history: &mut Vec<(u32, u16, Vec<u8>)>, oldest: &mut usize, (ssrc, sequence): (u32, u16), datagram: &[u8]) {
     if history.len() < HISTORY {
         history.push((ssrc, sequence, datagram.to_vec()));

@@ -23,7 +23,7 @@ pub struct Raw {
     pub segmented_ns: f64,
     /// As before, but a room's burst at a time in the call's own rhythm, so that caches are as cold as a server finds them.
     pub paced_ns: f64,
-    /// Of what was sent, how much arrived: below 1 the figures flatter the kernel.
+    /// The share of datagrams that arrived: below 1 the figures flatter the kernel.
     pub arrived: f64,
 }
 
@@ -36,11 +36,11 @@ pub struct Burst {
     pub per_second: u32,
 }
 
-/// Each way for half of this, in turns.
+/// Each way of sending is measured for half of this, in alternating rounds.
 const LENGTH: Duration = Duration::from_millis(1_500);
-/// What was sent is waited for at most so long before the next round.
+/// How long a round's datagrams are waited for before the next round.
 const DRAIN: Duration = Duration::from_millis(50);
-/// Datagrams of a round: well above one batch, well below what sockets hold.
+/// Datagrams of a round: well above one batch, well below the sockets' queues.
 const ROUND: usize = 256;
 
 /// Sends from `cpu` while the world sweeps on its own core.
@@ -110,10 +110,10 @@ fn send_paced(socket: &UdpSocket, viewers: &[SocketAddr], burst: Burst, bytes: &
     let interval = Duration::from_secs(1) / burst.per_second.max(1) / rooms.len() as u32;
     let (mut spent, mut sent) = (0, 0);
     let began = Instant::now();
-    for (turn, (messages, room)) in
+    for (position, (messages, room)) in
         rooms.iter().zip(viewers.chunks(viewers.len().div_ceil(burst.rooms))).cycle().enumerate()
     {
-        let at = interval * turn as u32;
+        let at = interval * position as u32;
         if at > LENGTH {
             break;
         }

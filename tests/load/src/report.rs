@@ -27,12 +27,12 @@ pub struct Setting {
     pub aes_gcm_ns: f64,
 }
 
-/// What came of it.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     pub setting: Setting,
     pub counts: Counts,
-    /// Packets that publishers sent, times those who watched.
+    /// Packets that publishers sent, times their viewers.
     pub expected: u64,
     /// Packets that publishers sent.
     pub received: u64,
@@ -40,7 +40,7 @@ pub struct Row {
     pub server: Option<(Cpu, Memory)>,
     pub generator: Cpu,
     pub raw: Option<Raw>,
-    /// Of a sweep: the server's CPU a second while nobody sends.
+    /// In a sweep: the server's CPU a second while nothing is sent.
     pub rest_ns: Option<f64>,
     pub latency: Option<Quantiles>,
     pub verified: Option<Verified>,
@@ -60,7 +60,7 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    /// `None` of nothing.
+    /// `None` when there are no values.
     pub fn of(nanoseconds: &Histogram<u64>) -> Option<Quantiles> {
         let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e6;
         let most = nanoseconds.max() as f64 / 1e6;
@@ -68,7 +68,7 @@ impl Quantiles {
     }
 }
 
-/// What the sample of viewers found.
+/// What the sample of viewers measured.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Verified {
     pub viewers: usize,
@@ -103,13 +103,14 @@ impl Row {
         (self.counts.packets > 0).then(|| cpu.total_ns as f64 / self.counts.packets as f64)
     }
 
-    /// The same for each packet that came in or went out: where few watch each publisher, half the work is with the former.
+    /// Nanoseconds of the server's CPU for each packet that came in or went out. With few viewers of each publisher, half of the work is
+    /// with the former.
     pub fn ns_per_packet_in_out(&self) -> Option<f64> {
         let (cpu, _) = self.server?;
         self.packets_in_out().map(|packets| cpu.total_ns as f64 / packets)
     }
 
-    /// And without what the server does when nothing is sent, which weighs on the few packets of a small size.
+    /// Nanoseconds for each packet in or out, without the server's CPU at rest, which weighs on the few packets of a small size.
     pub fn ns_over_rest(&self) -> Option<f64> {
         let (cpu, _) = self.server?;
         let media = (cpu.total_ns as f64 - self.rest_ns? * self.setting.seconds).max(0.0);
@@ -120,7 +121,7 @@ impl Row {
         (self.counts.packets > 0).then(|| (self.counts.packets + self.received) as f64)
     }
 
-    /// Along what the scenario goes.
+    /// The size that the scenario goes through.
     pub fn size(&self) -> usize {
         match self.setting.axis {
             Axis::Viewers => self.setting.viewers,
@@ -135,7 +136,7 @@ impl Row {
         Some((raw.single_ns / cost, raw.segmented_ns / cost))
     }
 
-    /// The same for GSO sends in the call's own rhythm.
+    /// The ratio to the raw limit by GSO sends in the call's own rhythm.
     pub fn paced_ratio(&self) -> Option<f64> {
         Some(self.raw?.paced_ns / self.ns_per_packet()?)
     }

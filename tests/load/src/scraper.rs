@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use crate::http::{self, Url};
 use crate::machine;
 
-/// How soon it ends when it is told to.
+/// How soon the thread ends when it is asked to.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub struct Scraper {

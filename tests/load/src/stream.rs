@@ -38,10 +38,10 @@ impl Shape {
 
 pub const TRAILER: usize = 24;
 const MAGIC: [u8; 4] = *b"load";
-/// As long as a decoder would wait for one that was lost and not asked for.
+/// Frames from one key frame to the next: as long as a decoder would wait after a loss without asking.
 const KEY_FRAME_EVERY: u64 = 300;
 
-/// What a packet says of itself.
+/// The trailer of a packet's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     pub stream: u32,
@@ -65,7 +65,7 @@ impl Trailer {
     }
 }
 
-/// How the server wants the stream numbered.
+/// The numbers that the server's answer gives the stream.
 #[derive(Clone, Debug, Default)]
 pub struct Numbering {
     pub payload_type: u8,
@@ -87,7 +87,7 @@ pub struct Stream {
     frames: u64,
     wants_key_frame: bool,
     next_at: Time,
-    /// Of the run's start, so that the rhythm keeps no error.
+    /// Counted from the start of the run, so that errors do not add up.
     began_at: Time,
     began_frames: u64,
 }
@@ -111,7 +111,7 @@ impl Stream {
         }
     }
 
-    /// Begins, or goes on after a pause: the first frame is due at `at`.
+    /// Begins, or resumes after a pause, with the first frame at `at`.
     pub fn start(&mut self, at: Time) {
         (self.began_at, self.began_frames, self.next_at) = (at, self.frames, at);
     }
@@ -120,12 +120,12 @@ impl Stream {
         self.next_at
     }
 
-    /// The receiver asked for a key frame.
+    /// Makes the next frame a key frame.
     pub fn want_key_frame(&mut self) {
         self.wants_key_frame = true;
     }
 
-    /// Goes on to the frame after the one that was just written.
+    /// Advances to the frame after the one that was just written.
     pub fn next_frame(&mut self) {
         self.frames += 1;
         self.wants_key_frame = false;
@@ -135,10 +135,10 @@ impl Stream {
         self.next_at = self.began_at + Span(since * 1_000_000 / u64::from(self.shape.per_second));
     }
 
-    /// Writes packet `place` of the frame that is due; gives its index and its length, `None` when `out` is too short.
-    pub fn write(&mut self, place: u32, wide: u16, now_ns: u64, out: &mut [u8]) -> Option<(u64, usize)> {
+    /// Writes the packet at `position` of the frame that is due. Returns its index and its length, `None` when `out` is too short.
+    pub fn write(&mut self, position: u32, wide: u16, now_ns: u64, out: &mut [u8]) -> Option<(u64, usize)> {
         let index = self.next_index;
-        let last = place + 1 == self.shape.packets;
+        let last = position + 1 == self.shape.packets;
         let marker = match self.shape.kind {
             Kind::Video => last,
             // RFC 3551 section 4.1: the first packet of a talkspurt.
@@ -167,9 +167,9 @@ impl Stream {
         }
         let mut len = fields.write(!elements.is_empty(), out)?;
         len += elements.write(&mut out[len..])?;
-        let size = self.shape.payload + usize::from(self.shape.uneven && 2 * place >= self.shape.packets);
+        let size = self.shape.payload + usize::from(self.shape.uneven && 2 * position >= self.shape.packets);
         let payload = out.get_mut(len..len + size)?;
-        self.write_payload(place, payload);
+        self.write_payload(position, payload);
         let trailer = Trailer { stream: self.ssrc, number: self.packets, sent_ns: now_ns };
         let at = payload.len().checked_sub(TRAILER)?;
         trailer.write(&mut payload[at..]);
@@ -179,7 +179,7 @@ impl Stream {
         Some((index, len + size))
     }
 
-    fn write_payload(&self, place: u32, payload: &mut [u8]) {
+    fn write_payload(&self, position: u32, payload: &mut [u8]) {
         match self.shape.kind {
             // CELT, 20 ms, stereo, one frame (RFC 6716 section 3.1).
             Kind::Audio => payload[0] = 0xfc,
@@ -187,10 +187,10 @@ impl Stream {
                 let is_key = self.wants_key_frame || self.frames.is_multiple_of(KEY_FRAME_EVERY);
                 let picture = 0x8000 | self.frames as u16 & 0x7fff;
                 // RFC 7741 section 4.2: X, S in the first packet; I; M and the picture id.
-                payload[0] = if place == 0 { 0x90 } else { 0x80 };
+                payload[0] = if position == 0 { 0x90 } else { 0x80 };
                 payload[1] = 0x80;
                 payload[2..4].copy_from_slice(&picture.to_be_bytes());
-                if place == 0 {
+                if position == 0 {
                     // RFC 6386 section 9.1: shown; the lowest bit is zero in a key frame, which has a size of 640x360.
                     payload[4..7].copy_from_slice(&[0x10 | u8::from(!is_key), 0, 0]);
                     if is_key {

@@ -70,7 +70,7 @@ fn line(rows: Vec<&Row>) -> Line {
     }
 }
 
-/// The lower one of the two middle values, so that it is one that was measured.
+/// The median: of two middle values the lower, so that it is one that was measured.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len().checked_sub(1)? / 2).copied()
@@ -123,7 +123,7 @@ pub fn to_text(lines: &[Line]) -> String {
     text.join("\n")
 }
 
-/// How many times the packets per CPU second the first server has of each other one, and what crossing workers costs.
+/// The first server's packets per CPU second over each other server's, and the cost of crossing workers.
 fn comparisons(lines: &[Line]) -> Vec<String> {
     let mut found = Vec::new();
     for line in lines {
@@ -155,8 +155,8 @@ fn comparisons(lines: &[Line]) -> Vec<String> {
     found
 }
 
-/// Of each sweep, how its cost goes from the least size to the most. In units of that minute's AES-GCM, since the machine's speed is
-/// another one at each size.
+/// How the cost of each sweep changes from the least size to the greatest. In units of that minute's AES-GCM, since the machine's speed
+/// differs at each size.
 fn courses(lines: &[Line]) -> Vec<String> {
     let mut found = Vec::new();
     for first in lines.iter().filter(|line| line.in_out.is_some()) {
@@ -187,7 +187,7 @@ fn courses(lines: &[Line]) -> Vec<String> {
     found
 }
 
-/// The largest ratio of a cost to one before it; of one cost none.
+/// The largest ratio of a cost to an earlier one; `None` for a single cost.
 fn growth(costs: &[f64]) -> Option<f64> {
     let mut least = *costs.first()?;
     let mut growth: Option<f64> = None;

@@ -1,8 +1,8 @@
-//! A server under test: where its WHIP and WHEP are, and which processes to charge. It runs already, or a program under
-//! `servers/` starts it. Must never know how it works inside. Read `servers/millrace.py` for the other end of the contract.
+//! A server under test: where its WHIP and WHEP are, and which processes to charge. It runs already, or a script of
+//! `servers/` starts it. Must never know how the server works inside. Read `servers/millrace.py` next, which keeps the contract.
 //!
-//! A peer prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come, runs until its standard
-//! input is closed, and stops its server then. It may add `token=TOKEN`, `metrics=URL`, and `bind=IP` for where clients have
+//! A script prints one line, `ready name=NAME whip=URL whep=URL pid=PID`, when clients may come. It runs until its standard
+//! input is closed, and then stops its server. It may add `token=TOKEN`, `metrics=URL`, and `bind=IP` for where clients have
 //! to be. `{room}` in a URL stands for a room of the generator's choice.
 
 use std::io::{BufRead, BufReader};
@@ -21,18 +21,18 @@ pub struct Target {
     whip: String,
     whep: String,
     pub token: Option<String>,
-    /// Where it tells its figures.
+    /// The URL of its metrics.
     pub metrics: Option<Url>,
     /// Where clients' sockets are to be bound, when not simply where its HTTP leads.
     pub bind: Option<IpAddr>,
     pub processes: Option<Processes>,
     /// Stops with the target.
-    _peer: Option<Peer>,
+    _server: Option<StartedServer>,
 }
 
-struct Peer {
+struct StartedServer {
     child: Child,
-    /// Closed to say that it is over.
+    /// Closed to have the script stop the server.
     stdin: Option<ChildStdin>,
 }
 
@@ -46,15 +46,15 @@ impl Target {
             metrics: found.metrics.map(|url| Url::parse(&url)).transpose()?,
             bind: None,
             processes: found.pid.map(Processes::of),
-            _peer: None,
+            _server: None,
         })
     }
 
-    /// Runs a peer's program with its arguments, on one core if so asked; what it starts inherits that.
+    /// Runs a script with its arguments, on core `cpu` if there is one; what the script starts inherits the core.
     pub fn start(command: &str, cpu: Option<usize>) -> Result<Target> {
         let mut words = command.split_ascii_whitespace();
-        let program = words.next().context("an empty command for a server")?;
-        let mut builder = Command::new(program);
+        let executable = words.next().context("an empty command for a server")?;
+        let mut builder = Command::new(executable);
         builder.args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
         // A child has the core of the thread that starts it.
         let start = move || {
@@ -62,10 +62,10 @@ impl Target {
             anyhow::Ok(builder.spawn()?)
         };
         let started = std::thread::spawn(start).join().map_err(|_| anyhow::anyhow!("the starting thread panicked"))?;
-        let mut child = started.with_context(|| format!("starting {program}"))?;
+        let mut child = started.with_context(|| format!("starting {executable}"))?;
         let stdin = child.stdin.take();
         let mut lines = BufReader::new(child.stdout.take().context("no standard output")?).lines();
-        let mut peer = Peer { child, stdin };
+        let mut started = StartedServer { child, stdin };
         let ready = loop {
             match lines.next() {
                 Some(line) => {
@@ -73,29 +73,29 @@ impl Target {
                     if let Some(fields) = line.strip_prefix("ready ") {
                         break fields.to_owned();
                     }
-                    eprintln!("{program}: {line}");
+                    eprintln!("{executable}: {line}");
                 }
                 None => {
-                    peer.stop();
-                    bail!("{program} ended before it was ready");
+                    started.stop();
+                    bail!("{executable} ended before it was ready");
                 }
             }
         };
         let field = |name: &str| {
             let mut words = ready.split_ascii_whitespace();
             let found = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            found.map(str::to_owned).with_context(|| format!("{program} did not say its {name}"))
+            found.map(str::to_owned).with_context(|| format!("{executable} did not say its {name}"))
         };
-        let pid = field("pid")?.parse().context("the peer's pid is no number")?;
+        let pid = field("pid")?.parse().context("the server's pid is no number")?;
         Ok(Target {
             name: field("name")?,
             whip: field("whip")?,
             whep: field("whep")?,
             token: field("token").ok(),
             metrics: field("metrics").ok().map(|url| Url::parse(&url)).transpose()?,
-            bind: field("bind").ok().map(|ip| ip.parse()).transpose().context("the peer's bind is no address")?,
+            bind: field("bind").ok().map(|ip| ip.parse()).transpose().context("the server's bind is no address")?,
             processes: Some(Processes::of(pid)),
-            _peer: Some(peer),
+            _server: Some(started),
         })
     }
 
@@ -107,21 +107,21 @@ impl Target {
         Url::parse(&self.whep.replace("{room}", room))
     }
 
-    /// Whether several publishers can be told apart.
+    /// True when the server has rooms, so that several publishers can be told apart.
     pub fn has_rooms(&self) -> bool {
         self.whip.contains("{room}") && self.whep.contains("{room}")
     }
 }
 
-impl Peer {
+impl StartedServer {
     fn stop(&mut self) {
         drop(self.stdin.take());
-        // It has nothing to tell any more.
+        // Its exit status does not matter any more.
         let _ = self.child.wait();
     }
 }
 
-impl Drop for Peer {
+impl Drop for StartedServer {
     fn drop(&mut self) {
         self.stop();
     }
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_says_where_it_is_and_stops_with_its_input() {
-        let path = std::env::temp_dir().join(format!("millrace-load-peer-{}.sh", std::process::id()));
+    fn a_script_says_where_its_server_is_and_stops_with_its_input() {
+        let path = std::env::temp_dir().join(format!("millrace-load-server-{}.sh", std::process::id()));
         std::fs::write(
             &path,
             "echo hello\necho ready name=x whip=http://h/{room}/i whep=http://h/{room}/e pid=$$\nread stop\n",
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_ends_early_is_an_error() {
+    fn a_script_that_ends_early_is_an_error() {
         let error = Target::start("true", None).err().unwrap();
         assert!(error.to_string().contains("ended before"));
     }

@@ -12,16 +12,16 @@ use crate::clock;
 use crate::link::{Link, Tools};
 use crate::stream::Trailer;
 
-/// As often as libwebrtc reports on video.
+/// The time between two reports: libwebrtc's for video.
 const REPORT_EVERY: Span = Span::from_secs(1);
 /// Sequence numbers asked for at once after a gap.
 const NACK_MOST: u64 = 64;
 
-/// What came to all viewers together, or to one.
+/// What all viewers together received, or one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub packets: u64,
-    /// Of whole datagrams.
+    /// Bytes of whole datagrams.
     pub bytes: u64,
     pub rtcp: u64,
     /// RTX packets.
@@ -56,14 +56,14 @@ impl Counts {
     }
 }
 
-/// What the sample found.
+/// What the sample measured.
 pub struct Findings {
     pub authentic: u64,
     pub forged: u64,
-    /// Packets of ours that came neither in time nor as a repair, came after a later one, or twice.
+    /// Packets of ours that were lost, came after a later one, or came twice.
     pub missing: u64,
     pub out_of_order: u64,
-    /// Opened, and not what a publisher of ours sent.
+    /// Packets that opened, but are not as a publisher of ours sent them.
     pub strange: u64,
     /// Nanoseconds from the publisher's send to the arrival.
     pub latency: Histogram<u64>,
@@ -71,13 +71,13 @@ pub struct Findings {
 
 impl Findings {
     pub fn new() -> Findings {
-        // A minute is longer than any packet is under way.
+        // No packet is under way for a minute.
         let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that the histogram can hold");
         Findings { authentic: 0, forged: 0, missing: 0, out_of_order: 0, strange: 0, latency }
     }
 }
 
-/// One stream as the headers tell it.
+/// One stream, from its packets' headers.
 struct Seen {
     ssrc: u32,
     unwrapper: Unwrapper,
@@ -89,13 +89,13 @@ pub struct Viewer {
     is_sample: bool,
     rtx_payload_types: Vec<u8>,
     seen: Vec<Seen>,
-    /// Of each publisher's stream, the number of the packet that comes next.
+    /// The number of the next packet of each publisher's stream.
     next_number: Vec<(u32, u64)>,
     ssrc: u32,
     report_at: Time,
     pub first_media_at: Option<Time>,
     last_plain: usize,
-    /// Of a viewer of the sample, when somebody wants to know: when each packet came and when it was sent, nanoseconds.
+    /// When each packet came and when it was sent, in nanoseconds: of a viewer of the sample, if times are recorded.
     pub arrivals: Option<Vec<(u64, u64)>>,
 }
 
@@ -123,7 +123,7 @@ impl Viewer {
         self.is_sample
     }
 
-    /// A sealed RTP packet, with the time when it came.
+    /// Handles a sealed RTP packet that came at this time.
     pub fn handle_rtp(
         &mut self,
         now: Time,
@@ -185,7 +185,7 @@ impl Viewer {
         }
     }
 
-    /// Opens the packet and holds it to what the publisher said in it.
+    /// Opens the packet and checks it against its trailer.
     fn verify(
         &mut self,
         now: Time,
@@ -227,7 +227,7 @@ impl Viewer {
         }
     }
 
-    /// An opened RTCP datagram: its sender reports go into ours.
+    /// Handles an opened RTCP datagram, whose sender reports our reports refer to.
     pub fn handle_rtcp(&mut self, now: Time, datagram: &[u8]) {
         self.counts.rtcp += 1;
         for packet in rtcp::iterate(datagram).flatten() {
@@ -239,7 +239,7 @@ impl Viewer {
         }
     }
 
-    /// Sends reports that are due; gives when to call again.
+    /// Sends the reports that are due, and returns when to call again.
     pub fn upkeep(&mut self, now: Time, link: &mut Link, tools: &mut Tools) -> Time {
         if self.report_at > now || !link.is_connected() {
             return self.report_at.max(now + Span::from_millis(20));

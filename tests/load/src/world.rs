@@ -1,5 +1,5 @@
-//! All clients of a run and the one loop that moves them: sends what is due, sweeps every socket, keeps them alive. Owns
-//! the clients; must never know what a scenario wants to find out. Read `scenarios/mod.rs` next.
+//! All clients of a run, and the one loop that runs them: sends what is due, polls every socket, renews consent. Owns the clients; must
+//! never know what a scenario measures. Read `scenarios/mod.rs` next.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ use crate::publisher::Publisher;
 use crate::stream::{Kind, Shape};
 use crate::viewer::{Counts, Findings, Viewer};
 
-/// Between the starts of two sweeps.
+/// The time between the starts of two sweeps.
 const SWEEP: Span = Span::from_millis(1);
 /// Clients swept between two looks at what publishers have to send.
 const STRIDE: usize = 16;
@@ -35,11 +35,11 @@ pub struct Options {
     pub gro: bool,
     /// Publishers' frames do not divide evenly.
     pub uneven: bool,
-    /// Of so many viewers, one is of the sample.
+    /// One of this many viewers is of the sample.
     pub sample: usize,
 }
 
-/// Where a client is in `World`; stays good until it is removed.
+/// A client's position in `World`, valid until the client is removed.
 pub type ClientId = usize;
 
 pub struct World {
@@ -55,17 +55,17 @@ pub struct World {
     opening: usize,
     desk: Desk,
     pub findings: Findings,
-    /// Of viewers that have been removed.
+    /// The counts of viewers that have been removed.
     gone: Counts,
     clients_made: u64,
     sweep_at: Time,
-    /// The first things that went wrong.
+    /// The first failures.
     pub troubles: Vec<String>,
     pub failed: usize,
 }
 
 impl World {
-    /// All clients are at `ip`, and show `token` if there is one.
+    /// A world without clients. They bind to `ip`, and send `token` if there is one.
     pub fn new(options: Options, tools: Tools, ip: IpAddr, token: Option<String>) -> World {
         World {
             options,
@@ -164,7 +164,7 @@ impl World {
         sum
     }
 
-    /// Lets publishers begin, their bursts spread over 20 ms.
+    /// Starts the publishers, their bursts spread over 20 ms.
     pub fn start_publishers(&mut self) {
         let (now, count) = (clock::now(), self.publishers.len() as u64);
         for (place, id) in self.publishers.iter().enumerate() {
@@ -195,7 +195,7 @@ impl World {
         Ok(())
     }
 
-    /// Until `done`; an error, saying what was awaited, when it takes longer than `patience`.
+    /// Runs until `done` is true. An error that names `what` when it takes longer than `patience`.
     pub fn run_until(&mut self, what: &str, patience: Duration, mut done: impl FnMut(&World) -> bool) -> Result<()> {
         let end = clock::now() + Span(patience.as_micros() as u64);
         while !done(self) {
@@ -207,7 +207,7 @@ impl World {
         Ok(())
     }
 
-    /// Until every client is connected, or has failed.
+    /// Runs until every client is connected, or has failed.
     pub fn connect_all(&mut self, patience: Duration) -> Result<()> {
         self.run_until("connecting", patience, |world| {
             world.requests_left() == 0
@@ -222,7 +222,7 @@ impl World {
         self.run_until("leaving", Duration::from_secs(60), |world| world.requests_left() == 0)
     }
 
-    /// One sweep.
+    /// Runs one sweep.
     pub fn step(&mut self) -> Result<()> {
         self.sweep_at = clock::now();
         self.post_waiting();
@@ -249,7 +249,7 @@ impl World {
         let wake = due.map_or(self.sweep_at + SWEEP, |due| due.min(self.sweep_at + SWEEP));
         let span = Duration::from_micros(wake.since(clock::now()).0);
         if span.is_zero() {
-            // Under a real-time policy (`chrt -f`) the threads that make requests would never have their turn.
+            // Under a real-time policy (`chrt -f`) the threads that make requests would never run.
             thread::yield_now();
         } else {
             thread::sleep(span);
@@ -272,7 +272,7 @@ impl World {
         while open < OPENING
             && let Some((client, url, offer)) = self.waiting.pop_front()
         {
-            // Removed before it was its turn.
+            // It was removed before its request was made.
             let Some(found) = self.clients[client].as_mut() else { continue };
             found.asked_at = clock::now();
             let ticket = found.ticket;
@@ -296,7 +296,7 @@ impl World {
 
     fn take_answer(&mut self, id: ClientId, ticket: u64, answer: Result<Box<(Answer, Session)>>, took: Duration) {
         let Some(client) = self.clients[id].as_mut().filter(|client| client.ticket == ticket) else {
-            // Removed in the meantime: so is its session.
+            // It was removed meanwhile: so its session is deleted, too.
             if let Ok(opened) = answer {
                 self.desk.ask(Request::Close { session: opened.1 });
             }

@@ -24,7 +24,7 @@ use millrace_core::transport::Profile;
 use peer::Source;
 use world::{AUDIO, Limits, VIDEO, World};
 
-/// Who sends what to how many.
+/// One case: what each publisher sends, to how many viewers.
 struct Case {
     name: &'static str,
     profiles: &'static [Profile],
@@ -55,9 +55,9 @@ const CASES: [Case; 5] = [
     Case { name: "rooms-gcm", rooms: 100, viewers_per_room: 1, ..AUDIO_CASE },
 ];
 
-/// What something else touches between two frames: more than a second-level cache.
+/// Bytes that something else touches between two frames: more than a second-level cache.
 const OTHERS: usize = (8 << 20) / size_of::<u64>();
-/// Frames that are not counted: buffers and tables get their size.
+/// Frames that are not counted, in which buffers and tables get their size.
 const WARM_UP: usize = 20;
 const FRAMES: usize = 100;
 
@@ -85,7 +85,7 @@ fn main() {
 }
 
 /// Runs one case after the other under callgrind (Debian's `valgrind`), which counts what `forward` does and nothing else. Its
-/// CPU has no instructions beyond AVX2, so what it says of ciphers is not what this machine does.
+/// CPU has no instructions beyond AVX2, so its counts of ciphers are not this machine's.
 fn count_instructions(names: &[&str]) {
     for case in CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| case.name.contains(name))) {
         let out = std::env::temp_dir().join(format!("callgrind.{}", case.name));

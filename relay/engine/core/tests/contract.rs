@@ -112,7 +112,7 @@ fn every_outcome_of_a_move_has_the_same_name_on_both_sides() {
     }
 }
 
-/// As it stands on the wire.
+/// The name on the wire.
 fn wire_name(outcome: Outcome) -> String {
     let packed = rmp_serde::to_vec(&outcome).unwrap();
     String::from_utf8(packed[1..].to_vec()).unwrap()

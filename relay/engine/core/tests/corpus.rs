@@ -1,4 +1,4 @@
-//! Replays every kept fuzz input through the function that found or was seeded with it, on a stable compiler. Must
+//! Replays every fuzz input of the corpora through the function that found it, or was seeded with it, on a stable compiler. Must
 //! never need libFuzzer. Read `fuzz/src/lib.rs` next: it lists the targets.
 
 #[path = "../../fuzz/src/lib.rs"]

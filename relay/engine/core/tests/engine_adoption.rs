@@ -348,8 +348,8 @@ fn a_session_that_outlives_its_worker_ends_like_any_other() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Between any two datagrams, in or out, while packets overtake each other; what left no trace is asked for again:
-    /// video as RTX, audio as the same packet once more.
+    /// An engine dies between any two datagrams, in or out, while packets overtake each other. Packets that were lost are asked for
+    /// again: video comes as RTX, audio as the same packet once more.
     #[test]
     fn a_death_at_any_moment_loses_no_packet_and_uses_no_index_twice(
         seed: u64,
@@ -432,8 +432,8 @@ fn a_successor_that_is_not_to_adopt_gives_everything_up_and_serves_who_comes() {
     assert_everything_came(&world, (came, 0), viewer, ssrc);
 }
 
-/// Whenever its worker dies on the way from the POST to the first packet, a client either connects without a word to the
-/// control plane, or its session is given up and counted: no handshake is answered by one who does not know it.
+/// A worker dies at any moment from a client's POST to its first packet. Then the client connects without another request, or its
+/// session is dropped and counted: no engine answers a handshake that it does not know.
 #[test]
 fn who_is_about_to_connect_is_adopted_until_the_handshake_begins() {
     let mut given_up = 0;

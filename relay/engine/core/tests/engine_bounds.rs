@@ -1,4 +1,4 @@
-//! What strangers, floods and a control plane that is wrong can do to an engine with live calls: nothing but be counted.
+//! Strangers, floods and a faulty control plane, at an engine with live calls: the calls must not notice, and all is counted.
 //! Must never wait for a real clock. Read `support/engine.rs` for the box.
 #![allow(clippy::unwrap_used)]
 
@@ -447,14 +447,14 @@ fn attach(subscription: u64, publication: u64, logs: &[u32]) -> Command {
     })
 }
 
-/// The publication of the live call: the second thing that a world names.
+/// The publication of the live call: the second id that a world assigns.
 const LIVE: u64 = 3;
 
-/// What somebody does to an engine.
+/// A hostile input of an engine.
 #[derive(Clone, Debug)]
 enum Hostile {
     Datagram(Vec<u8>),
-    /// A datagram that somebody sent before, changed in some places and cut.
+    /// A datagram that was sent before, with some bits changed and cut.
     Mutated {
         which: usize,
         flips: Vec<(usize, u8)>,
@@ -465,7 +465,7 @@ enum Hostile {
     Time(u16),
 }
 
-/// Ids that no live call has, few enough to meet each other.
+/// Ids that no live call has, so few that commands repeat them.
 fn ids() -> std::ops::Range<u64> {
     50_000..50_004
 }

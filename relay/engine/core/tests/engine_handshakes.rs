@@ -1,5 +1,5 @@
-//! Handshakes whose steps take their time, as they do on a thread beside the engine's: what comes meanwhile must neither be
-//! lost nor pile up, and who goes meanwhile is gone. Read `engine/handshakes.rs` for what holds it together.
+//! Handshakes whose steps take time, as they do on another thread. Datagrams that come during a step must neither be lost nor pile up,
+//! and a client that is closed during one stays closed. Read `engine/handshakes.rs` next.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/engine_peer.rs"]
@@ -20,7 +20,7 @@ use peer::Source;
 use saved_calls::{assert_everything_came, finish};
 use world::{VIDEO, World};
 
-/// A world in which a step takes so many milliseconds.
+/// A world in which a step takes this many milliseconds.
 fn slow_world(computing_ms: u64, seed: u64) -> World {
     let mut world = World::new(1, seed);
     world.computing = Span::from_millis(computing_ms);

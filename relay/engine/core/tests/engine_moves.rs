@@ -1,5 +1,5 @@
-//! Sessions that move from one living engine to another in the middle of calls: clients must not notice, whatever dies on
-//! the way. Read `support/saved_calls.rs` for what must hold, `engine_adoption.rs` for deaths alone.
+//! Sessions that move from one living engine to another in the middle of calls: clients must not notice, whichever engine dies
+//! meanwhile. Read `support/saved_calls.rs` for what must hold, `engine_adoption.rs` for deaths alone.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/engine_peer.rs"]
@@ -38,7 +38,7 @@ fn ask_to_move(world: &mut World, peer: usize, to: usize) {
     world.command(from, Command::MoveTransport(MoveTransport { transport, slot: to as u8 }));
 }
 
-/// Moves a client, whose packets still enter where they did.
+/// Moves a client, whose datagrams still arrive at the old slot.
 #[track_caller]
 fn move_to(world: &mut World, peer: usize, to: usize) {
     let from = world.peers[peer].slot;
@@ -48,7 +48,7 @@ fn move_to(world: &mut World, peer: usize, to: usize) {
     assert!(adopted(world, peer).is_some());
 }
 
-/// Whether each client's checks are answered since `before`.
+/// How many checks of each client were answered so far.
 fn answers(world: &World) -> Vec<u64> {
     world.peers.iter().map(|peer| peer.answers).collect()
 }

@@ -22,7 +22,7 @@ use support::{
 
 const START: Time = Time(1_000_000);
 
-/// One key pair for all: these tests shake no hands.
+/// One certificate for all, as these tests make no handshake.
 static CONTEXTS: LazyLock<DtlsContexts> = LazyLock::new(|| Identity::ecdsa().contexts(&Profile::PREFERRED));
 
 fn transport() -> Transport {
@@ -37,7 +37,7 @@ fn host(number: u8) -> Path {
     path(&format!("192.0.2.{number}:4000"))
 }
 
-/// Delivers a check and gives the one answer, or the reason for silence.
+/// Delivers a check and returns the one answer, or the drop.
 fn check(transport: &mut Transport, now: Time, path: Path, check: &Check) -> Result<Vec<u8>, Drop> {
     let mut out = outbox();
     let result = transport.handle_stun(now, path, &check.bytes(), &mut out);

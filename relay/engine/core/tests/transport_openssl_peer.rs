@@ -1,5 +1,5 @@
 //! A transport against OpenSSL's own DTLS, for what follows a handshake: alerts either way, repetitions, and what a peer
-//! has no business to send. Must never use our own code for the peer's side. Read `support/mod.rs` next.
+//! must not send. Must never use our own code for the peer's side. Read `support/mod.rs` next.
 
 // What fails here fails a test.
 #![allow(clippy::unwrap_used)]
@@ -99,14 +99,14 @@ impl Call {
         self.theirs.get_mut().incoming.extend(sent);
     }
 
-    /// What they wrote since; false when we refused any of it.
+    /// Delivers what OpenSSL wrote since; false when we refused any of it.
     fn deliver_theirs(&mut self) -> bool {
         let sent = std::mem::take(&mut self.theirs.get_mut().outgoing);
         self.from_them.extend(sent.iter().cloned());
         sent.iter().all(|datagram| self.take(datagram).is_ok())
     }
 
-    /// We get this datagram, they our answer.
+    /// Delivers this datagram to us, and our answer to OpenSSL.
     fn take(&mut self, datagram: &[u8]) -> Result<usize, Drop> {
         let mut out = outbox();
         let handled = take_dtls(&mut self.ours, self.now, path("192.0.2.7:4000"), datagram, &mut out);
@@ -133,7 +133,7 @@ impl Call {
         })
     }
 
-    /// A successor process takes our side over.
+    /// A successor resumes our side.
     fn succeed(&mut self) {
         self.ours = Transport::import(self.now, &self.ours.export().unwrap(), &LIMITS).unwrap();
         let _ = events(&mut self.ours);

@@ -1,4 +1,4 @@
-//! Traits stay in their fields, and moving VP8's picture numbers changes nothing else.
+//! Traits stay within their fields, and shifting VP8's picture numbers changes nothing else.
 
 use millrace_core::codec::{self, vp8};
 use millrace_core::command::CodecName;
@@ -13,15 +13,17 @@ pub fn run(bytes: &[u8]) {
     if codec != CodecName::Vp8 {
         return;
     }
-    let mut moved = payload.to_vec();
+    let mut shifted = payload.to_vec();
     let mut rewriter = vp8::Rewriter::default();
-    rewriter.rewrite(&mut moved);
-    assert_eq!(moved, payload, "nothing moves before the first switch");
+    rewriter.rewrite(&mut shifted);
+    assert_eq!(shifted, payload, "nothing is shifted before the first switch");
     rewriter.switch(payload);
-    rewriter.rewrite(&mut moved);
-    assert_eq!(codec::inspect(codec, &moved), traits);
-    let (Some(before), Some(after)) = (vp8::Descriptor::parse(payload), vp8::Descriptor::parse(&moved)) else { return };
-    assert_eq!(moved[after.len..], payload[before.len..]);
+    rewriter.rewrite(&mut shifted);
+    assert_eq!(codec::inspect(codec, &shifted), traits);
+    let (Some(before), Some(after)) = (vp8::Descriptor::parse(payload), vp8::Descriptor::parse(&shifted)) else {
+        return;
+    };
+    assert_eq!(shifted[after.len..], payload[before.len..]);
     if let (Some(before), Some(after)) = (before.picture_id, after.picture_id) {
         assert_eq!(after.value, (before.value + 1) & if before.long { 0x7fff } else { 0x7f });
     }

@@ -1,4 +1,4 @@
-//! Two engines on one arena with a live call between them, and bytes as what the world does to them: datagrams from anywhere,
+//! Two engines on one arena with a live call between them, and bytes as their input from the world: datagrams from anywhere,
 //! authentic RTP and RTCP of any content from either client, commands, and time. Asserts that strangers get no answer, that
 //! nothing we make is too large and that no engine spins. Read `core/src/engine/mod.rs` next.
 //!
@@ -28,9 +28,9 @@ use super::dtls_in::run_step;
 const PWD: &str = "a password of enough characters";
 const PUBLISHER: u64 = 1;
 const VIEWER: u64 = 2;
-/// More turns at one moment than this are a busy loop.
-const MAX_TURNS: usize = 64;
-/// Operations of one input: what is longer finds nothing more and takes long.
+/// More rounds at one moment than this are a busy loop.
+const MAX_ROUNDS: usize = 64;
+/// Operations of one input. Longer inputs find nothing more and take long.
 const MAX_OPERATIONS: usize = 200;
 
 pub fn run(bytes: &[u8]) {
@@ -302,15 +302,15 @@ impl Call {
         }
     }
 
-    /// Lets time go by, deadline by deadline.
+    /// Advances the time, deadline by deadline.
     fn pass(&mut self, span: Span) {
         let until = self.now + span;
-        let mut turns = 0;
+        let mut rounds = 0;
         loop {
             let next = self.engines.iter_mut().filter_map(Engine::next_deadline).min();
             let Some(next) = next.filter(|next| *next <= until) else { break };
-            turns = if next > self.now { 0 } else { turns + 1 };
-            assert!(turns < MAX_TURNS, "an engine spins");
+            rounds = if next > self.now { 0 } else { rounds + 1 };
+            assert!(rounds < MAX_ROUNDS, "an engine spins");
             self.now = self.now.max(next);
             for engine in &mut self.engines {
                 engine.handle_deadlines(self.now);

@@ -1,4 +1,4 @@
-//! Every list of every packet can be walked; what our writer can say, it says again in the same words.
+//! Every list of every packet can be walked. What our writer can write, it writes as the same bytes again.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The first byte picks a profile and SRTP or SRTCP; the rest is opened as it is, which must fail, and then sealed and
-//! opened, which must give it back. Read `core/src/transport/srtp/mod.rs` next.
+//! The first byte picks a profile and SRTP or SRTCP. The rest is opened as it is, which must fail, and then sealed and opened, which
+//! must return the same bytes. Read `core/src/transport/srtp/mod.rs` next.
 
 use millrace_core::transport::srtp::{Keying, SEAL_ROOM, Srtp};
 use millrace_core::transport::{MasterKey, Profile};

@@ -1,5 +1,5 @@
-//! Each two bytes are one AES-CM packet: whose, and how long. All are sealed at once and also with their tags put off and made
-//! side by side, which must give the same bytes. Read `core/src/transport/srtp/tags.rs` next.
+//! Each two bytes are one AES-CM packet: its sender, and its length. All are sealed one by one, and with their tags deferred and made
+//! side by side. Both must have the same bytes. Read `core/src/transport/srtp/tags.rs` next.
 
 use millrace_core::transport::srtp::sha1_lanes::portable;
 use millrace_core::transport::srtp::{SEAL_ROOM, Srtp};

@@ -1,11 +1,11 @@
-//! Tries every way in which a scene can come out: which thread goes on, which store a load sees, where a writer is killed. Owns
-//! the threads, which are coroutines of one, and the path of choices; must never know what a scene promises.
+//! Runs a scene in every possible way: which thread continues, which store a load sees, where a writer is killed. Owns the threads,
+//! which are coroutines of one, and the path of choices; must never know what a scene promises.
 //! Read `memory.rs` for what a load may see, `../tests/main.rs` for the scenes.
 //!
-//! A scene is run again and again, each time along another path: the last choice that has a way left takes it, those before
-//! it stay. So it must do the same whenever the choices are the same. A thread may be interrupted before each access to a word
-//! that another one uses too and somebody changes; which words those are is learnt on the way, and then all begins anew.
-//! Interruptions are bounded; a thread that ends or waits hands over for free.
+//! A scene is run again and again, each time along another path: the last choice with a way left takes it, and the choices before stay.
+//! So a scene must do the same whenever the choices are the same. A thread may be interrupted before each access to a word that another
+//! thread uses, too, and one of them changes. These words are learnt during the runs; when a new one is found, all begins anew.
+//! Interruptions are bounded. The switch from a thread that ends or waits is none.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -26,7 +26,7 @@ thread_local! {
 
 type Coroutine = Generator<'static, (), ()>;
 
-/// One run of a scene, and what is kept from run to run.
+/// One run of a scene, and what lasts from run to run.
 #[derive(Default)]
 struct Execution {
     memory: Memory,
@@ -78,11 +78,11 @@ pub struct Handle<T> {
     result: Arc<Mutex<Option<T>>>,
 }
 
-/// As an eventfd: a ring that comes before the wait is not lost, and who waited knows what the ringer knew.
+/// Like an eventfd: a ring before the wait is not lost, and the thread that waited knows what the ringing one knew.
 #[derive(Clone, Copy)]
 pub struct Doorbell(usize);
 
-/// Runs `scene` along every path with at most so many interruptions, and gives their number. Panics with the steps of the
+/// Runs `scene` along every path with at most this many interruptions, and returns how many paths there are. Panics with the steps of the
 /// first path on which the scene panics, or on which every thread waits.
 pub fn explore(interruptions: usize, scene: impl Fn() + Send + Sync + 'static) -> u64 {
     let scene: Arc<dyn Fn() + Send + Sync> = Arc::new(scene);
@@ -136,7 +136,7 @@ pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Ha
 }
 
 impl<T> Handle<T> {
-    /// Waits for its end, and then knows what it knew.
+    /// Waits for the thread's end, and then knows what it knew.
     pub fn join(self) -> T {
         while with(|execution| !execution.threads[self.thread].has_ended) {
             wait(Wait::Thread(self.thread));
@@ -318,7 +318,7 @@ impl Execution {
         (0..self.threads.len()).collect::<Vec<_>>().iter().filter(can_run).copied().collect()
     }
 
-    /// Gives the turn to a thread that can run; there is one, unless all have ended.
+    /// Lets a thread run that can; there is one, unless all have ended.
     fn pass_on(&mut self) {
         let ready = self.ready();
         if ready.is_empty() {
@@ -382,7 +382,7 @@ fn with<T>(act: impl FnOnce(&mut Execution) -> T) -> T {
     EXECUTION.with_borrow_mut(|execution| act(execution.as_mut().expect("a scene is under way")))
 }
 
-/// Before something that may matter to others: lets one of them go first, or not.
+/// Called before an access that may matter to other threads: lets one of them run first, or not.
 fn interrupt(matters: impl FnOnce(&mut Execution) -> bool) {
     let is_interrupted = with(|execution| {
         if !matters(execution) || execution.interruptions_left == 0 {

@@ -1,5 +1,5 @@
-//! The arena's memory as a model checker sees it: atomics of its own, in no file. Must never know what lies where.
-//! `arena/src/mapping.rs` is what it stands for; read `tests/main.rs` next.
+//! The arena's memory as a model checker sees it: atomics of its own, in no file. It stands in for
+//! `arena/src/mapping.rs`; must never know what lies where. Read `tests/main.rs` next.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -1,12 +1,12 @@
-//! What a load may see: C++'s memory model, but that everything is done in the order of the program. Owns the stores of all words
+//! What a load may see: C++'s memory model, except that each thread runs in the order of the program. Owns the stores of all words
 //! and what each thread knows of them; must never know why a thread runs. Read `explore.rs` next.
 //!
-//! Every word keeps its stores in their order. A view says, for each word, the oldest store that may still be seen. A thread
-//! has three: what it knows; what it will know after an acquire fence; what it knew at its last release fence. A store
-//! carries a view with it, and whoever acquires it knows that too. Sequentially consistent fences share one more view.
+//! Every word has all its stores in their order. A view has, for each word, the oldest store that may still be seen. A thread has three
+//! views: what it knows; what it will know after an acquire fence; what it knew at its last release fence. A store carries a view,
+//! which a thread that acquires the store then knows, too. Sequentially consistent fences share one more view.
 //!
-//! Left out: a load never sees a store that comes later, so a release that only holds earlier loads back (a ring's reader gives
-//! its cell free) cannot be seen to be missing; stores to one word take their places in order of execution; a sequentially
+//! Left out: a load never sees a store that comes later, so a release that only orders earlier loads (a ring's reader frees its
+//! cell) cannot be seen to be missing; stores to one word take their places in order of execution; a sequentially
 //! consistent read-modify-write counts as acquire and release, as the arena relies on such fences alone.
 
 use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Release, SeqCst};
@@ -84,7 +84,7 @@ impl Memory {
         1 + self.words[word].later.len() - who.now.get(word) as usize
     }
 
-    /// The value that a load of the `back`-th newest store would give.
+    /// The value that a load of the `back`-th newest store would return.
     pub(super) fn peek(&self, word: usize, back: usize) -> u64 {
         let Word { first, later } = &self.words[word];
         if back == later.len() { *first } else { later[later.len() - 1 - back].value }

@@ -1,4 +1,4 @@
-//! The atomics of a model: what `arena/src/sync.rs` gives the protocols, played by the explorer. Owns nothing but the names.
+//! The atomics of a model: those of `arena/src/sync.rs`, simulated by the explorer. Owns nothing but the names.
 //! Must never know a protocol. Read `explore.rs` next.
 
 use std::sync::atomic::Ordering;
@@ -50,5 +50,5 @@ impl AtomicU64 {
     }
 }
 
-/// Tries are counted, so nothing is won by waiting.
+/// Does nothing: tries are counted, so waiting would not help.
 pub(crate) fn spin_loop() {}

@@ -1,6 +1,6 @@
-//! The address table. Promised: whoever writes, an address that was inserted is found as one of its writers', never as anybody
-//! else's, and is in one cell once they are done; a cell that is freed and taken for another address never lends it an owner; a
-//! writer that dies leaves nothing that its successor does not mend.
+//! The address table. Promised: an address that was inserted is found with one of its writers as its owner, never another slot,
+//! and lies in one cell once they are done; a cell that is freed and claimed for another address never passes its owner on; a writer that
+//! dies leaves nothing that its successor does not repair.
 //!
 //! Seen to be noticed: the fence before a claim is resolved left out, or the one after a cell is taken; a cell that changes while it
 //! is looked at taken for another address's.
@@ -58,7 +58,7 @@ fn a_reader_finds_an_owner_that_there_was() {
     });
 }
 
-/// A client moved: the new owner writes itself in while the old one lets go.
+/// A client moved: the new owner inserts its address while the old one removes it.
 #[test]
 fn an_owner_that_lets_go_takes_nothing_of_the_next_one() {
     every_way(|| {
@@ -94,7 +94,7 @@ fn a_cell_that_is_used_again_lends_its_owner_to_nobody() {
         let table = arena.addresses();
         assert_eq!(table.find(0, &beside), Some(0));
         // The successor keeps what is whole, and mends the rest.
-        table.retain_slot(1, |kept| matches!(kept, Known::Address(_, kept) if kept == then));
+        table.retain_slot(1, |known| matches!(known, Known::Address(_, remote) if remote == then));
         table.remove_slot(1);
         table.remove(0, &first, 0);
         assert!(table.insert(0, then, 0), "no cell is lost");
@@ -104,10 +104,10 @@ fn a_cell_that_is_used_again_lends_its_owner_to_nobody() {
 /// Of these, the third finds no room beside the first two.
 fn crowd() -> [u8; 3] {
     let found = Arc::new(Mutex::new(None));
-    let kept = found.clone();
+    let result = found.clone();
     explore(0, move || {
         let mut triples = (1..40u8).flat_map(|a| (a + 1..40).flat_map(move |b| (b + 1..40).map(move |c| [a, b, c])));
-        *kept.lock().expect("one thread") = triples.find(|[a, b, c]| {
+        *result.lock().expect("one thread") = triples.find(|[a, b, c]| {
             let arena = Arena::in_memory(PARAMETERS);
             let insert = |n: u8| arena.addresses().insert(0, remote(n), 0);
             insert(*a) && insert(*b) && !insert(*c)

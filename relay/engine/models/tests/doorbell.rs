@@ -1,5 +1,5 @@
-//! The sleeping handshake. Promised: an engine never sleeps over a message; of many senders one rings, and a ring is spared while
-//! the engine is awake; a sender that dies takes no message with it, and what it left is found at the next wake-up.
+//! The sleeping handshake. Promised: an engine never sleeps over a message; of many senders one rings, and none while the engine
+//! is awake; a sender that dies loses no message, and the engine finds what it left at the next wake-up.
 //!
 //! Seen to be noticed: the sleeper's fence left out; the sender's.
 
@@ -8,7 +8,7 @@ use millrace_arena::explore::{Doorbell, mortal, spawn};
 
 use super::{PARAMETERS, every_way};
 
-/// The reactor's wait: looks once more between saying that it sleeps and sleeping.
+/// The reactor's wait: looks into the inbox once more between `set_sleeping` and the wait.
 fn sleep(arena: &Arena, bell: Doorbell) {
     arena.slot(1).set_sleeping(true);
     if arena.inbox_is_empty(1) {
@@ -17,7 +17,7 @@ fn sleep(arena: &Arena, bell: Doorbell) {
     arena.slot(1).set_sleeping(false);
 }
 
-fn tell(arena: &Arena, bell: Doorbell, message: u64) {
+fn send(arena: &Arena, bell: Doorbell, message: u64) {
     assert!(arena.messages(0, 1).send(message));
     if arena.slot(1).take_sleeping() {
         bell.ring();
@@ -30,8 +30,8 @@ fn no_message_is_slept_over() {
         let (arena, bell) = (Arena::in_memory(PARAMETERS), Doorbell::new());
         let sender = arena.clone();
         let sending = spawn(move || {
-            tell(&sender, bell, 1);
-            tell(&sender, bell, 2);
+            send(&sender, bell, 1);
+            send(&sender, bell, 2);
         });
         let mut received = 0;
         while received < 2 {
@@ -63,7 +63,8 @@ fn a_datagram_that_is_handed_over_wakes_its_owner_too() {
     });
 }
 
-/// One that dies between its message and its ring wakes nobody: the engine's beat does (150 ms at most), or whoever sends next.
+/// A sender that dies between its message and its ring does not wake the engine. The engine's beat does (after 150 ms at most), or the next
+/// sender.
 #[test]
 fn what_a_dead_sender_left_is_found_when_the_next_one_rings() {
     every_way(|| {
@@ -73,11 +74,11 @@ fn what_a_dead_sender_left_is_found_when_the_next_one_rings() {
             sleep(&receiving, bell);
             std::iter::from_fn(|| receiving.messages(0, 1).receive()).collect::<Vec<_>>()
         });
-        let told = mortal(|| tell(&arena, bell, 1));
+        let sent = mortal(|| send(&arena, bell, 1));
         // The beat: a timeout of the wait.
         bell.ring();
         let mut received = receiver.join();
         received.extend(std::iter::from_fn(|| arena.messages(0, 1).receive()));
-        assert!(received == [1] || (received.is_empty() && told.is_none()), "{received:?}");
+        assert!(received == [1] || (received.is_empty() && sent.is_none()), "{received:?}");
     });
 }

@@ -1,7 +1,6 @@
-//! The arena's protocols in every order: each scene is a few processes (threads here), and comes out in every way that the
-//! memory model and a bounded number of interruptions allow; a writer may be killed before any of its stores. Each file says
-//! what is promised, and which changes to the code its scenes were seen to notice. A wake-up that is lost is no assertion's
-//! matter: then every thread waits, and the explorer says so.
+//! The arena's protocols in every order. Each scene is a few processes (threads here), and runs in every way that the memory model and a
+//! bounded number of interruptions allow; a writer may be killed before any of its stores. Each file names its promises, and the changes
+//! to the code that its scenes were seen to notice. No assertion notices a lost wake-up: then every thread waits, and the explorer panics.
 //!
 //! `cargo test` interrupts each scene twice; `make model` does so more often.
 
@@ -31,7 +30,7 @@ const PARAMETERS: Parameters = Parameters {
     session_bytes: 64,
 };
 
-/// Two interruptions catch what there is to catch with two threads over a few words; one more takes ten times as long.
+/// Interruptions of a scene. Two find what two threads over a few words can do wrong; three take ten times as long.
 fn every_way(scene: impl Fn() + Send + Sync + 'static) {
     let more = std::env::var("MILLRACE_INTERRUPTIONS").map_or(0, |text| text.parse().expect("a number"));
     let begun = Instant::now();

@@ -1,5 +1,5 @@
-//! The rings between two workers. Promised: what is received was sent, whole, once and in order, whatever the other side is
-//! doing; what a successor of either side finds is what its predecessor left; a full ring refuses and never overwrites.
+//! The rings between two workers. Promised: what is received was sent, whole, once and in order, whatever the other side
+//! does; what a successor of either side finds is what its predecessor left; a full ring refuses and never overwrites.
 //!
 //! Seen to be noticed: `SENT` stored Relaxed; the cursor stored before its cell.
 
@@ -8,7 +8,7 @@ use millrace_arena::{Arena, MAX_DATAGRAM};
 
 use super::{PARAMETERS, every_way};
 
-/// Three messages through a ring of two: the third needs the place of the first.
+/// Three messages through a ring of two: the third needs the cell of the first.
 #[test]
 fn messages_come_once_and_in_order() {
     every_way(|| {

@@ -1,8 +1,8 @@
 //! Session records and the words beside them. Promised: while one write goes on, and wherever it is killed, a reader finds the
-//! record before or after it, whole; a first write that is killed leaves none, and says so; the successor can write again. A
-//! word beside the record is seen only with everything that was put before it: an index is never behind its packets.
+//! record before or after it, whole; a first write that is killed leaves a record that is known to be lost; the successor can write
+//! again. A word beside the record is seen only with all stores before it: an index is never behind its packets.
 //!
-//! Seen to be noticed: a write into the newer copy; a word put Relaxed.
+//! Seen to be noticed: a write into the newer copy; a word stored Relaxed.
 
 use millrace_arena::Arena;
 use millrace_arena::explore::{mortal, spawn};

@@ -41,7 +41,7 @@ fn full() -> (Arena, LogWriter, LogReader) {
     (arena, writer, reader)
 }
 
-/// The writer takes the first packet's place, and is perhaps killed at it.
+/// The writer overwrites the first packet, and is perhaps killed meanwhile.
 #[test]
 fn a_packet_is_whole_or_overtaken_while_the_writer_comes_round() {
     every_way(|| {
@@ -94,7 +94,7 @@ fn succeed(index: u64) {
             append(&mut successor, 4, 0).expect("ahead");
         });
         let seen = read(&following, index);
-        // The second packet's place is the fourth's.
+        // The fourth packet has the second one's cell.
         let may_be_missing = if index == 2 { Missing::Overtaken } else { Missing::Never };
         assert!(seen == Ok(()) || seen == Err(may_be_missing), "{seen:?}");
         succeeding.join();
@@ -115,7 +115,7 @@ fn a_successor_goes_on_and_who_reads_what_it_overtakes_is_told() {
     succeed(2);
 }
 
-/// Another publication takes the log, and is perhaps killed at that, while a reader of the first still reads.
+/// Another publication opens the log, and is perhaps killed meanwhile, while a reader of the first still reads.
 #[test]
 fn a_reader_sees_nothing_of_another_life() {
     every_way(|| {
@@ -185,8 +185,8 @@ fn a_sender_report_is_whole_or_absent_whoever_dies() {
     });
 }
 
-/// A reader that says what it wants and then looks, a writer that appends and then looks who wants it: the writer tells the
-/// reader, or the reader has seen the packet.
+/// A reader sets its interest and then looks; a writer appends and then looks for interest. The writer sees the interest, or the reader
+/// has seen the packet.
 #[test]
 fn no_packet_is_missed_by_who_has_just_said_that_it_reads() {
     every_way(|| {

@@ -1,5 +1,5 @@
-//! UDP sockets that are swept, never slept on: a sleeping receiver's wake-up would be charged to the server's send.
-//! Owns sockets and their options; must never know what a datagram says. Read `receive.rs` and `send.rs` next.
+//! UDP sockets that are polled and never waited for: the wake-up of a sleeping receiver would be charged to the server's send. Owns
+//! sockets and their options; must never know what a datagram says. Read `receive.rs` and `send.rs` next.
 
 mod receive;
 mod send;
@@ -13,10 +13,10 @@ use socket2::{Domain, Protocol, Type};
 pub use receive::Batch;
 pub use send::{Messages, RAW};
 
-/// A second of one stream at 2 Mbit/s; the kernel clamps it to net.core.rmem_max.
+/// Bytes of a socket's receive queue: a second of one stream at 2 Mbit/s. The kernel clamps it to net.core.rmem_max.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// What the kernel is asked to do on one socket.
+/// The options of one socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Stamp each datagram when it arrives, so that the time until the next sweep is not counted as latency.

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-/// Datagrams a call: four frames of a video stream.
+/// Datagrams that one call receives: four frames of a video stream.
 const MESSAGES: usize = 32;
 /// The longest datagram that a relay sends is below this.
 const ROOM: usize = 2048;
@@ -18,7 +18,7 @@ const GRO_ROOM: usize = 65_536;
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
-/// The buffers of one call, used for every socket in turn.
+/// The buffers of one call, used for one socket after the other.
 pub struct Batch {
     room: usize,
     buffers: Box<[u8]>,
@@ -59,7 +59,7 @@ impl Batch {
         batch
     }
 
-    /// Takes what the socket holds, at most a batch; gives how many messages. An error counts as nothing.
+    /// Receives what the socket holds, at most a batch, and returns how many messages. An error counts as none.
     pub fn receive(&mut self, socket: &UdpSocket) -> usize {
         for header in &mut self.headers {
             header.msg_hdr.msg_controllen = size_of::<Control>() as _;
@@ -78,12 +78,12 @@ impl Batch {
         self.count
     }
 
-    /// Whether the last call was filled, so that there may be more.
+    /// True when the last call was filled, so that there may be more.
     pub fn is_full(&self) -> bool {
         self.count == self.headers.len()
     }
 
-    /// Hands out each datagram of the last call, in order.
+    /// Passes on each datagram of the last call, in order.
     pub fn each(&mut self, mut take: impl FnMut(Datagram<'_>)) {
         for (header, buffer) in self.headers[..self.count].iter().zip(self.buffers.chunks_exact_mut(self.room)) {
             let len = (header.msg_len as usize).min(self.room);

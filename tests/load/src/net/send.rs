@@ -16,7 +16,7 @@ const BATCH: usize = 64;
 #[repr(C, align(8))]
 struct Control([u8; 24]);
 
-/// A list of messages over bytes that are given again with `send`.
+/// A list of messages, whose bytes are passed to `send`.
 #[derive(Default)]
 pub struct Messages {
     list: Vec<Message>,
@@ -26,7 +26,7 @@ struct Message {
     to: SockAddr,
     start: usize,
     len: usize,
-    /// Of each datagram, for a GSO send.
+    /// The size of each datagram of a GSO send.
     segment: Option<u16>,
 }
 
@@ -48,13 +48,13 @@ impl Messages {
         self.list.push(Message { to: to.into(), start, len, segment: None });
     }
 
-    // There is no `is_empty`: nobody asks.
+    // There is no `is_empty`, as nothing calls it.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Sends all of them; gives how many messages went out before one was refused, if one was.
+    /// Sends all messages, and returns how many went out before one was refused, if one was.
     pub fn send(&self, socket: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         for part in self.list.chunks(BATCH) {
@@ -63,7 +63,7 @@ impl Messages {
                 match call(socket, &part[done..], bytes) {
                     Ok(count) => done += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // An ICMP error that was pending: taken away by the call.
+                    // A pending ICMP error, which the call has cleared.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(sent + done),
                     Err(error) => return Err(error),

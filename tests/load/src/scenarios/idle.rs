@@ -13,9 +13,9 @@ use crate::report::Row;
 use crate::target::Target;
 use crate::world::World;
 
-/// Memory settles: what was freed goes back, deferred work is done.
+/// How long the server has for freeing memory and deferred work before a figure is taken.
 const CALM: Duration = Duration::from_secs(2);
-/// The second time shows whether the first one's memory was used again.
+/// How often viewers come and go. The second time shows whether the first one's memory is used again.
 const CYCLES: usize = 3;
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
@@ -24,7 +24,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     let room = &rooms(1)?[0];
     world.add_publisher(&target.whip(room)?, &[VIDEO])?;
     world.connect_all(PATIENCE)?;
-    // Whatever is made once is made now.
+    // Before the first figure, so that what is allocated once is allocated.
     let first = world.add_viewer(&target.whep(room)?, &[VIDEO.kind], false)?;
     world.connect_all(PATIENCE)?;
     world.remove(first);
@@ -78,7 +78,7 @@ fn per_session(before: Memory, after: Memory, sessions: usize) -> f64 {
     kib(before, after) / sessions as f64
 }
 
-/// By the proportional set: the arena counts once, however many processes map it.
+/// The proportional set size: the arena counts once, however many processes map it.
 fn kib(before: Memory, after: Memory) -> f64 {
     (after.proportional as f64 - before.proportional as f64) / 1024.0
 }

@@ -1,5 +1,5 @@
 //! Viewers come and go at a given rate while a call runs: how long until they see something, what a join costs, and
-//! whether the call is harmed. Must never count the comers in the call's own figures. Read `spread.rs` next.
+//! whether the call is harmed. Must never count newcomers in the call's own figures. Read `spread.rs` next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use crate::target::Target;
 use crate::viewer::{Counts, Findings};
 use crate::world::ClientId;
 
-/// A comer leaves so long after its first packet.
+/// How long a newcomer stays after its first packet.
 const STAY: Span = Span::from_millis(500);
-/// A comer that sees nothing for so long has failed.
+/// A newcomer without a packet for this long has failed.
 const PATIENCE: Span = Span::from_secs(10);
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     let plan = Plan::video(run.viewers, run.publishers);
     let mut call = Call::open(run, target, &plan, progress)?;
-    // The call alone first: what it costs is taken off.
+    // The call alone first, whose cost is subtracted.
     let alone = call.measure(run, target, progress)?;
     let mut row = with_joins(run, target, &mut call, progress)?;
     if let (Some((with, _)), Some((without, _))) = (row.server.take(), alone.server) {
-        // No cost per packet follows from what went into joins, too.
+        // The CPU includes that of joins, so there is no cost per packet.
         let extra = with.total_ns.saturating_sub(without.total_ns) as f64 / 1e9;
         let joins = row.more[0].1 * run.seconds;
         row.more.push(("CPU of the server", with.total_ns as f64 / 1e9 / run.seconds, "cores"));
@@ -47,7 +47,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     Ok(row)
 }
 
-/// One stretch of time with joins. In the end all comers have left.
+/// Runs joins for a while. At its end all newcomers have left.
 pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Progress) -> Result<Row> {
     call.quiet()?;
     let kinds = [VIDEO.kind];
@@ -68,7 +68,7 @@ pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Pr
     let end = began + Span((run.seconds * 1e6) as u64);
     while clock::now() < end {
         let due = (clock::now().since(began).0 as f64 / 1e6 * run.rate) as u64;
-        // One that the server is too slow for is not made up for later.
+        // A join that the server is too slow for is left out.
         if made < due && call.world.requests_left() < 64 {
             let url = &urls[made as usize % urls.len()];
             comers.under_way.push_back((call.world.add_viewer(url, &kinds, false)?, clock::now()));
@@ -88,7 +88,7 @@ pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Pr
     let live = call.viewers.iter().filter(|(id, _)| call.is_live(*id));
     let expected = live.map(|(_, room)| sent[*room] - sent_before[*room]).sum();
     let sample = call.world.viewers().filter(|(_, viewer)| viewer.is_sample()).count();
-    // Those who are under way now count neither as joined nor as failed.
+    // Newcomers that are under way now count neither as joined nor as failed.
     let mut more = comers.figures(run.seconds);
     if let Some(longest) = scrapes.iter().flatten().max() {
         more.push(("slowest scrape", longest.as_secs_f64() * 1e3, "ms"));
@@ -112,7 +112,7 @@ pub fn with_joins(run: &Run, target: &Target, call: &mut Call, progress: &mut Pr
     })
 }
 
-/// Of the viewers that stay.
+/// The figures of the viewers that stay.
 fn own_counts(call: &Call) -> Counts {
     let mut sum = Counts::default();
     for (id, _) in &call.viewers {
@@ -147,7 +147,7 @@ impl Default for Comers {
 }
 
 impl Comers {
-    /// Notes who has seen a packet, and sends home who has stayed long enough.
+    /// Notes which newcomers have seen a packet, and removes those that have stayed long enough.
     fn look(&mut self, call: &mut Call) {
         let now = clock::now();
         for _ in 0..self.under_way.len() {

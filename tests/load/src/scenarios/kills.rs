@@ -1,5 +1,5 @@
-//! Kills workers while calls run in many rooms, and times the silence of each session: of those that the worker served, of everybody
-//! else, and of all of them when nobody is killed. Knows how Millrace orders its workers and names its sessions; must never be
+//! Kills workers while calls run in many rooms, and measures each session's silence: of sessions of the killed worker, of all others,
+//! and of all of them when no worker is killed. Knows how Millrace orders its workers and names its sessions; must never be
 //! run against another server. Read `idle.rs` next.
 
 use std::time::Duration;
@@ -17,32 +17,32 @@ use crate::target::Target;
 use crate::world::ClientId;
 use crate::{clock, machine};
 
-/// Of each room: one sends, the others watch.
+/// Clients of each room: one sends, the others watch.
 const ROOM: usize = 5;
 const WORKERS: usize = 2;
 /// As in `spread.rs`.
 const TRIES: usize = 40;
-/// Before and after a kill: longer than what counts as a quick death, a second as `make kills` starts its server.
+/// The time before and after a kill: longer than `workers.quick_death_seconds`, which `make kills` sets to a second.
 const PAUSE: Duration = Duration::from_millis(1_300);
-/// A silence counts when it ends after the kill and began at most so many nanoseconds after it.
+/// A silence counts when it ends after the kill and began at most this many nanoseconds after it.
 const WINDOW: u64 = 1_200_000_000;
 
-/// Between two packets of sound, in milliseconds: the shortest silence that there can be.
+/// Milliseconds between two packets of sound: the shortest possible silence.
 const RHYTHM: f64 = 1_000.0 / AUDIO.per_second as f64;
 
-/// The bar, in milliseconds.
+/// The longest silences that pass, in milliseconds.
 const VICTIMS_P50: f64 = 150.0;
 const VICTIMS_P95: f64 = 300.0;
 const OTHERS_P95: f64 = 50.0;
 
-/// One who watches, and the workers whose death it feels: its own, and its publisher's.
+/// A viewer, and the workers whose death it notices: its own, and its publisher's.
 struct Watcher {
     id: ClientId,
     slots: [usize; 2],
 }
 
-/// Of one kind of session, in milliseconds: silences; how late the latest packet was; what of a silence is the server's. If this
-/// program sends late there is a silence, too, but no packet is late.
+/// The figures of one kind of session, in milliseconds: silences; how late the latest packet was; the server's part of a silence. When
+/// the load generator sends late there is a silence, too, but no packet is late.
 #[derive(Default)]
 struct Found {
     silences: Vec<f64>,
@@ -114,12 +114,12 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
         "everybody else: of that the server's, p95",
         "everybody else: latest packet",
     ]));
-    row.more.push(("between two sends of this program, nobody is killed", own_quiet, "ms at most"));
-    row.more.push(("between two sends of this program, around kills", own, "ms at most"));
+    row.more.push(("between two sends of the load generator, nobody is killed", own_quiet, "ms at most"));
+    row.more.push(("between two sends of the load generator, around kills", own, "ms at most"));
     call.world.remove_all()?;
     let complaints = complaints(&mut quiet, &mut victims, &mut others);
     if !complaints.is_empty() {
-        // The figures are most wanted when they are bad.
+        // Bad figures are shown, too, before the error.
         progress.clear();
         println!("{}\n", row.to_text());
         bail!("{}", complaints.join("; "));
@@ -127,7 +127,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Row> {
     Ok(row)
 }
 
-/// Rooms by turns on either worker, and in each as many viewers here as there.
+/// Opens rooms on the two workers alternately, each with as many viewers on one worker as on the other.
 fn open(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Result<(Call, Vec<Watcher>)> {
     let (world, rooms) = (run.world(target)?, super::rooms(plan.rooms)?);
     let mut call = Call { world, rooms, publishers: Vec::new(), viewers: Vec::new() };
@@ -144,14 +144,14 @@ fn open(run: &Run, target: &Target, plan: &Plan, progress: &mut Progress) -> Res
     call.publishers = place(&mut call, &senders, |call, url| call.world.add_publisher(url, &plan.shapes))?;
     call.world.start_publishers();
     progress.show(0.5, "viewers look for their workers");
-    // All of them are of the sample: the kernel stamps what comes.
+    // All viewers are of the sample, so that the kernel stamps their packets.
     let ids = place(&mut call, &viewers, |call, url| call.world.add_viewer(url, &kinds, true))?;
     call.viewers = ids.iter().zip(&watches).map(|(id, (room, _))| (*id, *room)).collect();
     call.wait_for_media(progress)?;
     Ok((call, ids.into_iter().zip(watches).map(|(id, (_, slots))| Watcher { id, slots }).collect()))
 }
 
-/// Opens a client for each, again and again, until it is on its worker.
+/// Opens a client for each, and opens it again until it is on its worker.
 fn place<U>(
     call: &mut Call,
     wanted: &[(U, usize)],
@@ -189,14 +189,14 @@ fn record_times(call: &mut Call) {
     }
 }
 
-/// The longest time that some publisher sent nothing, in milliseconds: what this program adds by itself.
+/// The longest pause of a publisher, in milliseconds, which is the load generator's own part of a silence.
 fn between_sends(call: &Call, since: u64) -> f64 {
     let bursts = |id: &ClientId| call.world.client(*id)?.publisher()?.bursts.as_deref();
     let silences = call.publishers.iter().filter_map(bursts).map(|bursts| silence(bursts.iter().copied(), since));
     silences.fold(0.0, f64::max)
 }
 
-/// The longest time without anything that ended after `since` and began before the window was over, in milliseconds.
+/// The longest silence that ended after `since` and began before the window was over, in milliseconds.
 fn silence(times: impl Iterator<Item = u64>, since: u64) -> f64 {
     let (mut before, mut longest) = (None, 0);
     for at in times.chain([clock::stamp()]) {
@@ -242,7 +242,7 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.get(place.min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
-/// Where the bar is missed; on a machine that is late by itself only that can be said.
+/// The figures that are above the bounds. On a machine that is late by itself, only that.
 fn complaints(quiet: &mut Found, victims: &mut Found, others: &mut Found) -> Vec<String> {
     let calm = quantile(&mut quiet.shares, 0.95);
     if calm >= OTHERS_P95 {

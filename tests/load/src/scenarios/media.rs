@@ -1,5 +1,5 @@
-//! Publishers send, viewers watch, and both sides are counted over a stretch of time whose ends are quiet, so that what
-//! arrived can be held to what was sent. Must never know how clients work. Read `joins.rs` next.
+//! Publishers send, viewers watch, and both are counted from one quiet moment to another, so that what arrived can be compared to what
+//! was sent. Must never know how clients work. Read `joins.rs` next.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::target::Target;
 use crate::viewer::Findings;
 use crate::world::{ClientId, World};
 
-/// Who sends what to whom.
+/// Which publishers send what to which viewers.
 pub struct Plan {
     pub shapes: Vec<Shape>,
     /// One publisher in each.
@@ -73,11 +73,11 @@ impl Plan {
     }
 }
 
-/// Packets a second to all viewers together at most, so that neither one core of the server nor the generator's is at its limit, even
-/// in a slow hour of the machine: there is then no queue that would make batches larger, and cheaper, than they are.
+/// The most packets a second to all viewers together, so that neither the server's core nor the generator's is at its limit, even in a
+/// slow hour of the machine. A queue would make batches larger, and cheaper, than they are.
 const VIDEO_A_SECOND: usize = 60_000;
 const AUDIO_A_SECOND: usize = 50_000;
-/// What the server does with everybody connected and nothing sent is looked at for so long.
+/// How long the server is measured with all clients connected and nothing sent.
 const REST: Duration = Duration::from_secs(2);
 
 /// The shape, with fewer frames a second when so many streams of it would be more than `most` packets a second.
@@ -131,7 +131,7 @@ impl Call {
         Ok(call)
     }
 
-    /// Until everyone is connected and gets packets.
+    /// Runs until every client is connected and every viewer gets packets.
     pub fn wait_for_media(&mut self, progress: &mut Progress) -> Result<()> {
         let wanted = self.viewers.len();
         if wanted == 0 {
@@ -222,7 +222,7 @@ impl Call {
         Ok(())
     }
 
-    /// Nothing is sent, and what was sent has arrived.
+    /// Stops the media and waits until what was sent has arrived.
     pub fn quiet(&mut self) -> Result<()> {
         self.world.pause_publishers();
         self.world.run_for(QUIET)

@@ -1,5 +1,5 @@
-//! What is run, and with which figures at the end. Owns the choice of scenarios and what they share; must never know a
-//! protocol. Read `media.rs` next, the one that most of them are.
+//! The scenarios, and the figures that each reports. Owns their choice and what they share; must never know a protocol. Read `media.rs`
+//! next, which most of them use.
 
 pub mod idle;
 pub mod joins;
@@ -22,9 +22,9 @@ use crate::stream::{Kind, Shape};
 use crate::target::Target;
 use crate::world::{Options, World};
 
-/// Whoever is not connected by then never will be.
+/// How long clients have for connecting. One that is not connected by then never will be.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Long enough for everything that is under way to arrive.
+/// Long enough for all packets that are under way to arrive.
 pub const QUIET: Duration = Duration::from_millis(300);
 
 /// A browser's 2 Mbit/s: 30 frames a second, each a burst of 8 packets.
@@ -72,7 +72,7 @@ impl Scenario {
         Scenario::ALL.iter().find(|(scenario, _)| *scenario == self).map_or("", |(_, name)| name)
     }
 
-    /// What is different from one run to the next, and what figures are shown against.
+    /// The size that differs from run to run, against which figures are shown.
     pub fn axis(self) -> Axis {
         match self {
             Scenario::Rooms => Axis::Rooms,
@@ -81,12 +81,12 @@ impl Scenario {
         }
     }
 
-    /// Whether it is made to show how the cost of a packet goes with size.
+    /// True for scenarios that show how the cost of a packet changes with a size.
     pub fn is_sweep(self) -> bool {
         matches!(self, Scenario::Viewers | Scenario::Rooms | Scenario::Tracks)
     }
 
-    /// Viewers, or participants, when none are asked for; of the rooms scenario, viewers of each room.
+    /// The default number of viewers or participants; in the rooms scenario, of viewers of each room.
     pub fn usual_viewers(self) -> Vec<usize> {
         match self {
             Scenario::Video => vec![50, 200, 500],
@@ -103,17 +103,17 @@ impl Scenario {
         }
     }
 
-    /// Whether server and generator have a core each. What a death does to others is seen where workers are as in production.
+    /// True when server and generator have a core each. Kills are measured with workers on several cores, as in production.
     pub fn is_pinned(self) -> bool {
         self != Scenario::Kills
     }
 
-    /// Publishers, each in a room of its own, when none are asked for.
+    /// The default number of publishers, each in a room of its own.
     pub fn usual_publishers(self) -> Vec<usize> {
         if self == Scenario::Rooms { vec![1, 5, 20, 100, 500] } else { vec![1] }
     }
 
-    /// Tracks of a session, when none are asked for.
+    /// The default number of a session's tracks.
     pub fn usual_tracks(self) -> Vec<usize> {
         if self == Scenario::Tracks { vec![1, 2, 4] } else { vec![1] }
     }
@@ -146,14 +146,14 @@ pub struct Run {
     pub round: usize,
     pub viewers: usize,
     pub publishers: usize,
-    /// Of each session.
+    /// Tracks of each session.
     pub tracks: usize,
     pub seconds: f64,
     /// Joins a second.
     pub rate: f64,
     /// Workers to kill.
     pub kills: usize,
-    /// Seconds between two looks at the server's metrics; 0 when nobody looks.
+    /// Seconds between two requests for the server's metrics; 0 for none.
     pub scrape: f64,
     pub options: Options,
     pub server_cpu: usize,

@@ -1,5 +1,5 @@
 //! The joins scenario in many parts, for an hour or so: memory, descriptors and latency have to stay where they were after
-//! the first quarter. Must never look at anything but the end of a part, when everyone who came has left. Read `joins.rs`
+//! the first quarter. Must never look at anything but the end of a part, when all newcomers have left. Read `joins.rs`
 //! next.
 
 use std::fmt::Write;
@@ -13,18 +13,19 @@ use crate::progress::Progress;
 use crate::report::Row;
 use crate::target::Target;
 
-/// A quarter is warm-up, and the medians of the other ones are of six parts each.
+/// Parts of a run: a quarter is warm-up, and the medians of the other quarters are of six parts each.
 const PARTS: usize = 24;
 const QUARTER: usize = PARTS / 4;
-/// Allocators and tables go on finding their size for a while: a leak of 100 bytes a join shows after 80,000 joins.
+/// The growth of memory that passes, as allocators and tables take a while to find their size. A leak of 100 bytes a join shows after
+/// 80,000 joins.
 const MORE_MEMORY: f64 = 0.03;
 const MORE_MEMORY_KIB: f64 = 4_096.0;
-/// Connections that idle come and go.
+/// Descriptors that may differ, as idle connections come and go.
 const MORE_DESCRIPTORS: f64 = 8.0;
-/// A machine's speed drifts by two within an hour; from the second quarter to the last a queue that grows does more.
+/// The growth of latency that passes. A machine's speed drifts by a factor of two within an hour; a queue that grows does more.
 const MORE_LATENCY: f64 = 2.0;
 const MORE_LATENCY_MS: f64 = 5.0;
-/// Of the packets to those who stay.
+/// The share of packets that has to reach the viewers that stay.
 const DELIVERED: f64 = 0.999;
 
 /// The end of a part.
@@ -84,7 +85,7 @@ fn shown(place: usize, sample: &Sample) -> String {
     line
 }
 
-/// What is not flat.
+/// The figures that grow.
 fn complaints(samples: &[Sample]) -> Vec<String> {
     let (early, late) = (&samples[QUARTER..2 * QUARTER], &samples[PARTS - QUARTER..]);
     let mut found = Vec::new();
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_and_what_settles_early_is_no_complaint() {
+    fn figures_that_stay_or_stop_growing_early_are_no_complaint() {
         let mut samples = flat();
         samples[0].memory_kib = 50_000.0;
         samples[PARTS - 1].p99_ms = 100.0;

@@ -10,8 +10,8 @@ use crate::progress::Progress;
 use crate::report::Row;
 use crate::target::Target;
 
-/// The kernel picks the worker that a connection goes to, so a viewer may have to try again; with two workers, half of
-/// them each time.
+/// How often a viewer tries again. The kernel picks the worker of a connection, so with two workers half of the viewers have to each
+/// time.
 const TRIES: usize = 40;
 
 pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Row>> {
@@ -29,7 +29,7 @@ pub fn run(run: &Run, target: &Target, progress: &mut Progress) -> Result<Vec<Ro
     Ok(rows)
 }
 
-/// Opens viewers until enough are where they are wanted, and lets the others go.
+/// Opens viewers until enough are on the wanted worker, and removes the others.
 fn gather(call: &mut Call, run: &Run, target: &Target, elsewhere: bool, progress: &mut Progress) -> Result<()> {
     let publisher = call.world.client(call.publishers[0]).and_then(slot).context("no slot in the session's URL")?;
     let url = target.whep(&call.rooms[0])?;

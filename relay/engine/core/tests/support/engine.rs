@@ -35,7 +35,7 @@ use crate::support::Identity;
 pub const VIDEO: Codec =
     Codec { name: CodecName::Vp8, payload_type: 96, rtx_payload_type: Some(97), clock_rate: 90_000 };
 pub const AUDIO: Codec = Codec { name: CodecName::Opus, payload_type: 111, rtx_payload_type: None, clock_rate: 48_000 };
-/// As viewers number them.
+/// The viewers' extension ids.
 pub const VIEWED_VIDEO: Codec = Codec { payload_type: 120, rtx_payload_type: Some(121), ..VIDEO };
 pub const VIEWED_AUDIO: Codec = Codec { payload_type: 109, ..AUDIO };
 
@@ -45,10 +45,10 @@ pub const REPAIRED_RID: u8 = 3;
 pub const TRANSPORT_CC: u8 = 5;
 pub const ABS_SEND_TIME: u8 = 6;
 
-/// What nothing that is made here may exceed (design, section 6).
+/// The longest datagram that an engine may make, in bytes.
 const MAX_MADE: usize = 1_200;
-/// More turns than this at one moment are an engine that spins.
-const MAX_TURNS: usize = 200;
+/// More rounds than this at one moment are an engine that spins.
+const MAX_ROUNDS: usize = 200;
 
 pub fn extensions() -> Vec<Extension> {
     let kinds = [
@@ -111,9 +111,9 @@ pub type Sealed = HashMap<(SocketAddr, u32, u32, bool), Vec<u8>>;
 /// When an engine dies.
 #[derive(Clone, Copy, Debug)]
 pub enum Fuse {
-    /// After so many more datagrams came in, before what they brought is fanned out.
+    /// After this many more datagrams came in, before their packets are fanned out.
     Received(u64),
-    /// After so many more datagrams left, with others in its outbox.
+    /// After this many more datagrams left, with others in its outbox.
     Sent(u64),
 }
 
@@ -174,11 +174,11 @@ pub struct World {
     pub wakeups: u64,
     /// How long a step of a handshake takes; an engine goes on meanwhile.
     pub computing: Span,
-    /// Steps under way: when each is done, and whose it is.
+    /// Steps under way: when each is done, and its slot.
     steps: Vec<(Time, usize, Step)>,
-    /// Whose each flow is, as the kernel was told.
+    /// The slot of each flow, as the kernel was told.
     pub steered: BTreeMap<SocketAddr, u8>,
-    /// Whether to keep what clients send, in `recorded`.
+    /// Whether what clients send is recorded in `recorded`.
     pub recording: bool,
     pub recorded: Vec<Vec<u8>>,
     /// Slots whose doorbell rang.
@@ -190,7 +190,7 @@ pub struct World {
     pub dead: u64,
     waiting: Vec<(usize, SocketAddr, Vec<u8>)>,
     pub fuse: Option<(usize, Fuse)>,
-    /// Every packet that left; kept when it is there.
+    /// Every packet that left, if they are recorded.
     pub sealed: Option<Sealed>,
     identity: Identity,
     peer_identity: Identity,
@@ -198,9 +198,9 @@ pub struct World {
     next_flight: u64,
     flights: BinaryHeap<Reverse<(Time, u64)>>,
     flight_by_number: BTreeMap<u64, Flight>,
-    /// Everybody's addresses, past ones included.
+    /// The addresses of all clients, past ones included.
     known: HashSet<SocketAddr>,
-    turns: usize,
+    rounds: usize,
 }
 
 impl World {
@@ -269,7 +269,7 @@ impl World {
             flights: BinaryHeap::new(),
             flight_by_number: BTreeMap::new(),
             known: HashSet::new(),
-            turns: 0,
+            rounds: 0,
             arena,
         }
     }
@@ -444,7 +444,7 @@ impl World {
         subscription as u32 + 1_000_000
     }
 
-    /// Gives a client a new address, as a NAT does that forgot the old one.
+    /// Changes a client's address, as a NAT does that forgot the old one.
     pub fn rebind(&mut self, peer: usize) -> SocketAddr {
         let old = self.peers[peer].address;
         let address = SocketAddr::new(old.ip(), old.port() + 1);
@@ -461,7 +461,7 @@ impl World {
         self.engines.iter().map(|engine| engine.stats().drops(drop)).sum()
     }
 
-    /// Ends a slot's engine as a kill does: it says nothing to anybody, and what was in its hands is gone.
+    /// Ends a slot's engine as a kill does: it sends nothing more, and what it held is lost.
     pub fn kill(&mut self, slot: usize) {
         self.dead |= 1 << slot;
         self.fuse = self.fuse.filter(|(fused, _)| *fused != slot);
@@ -524,7 +524,7 @@ impl World {
         while self.step(until) {}
     }
 
-    /// Until something is so; fails the test when it is not after so many milliseconds.
+    /// Runs until `done` is true. Fails the test when that takes longer than this many milliseconds.
     #[track_caller]
     pub fn run_until(&mut self, ms: u64, done: impl Fn(&World) -> bool) {
         let until = self.now + Span::from_millis(ms);
@@ -533,7 +533,7 @@ impl World {
         }
     }
 
-    /// Goes to the next moment at which anything happens; false when that is after `until`, which then is now.
+    /// Advances the time to the next moment at which something happens; at most to `until`, and then returns false.
     fn step(&mut self, until: Time) -> bool {
         let flight = self.flights.peek().map(|Reverse((at, _))| *at);
         let dead = self.dead;
@@ -546,8 +546,8 @@ impl World {
             self.now = until;
             return false;
         };
-        self.turns = if next > self.now { 0 } else { self.turns + 1 };
-        assert!(self.turns < MAX_TURNS, "time stands still");
+        self.rounds = if next > self.now { 0 } else { self.rounds + 1 };
+        assert!(self.rounds < MAX_ROUNDS, "time stands still");
         self.now = self.now.max(next);
         self.wakeups += 1;
         self.deliver();

@@ -172,7 +172,7 @@ pub struct Got {
     pub is_repair: bool,
 }
 
-/// What came of one subscription.
+/// What was received of one subscription.
 pub struct Received {
     pub ssrc: u32,
     pub rtx_ssrc: Option<u32>,
@@ -193,7 +193,7 @@ impl Received {
         self.packets.values().map(|got| got.number).collect()
     }
 
-    /// Whether no sequence number between the first and the last is missing.
+    /// True when no sequence number between the first and the last is missing.
     pub fn is_whole(&self) -> bool {
         let (first, last) = (self.packets.keys().next(), self.packets.keys().next_back());
         first.zip(last).is_none_or(|(first, last)| last - first + 1 == self.packets.len() as u64)
@@ -231,7 +231,7 @@ pub struct Feedback {
 
 pub struct Peer {
     pub slot: usize,
-    /// The slot whose socket the kernel gives this client's datagrams to.
+    /// The slot whose socket gets this client's datagrams from the kernel.
     pub enters_at: usize,
     pub id: u64,
     pub address: SocketAddr,
@@ -338,7 +338,7 @@ impl Peer {
         self.received.iter().find(|received| received.ssrc == ssrc).unwrap()
     }
 
-    /// Adds a stream that runs from now on; its place in `sources`.
+    /// Adds a stream that runs from now on; returns its index in `sources`.
     pub fn add(&mut self, source: Source) -> usize {
         self.sources.push(source);
         self.sources.len() - 1
@@ -606,7 +606,7 @@ impl Peer {
         }
     }
 
-    /// What the client's transport wants sent; its own answers to its own checks are nobody's.
+    /// What the client's transport sends, without its answers to the checks that it was given.
     fn take_out(&mut self) {
         self.sent.extend(drain(&mut self.out).into_iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[0] >= 20));
     }

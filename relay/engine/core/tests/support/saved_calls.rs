@@ -1,5 +1,5 @@
-//! Calls whose sessions are kept, and what must hold of them when a worker dies or gives them away: clients must not
-//! notice. Must never use what a dead engine knew. Read `engine_adoption.rs` and `engine_moves.rs`, which use it.
+//! Calls whose sessions are saved, and what must hold when a worker dies or moves them away: clients must not notice. Must never use
+//! what a dead engine knew. Read `engine_adoption.rs` and `engine_moves.rs`, which use it.
 
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)]
@@ -19,7 +19,7 @@ pub fn box_of(slots: u8, seed: u64) -> World {
     world
 }
 
-/// What control keeps of a client.
+/// The record that the control plane saves of a client.
 pub fn record(world: &World, peer: usize) -> Vec<u8> {
     format!("all about {}", world.peers[peer].id).into_bytes()
 }
@@ -44,14 +44,14 @@ pub fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
     (peer, publish)
 }
 
-/// Ends a slot's engine and lets its successor come after so many milliseconds.
+/// Ends a slot's engine, and starts its successor after this many milliseconds.
 pub fn replace(world: &mut World, slot: usize, gap_ms: u64) {
     world.kill(slot);
     world.run_for(gap_ms);
     world.succeed(slot);
 }
 
-/// Until its first DTLS record has come, and then nothing more from it.
+/// Runs until the client's first DTLS record has come, and then lets nothing more of it through.
 pub fn begin_handshake(world: &mut World, peer: usize) {
     world.start(peer);
     world.run_until(1_000, |world| world.peers[peer].transport.phase() == Phase::Handshaking);
