@@ -46,7 +46,7 @@ from millrace.relay.ledger import Ledger, MediaEndpoint
 from millrace.relay.load.counters import Counters
 from millrace.relay.load.pressure import pressure_of
 from millrace.relay.membership.directory import Directory
-from millrace.relay.membership.tombstones import ASKED, Ends
+from millrace.relay.membership.tombstones import ASKED, Tombstones
 from millrace.relay.session.numbers import Numbers, Random
 from millrace.relay.session.sessions import Sessions
 from millrace.relay.whip.requests import handle_deleted, handle_offered, handle_patched
@@ -60,7 +60,7 @@ class Control:
     def __init__(
         self, config: Config, slot: Slot, incarnation: Incarnation, endpoint: MediaEndpoint, random: Random
     ) -> None:
-        numbers = Numbers(random, slot, config.arena.logs_per_slot, endpoint.is_lent)
+        numbers = Numbers(random, slot, config.arena.logs_per_slot, endpoint.is_foreign)
         self._ledger = Ledger(config, slot, incarnation, endpoint, numbers)
 
     def handle(self, received: Input, now: Now) -> list[Effect]:
@@ -72,7 +72,7 @@ class Control:
             self._dispatch(ledger.released.pop(0), now)
         return ledger.finish()
 
-    def drain(self, now: Now) -> list[Effect]:
+    def stop(self, now: Now) -> list[Effect]:
         """Takes no more sessions and closes those that are open. Run the effects, then stop."""
         ledger = self._ledger
         ledger.begin(now)
@@ -85,18 +85,18 @@ class Control:
         """The answer to another worker's SnapshotAsked."""
         return self._ledger.snapshot()
 
-    def own_ends(self) -> EndsHeard:
+    def recent_tombstones(self) -> EndsHeard:
         """The answer to another worker's EndsAsked."""
-        return EndsHeard(self._ledger.ends.recent())
+        return EndsHeard(self._ledger.tombstones.recent())
 
     def loads(self) -> dict[Slot, Load]:
         """The last Load of each living worker, ours included, for the metrics of the whole box."""
         return self._ledger.directory.loads()
 
     @property
-    def is_settled(self) -> bool:
+    def has_converged(self) -> bool:
         """Whether the directory is as whole as it will soon be after a start."""
-        return self._ledger.settling.is_settled
+        return self._ledger.convergence.has_converged
 
     @property
     def is_empty(self) -> bool:
@@ -124,9 +124,9 @@ class Control:
         return self._ledger.sessions
 
     @property
-    def ends(self) -> Ends:
+    def tombstones(self) -> Tombstones:
         """To look at."""
-        return self._ledger.ends
+        return self._ledger.tombstones
 
     def _dispatch(self, received: Input, now: Now) -> None:
         ledger = self._ledger
@@ -150,17 +150,17 @@ class Control:
             case SlotsClosed():
                 ledger.moves.closed = received.slots
             case MoveAll():
-                ledger.give_all()
+                ledger.move_all()
             case EngineSaid():
                 handle_event(ledger, received.event)
             case FactHeard():
-                ledger.take(received.envelope.slot, ledger.directory.handle_envelope(received.envelope, now.steady))
+                ledger.apply(received.envelope.slot, ledger.directory.handle_envelope(received.envelope, now.steady))
             case SnapshotHeard():
-                ledger.take(received.snapshot.slot, ledger.directory.handle_snapshot(received.snapshot, now.steady))
+                ledger.apply(received.snapshot.slot, ledger.directory.handle_snapshot(received.snapshot, now.steady))
             case SlotChanged(slot, is_empty=True):
-                ledger.take(slot, ledger.directory.handle_empty(slot))
+                ledger.apply(slot, ledger.directory.handle_empty(slot))
             case SlotChanged(slot, incarnation):
-                ledger.take(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
+                ledger.apply(slot, ledger.directory.handle_slot(slot, incarnation, now.steady))
             case RoomClosedElsewhere():
                 ledger.close_room(RoomName(received.room))
             case EndsHeard(ends):
@@ -177,14 +177,14 @@ class Control:
 
     def _ticked(self, now: float) -> None:
         ledger = self._ledger
-        if not ledger.settling.slots_seen:
-            ledger.settling.slots_seen = True
+        if not ledger.convergence.slots_seen:
+            ledger.convergence.slots_seen = True
             for slot in ledger.directory.neighbours()[:ASKED]:
                 ledger.add(AskEnds(slot))
-        ledger.ends.handle_tick(now)
+        ledger.tombstones.handle_tick(now)
         ledger.tick_moves()
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))
         for slot, change in ledger.directory.handle_tick(now):
-            ledger.take(slot, change)
+            ledger.apply(slot, change)
         ledger.announce(ledger.load())

@@ -59,7 +59,7 @@ def handle_event(ledger: Ledger, event: Event) -> None:
             _transport_adopted(ledger, event)
         case MoveDone():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
-                ledger.given(session, event.slot, event.outcome)
+                ledger.move_done(session, event.slot, event.outcome)
         case AdoptionDone():
             _adoption_done(ledger, event)
 
@@ -70,7 +70,7 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
         # It crossed the end of the transport, whose event came before this one; or the session is between two slots.
         return
     if session.leaving is not None:
-        ledger.given(session, session.leaving, Outcome.REFUSED)
+        ledger.move_done(session, session.leaving, Outcome.REFUSED)
     ledger.counters.count(Count.COMMANDS_REFUSED)
     ledger.add(EngineRefused(event.command, session.id, event.reason))
     if event.command in OPENING_COMMANDS:
@@ -86,6 +86,6 @@ def _transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
 
 
 def _adoption_done(ledger: Ledger, event: AdoptionDone) -> None:
-    ledger.settling.adoption_done = True
+    ledger.convergence.adoption_done = True
     if event.adopted or event.lost:
         ledger.add(SessionsAdopted(event.adopted, event.lost))

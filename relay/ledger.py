@@ -50,15 +50,15 @@ from millrace.relay.contract.tombstone import Tombstone, tombstone_view
 from millrace.relay.load.balance import STAY_SECONDS, Balance, better_off
 from millrace.relay.load.counters import Count, Counters
 from millrace.relay.load.pressure import Pressure
-from millrace.relay.membership.convergence import Settling
+from millrace.relay.membership.convergence import Convergence
 from millrace.relay.membership.directory import Change, Directory
 from millrace.relay.membership.room import is_newer, publications_for
-from millrace.relay.membership.tombstones import Ends
+from millrace.relay.membership.tombstones import Tombstones
 from millrace.relay.negotiation.answering import host_candidates
 from millrace.relay.sdp.lines import SdpLimits
 from millrace.relay.session.feeding import feed
-from millrace.relay.session.moves import GIVEN_AT_ONCE, Moves, here
-from millrace.relay.session.numbers import IsLent, Numbers
+from millrace.relay.session.moves import MOVED_AT_ONCE, Moves, here
+from millrace.relay.session.numbers import IsForeign, Numbers
 from millrace.relay.session.opening import OpenedSession, Opener, link_headers
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
@@ -73,7 +73,7 @@ class MediaEndpoint:
     """As it stands after `a=fingerprint:`."""
     addresses: Sequence[tuple[str, int]]
     """The most wanted first."""
-    is_lent: IsLent = lambda _: False
+    is_foreign: IsForeign = lambda _: False
 
 
 class Ledger:
@@ -87,7 +87,7 @@ class Ledger:
         self.counters = Counters()
         self.directory = Directory(slot)
         self.sessions = Sessions()
-        self.ends = Ends()
+        self.tombstones = Tombstones()
         self.reports = Reports()
         self.numbers = numbers
         self.moves = Moves()
@@ -102,7 +102,7 @@ class Ledger:
         """Nobody is let in."""
         self.pressure: Pressure | None = None
         """While it is there, nobody is let in."""
-        self.settling = Settling()
+        self.convergence = Convergence()
         self._incarnation = incarnation
         self._sequence = 0
         self.released: list[SessionRequest] = []
@@ -113,23 +113,23 @@ class Ledger:
         self.now = Now(0.0, 0.0)
         self._effects: list[Effect] = []
         self._touched: set[RoomName] = set()
-        self._changed: dict[SessionId, Session] = {}
+        self._unsaved: dict[SessionId, Session] = {}
         """Sessions whose kept records no longer hold."""
 
     def begin(self, now: Now) -> None:
         """An input has come."""
-        self.now, self._effects, self._touched, self._changed = now, [], set(), {}
+        self.now, self._effects, self._touched, self._unsaved = now, [], set(), {}
 
     def finish(self) -> list[Effect]:
         """What is to be done about it. Viewers are fed here, once: what came and went meanwhile they never see."""
-        if self.settling.settles(self.directory.waits_for_peers(), self.now.steady):
+        if self.convergence.converges(self.directory.waits_for_others(), self.now.steady):
             self._touched |= {session.room for session in self.sessions.all() if session.adopted}
         commands: list[Command] = []
         for room in self._touched:
             commands += self._feed(room, [one for one in self.sessions.in_room(room) if self._is_fed(one)])
         # In one list with what they tell of: the engine keeps both or neither.
-        self.submit(*commands, *(self._keep_record(session) for session in self._changed.values()))
-        if (ends := self.ends.to_tell()) and (others := self.directory.others()):
+        self.submit(*commands, *(self._save_record(session) for session in self._unsaved.values()))
+        if (ends := self.tombstones.to_tell()) and (others := self.directory.others()):
             # Before the facts that withdraw them: whoever misses a session shall know why.
             self._effects.insert(0, TellEnds(others, EndsHeard(ends)))
         return self._effects
@@ -156,9 +156,9 @@ class Ledger:
         """Tells all workers, and our own directory."""
         self._sequence += 1
         self.add(Announce(Envelope(self.slot, self._incarnation, self._sequence, fact)))
-        self.take(self.slot, self.directory.apply_own(fact))
+        self.apply(self.slot, self.directory.apply_own(fact))
 
-    def take(self, slot: Slot, change: Change) -> None:
+    def apply(self, slot: Slot, change: Change) -> None:
         """Draws the consequences of a change of the directory."""
         self._touched |= change.rooms
         if change.ask:
@@ -200,7 +200,7 @@ class Ledger:
             self.announce(publication)
         if session.protocol is Protocol.WHEP:
             self.submit(*self._feed(session.room, [session]))
-        self.keep(session)
+        self.mark_unsaved(session)
         self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
 
     def adopt(self, session: Session) -> bool:
@@ -209,7 +209,7 @@ class Ledger:
         if self.sessions.get(session.id) is not None or not self.numbers.claim(logs, session.ssrcs):
             return False
         self.sessions.add(session)
-        has_moved = self.settling.adoption_done
+        has_moved = self.convergence.adoption_done
         if has_moved:
             self.moves.arrive(session, self.now.steady)
             session.arrived_at = self.now.steady
@@ -221,9 +221,9 @@ class Ledger:
             self._close_if_replaced(session)
         return True
 
-    def keep(self, session: Session) -> None:
+    def mark_unsaved(self, session: Session) -> None:
         """The session has changed: its successor shall know."""
-        self._changed[session.id] = session
+        self._unsaved[session.id] = session
 
     def close(self, session: Session, cause: str) -> None:
         """At our own wish; of a session that is leaving, as soon as it is known where it is."""
@@ -241,9 +241,9 @@ class Ledger:
                 self.announce(PublicationGone(session.room, publication.publication))
         self.numbers.release_ssrcs(session.ssrcs)
         self.announce(ParticipantGone(session.room, session.id))
-        self._changed.pop(session.id, None)
+        self._unsaved.pop(session.id, None)
         tombstone = self.sessions.remove(session, cause, self.now)
-        self.ends.add(tombstone)
+        self.tombstones.add(tombstone)
         self.counters.ended(session.protocol)
         # One that stood still was counted then.
         if session.stalled is None:
@@ -255,15 +255,15 @@ class Ledger:
 
     # --- moves
 
-    def give(self, session: Session, slot: Slot) -> None:
-        """Another slot is to go on with it. What comes of it follows (`given`)."""
+    def move(self, session: Session, slot: Slot) -> None:
+        """Another slot is to go on with it. The outcome follows (`move_done`)."""
         # Its record has to be whole before it goes.
-        if self._changed.pop(session.id, None) is not None:
-            self.submit(self._keep_record(session))
-        self.submit(self.moves.give(session, slot))
+        if self._unsaved.pop(session.id, None) is not None:
+            self.submit(self._save_record(session))
+        self.submit(self.moves.begin(session, slot))
 
-    def given(self, session: Session, slot: Slot, outcome: Outcome) -> None:
-        """What came of `give`."""
+    def move_done(self, session: Session, slot: Slot, outcome: Outcome) -> None:
+        """The outcome of `move`."""
         requests = self.moves.forget(session.id)
         self.add(SessionMoved(session.id, session.room, session.participant, slot, outcome))
         if outcome is Outcome.MOVED:
@@ -277,13 +277,13 @@ class Ledger:
             self.add(moved(request, session.id, slot) if outcome is Outcome.MOVED else not_moved(request, outcome))
         self._release_requests(session)
 
-    def give_all(self) -> None:
+    def move_all(self) -> None:
         """Some of our sessions go wherever there is least to do."""
         can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now.steady)
-        for session in islice(can_go, GIVEN_AT_ONCE):
+        for session in islice(can_go, MOVED_AT_ONCE):
             slot = self.moves.target(self.directory, self.slot)
             if slot is not None:
-                self.give(session, slot)
+                self.move(session, slot)
 
     def balance_load(self, late_seconds: float) -> None:
         """Gives some sessions to a worker that is better off, if this one was late for long enough."""
@@ -293,18 +293,18 @@ class Ledger:
         if not count or not self.config.workers.balance or self.slot in self.moves.closed:
             return
         others = better_off(self.directory.loads(), self.slot, len(self.sessions), late_ms)
-        given = 0
+        begun = 0
         for session in self.sessions.all():
             came_lately = session.arrived_at is not None and self.now.steady - session.arrived_at < STAY_SECONDS
-            if given == count or came_lately or session.leaving is not None or not session.connected:
+            if begun == count or came_lately or session.leaving is not None or not session.connected:
                 continue
             slot = self.moves.target(self.directory, self.slot, others)
             if slot is not None:
-                self.give(session, slot)
+                self.move(session, slot)
                 self.counters.count(Count.SESSIONS_BALANCED)
-                given += 1
-        if given:
-            self.balance.gave(self.now.steady)
+                begun += 1
+        if begun:
+            self.balance.moved(self.now.steady)
 
     def tick_moves(self) -> None:
         """About once a second."""
@@ -320,7 +320,7 @@ class Ledger:
         for publication in session.publications.values():
             self.numbers.release_logs(publication.logs)
         self.numbers.release_ssrcs(session.ssrcs)
-        self._changed.pop(session.id, None)
+        self._unsaved.pop(session.id, None)
         self.sessions.release(session)
         self.moves.depart(session, slot, self.now.steady)
         for request in self.reports.forget(session):
@@ -332,7 +332,7 @@ class Ledger:
 
     def hear_ends(self, ends: Sequence[Tombstone]) -> None:
         """Other workers' sessions. One of them is here when its worker died before its engine had closed it."""
-        self.ends.hear(ends)
+        self.tombstones.hear(ends)
         for tombstone in ends:
             if (session := self.sessions.get(tombstone.session)) is not None:
                 self.close(session, tombstone.cause)
@@ -341,14 +341,14 @@ class Ledger:
         """The track said BYE. Browsers do that for a sender without a track, which may get one again."""
         if publication not in session.paused:
             session.paused.add(publication)
-            self.keep(session)
+            self.mark_unsaved(session)
             self.announce(PublicationGone(session.room, publication))
 
     def resume(self, session: Session, publication: PublicationId) -> None:
         """The track sends."""
         if publication in session.paused:
             session.paused.remove(publication)
-            self.keep(session)
+            self.mark_unsaved(session)
             self.announce(session.publications[publication])
 
     def close_room(self, room: RoomName) -> None:
@@ -373,11 +373,12 @@ class Ledger:
                 self.close(session, REPLACED)
 
     def _is_fed(self, session: Session) -> bool:
-        # One that was adopted is fed already, from what we may not have heard of yet.
-        is_settled = (self.settling.is_settled and self.moves.has_settled(session.id)) or not session.adopted
-        return session.protocol is Protocol.WHEP and is_settled and session.leaving is None
+        # An adopted viewer is fed already, perhaps from a publication that we have not heard of yet.
+        is_known = self.convergence.has_converged and self.moves.is_past_grace(session.id)
+        is_fed_already = session.adopted and not is_known
+        return session.protocol is Protocol.WHEP and not is_fed_already and session.leaving is None
 
-    def _keep_record(self, session: Session) -> SaveRecord:
+    def _save_record(self, session: Session) -> SaveRecord:
         record = pack_session(session)
         if len(record) > MAX_RECORD_BYTES:
             # It cannot outlive us; what was kept before would be wrong.
@@ -395,5 +396,5 @@ class Ledger:
             changes = feed(viewer, watched[viewer.watches])
             if changes:
                 commands += changes
-                self.keep(viewer)
+                self.mark_unsaved(viewer)
         return commands

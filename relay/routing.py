@@ -26,12 +26,12 @@ def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
             return None
         if session is not None:
             return session
-        ended = ledger.ends.get(session_id)
+        ended = ledger.tombstones.get(session_id)
         if ended is not None:
             answer_ended(ledger, request, ended)
             return None
         # Who opened it has it, unless somebody was heard to have it since.
-        slot = ledger.moves.whither(session_id)
+        slot = ledger.moves.moved_to(session_id)
         slot = ledger.directory.holder(session_id) if slot is None else slot
         slot = opened_in if slot is None else slot
         if slot != ledger.slot and ledger.directory.is_alive(slot):

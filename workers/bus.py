@@ -26,7 +26,7 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.facts import Envelope, Snapshot
 from millrace.relay.contract.ids import Slot
 from millrace.relay.contract.inputs import EndsHeard, RoomClosedElsewhere
-from millrace.relay.contract.rpc import Answer, Call, CallUnknown, EndsAsked, PassedOn, PassedOnAgain, SnapshotAsked
+from millrace.relay.contract.rpc import Answer, CallUnknown, EndsAsked, PassedOn, PassedOnAgain, Rpc, SnapshotAsked
 from millrace.relay.load.counters import Contract
 
 log = logging.getLogger("millrace.bus")
@@ -79,7 +79,7 @@ class _Asked:
     """A call that waits for its answer."""
 
     slot: Slot
-    call: Call
+    call: Rpc
     answer: asyncio.Future[Answer]
 
 
@@ -162,7 +162,7 @@ class Bus:
 
     def tell_ends(self, slots: Iterable[Slot], ends: EndsHeard) -> None:
         """Tells these workers how some sessions ended. A worker that misses the message asks at its next start."""
-        packed = codec.pack_call(ends)
+        packed = codec.pack_rpc(ends)
         for slot in slots:
             if (socket := self._calls_out.get(slot)) is not None:
                 self._send(socket, [UNANSWERED, packed])
@@ -172,7 +172,7 @@ class Bus:
         for slot in self._calls_out:
             self._send_call(slot, call)
 
-    async def call(self, slot: Slot, call: Call, seconds: float = CALL_SECONDS) -> Answer | None:
+    async def call(self, slot: Slot, call: Rpc, seconds: float = CALL_SECONDS) -> Answer | None:
         """Returns the answer of one worker; None when there is none within `seconds`."""
         number = self._send_call(slot, call)
         if number is None:
@@ -195,9 +195,9 @@ class Bus:
         for number, asked in self._asked.items():
             is_passed_on = isinstance(asked.call, PassedOn | PassedOnAgain)
             if asked.slot == slot and slot in self._calls_out and is_passed_on:
-                self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_call(asked.call)])
+                self._send(self._calls_out[slot], [number.to_bytes(8, "big"), codec.pack_rpc(asked.call)])
 
-    async def _fetch(self, slot: Slot, question: Call, kind: type[Wanted], take: Callable[[Wanted], None]) -> None:
+    async def _fetch(self, slot: Slot, question: Rpc, kind: type[Wanted], take: Callable[[Wanted], None]) -> None:
         for _ in range(SNAPSHOT_ATTEMPTS):
             answer = await self.call(slot, question, SNAPSHOT_SECONDS)
             if isinstance(answer, kind):
@@ -206,12 +206,12 @@ class Bus:
                 # A worker that does not know the question does not know it next time either.
                 return
 
-    def _send_call(self, slot: Slot, call: Call) -> int | None:
+    def _send_call(self, slot: Slot, call: Rpc) -> int | None:
         socket = self._calls_out.get(slot)
         if socket is None:
             return None
         self._last_call += 1
-        frames = [self._last_call.to_bytes(8, "big"), codec.pack_call(call)]
+        frames = [self._last_call.to_bytes(8, "big"), codec.pack_rpc(call)]
         return self._last_call if self._send(socket, frames) else None
 
     def _send(self, socket: "zmq.Socket[bytes]", frames: list[bytes]) -> bool:
@@ -240,7 +240,7 @@ class Bus:
             return
         caller, number, packed = frames
         try:
-            call = codec.unpack_call(packed, skip)
+            call = codec.unpack_rpc(packed, skip)
         except codec.Unreadable as error:
             skip(error)
             if number != UNANSWERED:

@@ -123,7 +123,7 @@ class Worker:
             passed_on=self._answer_passed_on,
             room_closed=self._handle_guarded,
             ends=self._handle_guarded,
-            own_ends=self._control.own_ends,
+            own_ends=self._control.recent_tombstones,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
             unknown=self._control.counters.unknown,
         )
@@ -216,7 +216,7 @@ class Worker:
 
     async def _say_goodbye(self) -> None:
         await self._public.stop(STOP_SECONDS)
-        for effect in self._control.drain(_now()):
+        for effect in self._control.stop(_now()):
             self._perform(effect)
         await self._media.wait_closed(STOP_SECONDS)
         await self._admin.stop(STOP_SECONDS)
@@ -231,7 +231,7 @@ class Worker:
     def _handle(self, what: Input) -> None:
         for effect in self._control.handle(what, _now()):
             self._perform(effect)
-        if self._control.is_settled:
+        if self._control.has_converged:
             self._converged.set()
 
     def _handle_request(self, what: Input) -> None:

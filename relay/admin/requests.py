@@ -80,4 +80,4 @@ def handle_move_asked(ledger: Ledger, request: MoveAsked) -> None:
         ledger.refuse(request.request, Refusal(409, "slot-drained", "That slot is to have no sessions."))
     else:
         ledger.moves.waiting[session.id] = request.request
-        ledger.give(session, slot)
+        ledger.move(session, slot)

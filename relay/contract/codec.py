@@ -26,17 +26,17 @@ import msgpack  # noqa: TID251
 from millrace.relay.contract.commands import Command
 from millrace.relay.contract.events import Event
 from millrace.relay.contract.facts import VERSION, VERSIONS_READ, Envelope
-from millrace.relay.contract.rpc import Answer, Call
+from millrace.relay.contract.rpc import Answer, Rpc
 
 Plain = Any
 """What msgpack reads and writes: None, bool, int, float, str, bytes, list, dict."""
 
 
-KEPT_VERSION = 1
+RECORD_VERSION = 1
 """Of what is kept of a session. It rises when an older program could not go on with a session that has such a record; a
 field with a default is no cause.
 """
-KEPT_VERSIONS_READ = range(1, KEPT_VERSION + 1)
+RECORD_VERSIONS_READ = range(1, RECORD_VERSION + 1)
 
 
 class Unreadable(ValueError):
@@ -85,14 +85,14 @@ def unpack_envelope(packed: bytes, skip: Skip = ignore) -> Envelope:
     return cast(Envelope, _ENVELOPE.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
-def pack_call(call: Call) -> bytes:
+def pack_rpc(rpc: Rpc) -> bytes:
     """A request to one worker."""
-    return _dump([VERSION, _CALL.pack(call)])
+    return _dump([VERSION, _RPC.pack(rpc)])
 
 
-def unpack_call(packed: bytes, skip: Skip = ignore) -> Call:
+def unpack_rpc(packed: bytes, skip: Skip = ignore) -> Rpc:
     """A request of another worker."""
-    return cast(Call, _CALL.unpack(_load_versioned(packed, VERSIONS_READ), skip))
+    return cast(Rpc, _RPC.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
 def pack_answer(answer: Answer) -> bytes:
@@ -105,14 +105,14 @@ def unpack_answer(packed: bytes, skip: Skip = ignore) -> Answer:
     return cast(Answer, _ANSWER.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
-def pack_kept_part(part: "KeptPart", value: Any) -> bytes:
+def pack_record_part(part: "RecordPart", value: Any) -> bytes:
     """Of a session's kept record."""
-    return _dump([KEPT_VERSION, part.shape.pack(value)])
+    return _dump([RECORD_VERSION, part.shape.pack(value)])
 
 
-def unpack_kept_part(part: "KeptPart", packed: bytes, skip: Skip = ignore) -> Any:
+def unpack_record_part(part: "RecordPart", packed: bytes, skip: Skip = ignore) -> Any:
     """What a predecessor kept, perhaps of another version of the program."""
-    return part.shape.unpack(_load_versioned(packed, KEPT_VERSIONS_READ), skip)
+    return part.shape.unpack(_load_versioned(packed, RECORD_VERSIONS_READ), skip)
 
 
 def pack_plain(value: Plain) -> bytes:
@@ -134,7 +134,7 @@ class _Shape(NamedTuple):
     """One of several kinds: in a list it is skipped for itself, whatever is wrong with it."""
 
 
-class KeptPart:
+class RecordPart:
     """A dataclass that is kept, once examined. A field with a default was added later. It is left out while it has that
     default, so that a record does not grow by what a session does not use.
     """
@@ -299,5 +299,5 @@ def _load_versioned(packed: bytes, versions: range) -> Plain:
 _COMMAND = _shape(Command, forgives=False)
 _EVENT = _shape(Event, forgives=False)
 _ENVELOPE = _tagged([Envelope], forgives=True)
-_CALL = _shape(Call, forgives=True)
+_RPC = _shape(Rpc, forgives=True)
 _ANSWER = _shape(Answer, forgives=True)

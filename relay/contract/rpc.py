@@ -25,7 +25,7 @@ class SnapshotAsked:
 
 @dataclass(frozen=True, slots=True)
 class EndsAsked:
-    """Answered with `Control.own_ends()`; by older programs not at all."""
+    """Answered with `Control.recent_tombstones()`; by older programs not at all."""
 
 
 PassedOn = Offered | Patched | Deleted | SessionAsked | MoveAsked
@@ -44,6 +44,6 @@ class CallUnknown:
     """The answer to a call that its receiver cannot read, so that nobody waits for another one."""
 
 
-Call = SnapshotAsked | RoomClosedElsewhere | EndsAsked | EndsHeard | PassedOn | PassedOnAgain
+Rpc = SnapshotAsked | RoomClosedElsewhere | EndsAsked | EndsHeard | PassedOn | PassedOnAgain
 Answer = Snapshot | EndsHeard | Reply | CallUnknown
 """RoomClosedElsewhere and EndsHeard have no answer."""

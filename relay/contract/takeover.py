@@ -10,11 +10,11 @@ from typing import Any
 
 from millrace.relay.config.model import Config
 from millrace.relay.contract import facts, layout
-from millrace.relay.contract.codec import KEPT_VERSION
+from millrace.relay.contract.codec import RECORD_VERSION
 
 VERSION = 2
 """Of the manifest and of the order of the descriptors."""
-CONTRACTS = {"estate": VERSION, "arena": layout.VERSION, "facts": facts.VERSION, "kept": KEPT_VERSION}
+CONTRACTS = {"estate": VERSION, "arena": layout.VERSION, "facts": facts.VERSION, "kept": RECORD_VERSION}
 """What two programs have to agree on, for one to go on with the sessions of the other. On the wire a manifest is an
 `estate` and records of sessions are `kept`.
 """

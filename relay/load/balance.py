@@ -1,9 +1,9 @@
-"""When a worker that has too much to do gives sessions to others, and how many; which of them have room. Owns the
-patience, so that sessions do not go to and fro; must never choose where to. Read next: `relay/ledger.py`, which gives
-them.
+"""When a worker that has too much to do moves sessions to others, and how many; which other workers have room. Owns the
+patience, so that sessions do not go to and fro; must never choose the target. Read next: `relay/ledger.py`, which
+moves them.
 
-A worker acts when it was late for LATE_SECONDS in a row while another is clearly better off; then it rests, for what it
-gave to show. A session that came from another slot lately is not given on.
+A worker acts when it was late for LATE_SECONDS in a row while another worker is clearly better off. Then it rests until
+the effect can be seen. A session that came from another slot less than STAY_SECONDS ago stays.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Balance:
             return 0
         return -(-sessions // SHARE)
 
-    def gave(self, now: float) -> None:
+    def moved(self, now: float) -> None:
         """Some went."""
         self._late_for = 0
         self._rests_until = now + REST_SECONDS

@@ -16,7 +16,7 @@ from millrace.relay.contract.facts import (
     Snapshot,
 )
 from millrace.relay.contract.ids import Incarnation, PublicationId, RoomName, SessionId, Slot
-from millrace.relay.membership.remote_worker import Heard, Peer
+from millrace.relay.membership.remote_worker import Heard, RemoteWorker
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Directory:
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
-        self._peers: dict[Slot, Peer] = {}
+        self._remotes: dict[Slot, RemoteWorker] = {}
         self._standing: dict[Slot, _Standing] = {slot: _Standing()}
         self._rooms: dict[RoomName, Room] = {}
         self._slot_by_session: dict[SessionId, Slot] = {}
@@ -77,49 +77,51 @@ class Directory:
         """A fact of another worker."""
         if envelope.slot == self._slot:
             return Change()
-        return self._apply(envelope.slot, self._peer(envelope.slot).handle_envelope(envelope, now))
+        return self._apply(envelope.slot, self._remote(envelope.slot).handle_envelope(envelope, now))
 
     def handle_snapshot(self, snapshot: Snapshot, now: float) -> Change:
         """All facts of another worker."""
         if snapshot.slot == self._slot:
             return Change()
-        return self._apply(snapshot.slot, self._peer(snapshot.slot).handle_snapshot(snapshot, now))
+        return self._apply(snapshot.slot, self._remote(snapshot.slot).handle_snapshot(snapshot, now))
 
     def handle_slot(self, slot: Slot, incarnation: Incarnation | None, now: float) -> Change:
         """The master's table of slots changed."""
         if slot == self._slot:
             return Change()
-        return self._apply(slot, self._peer(slot).handle_slot(incarnation, now))
+        return self._apply(slot, self._remote(slot).handle_slot(incarnation, now))
 
     def handle_empty(self, slot: Slot) -> Change:
         """Its worker has left that slot for good."""
-        return self._apply(slot, self._peer(slot).handle_empty())
+        return self._apply(slot, self._remote(slot).handle_empty())
 
     def handle_tick(self, now: float) -> Iterator[tuple[Slot, Change]]:
         """What time alone changes, by slot."""
-        for slot, peer in self._peers.items():
-            yield slot, self._apply(slot, peer.handle_tick(now))
+        for slot, remote in self._remotes.items():
+            yield slot, self._apply(slot, remote.handle_tick(now))
 
     # --- what is asked
 
     def is_alive(self, slot: Slot) -> bool:
         """Whether requests can be passed on to it: a successor answers those that wait for it."""
-        return slot == self._slot or (slot in self._peers and (self._peers[slot].alive or self._peers[slot].is_held))
+        return slot == self._slot or (
+            slot in self._remotes and (self._remotes[slot].alive or self._remotes[slot].is_held)
+        )
 
     def others(self) -> tuple[Slot, ...]:
         """The slots of all others that can be told something: a successor hears what came before it was there."""
-        return tuple(slot for slot in self._peers if self.is_alive(slot))
+        return tuple(slot for slot in self._remotes if self.is_alive(slot))
 
     def neighbours(self) -> list[Slot]:
         """The other slots that have a worker, those after ours first: so that not all ask the same one."""
         return sorted(
-            (slot for slot, peer in self._peers.items() if peer.alive), key=lambda slot: (slot < self._slot, slot)
+            (slot for slot, remote in self._remotes.items() if remote.alive), key=lambda slot: (slot < self._slot, slot)
         )
 
     def living(self) -> list[Slot]:
         """The other slots that have a worker which has said how busy it is."""
         loads = self.loads()
-        return [slot for slot, peer in self._peers.items() if peer.alive and slot in loads]
+        return [slot for slot, remote in self._remotes.items() if remote.alive and slot in loads]
 
     def sessions_in(self, slot: Slot) -> int:
         """How many sessions are there, as far as we know."""
@@ -129,9 +131,9 @@ class Directory:
         """The slot that a session is in, wherever it was opened; None when nobody has it."""
         return self._slot_by_session.get(session)
 
-    def waits_for_peers(self) -> bool:
+    def waits_for_others(self) -> bool:
         """Whether a worker that lives, or lived a moment ago, has not told its facts."""
-        return any(peer.is_awaited for peer in self._peers.values())
+        return any(remote.is_awaited for remote in self._remotes.values())
 
     def room(self, name: RoomName) -> Room | None:
         """None when nobody is there."""
@@ -161,8 +163,8 @@ class Directory:
 
     # --- the tables
 
-    def _peer(self, slot: Slot) -> Peer:
-        return self._peers.setdefault(slot, Peer())
+    def _remote(self, slot: Slot) -> RemoteWorker:
+        return self._remotes.setdefault(slot, RemoteWorker())
 
     def _apply(self, slot: Slot, heard: Heard) -> Change:
         rooms: set[RoomName] = set()

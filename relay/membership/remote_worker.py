@@ -40,7 +40,7 @@ class Heard:
 NOTHING = Heard()
 
 
-class Peer:
+class RemoteWorker:
     """One slot, through all its incarnations."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ RECENT = 1000
 """Told to who asks: 160 KB, read in 6 ms, and twice in a life at most."""
 
 
-class Ends:
+class Tombstones:
     """Tombstones by session."""
 
     def __init__(self) -> None:

@@ -1,12 +1,12 @@
-"""Sessions that go from this slot to another, or come from one, while their clients go on. Owns what is known of each
-until the others know too; must never know how the engine does it. Read `relay/ledger.py` next, which begins moves and
-draws the consequences.
+"""Sessions that move from this slot to another, or arrive from one, while their clients go on. Owns what is known of
+each until the others know too; must never know how the engine does it. Read `relay/ledger.py` next, which begins moves
+and draws the consequences.
 
-    giver    MoveTransport ---> MoveDone(moved) ---> its facts stand for OVERLAP_SECONDS more, then are withdrawn
-    taker    TransportAdopted ---> its facts are announced at once; its streams are left as they are for SETTLE_SECONDS
+    source   MoveTransport ---> MoveDone(moved) ---> its facts stand for OVERLAP_SECONDS more, then are withdrawn
+    target   TransportAdopted ---> its facts are announced at once; its streams stay as they are for GRACE_SECONDS
 
-Both tell the same facts for a while, so no viewer anywhere ever sees a moment without them, in whatever order the bus
-brings them; the directory takes them for one. What the taker withdraws meanwhile, the giver withdraws too.
+Both workers announce the same facts for OVERLAP_SECONDS, and the directory counts them once. So no viewer is detached,
+in whatever order the bus delivers. A fact that the target withdraws meanwhile, the source withdraws too.
 """
 
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ from millrace.relay.session.sessions import Session
 
 OVERLAP_SECONDS = 3.0
 """A fact that was lost shows with the next Load, a second later, and a snapshot is asked for again after another."""
-SETTLE_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 """What fed an arrived viewer may have been announced a moment ago, and not heard here yet."""
 AGAIN_SECONDS = 0.5
 """After a move that failed: most handshakes take less."""
-GIVEN_AT_ONCE = 32
+MOVED_AT_ONCE = 32
 """Of a whole slot, each tenth of a second: the taker needs some 0.1 ms for each, and its other clients wait as long."""
 
 
@@ -56,7 +56,7 @@ class Moves:
     _assigned: dict[Slot, int] = field(default_factory=dict)
     """Sessions that went there since its last Load."""
 
-    def give(self, session: Session, slot: Slot) -> MoveTransport:
+    def begin(self, session: Session, slot: Slot) -> MoveTransport:
         """Begins a move."""
         session.leaving = slot
         self._assigned[slot] = self._assigned.get(slot, 0) + 1
@@ -76,9 +76,9 @@ class Moves:
     def arrive(self, session: Session, now: float) -> None:
         """It came from another slot; perhaps it was here before."""
         self._departed.pop(session.id, None)
-        self._arrived[session.id] = (session.room, now + SETTLE_SECONDS)
+        self._arrived[session.id] = (session.room, now + GRACE_SECONDS)
 
-    def has_settled(self, session: SessionId) -> bool:
+    def is_past_grace(self, session: SessionId) -> bool:
         """Whether its streams may be changed."""
         return session not in self._arrived
 
@@ -92,7 +92,7 @@ class Moves:
         request = self.waiting.pop(session, None)
         return [] if request is None else [request]
 
-    def whither(self, session: SessionId) -> Slot | None:
+    def moved_to(self, session: SessionId) -> Slot | None:
         """Where a session is that left lately."""
         departed = self._departed.get(session)
         return None if departed is None else departed.slot

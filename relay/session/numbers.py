@@ -11,17 +11,17 @@ from millrace.relay.contract.ids import ParticipantId, PublicationId, SessionId,
 
 Random = Callable[[int], bytes]
 """So many random bytes, from a source fit for secrets."""
-IsLent = Callable[[int], bool]
+IsForeign = Callable[[int], bool]
 """Whether a track log of ours is in use by another slot, since its publication moved. The arena knows, whoever dies."""
 
 
 class Numbers:
     """One worker's names. `random` is the only source of chance in the control plane."""
 
-    def __init__(self, random: Random, slot: Slot, logs_per_slot: int, is_lent: IsLent = lambda _: False) -> None:
+    def __init__(self, random: Random, slot: Slot, logs_per_slot: int, is_foreign: IsForeign = lambda _: False) -> None:
         self._random = random
         self._slot = slot
-        self._is_lent = is_lent
+        self._is_foreign = is_foreign
         first = slot * logs_per_slot
         self._own_logs = range(first, first + logs_per_slot)
         # Given back at one end and taken at the other: a log rests as long as it can, so that a reader that is late to
@@ -98,14 +98,14 @@ class Numbers:
 
     def has_logs(self, wanted: int) -> bool:
         """Whether so many track logs are left."""
-        free = (log for log in self._free_logs if not self._is_lent(log))
+        free = (log for log in self._free_logs if not self._is_foreign(log))
         return sum(1 for _ in islice(free, wanted)) == wanted
 
     def log(self) -> int:
         """The log that has been free longest; the caller has looked at `has_logs`."""
         for _ in range(len(self._free_logs)):
             log = self._free_logs.popleft()
-            if not self._is_lent(log):
+            if not self._is_foreign(log):
                 return log
             # Its publication moved away and lives.
             self._free_logs.append(log)

@@ -2,7 +2,7 @@
 shape and its two directions; must never decide what becomes of a session. Read `relay/engine_events.py` next, which
 does.
 
-    [KEPT_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
+    [RECORD_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
 
 The unchanging part is packed and compressed once, since a publisher's coming changes the records of all its viewers.
 What a later release wrote there and this one does not know goes on with it, as these bytes. In the changing part it is
@@ -27,7 +27,7 @@ _MAX_FIXED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFormats:
+class RecordedFormats:
     """What was negotiated for an m-line: the same for most viewers with one browser."""
 
     codecs: tuple[tuple[Codec, str], ...]
@@ -35,7 +35,7 @@ class KeptFormats:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptStream:
+class RecordedStream:
     """One m-line of a viewer."""
 
     subscription: SubscriptionId
@@ -45,11 +45,11 @@ class KeptStream:
     ssrc: int
     rtx_ssrc: int | None
     formats: bytes
-    """A KeptFormats, packed, so that a successor unpacks each once."""
+    """A RecordedFormats, packed, so that a successor unpacks each once."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFixed:
+class FixedRecord:
     """What stands from the answer on."""
 
     session: SessionId
@@ -61,12 +61,12 @@ class KeptFixed:
     mids: tuple[str, ...]
     watches: ParticipantId | None
     publications: tuple[PublicationHere, ...]
-    streams: tuple[KeptStream, ...]
+    streams: tuple[RecordedStream, ...]
     ssrcs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SessionRecord:
     """The whole record."""
 
     etag: str
@@ -76,34 +76,34 @@ class Kept:
     fed_from: tuple[PublicationId | None, ...]
     """For each of the streams."""
     fixed: bytes
-    """A KeptFixed, packed and compressed."""
+    """A FixedRecord, packed and compressed."""
     restarted_with: tuple[str, str] | None = None
 
 
 def pack_session(session: Session) -> bytes:
     """The session as it stands now."""
-    if not session.kept_fixed:
-        session.kept_fixed = zlib.compress(codec.pack_kept_part(_FIXED, _fixed(session)), 1)
-    kept = Kept(
+    if not session.packed_fixed:
+        session.packed_fixed = zlib.compress(codec.pack_record_part(_FIXED, _fixed(session)), 1)
+    whole = SessionRecord(
         session.etag,
         session.remote_ufrag,
         session.remote_pwd,
         tuple(sorted(session.paused)),
         tuple(receiving.publication for receiving in session.receiving),
-        session.kept_fixed,
+        session.packed_fixed,
         session.restarted_with,
     )
-    return codec.pack_kept_part(_WHOLE, kept)
+    return codec.pack_record_part(_WHOLE, whole)
 
 
 def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
     """The session as it stood then; whether it is connected is not in it. `skip` is told of each part that a later
     release has and this one does not. Raises `codec.Unreadable`.
     """
-    kept: Kept = codec.unpack_kept_part(_WHOLE, record, skip)
-    fixed: KeptFixed = codec.unpack_kept_part(_FIXED, _decompressed(kept.fixed), skip)
+    whole: SessionRecord = codec.unpack_record_part(_WHOLE, record, skip)
+    fixed: FixedRecord = codec.unpack_record_part(_FIXED, _decompressed(whole.fixed), skip)
     publications = {publication.publication: publication for publication in fixed.publications}
-    if len(kept.fed_from) != len(fixed.streams) or not publications.keys() >= set(kept.paused):
+    if len(whole.fed_from) != len(fixed.streams) or not publications.keys() >= set(whole.paused):
         raise codec.Unreadable("the record's two parts do not belong together")
     return Session(
         id=fixed.session,
@@ -112,21 +112,21 @@ def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
         participant=fixed.participant,
         transport=fixed.transport,
         opened_at=fixed.opened_at,
-        etag=kept.etag,
-        remote_ufrag=kept.remote_ufrag,
-        remote_pwd=kept.remote_pwd,
+        etag=whole.etag,
+        remote_ufrag=whole.remote_ufrag,
+        remote_pwd=whole.remote_pwd,
         mids=fixed.mids,
-        restarted_with=kept.restarted_with,
+        restarted_with=whole.restarted_with,
         watches=fixed.watches,
         publications=publications,
-        paused=set(kept.paused),
+        paused=set(whole.paused),
         receiving=[
             Receiving(stream.subscription, _receiver(stream, skip), publication)
-            for stream, publication in zip(fixed.streams, kept.fed_from, strict=True)
+            for stream, publication in zip(fixed.streams, whole.fed_from, strict=True)
         ],
         ssrcs=fixed.ssrcs,
         adopted=True,
-        kept_fixed=kept.fixed,
+        packed_fixed=whole.fixed,
     )
 
 
@@ -144,8 +144,8 @@ def rebuild(event: TransportAdopted, skip: codec.Skip) -> Session | None:
     return session if has == said else None
 
 
-def _fixed(session: Session) -> KeptFixed:
-    return KeptFixed(
+def _fixed(session: Session) -> FixedRecord:
+    return FixedRecord(
         session=session.id,
         protocol=session.protocol,
         room=session.room,
@@ -160,13 +160,13 @@ def _fixed(session: Session) -> KeptFixed:
     )
 
 
-def _stream(receiving: Receiving) -> KeptStream:
+def _stream(receiving: Receiving) -> RecordedStream:
     one = receiving.receiver
-    formats = codec.pack_kept_part(_FORMATS, KeptFormats(one.codecs, one.extensions))
-    return KeptStream(receiving.subscription, one.kind, one.mid, one.position, one.ssrc, one.rtx_ssrc, formats)
+    formats = codec.pack_record_part(_FORMATS, RecordedFormats(one.codecs, one.extensions))
+    return RecordedStream(receiving.subscription, one.kind, one.mid, one.position, one.ssrc, one.rtx_ssrc, formats)
 
 
-def _receiver(stream: KeptStream, skip: codec.Skip) -> Receiver:
+def _receiver(stream: RecordedStream, skip: codec.Skip) -> Receiver:
     formats, skipped = _formats(stream.formats)
     for reason in skipped:
         skip(reason)
@@ -176,9 +176,9 @@ def _receiver(stream: KeptStream, skip: codec.Skip) -> Receiver:
 
 
 @lru_cache(maxsize=256)
-def _formats(packed: bytes) -> tuple[KeptFormats, list[codec.Unreadable]]:
+def _formats(packed: bytes) -> tuple[RecordedFormats, list[codec.Unreadable]]:
     skipped: list[codec.Unreadable] = []
-    formats: KeptFormats = codec.unpack_kept_part(_FORMATS, packed, skipped.append)
+    formats: RecordedFormats = codec.unpack_record_part(_FORMATS, packed, skipped.append)
     return formats, skipped
 
 
@@ -189,6 +189,6 @@ def _decompressed(packed: bytes) -> bytes:
         raise codec.Unreadable(str(error)) from None
 
 
-_FORMATS = codec.KeptPart(KeptFormats)
-_FIXED = codec.KeptPart(KeptFixed)
-_WHOLE = codec.KeptPart(Kept)
+_FORMATS = codec.RecordPart(RecordedFormats)
+_FIXED = codec.RecordPart(FixedRecord)
+_WHOLE = codec.RecordPart(SessionRecord)

@@ -72,7 +72,7 @@ class Session:
     """When it came from another slot, by the steady clock."""
     stays_until: float = 0.0
     """It could not be moved just now, and is not tried again before this time of the steady clock."""
-    kept_fixed: bytes = b""
+    packed_fixed: bytes = b""
     """The part of its kept record that never changes, once packed."""
 
 

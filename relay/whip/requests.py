@@ -137,7 +137,7 @@ def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
     session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
     session.restarted_with = (local.ufrag, local.pwd)
     session.etag = ledger.numbers.etag()
-    ledger.keep(session)
+    ledger.mark_unsaved(session)
     ledger.submit(RestartIce(session.transport, local.ufrag, local.pwd, patch.remote_ufrag, patch.remote_pwd))
     ledger.counters.count(Count.ICE_RESTARTS)
 

@@ -79,7 +79,7 @@ from millrace.relay.contract.inputs import (
     SessionAsked,
 )
 from millrace.relay.contract.protocol import Protocol
-from millrace.relay.contract.rpc import Answer, Call, CallUnknown, EndsAsked, PassedOnAgain, SnapshotAsked
+from millrace.relay.contract.rpc import Answer, CallUnknown, EndsAsked, PassedOnAgain, Rpc, SnapshotAsked
 from millrace.relay.contract.tombstone import Tombstone
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -223,7 +223,7 @@ ENVELOPES = {name: Envelope(Slot(3), Incarnation(2), 70_000, fact) for name, fac
 _ENDS = EndsHeard(
     (Tombstone(_SESSION, Protocol.WHIP, _ROOM, _WHO, 1_790_000_000.25, 1_790_000_060.5, "replaced", 5_300.75),)
 )
-CALLS: dict[str, Call] = {
+CALLS: dict[str, Rpc] = {
     "snapshot_asked": SnapshotAsked(),
     "ends_asked": EndsAsked(),
     "ends_told": _ENDS,
@@ -266,7 +266,7 @@ def packed() -> dict[str, bytes]:
         **{f"commands/{name}": codec.pack_commands([command]) for name, command in COMMANDS.items()},
         **{f"events/{name}": codec.pack_events([event]) for name, event in EVENTS.items()},
         **{f"facts/{name}": codec.pack_envelope(envelope) for name, envelope in ENVELOPES.items()},
-        **{f"calls/{name}": codec.pack_call(call) for name, call in CALLS.items()},
+        **{f"calls/{name}": codec.pack_rpc(call) for name, call in CALLS.items()},
         **{f"answers/{name}": codec.pack_answer(answer) for name, answer in ANSWERS.items()},
         "engine_config": pack_engine_config(ENGINE_CONFIG),
     }

@@ -9,7 +9,7 @@ from millrace.relay.contract.commands import Command
 from millrace.relay.contract.engine_config import EngineConfig
 from millrace.relay.contract.events import Event
 from millrace.relay.contract.facts import Fact
-from millrace.relay.contract.rpc import Answer, Call
+from millrace.relay.contract.rpc import Answer, Rpc
 
 PACKED = messages.packed()
 
@@ -30,7 +30,7 @@ def test_every_golden_file_is_of_a_message() -> None:
         (Command, messages.COMMANDS),
         (Event, messages.EVENTS),
         (Fact, messages.FACTS),
-        (Call, messages.CALLS),
+        (Rpc, messages.CALLS),
         (Answer, messages.ANSWERS),
     ],
 )
@@ -55,7 +55,7 @@ def test_golden_bytes_are_read_back_as_the_fact(name: str) -> None:
 
 @pytest.mark.parametrize("name", messages.CALLS)
 def test_golden_bytes_are_read_back_as_the_call(name: str) -> None:
-    assert codec.unpack_call(messages.read(f"calls/{name}")) == messages.CALLS[name]
+    assert codec.unpack_rpc(messages.read(f"calls/{name}")) == messages.CALLS[name]
 
 
 @pytest.mark.parametrize("name", messages.ANSWERS)

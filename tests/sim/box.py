@@ -120,7 +120,7 @@ class Box:
         """A new life of the slot, with its predecessor's sessions but for a share that had not connected."""
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
-        endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_lent(slot, log))
+        endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_foreign(slot, log))
         control = Control(self.config, slot, incarnation, endpoint, self.chance.randbytes)
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
@@ -195,7 +195,7 @@ class Box:
                             self.after(0.001, lambda o=other, room=room: self.give(o, RoomClosedElsewhere(room)))
                 case TellEnds(slots, ends):
                     # Calls, likewise.
-                    packed = codec.pack_call(ends)
+                    packed = codec.pack_rpc(ends)
                     for slot in slots:
                         self.after(0.001, lambda slot=slot, packed=packed: self._hear_ends(slot, packed))
                 case AskEnds(slot):
@@ -220,14 +220,14 @@ class Box:
             self._send(asker, lambda: self.give(asker, SnapshotHeard(snapshot)))
 
     def _hear_ends(self, slot: Slot, packed: bytes) -> None:
-        ends = codec.unpack_call(packed)
+        ends = codec.unpack_rpc(packed)
         assert isinstance(ends, EndsHeard)
         if slot in self.lives:
             self.give(self.lives[slot], ends)
 
     def _answer_ends(self, asker: Life, slot: Slot) -> None:
         if slot in self.lives:
-            answer = codec.unpack_answer(codec.pack_answer(self.lives[slot].control.own_ends()))
+            answer = codec.unpack_answer(codec.pack_answer(self.lives[slot].control.recent_tombstones()))
             assert isinstance(answer, EndsHeard)
             self.after(0.001, lambda: self.give(asker, answer))
 
@@ -243,7 +243,7 @@ class Box:
             asker, request = self.waiting.pop(reply.request)
             self._reply(asker, replace(reply, request=request))
 
-    def _is_lent(self, slot: Slot, log: int) -> bool:
+    def _is_foreign(self, slot: Slot, log: int) -> bool:
         others = [life.engine for other, life in self.lives.items() if other != slot]
         others += [engine for other, engine in self.arena.items() if other != slot]
         return any(log in engine.logs() for engine in [*others, *self.parcels.values()])
@@ -269,12 +269,12 @@ class Box:
             outcome = self.chance.choice([one for one in Outcome if one is not Outcome.MOVED])
         else:
             # The giver's successor, or what is left of it, has it again.
-            heir = self.lives.get(life.slot)
-            if heir is None:
+            adopter = self.lives.get(life.slot)
+            if adopter is None:
                 self.arena[life.slot].put_in(parcel)
             else:
-                heir.engine.put_in(parcel)
-                self.give(heir, EngineSaid(heir.engine.adopted(give.transport)))
+                adopter.engine.put_in(parcel)
+                self.give(adopter, EngineSaid(adopter.engine.adopted(give.transport)))
             return
         self.after(
             self.chance.uniform(0, 0.01),

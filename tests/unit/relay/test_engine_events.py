@@ -20,7 +20,7 @@ from millrace.relay.contract.events import AdoptionDone, PublicationEnded, Publi
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.contract.inputs import Deleted, EngineSaid, Patched, RoomsAsked, SlotChanged, SnapshotHeard, Ticked
-from millrace.relay.membership.convergence import SETTLE_SECONDS
+from millrace.relay.membership.convergence import CONVERGENCE_SECONDS
 from millrace.relay.session.record import unpack_session
 from millrace.relay.session.sessions import Session
 from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
@@ -90,54 +90,54 @@ def hall() -> tuple[Desk, Recorder]:
 
 def test_rebuilt_sessions_equal_the_originals(hall: tuple[Desk, Recorder]) -> None:
     worker, recorder = hall
-    heir = successor(adoptions(worker, recorder))
-    assert heir.all(SessionsAdopted) == [SessionsAdopted(3, 0)]
+    adopter = successor(adoptions(worker, recorder))
+    assert adopter.all(SessionsAdopted) == [SessionsAdopted(3, 0)]
     originals = [plain(session) for session in worker.control.sessions.all()]
-    assert [plain(session) for session in heir.control.sessions.all()] == originals
-    assert heir.control.directory.own_facts() == worker.control.directory.own_facts()
+    assert [plain(session) for session in adopter.control.sessions.all()] == originals
+    assert adopter.control.directory.own_facts() == worker.control.directory.own_facts()
 
 
 def test_facts_are_announced_under_the_new_incarnation_with_the_same_ids(hall: tuple[Desk, Recorder]) -> None:
     worker, recorder = hall
     publisher = adoptions(worker, recorder)[0]
-    heir = desk(incarnation=2)
-    heir.handle(EngineSaid(publisher))
-    envelopes = [announce.envelope for announce in heir.all(Announce)]
+    adopter = desk(incarnation=2)
+    adopter.handle(EngineSaid(publisher))
+    envelopes = [announce.envelope for announce in adopter.all(Announce)]
     assert [(one.incarnation, one.sequence) for one in envelopes] == [(2, 1), (2, 2)]
     here, track = (one.fact for one in envelopes)
     assert isinstance(here, ParticipantHere)
     assert isinstance(track, PublicationHere)
     assert {here, track} < worker.control.directory.view()
-    heir.handle(EngineSaid(PublicationStarted(publisher.publications[0])))
-    (again,) = heir.all(Announce)
+    adopter.handle(EngineSaid(PublicationStarted(publisher.publications[0])))
+    (again,) = adopter.all(Announce)
     assert isinstance(again.envelope.fact, PublicationHere)
 
 
 def test_adopted_sessions_answer_patch_and_delete(hall: tuple[Desk, Recorder]) -> None:
     worker, recorder = hall
     publisher = worker.control.sessions.all()[0]
-    heir = successor(adoptions(worker, recorder))
-    heir.handle(Patched(heir.number(), publisher.id, None, publisher.etag, RESTART))
-    assert heir.reply().status == 204
+    adopter = successor(adoptions(worker, recorder))
+    adopter.handle(Patched(adopter.number(), publisher.id, None, publisher.etag, RESTART))
+    assert adopter.reply().status == 204
     worker.handle(Patched(worker.number(), publisher.id, None, "*", RESTART))
-    heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART))
-    assert (heir.reply().status, heir.reply().body) == (200, worker.reply().body)
-    heir.handle(Patched(heir.number(), publisher.id, None, "*", RESTART.replace("wxyz", "qrst")))
-    assert heir.reply().status == 200
-    assert header(heir.reply(), "ETag") != publisher.etag
-    assert heir.commands(SaveRecord)
-    heir.handle(Deleted(heir.number(), publisher.id, None))
-    assert heir.reply().status == 200
-    assert heir.commands(CloseTransport) == [CloseTransport(publisher.transport)]
-    assert len(heir.control.sessions) == 2
+    adopter.handle(Patched(adopter.number(), publisher.id, None, "*", RESTART))
+    assert (adopter.reply().status, adopter.reply().body) == (200, worker.reply().body)
+    adopter.handle(Patched(adopter.number(), publisher.id, None, "*", RESTART.replace("wxyz", "qrst")))
+    assert adopter.reply().status == 200
+    assert header(adopter.reply(), "ETag") != publisher.etag
+    assert adopter.commands(SaveRecord)
+    adopter.handle(Deleted(adopter.number(), publisher.id, None))
+    assert adopter.reply().status == 200
+    assert adopter.commands(CloseTransport) == [CloseTransport(publisher.transport)]
+    assert len(adopter.control.sessions) == 2
 
 
 def test_numbers_of_adopted_sessions_are_not_given_again(hall: tuple[Desk, Recorder]) -> None:
     worker, recorder = hall
     logs = {log for one in worker.control.sessions.all() for p in one.publications.values() for log in p.logs}
-    heir = successor(adoptions(worker, recorder))
-    heir.publish(room="attic")
-    taken = {encoding.log for publish in heir.commands(Publish) for encoding in publish.encodings}
+    adopter = successor(adoptions(worker, recorder))
+    adopter.publish(room="attic")
+    taken = {encoding.log for publish in adopter.commands(Publish) for encoding in publish.encodings}
     assert logs
     assert not taken & logs
     # The same chance again draws the same SSRCs first.
@@ -167,23 +167,23 @@ def test_numbers_of_adopted_sessions_are_not_given_again(hall: tuple[Desk, Recor
 def test_a_session_that_cannot_be_rebuilt_is_closed_and_costs_no_other(hall: tuple[Desk, Recorder], spoil: Any) -> None:
     worker, recorder = hall
     broken, *others = adoptions(worker, recorder)
-    heir = desk(incarnation=2)
+    adopter = desk(incarnation=2)
     broken = spoil(broken)
-    heir.handle(EngineSaid(broken))
-    assert heir.commands(CloseTransport) == [CloseTransport(broken.transport)]
-    assert not heir.all(Announce)
+    adopter.handle(EngineSaid(broken))
+    assert adopter.commands(CloseTransport) == [CloseTransport(broken.transport)]
+    assert not adopter.all(Announce)
     for other in others:
-        heir.handle(EngineSaid(other))
-    assert len(heir.control.sessions) == 2
-    assert heir.control.counters.values["millrace_sessions_given_up_total"] == 1
+        adopter.handle(EngineSaid(other))
+    assert len(adopter.control.sessions) == 2
+    assert adopter.control.counters.values["millrace_sessions_given_up_total"] == 1
 
 
 def test_two_records_with_one_log_are_not_both_believed(hall: tuple[Desk, Recorder]) -> None:
     worker, recorder = hall
     first = adoptions(worker, recorder)[0]
-    heir = successor([first, first], done=False)
-    assert heir.commands(CloseTransport)
-    assert len(heir.control.sessions) == 1
+    adopter = successor([first, first], done=False)
+    assert adopter.commands(CloseTransport)
+    assert len(adopter.control.sessions) == 1
 
 
 def remote() -> tuple[Desk, Desk, Recorder]:
@@ -198,37 +198,37 @@ def remote() -> tuple[Desk, Desk, Recorder]:
 
 def test_an_adopted_viewer_stays_attached_while_the_directory_fills() -> None:
     one, two, recorder = remote()
-    heir = successor(adoptions(two, recorder))
-    assert not heir.control.is_settled
-    heir.handle(SlotChanged(Slot(1), Incarnation(1)))
-    heir.handle(Ticked())
-    assert not heir.control.is_settled
-    heir.handle(SnapshotHeard(one.control.snapshot()))
-    assert heir.control.is_settled
-    assert not heir.commands(Attach)
-    assert not heir.commands(Detach)
-    heir.handle(RoomsAsked(RequestId(7)))
-    assert body(heir.reply())[0]["publishers"][0]["slot"] == 1
+    adopter = successor(adoptions(two, recorder))
+    assert not adopter.control.has_converged
+    adopter.handle(SlotChanged(Slot(1), Incarnation(1)))
+    adopter.handle(Ticked())
+    assert not adopter.control.has_converged
+    adopter.handle(SnapshotHeard(one.control.snapshot()))
+    assert adopter.control.has_converged
+    assert not adopter.commands(Attach)
+    assert not adopter.commands(Detach)
+    adopter.handle(RoomsAsked(RequestId(7)))
+    assert body(adopter.reply())[0]["publishers"][0]["slot"] == 1
 
 
 def test_an_adopted_viewer_is_detached_when_its_publisher_is_gone_for_good() -> None:
     _, two, recorder = remote()
-    heir = successor(adoptions(two, recorder))
-    heir.handle(SlotChanged(Slot(1), None))
-    heir.handle(Ticked())
-    assert not heir.control.is_settled
-    heir.now += SETTLE_SECONDS
-    heir.handle(Ticked())
-    assert heir.control.is_settled
-    assert len(heir.commands(Detach)) == 2
+    adopter = successor(adoptions(two, recorder))
+    adopter.handle(SlotChanged(Slot(1), None))
+    adopter.handle(Ticked())
+    assert not adopter.control.has_converged
+    adopter.now += CONVERGENCE_SECONDS
+    adopter.handle(Ticked())
+    assert adopter.control.has_converged
+    assert len(adopter.commands(Detach)) == 2
 
 
 def test_a_first_start_settles_when_all_were_heard() -> None:
     worker = desk()
     worker.handle(EngineSaid(AdoptionDone(0, 0)))
-    assert not worker.control.is_settled
+    assert not worker.control.has_converged
     worker.handle(Ticked())
-    assert worker.control.is_settled
+    assert worker.control.has_converged
     assert not worker.all(SessionsAdopted)
 
 
@@ -237,13 +237,13 @@ def test_an_adopted_publisher_that_published_again_elsewhere_is_replaced() -> No
     worker.publish()
     recorder.see(worker)
     (session,) = worker.control.sessions.all()
-    heir = successor(adoptions(worker, recorder))
+    adopter = successor(adoptions(worker, recorder))
     newer = ParticipantHere(session.room, session.participant, session.id, True, session.opened_at + 1)
     other = desk(slot=1)
     other.publish()
     snapshot = replace(other.control.snapshot(), facts=(replace(newer, session=other.control.sessions.all()[0].id),))
-    heir.handle(SnapshotHeard(snapshot))
-    assert [ended.cause for ended in heir.all(SessionEnded)] == ["replaced"]
+    adopter.handle(SnapshotHeard(snapshot))
+    assert [ended.cause for ended in adopter.all(SessionEnded)] == ["replaced"]
 
 
 def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_were_kept() -> None:

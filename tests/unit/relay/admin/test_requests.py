@@ -166,11 +166,11 @@ def test_memories_of_sessions_are_bounded_in_time_and_number() -> None:
     for _ in range(MAX_TOMBSTONES + 1):
         sessions.append(session_of(worker.watch(sdp=offer(["audio"], direction="recvonly"))))
         worker.handle(Deleted(worker.number(), sessions[-1], None))
-    assert worker.control.ends.get(sessions[0]) is None
-    assert worker.control.ends.get(sessions[1]) is not None
+    assert worker.control.tombstones.get(sessions[0]) is None
+    assert worker.control.tombstones.get(sessions[1]) is not None
     worker.now += TOMBSTONE_SECONDS
     worker.handle(Ticked())
-    assert worker.control.ends.get(sessions[-1]) is None
+    assert worker.control.tombstones.get(sessions[-1]) is None
 
 
 def test_a_request_whose_session_ends_first_gets_its_end() -> None:

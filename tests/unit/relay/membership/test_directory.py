@@ -109,7 +109,7 @@ def test_a_dead_slots_facts_stand_until_its_successor_tells_them_again(directory
     before = directory.view()
     directory.handle_slot(Slot(1), None, 0)
     assert directory.is_alive(Slot(1))
-    assert directory.waits_for_peers()
+    assert directory.waits_for_others()
     assert directory.handle_slot(Slot(1), Incarnation(2), 0.4).ask
     first = directory.handle_envelope(Envelope(Slot(1), Incarnation(2), 1, participant("b")), 0.5)
     assert (first.rooms, directory.view()) == (set(), before)
@@ -117,7 +117,7 @@ def test_a_dead_slots_facts_stand_until_its_successor_tells_them_again(directory
     change = directory.handle_snapshot(successor, 0.5)
     assert change.publishers == ()
     assert directory.view() == before - {participant("lost")}
-    assert not directory.waits_for_peers()
+    assert not directory.waits_for_others()
     assert [change.rooms for _, change in directory.handle_tick(HOLD_SECONDS + 1)] == [frozenset()]
     assert directory.view() == before - {participant("lost")}
 

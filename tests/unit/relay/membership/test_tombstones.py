@@ -15,7 +15,7 @@ from millrace.relay.membership.tombstones import (
     MESSAGES_A_SECOND,
     RECENT,
     TOMBSTONE_SECONDS,
-    Ends,
+    Tombstones,
 )
 from tests.unit.control_kit import NOW, Desk, desk, moment, offer, session_of
 
@@ -36,7 +36,7 @@ def beside(slots: int = 2, slot: int = 0) -> Desk:
 
 
 def test_what_others_tell_is_bounded_and_pushes_out_nothing_of_ours() -> None:
-    ends = Ends()
+    ends = Tombstones()
     for number in range(MAX_TOMBSTONES + 1):
         ends.add(tombstone(number))
     ends.hear(tombstone(number) for number in range(10_000, 10_001 + MAX_HEARD))
@@ -45,7 +45,7 @@ def test_what_others_tell_is_bounded_and_pushes_out_nothing_of_ours() -> None:
 
 
 def test_an_end_keeps_the_cause_that_came_first_and_is_forgotten_when_it_is_where_it_happened() -> None:
-    ends = Ends()
+    ends = Tombstones()
     ends.add(tombstone(1, "replaced", until=5.0))
     ends.hear([tombstone(1, "deleted", until=9.0), tombstone(2, "no_stun", until=7.0), tombstone(2, until=9.0)])
     for now, causes in [(4.9, ["replaced", "no_stun"]), (5.0, [None, "no_stun"]), (7.0, [None, None])]:
@@ -55,7 +55,7 @@ def test_an_end_keeps_the_cause_that_came_first_and_is_forgotten_when_it_is_wher
 
 
 def test_who_asks_is_told_the_newest() -> None:
-    ends = Ends()
+    ends = Tombstones()
     ends.hear(tombstone(number) for number in range(1, 2 * RECENT, 2))
     for number in range(0, MAX_TOMBSTONES, 2):
         ends.add(tombstone(number))
@@ -65,7 +65,7 @@ def test_who_asks_is_told_the_newest() -> None:
 
 
 def test_messages_a_second_are_bounded_and_what_was_put_off_follows() -> None:
-    ends, told = Ends(), []
+    ends, told = Tombstones(), []
     for number in range(MESSAGES_A_SECOND + 150):
         ends.add(tombstone(number))
         told.append(ends.to_tell())

@@ -368,7 +368,7 @@ def test_draining_closes_every_session_and_takes_no_more() -> None:
     worker = desk()
     worker.publish()
     worker.watch()
-    worker.effects = worker.control.drain(moment(worker.now))
+    worker.effects = worker.control.stop(moment(worker.now))
     assert len(worker.commands(CloseTransport)) == 2
     assert not worker.control.directory.view()
     assert worker.publish().status == 503

@@ -42,7 +42,7 @@ def test_nobody_is_let_in_any_more_once_goodbye_is_said() -> None:
     other.publish()
     told(other, worker)
     worker.handle(DrainBegan())
-    worker.control.drain(moment(worker.now))
+    worker.control.stop(moment(worker.now))
     assert body(worker.watch())["type"] == "urn:millrace:problem:draining"
 
 
@@ -59,5 +59,5 @@ def test_sessions_that_are_left_are_closed_towards_their_clients() -> None:
     worker.publish()
     worker.watch()
     worker.handle(DrainBegan())
-    worker.effects = worker.control.drain(moment(worker.now))
+    worker.effects = worker.control.stop(moment(worker.now))
     assert len(worker.commands(CloseTransport)) == 2
