@@ -12,6 +12,7 @@ RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(E
 ARGS ?=
 INSTALL_LOCKED = $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r
 CHECK_TOOLCHAIN = scripts/toolchain.sh "$(or $(wildcard $(BIN)/python),$(PYTHON))" "$(CARGO)"
+DEBIAN_PACKAGES = CARGO="$(CARGO)" scripts/debian-packages.sh
 
 .PHONY: help
 help: ## List the targets
@@ -26,21 +27,23 @@ build: .stamp-engine ## Build the engine into the virtual environment
 
 .PHONY: setup
 setup: ## Install the Debian packages and Python packages that tests need too
+	@$(DEBIAN_PACKAGES) test
 	@$(CHECK_TOOLCHAIN)
-	@scripts/debian-packages.sh test
 	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node
 
 .stamp-venv: requirements/run.txt scripts/debian-packages.sh
+	@$(DEBIAN_PACKAGES) build
 	@$(CHECK_TOOLCHAIN)
-	@scripts/debian-packages.sh build
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL_LOCKED) requirements/run.txt
 	@touch $@
 
+# On a terminal cargo shows how far it is. What the lock lacks is not fetched.
+DEVELOP = PIP_NO_INDEX=1 PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
 .stamp-engine: .stamp-venv pyproject.toml $(RUST_SOURCES)
 	@$(CHECK_TOOLCHAIN)
 	@echo "Building the engine (some minutes the first time) ..."
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }
+	@if [ -t 2 ]; then $(DEVELOP); else $(DEVELOP) --quiet >.build.log 2>&1 || { cat .build.log; exit 1; }; fi
 	@touch $@
 
 .stamp-dev: .stamp-engine requirements/dev.txt

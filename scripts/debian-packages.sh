@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, running and testing need, and nothing that is already there.
-# Usage: scripts/debian-packages.sh build|test
+# Where there is no apt, it says what tests need; what building needs is said by scripts/toolchain.sh, which comes after.
+# Usage: [CARGO=cargo] scripts/debian-packages.sh build|test
 set -euo pipefail
 
-build_packages=(libssl-dev pkg-config python3-venv)
+toolchain=$(dirname "$0")/toolchain.sh
+cargo=${CARGO:-cargo}
+
+build_packages=(ca-certificates gcc libc6-dev libssl-dev pkg-config python3-venv)
 test_packages=(
     chromium firefox-esr
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice
@@ -19,17 +23,43 @@ case "${1:-}" in
     *) echo "usage: $0 build|test" >&2; exit 2 ;;
 esac
 
-missing=()
-for package in "${wanted[@]}"; do
-    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
-done
-[ ${#missing[@]} -eq 0 ] && exit 0
+if ! command -v apt-get >/dev/null; then
+    [ "$1" = build ] || echo "No apt-get here. Tests need what Debian calls: ${test_packages[*]}" >&2
+    exit 0
+fi
+
+is_installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
+
+# Debian's `cargo` stays at its release's version; `cargo-web`, which builds the browsers, follows Rust and takes the
+# other's place. A cargo that is not Debian's comes first on PATH, so only its owner can bring it up to date.
+wants_cargo_web() {
+    if "$toolchain" has-cargo "$cargo" || is_installed rustup; then return 1; fi
+    case "$(command -v "$cargo")" in "" | /bin/* | /usr/bin/*) return 0 ;; *) return 1 ;; esac
+}
+
+missing=() rust=()
+for package in "${wanted[@]}"; do is_installed "$package" || missing+=("$package"); done
+if wants_cargo_web; then rust=(cargo-web); fi
+if [ "$1" = test ] && { is_installed cargo-web || [ ${#rust[@]} -ne 0 ]; }; then
+    for package in rustfmt-web rust-web-clippy; do is_installed "$package" || rust+=("$package"); done
+fi
+[ $((${#missing[@]} + ${#rust[@]})) -eq 0 ] && exit 0
 
 run=()
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || { echo "These Debian packages are missing, and only root can install them: ${missing[*]}" >&2; exit 1; }
+    command -v sudo >/dev/null || {
+        echo "These Debian packages are missing, and only root can install them: ${missing[*]} ${rust[*]}" >&2
+        exit 1
+    }
     run=(sudo)
 fi
-echo "Installing Debian packages: ${missing[*]}"
+# Who watches sees apt's own progress.
+quiet=(-q) output=/dev/stdout
+[ -t 1 ] || { quiet=(-qq); output=/dev/null; }
 "${run[@]}" apt-get update -qq
-"${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+offered=$(apt-cache policy cargo-web | sed -n 's/^ *Candidate: //p')
+"$toolchain" takes-cargo "$offered" && missing+=("${rust[@]}")
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "Installing Debian packages: ${missing[*]}"
+"${run[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y "${quiet[@]}" --no-install-recommends "${missing[@]}" >"$output"
