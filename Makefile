@@ -72,6 +72,7 @@ lint: setup ## Formatters, linters, levels of imports, types
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest millrace.relay._engine --mypy-config-file pyproject.toml
+	$(BIN)/python scripts/licences.py
 	cd $(ENGINE) && $(CARGO) fmt --check
 	cd $(ENGINE) && $(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	cd $(LOAD) && $(CARGO) fmt --check
@@ -163,6 +164,14 @@ lock: ## Pin what pyproject.toml, Cargo.toml and package.json ask for; ARGS=--up
 	$(COMPILE) --group work -c requirements/run.txt -o requirements/dev.txt
 	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) metadata --manifest-path $$folder/Cargo.toml --format-version 1 >/dev/null || exit 1; done
 	cd tests/browser && npm install --package-lock-only --ignore-scripts --silent --no-audit --no-fund
+
+.PHONY: audit
+audit: .stamp-dev ## Look known vulnerabilities of all dependencies up; needs the Internet, cargo-audit and pip-audit, and is no part of `test`
+	@for tool in cargo-audit pip-audit; do command -v $$tool >/dev/null || { \
+		echo "$$tool: found none, expected one on PATH: \`cargo install cargo-audit\`, \`pipx install pip-audit\`" >&2; exit 1; }; done
+	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) audit --file $$folder/Cargo.lock || exit 1; done
+	pip-audit --strict --disable-pip --require-hashes -r requirements/dev.txt
+	cd tests/browser && npm audit --package-lock-only --audit-level low
 
 .PHONY: clean
 clean: ## Remove what builds and tests made
