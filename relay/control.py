@@ -1,7 +1,6 @@
 """The control plane of one worker as a reducer: an input and the time go in, effects come out. Owns the dispatch; must
-never wait, read a clock or draw a random number. Read `relay/whip/requests.py` (clients), `relay/admin/requests.py`
-(operators), `relay/engine_events.py` and `relay/membership/directory.py` (what other workers said) next;
-`relay/ledger.py` has the tables.
+never wait, read a clock or draw a random number. Read next what an input leads to: `relay/whip/requests.py` (clients),
+`relay/admin/requests.py` (operators), `relay/engine_events.py`, `relay/membership/directory.py` (other workers).
 """
 
 from typing import assert_never
@@ -55,7 +54,7 @@ __all__ = ["Control", "MediaEndpoint"]
 
 
 class Control:
-    """One worker's control plane. Every method returns at once; `random` gives so many random bytes."""
+    """One worker's control plane. Every method returns at once. `random(n)` gives n random bytes fit for secrets."""
 
     def __init__(
         self, config: Config, slot: Slot, incarnation: Incarnation, endpoint: MediaEndpoint, random: Random
@@ -64,7 +63,7 @@ class Control:
         self._ledger = Ledger(config, slot, incarnation, endpoint, numbers)
 
     def handle(self, received: Input, now: Now) -> list[Effect]:
-        """What is to be done about one input that comes `now`, in order."""
+        """Handles one input that came `now`. Returns the effects, to be performed in their order."""
         ledger = self._ledger
         ledger.begin(now)
         self._dispatch(received, now)
@@ -73,7 +72,7 @@ class Control:
         return ledger.finish()
 
     def stop(self, now: Now) -> list[Effect]:
-        """Takes no more sessions and closes those that are open. Run the effects, then stop."""
+        """Closes all sessions and opens no more. The caller performs the effects, then stops."""
         ledger = self._ledger
         ledger.begin(now)
         ledger.stopping = True
@@ -82,11 +81,11 @@ class Control:
         return ledger.finish()
 
     def snapshot(self) -> Snapshot:
-        """The answer to another worker's SnapshotAsked."""
+        """Answers another worker's SnapshotAsked."""
         return self._ledger.snapshot()
 
     def recent_tombstones(self) -> EndsHeard:
-        """The answer to another worker's EndsAsked."""
+        """Answers another worker's EndsAsked."""
         return EndsHeard(self._ledger.tombstones.recent())
 
     def loads(self) -> dict[Slot, Load]:
@@ -95,37 +94,37 @@ class Control:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the directory is as whole as it will soon be after a start."""
+        """True once adoption is done and every living worker's snapshot is in, or the time for that is over."""
         return self._ledger.convergence.has_converged
 
     @property
     def is_empty(self) -> bool:
-        """Whether no session is here, nor on its way from here."""
+        """True when this worker has no session. One on its way to another slot counts until it has moved."""
         return len(self._ledger.sessions) == 0
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody would miss us: it is empty here, and the others know where every session is."""
+        """True when the worker may exit: it has no session, and all others know where its sessions went."""
         return self.is_empty and self._ledger.moves.are_known
 
     @property
     def counters(self) -> Counters:
-        """The caller may count its own here too."""
+        """The counters of control; the caller counts its own events in them, too."""
         return self._ledger.counters
 
     @property
     def directory(self) -> Directory:
-        """To look at."""
+        """All workers' facts, to read."""
         return self._ledger.directory
 
     @property
     def sessions(self) -> Sessions:
-        """To look at."""
+        """This worker's sessions, to read."""
         return self._ledger.sessions
 
     @property
     def tombstones(self) -> Tombstones:
-        """To look at."""
+        """How sessions of all slots ended, to read."""
         return self._ledger.tombstones
 
     def _dispatch(self, received: Input, now: Now) -> None:

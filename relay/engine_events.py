@@ -1,5 +1,5 @@
-"""What each event of the engine means for sessions. Owns the difference between a session that ended, one that is ill
-and one that can live on; must never know HTTP's side of it. Read `relay/ledger.py` next.
+"""What each event of the engine means for sessions. Owns which events end a session, and which ones it survives; must
+never know HTTP. Read `relay/ledger.py` next, which changes the tables.
 """
 
 from millrace.relay.admin.views import session_view
@@ -25,11 +25,13 @@ from millrace.relay.load.counters import ENGINE_REFUSED, Contract, Count
 from millrace.relay.session.record import rebuild
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
-"""Without them a session is not what its answer promised. Of the others' failure it can live on."""
+"""When one of these fails, the session is not what its answer promised, and is closed. It survives the failure of any
+other command.
+"""
 
 
 def handle_event(ledger: Ledger, event: Event) -> None:
-    """One event. Sessions that have ended meanwhile are unknown here, which is no error."""
+    """Handles one event. An event of a session that has ended meanwhile is dropped, which is no error."""
     match event:
         case TransportConnected():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
@@ -67,7 +69,7 @@ def handle_event(ledger: Ledger, event: Event) -> None:
 def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
     session = ledger.sessions.of_thing(event.id)
     if session is None or (session.leaving is not None and event.command != "MoveTransport"):
-        # It crossed the end of the transport, whose event came before this one; or the session is between two slots.
+        # The transport's end was reported before this event; or the session is on its way to another slot.
         return
     if session.leaving is not None:
         ledger.move_done(session, session.leaving, Outcome.REFUSED)
@@ -80,7 +82,7 @@ def _command_failed(ledger: Ledger, event: CommandFailed) -> None:
 def _transport_adopted(ledger: Ledger, event: TransportAdopted) -> None:
     session = rebuild(event, lambda _: ledger.counters.unknown(Contract.RECORDS))
     if session is None or not ledger.adopt(session):
-        # Its client is told at once, so that it comes again rather than sit with a session that nobody can change.
+        # Closing tells the client at once, so that it opens a new session instead of keeping one that no worker has.
         ledger.counters.count(Count.SESSIONS_GIVEN_UP)
         ledger.submit(CloseTransport(event.transport))
 

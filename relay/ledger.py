@@ -1,6 +1,6 @@
-"""What one worker's control plane has (sessions, the directory, numbers, counters) and the few things done to all of
-them at once: announce, submit, end a session, feed a viewer. Must never know which input asked for it. Read
-`relay/whip/requests.py` and `relay/engine_events.py` next, which do.
+"""What one worker's control plane has (sessions, the directory, numbers, counters) and the few things done to several
+of them at once: announce, submit, open, move and end a session, feed a viewer. Must never know which protocol or input
+asked for it. Read `relay/session/sessions.py` and `relay/membership/directory.py` next, for the largest two tables.
 """
 
 from collections.abc import Sequence
@@ -67,17 +67,17 @@ from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
 @dataclass(frozen=True, slots=True)
 class MediaEndpoint:
-    """How clients reach this worker's media, and what it can see of the arena."""
+    """Where and with which certificate clients reach this worker's media, and which of its track logs others write."""
 
     fingerprint: str
-    """As it stands after `a=fingerprint:`."""
+    """The text after `a=fingerprint:`."""
     addresses: Sequence[tuple[str, int]]
-    """The most wanted first."""
+    """(IP address, port), the preferred one first."""
     is_foreign: IsForeign = lambda _: False
 
 
 class Ledger:
-    """Made once; `begin` and `finish` frame each input."""
+    """One for each Control. `begin` and `finish` enclose the handling of each input."""
 
     def __init__(
         self, config: Config, slot: Slot, incarnation: Incarnation, endpoint: MediaEndpoint, numbers: Numbers
@@ -97,11 +97,11 @@ class Ledger:
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)
         self.draining = False
-        """Nobody may open a room."""
+        """True while the server drains: no new room is opened."""
         self.stopping = False
-        """Nobody is let in."""
+        """True once the server stops: no session is opened."""
         self.pressure: Pressure | None = None
-        """While it is there, nobody is let in."""
+        """What this worker is short of; while it is short, no session is opened."""
         self.convergence = Convergence()
         self._incarnation = incarnation
         self._sequence = 0
@@ -114,52 +114,54 @@ class Ledger:
         self._effects: list[Effect] = []
         self._touched: set[RoomName] = set()
         self._unsaved: dict[SessionId, Session] = {}
-        """Sessions whose kept records no longer hold."""
+        """Sessions that changed since their records were saved."""
 
     def begin(self, now: Now) -> None:
-        """An input has come."""
+        """Starts the handling of one input."""
         self.now, self._effects, self._touched, self._unsaved = now, [], set(), {}
 
     def finish(self) -> list[Effect]:
-        """What is to be done about it. Viewers are fed here, once: what came and went meanwhile they never see."""
+        """Ends the handling of one input; returns its effects. Viewers are fed here, once for each input, so that they
+        never see what came and went within it.
+        """
         if self.convergence.converges(self.directory.waits_for_others(), self.now.steady):
             self._touched |= {session.room for session in self.sessions.all() if session.adopted}
         commands: list[Command] = []
         for room in self._touched:
             commands += self._feed(room, [one for one in self.sessions.in_room(room) if self._is_fed(one)])
-        # In one list with what they tell of: the engine keeps both or neither.
+        # In one list with the commands that changed the session: after a crash both are there or neither.
         self.submit(*commands, *(self._save_record(session) for session in self._unsaved.values()))
         if (ends := self.tombstones.to_tell()) and (others := self.directory.others()):
-            # Before the facts that withdraw them: whoever misses a session shall know why.
+            # Before the facts that withdraw these sessions: a worker that finds one gone can say why.
             self._effects.insert(0, TellEnds(others, EndsHeard(ends)))
         return self._effects
 
     # --- effects
 
     def add(self, effect: Effect) -> None:
-        """Wants something done."""
+        """Adds an effect."""
         self._effects.append(effect)
 
     def submit(self, *commands: Command) -> None:
-        """Wants the engine to do something."""
+        """Adds commands for the engine."""
         if commands:
             self.add(Submit(commands))
 
     def refuse(self, request: RequestId, refusal: Refusal) -> None:
-        """A problem, counted."""
+        """Answers a request with a problem, and counts it by its status."""
         self.counters.refused(refusal.status)
         self.add(problem(request, refusal.status, refusal.reason, refusal.detail))
 
     # --- facts
 
     def announce(self, fact: Fact) -> None:
-        """Tells all workers, and our own directory."""
+        """Tells a fact to all workers and to our own directory."""
         self._sequence += 1
         self.add(Announce(Envelope(self.slot, self._incarnation, self._sequence, fact)))
         self.apply(self.slot, self.directory.apply_own(fact))
 
     def apply(self, slot: Slot, change: Change) -> None:
-        """Draws the consequences of a change of the directory."""
+        """Draws the consequences of a change of the directory that the facts of `slot` made."""
         self._touched |= change.rooms
         if change.ask:
             self.counters.count(Count.SNAPSHOTS_ASKED)
@@ -171,11 +173,11 @@ class Ledger:
                 self.announce(fact)
 
     def snapshot(self) -> Snapshot:
-        """All our standing facts."""
+        """Our standing facts, for a worker that lacks some."""
         return Snapshot(self.slot, self._incarnation, self._sequence, self.directory.own_facts())
 
     def load(self) -> Load:
-        """How busy we are."""
+        """How busy this worker is, with its counters."""
         return Load(
             len(self.sessions),
             self.sessions.publications,
@@ -184,13 +186,13 @@ class Ledger:
         )
 
     def watched(self, room: RoomName, watches: ParticipantId | None) -> tuple[PublicationHere, ...]:
-        """What a viewer with this wish is fed from."""
+        """The publications that a viewer of this room is fed from; `watches` as in `Session.watches`."""
         return publications_for(self.directory.room(room), watches)
 
     # --- sessions
 
     def open(self, opened: OpenedSession) -> None:
-        """A new session: in the tables, in the engine, known to all workers."""
+        """Puts a new session into the tables and the engine, and tells all workers."""
         session = opened.session
         self.sessions.add(session)
         self.counters.opened(session.protocol)
@@ -204,7 +206,9 @@ class Ledger:
         self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
 
     def adopt(self, session: Session) -> bool:
-        """One that a predecessor or another slot opened, and the engine has; False when its numbers are in use."""
+        """Adds a session that the engine adopted: our predecessor's or another slot's. False, and nothing is added,
+        when the session or one of its track logs is here already.
+        """
         logs = [log for publication in session.publications.values() for log in publication.logs]
         if self.sessions.get(session.id) is not None or not self.numbers.claim(logs, session.ssrcs):
             return False
@@ -222,11 +226,13 @@ class Ledger:
         return True
 
     def mark_unsaved(self, session: Session) -> None:
-        """The session has changed: its successor shall know."""
+        """The session has changed, so its record is saved when the input is done."""
         self._unsaved[session.id] = session
 
     def close(self, session: Session, cause: str) -> None:
-        """At our own wish; of a session that is leaving, as soon as it is known where it is."""
+        """Ends a session at our own wish. One that is on its way to another slot ends when the outcome of the move is
+        known, in whichever slot it then is.
+        """
         if session.leaving is not None:
             session.ends_as = session.ends_as or cause
             return
@@ -234,7 +240,7 @@ class Ledger:
         self.end(session, cause)
 
     def end(self, session: Session, cause: str) -> None:
-        """The transport is gone, or will be before any later command: what the session had is free again."""
+        """Removes a session whose transport is gone, or will be before any later command, and frees its numbers."""
         for publication in session.publications.values():
             self.numbers.release_logs(publication.logs)
             if publication.publication not in session.paused:
@@ -245,7 +251,7 @@ class Ledger:
         tombstone = self.sessions.remove(session, cause, self.now)
         self.tombstones.add(tombstone)
         self.counters.ended(session.protocol)
-        # One that stood still was counted then.
+        # A session that stalled was counted as failed then.
         if session.stalled is None:
             self.counters.failed(cause)
         self.add(SessionEnded(session.id, session.protocol, session.room, session.participant, cause))
@@ -256,14 +262,14 @@ class Ledger:
     # --- moves
 
     def move(self, session: Session, slot: Slot) -> None:
-        """Another slot is to go on with it. The outcome follows (`move_done`)."""
+        """Begins to move a session to another slot; `move_done` follows."""
         # Its record has to be whole before it goes.
         if self._unsaved.pop(session.id, None) is not None:
             self.submit(self._save_record(session))
         self.submit(self.moves.begin(session, slot))
 
     def move_done(self, session: Session, slot: Slot, outcome: Outcome) -> None:
-        """The outcome of `move`."""
+        """Handles the outcome of a move, and answers the operator who asked for it."""
         requests = self.moves.forget(session.id)
         self.add(SessionMoved(session.id, session.room, session.participant, slot, outcome))
         if outcome is Outcome.MOVED:
@@ -278,7 +284,7 @@ class Ledger:
         self._release_requests(session)
 
     def move_all(self) -> None:
-        """Some of our sessions go wherever there is least to do."""
+        """Moves up to MOVED_AT_ONCE of our sessions to the least busy other slots."""
         can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now.steady)
         for session in islice(can_go, MOVED_AT_ONCE):
             slot = self.moves.target(self.directory, self.slot)
@@ -286,9 +292,9 @@ class Ledger:
                 self.move(session, slot)
 
     def balance_load(self, late_seconds: float) -> None:
-        """Gives some sessions to a worker that is better off, if this one was late for long enough."""
+        """Moves some sessions to workers that are better off, if this worker was late for long enough."""
         late_ms = self.config.limits.late_ms
-        # Before it gets so late that nobody is let in any more.
+        # At half of `limits.late_ms`, past which no session is opened.
         count = self.balance.wanted(late_seconds * 2000 > late_ms, len(self.sessions), self.now.steady)
         if not count or not self.config.workers.balance or self.slot in self.moves.closed:
             return
@@ -307,7 +313,7 @@ class Ledger:
             self.balance.moved(self.now.steady)
 
     def tick_moves(self) -> None:
-        """About once a second."""
+        """Withdraws the facts of sessions that moved long enough ago; about once a second."""
         facts, rooms = self.moves.handle_tick(self.now.steady)
         self._touched |= rooms
         for fact in facts:
@@ -331,33 +337,37 @@ class Ledger:
     # --- what happens to sessions
 
     def hear_ends(self, ends: Sequence[Tombstone]) -> None:
-        """Other workers' sessions. One of them is here when its worker died before its engine had closed it."""
+        """Remembers how other workers' sessions ended. One of these is here, and is closed, when its worker died before
+        the engine had closed it.
+        """
         self.tombstones.hear(ends)
         for tombstone in ends:
             if (session := self.sessions.get(tombstone.session)) is not None:
                 self.close(session, tombstone.cause)
 
     def pause(self, session: Session, publication: PublicationId) -> None:
-        """The track said BYE. Browsers do that for a sender without a track, which may get one again."""
+        """Withdraws a publication whose streams said BYE. Browsers say it for a sender without a track, which may get
+        another one.
+        """
         if publication not in session.paused:
             session.paused.add(publication)
             self.mark_unsaved(session)
             self.announce(PublicationGone(session.room, publication))
 
     def resume(self, session: Session, publication: PublicationId) -> None:
-        """The track sends."""
+        """Announces a paused publication again, as its track sends."""
         if publication in session.paused:
             session.paused.remove(publication)
             self.mark_unsaved(session)
             self.announce(session.publications[publication])
 
     def close_room(self, room: RoomName) -> None:
-        """Our part of it."""
+        """Closes our sessions of a room."""
         for session in self.sessions.in_room(room):
             self.close(session, "room_deleted")
 
     def _close_replaced(self, newer: ParticipantHere) -> None:
-        """A participant that publishes again: the newer session stands, as with LiveKit."""
+        """Closes our older sessions of a participant that publishes again; the newer one stands, as with LiveKit."""
         for session in self.sessions.in_room(newer.room):
             if session.protocol is not Protocol.WHIP or session.participant != newer.participant:
                 continue
@@ -365,7 +375,7 @@ class Ledger:
                 self.close(session, REPLACED)
 
     def _close_if_replaced(self, session: Session) -> None:
-        # While it was on its way here, nobody could close it.
+        # While the session was on its way here, no worker could close it.
         room = self.directory.room(session.room)
         if session.protocol is Protocol.WHIP and room is not None:
             others = [fact for _, fact in room.publishers.values() if fact.participant == session.participant]
@@ -381,13 +391,13 @@ class Ledger:
     def _save_record(self, session: Session) -> SaveRecord:
         record = pack_session(session)
         if len(record) > MAX_RECORD_BYTES:
-            # It cannot outlive us; what was kept before would be wrong.
+            # Without a record the session cannot outlive us; the record that was saved before would be wrong.
             self.counters.count(Count.RECORDS_TOO_LONG)
             record = b""
         return SaveRecord(session.transport, record)
 
     def _feed(self, room: RoomName, viewers: Sequence[Session]) -> list[Command]:
-        """Attaches and detaches what has changed for these viewers."""
+        """Attaches and detaches the streams of these viewers for which something changed; returns the commands."""
         watched: dict[ParticipantId | None, tuple[PublicationHere, ...]] = {}
         commands: list[Command] = []
         for viewer in viewers:

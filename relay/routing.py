@@ -1,6 +1,6 @@
 """Whose session a request is for: ours, on its way to another slot, another worker's, or over. Owns where such a
-request goes, for every protocol; must never know what the request wants. Read `relay/whip/requests.py` and
-`relay/admin/requests.py` next, which ask it.
+request goes, for every protocol; must never know what the request wants. Read `relay/session/moves.py` next, for
+sessions on their way.
 """
 
 from millrace.relay.access.admission import session_slot
@@ -16,7 +16,9 @@ from millrace.relay.session.sessions import REPLACED, Session
 
 
 def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
-    """Our session; else the request is passed on to its owner, put off, refused, or answered with the session's end."""
+    """Returns the session when it is ours and not on its way. Else returns None, and the request is dealt with: held
+    until the move is over, passed on to the owner, answered with the tombstone, or refused.
+    """
     named = session_slot(request.session)
     if named is not None:
         session_id, opened_in = named
@@ -30,7 +32,7 @@ def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
         if ended is not None:
             answer_ended(ledger, request, ended)
             return None
-        # Who opened it has it, unless somebody was heard to have it since.
+        # The slot that opened the session has it, unless a fact or a move says otherwise.
         slot = ledger.moves.moved_to(session_id)
         slot = ledger.directory.holder(session_id) if slot is None else slot
         slot = opened_in if slot is None else slot
@@ -43,7 +45,7 @@ def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
 
 
 def answer_ended(ledger: Ledger, request: SessionRequest, ended: Tombstone) -> None:
-    """The same from any worker, wherever the session was."""
+    """Answers a request for a session that is over; every worker gives the same answer, wherever the session was."""
     if isinstance(request, SessionAsked):
         ledger.add(json_reply(request.request, tombstone_view(ended)))
         return

@@ -1,1 +1,1 @@
-"""Tokens and grants: who may come in, and who may touch a session."""
+"""Tokens and grants: who may open a session, and who may change or end one."""

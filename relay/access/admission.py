@@ -1,5 +1,5 @@
-"""Who may come in, and who may touch a session: names, tokens, identities. Owns those rules; must never know SDP or
-the tables. Read `relay/access/grants.py` next, which reads the tokens.
+"""Who may open a session, and who may change or end one: names, tokens, identities. Owns those rules; must never know
+SDP or the tables. Read `relay/access/grants.py` next, which reads the tokens.
 """
 
 import re
@@ -15,24 +15,25 @@ from millrace.relay.session.opening import Guest
 from millrace.relay.session.sessions import Session
 
 _ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
-"""Stands in a URL as it is. Not `.` or `..`, which clients take out of a path (RFC 3986 section 5.2.4)."""
+"""A room's name stands in a URL as it is. Not `.` or `..`, which clients remove from a path (RFC 3986 section 5.2.4).
+"""
 _SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
 
 
 def room_name(text: str) -> RoomName | None:
-    """The name, when it is one."""
+    """The text as a room's name; None when it cannot be one."""
     return RoomName(text) if _ROOM.fullmatch(text) else None
 
 
 def session_slot(text: str) -> tuple[SessionId, Slot] | None:
-    """The id and the slot that it names, when it is a session's id."""
+    """A session's id and the slot that opened it; None when the text cannot be a session's id."""
     return (SessionId(text), Slot(int(text[:2], 16))) if _SESSION.fullmatch(text) else None
 
 
 def admit(
     request: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
 ) -> Guest | Refusal:
-    """Whether this offer is to be looked at, and for whom."""
+    """Checks names and token of an offer. Returns who is admitted, or why nobody is; `now` is Unix time."""
     room = room_name(request.room)
     if room is None:
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
@@ -52,7 +53,7 @@ def admit(
 
 
 def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
-    """Why its token does not let it publish these, if so."""
+    """Why the guest's token does not let it publish these kinds of media; None when it does."""
     if not guest.sources:
         return None
     granted = [source for source in guest.sources if source in SOURCE_KINDS]
@@ -64,8 +65,8 @@ def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
 
 
 def deny_session_request(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
-    """Why this token may not change or end the session, if so. The same person as at the POST may, with the same token:
-    calls last longer than tokens, and their clients have no other for an ICE restart.
+    """Why this token may not change or end the session; None when it may. A token may have expired since the POST:
+    calls last longer than tokens, and a client has no other for an ICE restart.
     """
     if not keys:
         return None
@@ -80,7 +81,7 @@ def deny_session_request(session: Session, token: str | None, keys: Mapping[str,
 
 
 def room_of_bearer(token: str | None, keys: Mapping[str, str], now: float) -> str | Refusal:
-    """The room that this token's bearer may look into."""
+    """The room of which this token's bearer may see who is in it."""
     grant = check(token, keys, now)
     denial = grant if isinstance(grant, Denial) else grant.join_denial(grant.room)
     if denial is not None:

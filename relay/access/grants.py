@@ -1,6 +1,6 @@
 """Access tokens of LiveKit's shape: an HS256 JWT (RFC 7519) whose `video` claim says what its bearer may do in a room.
-
-Must never read a clock or keep a token: `now` comes in, a Grant goes out. Read `admission.py` next, which asks it.
+Owns what makes a token valid; must never read a clock or keep a token. Read `relay/access/admission.py` next, which
+asks for grants.
 """
 
 import re
@@ -14,18 +14,21 @@ from jwt.types import Options
 from millrace.relay.contract.commands import MediaKind
 
 MAX_TOKEN_CHARS = 8192
-"""A LiveKit token has about 400; HTTP servers take headers of 8 KiB."""
+"""A longer token is refused. A LiveKit token has about 400 characters; HTTP servers take headers of 8 KiB."""
 SOURCE_KINDS = {
     "microphone": MediaKind.AUDIO,
     "screen_share_audio": MediaKind.AUDIO,
     "camera": MediaKind.VIDEO,
     "screen_share": MediaKind.VIDEO,
 }
-"""LiveKit's sources. An offer tells kinds, and no sources."""
+"""The kind of each of LiveKit's sources. An offer tells kinds and no sources, so a grant of a source admits its kind.
+"""
 LEEWAY_SECONDS = 5.0
-"""For clocks that differ."""
+"""A token is taken so long before `nbf` and after `exp`, as the issuer's clock may differ from ours."""
 _IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
-"""Whole characters that cannot break a log's line: JSON can spell half a surrogate pair, which no UTF-8 carries."""
+"""No control characters, which could break a line of the log, and no half surrogate pairs, which JSON can spell and
+UTF-8 cannot carry.
+"""
 _ONLY_SIGNATURE: Options = {
     "verify_signature": True,
     "verify_exp": False,
@@ -41,17 +44,17 @@ _ONLY_SIGNATURE: Options = {
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """Why a token does not do."""
+    """Why a token is refused."""
 
     status: int
-    """401 the token, 403 what it grants."""
+    """401 when the token is not valid, 403 when it does not grant enough."""
     reason: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token that is genuine and in time allows."""
+    """What a valid token allows."""
 
     identity: str
     room: str
@@ -60,10 +63,12 @@ class Grant:
     can_publish: bool
     can_subscribe: bool
     sources: tuple[str, ...] | None = ()
-    """All that may be published, in lower case; empty grants every source, None is a claim that cannot be read."""
+    """The sources that may be published, in lower case. Empty grants every source; None stands for a claim that cannot
+    be read, which grants none.
+    """
 
     def publish_denial(self, room: str) -> Denial | None:
-        """Why its bearer may not publish in the room, if so."""
+        """Why the bearer may not publish in the room; None when it may."""
         if (denial := self.join_denial(room)) is not None:
             return denial
         if self.sources is None:
@@ -71,13 +76,13 @@ class Grant:
         return None if self.can_publish else Denial(403, "may-not-publish", "The token has canPublish false.")
 
     def subscribe_denial(self, room: str) -> Denial | None:
-        """Why its bearer may not watch the room, if so."""
+        """Why the bearer may not watch the room; None when it may."""
         if (denial := self.join_denial(room)) is not None:
             return denial
         return None if self.can_subscribe else Denial(403, "may-not-subscribe", "The token has canSubscribe false.")
 
     def join_denial(self, room: str) -> Denial | None:
-        """Why its bearer may not come into the room, if so."""
+        """Why the bearer may not join the room; None when it may."""
         if not self.room_join:
             return Denial(403, "may-not-join", "The token lacks roomJoin.")
         return None if self.room and room == self.room else Denial(403, "other-room", "The token is for another room.")
@@ -91,7 +96,8 @@ def check(
     opened_at: float | None = None,
 ) -> Grant | Denial:
     """The grant of a token signed with one of `keys` (secret by name), at Unix time `now`. For a session that was
-    `opened_at` that time, it may have expired since, and a clock set back does not lock its client out.
+    `opened_at` a Unix time, the token has to have been valid then: it may have expired since, and a clock that was set
+    back does not refuse it.
     """
     if not token:
         return Denial(401, "no-token", "Send `Authorization: Bearer <token>`.")
@@ -117,7 +123,7 @@ def check(
 
 
 def is_identity(text: str) -> bool:
-    """Whether a participant may be called so."""
+    """True when a participant may have this identity."""
     return _IDENTITY.fullmatch(text) is not None
 
 
@@ -132,7 +138,7 @@ def make_token(  # noqa: PLR0913 - one for each claim
     can_subscribe: bool = True,
     not_before: float | None = None,
 ) -> str:
-    """A token that `check` takes, for `millrace token` and for tests."""
+    """Makes a token that `check` accepts, for `millrace token` and for tests. Times are Unix seconds."""
     video = {"room": room, "roomJoin": True, "canPublish": can_publish, "canSubscribe": can_subscribe}
     claims: dict[str, Any] = {"iss": key, "sub": identity, "exp": int(expires_at), "video": video}
     if not_before is not None:
@@ -141,7 +147,7 @@ def make_token(  # noqa: PLR0913 - one for each claim
 
 
 def _times_denial(claims: dict[str, Any], now: float, leeway: float, opened_at: float | None) -> Denial | None:
-    """RFC 7519 sections 4.1.4 and 4.1.5. A token that never ends is none."""
+    """RFC 7519 sections 4.1.4 and 4.1.5. A token without `exp` is refused."""
     expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
     if expires_at is None or not _is_time(expires_at) or not _is_time(not_before):
         return Denial(401, "malformed-token", "The token needs `exp`, in seconds since 1970; `nbf` likewise.")
@@ -153,7 +159,7 @@ def _times_denial(claims: dict[str, Any], now: float, leeway: float, opened_at: 
 
 
 def _is_time(value: object) -> bool:
-    # Bounded, so that infinity and numbers of thousands of digits are none.
+    # Bounded, as JSON has infinity and numbers of thousands of digits.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
@@ -170,7 +176,7 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         identity=identity,
         room=room if isinstance(room, str) else "",
         room_join=video.get("roomJoin") is True,
-        # LiveKit: what is absent is allowed to who may join.
+        # As with LiveKit, whoever may join may do what no claim forbids.
         can_publish=video.get("canPublish", True) is True,
         can_subscribe=video.get("canSubscribe", True) is True,
         sources=_sources(video.get("canPublishSources")),
@@ -182,5 +188,5 @@ def _sources(claim: object) -> tuple[str, ...] | None:
         return ()
     if not isinstance(claim, list) or not all(isinstance(source, str) for source in claim):
         return None
-    # LiveKit reads the names without regard to case, too.
+    # LiveKit, too, reads the names without regard to case.
     return tuple(source.lower() for source in claim)

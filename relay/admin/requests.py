@@ -1,6 +1,5 @@
 """What each request of the administration interface means: rooms, one session's statistics, moves. Owns the order of
-the checks; must never keep anything between two requests. Read `relay/ledger.py` next, which does, and
-`relay/admin/views.py` for what is shown.
+the checks; must never keep anything between two requests. Read `relay/admin/views.py` next, for what is shown.
 """
 
 from millrace.relay.access.admission import room_name, room_of_bearer
@@ -17,7 +16,7 @@ ROOM_UNKNOWN = Refusal(404, "room-unknown", "Nobody is in a room of this name.")
 
 
 def handle_rooms_asked(ledger: Ledger, request: RoomsAsked) -> None:
-    """GET of all rooms or of one."""
+    """GET of all rooms, or of one with its sessions."""
     if request.room is None:
         rooms = sorted(ledger.directory.rooms())
         ledger.add(json_reply(request.request, [room_view(name, room, with_sessions=True) for name, room in rooms]))
@@ -32,7 +31,7 @@ def handle_rooms_asked(ledger: Ledger, request: RoomsAsked) -> None:
 
 
 def handle_rooms_listed(ledger: Ledger, request: RoomsListed) -> None:
-    """GET of the rooms that the public side shows: all, or the one that a token is for."""
+    """GET of the rooms that the public page shows: without keys all rooms, else the one that the token is for."""
     keys = ledger.config.auth.keys
     visible = room_of_bearer(request.token, keys, ledger.now.unix) if keys else None
     if isinstance(visible, Refusal):
@@ -55,7 +54,7 @@ def handle_room_deleted(ledger: Ledger, request: RoomDeleted) -> None:
 
 
 def handle_session_asked(ledger: Ledger, request: SessionAsked) -> None:
-    """GET of a session: answered when the engine has reported, at once when it is over."""
+    """GET of a session: answered with the engine's next report, or at once when the session is over."""
     session = find_session(ledger, request)
     if session is None:
         return
@@ -67,7 +66,7 @@ def handle_session_asked(ledger: Ledger, request: SessionAsked) -> None:
 
 
 def handle_move_asked(ledger: Ledger, request: MoveAsked) -> None:
-    """Of a session to another slot: answered when it is known what came of it."""
+    """POST that moves a session to another slot: answered when the outcome is known."""
     session = find_session(ledger, request)
     if session is None:
         return

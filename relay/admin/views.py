@@ -1,5 +1,5 @@
-"""What the administration interface says of rooms and sessions, as plain values for JSON. Owns the words; must never
-change anything. Read `relay/contract/problems.py` next, which sends them.
+"""What the administration interface says of rooms and sessions, as plain values for JSON. Owns those words; must never
+change anything. Read `relay/contract/tombstone.py` next, for sessions that are over.
 """
 
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from millrace.relay.session.sessions import Session
 
 
 def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]:
-    """One room. Without sessions for the public page: a session's id is what ends it."""
+    """One room, for a list of rooms. The public page gets no session ids: whoever knows one may end that session."""
     publishers = []
     for slot, fact in sorted(room.publishers.values(), key=lambda entry: (entry[1].joined_at, entry[1].session)):
         publications = sorted(
@@ -35,7 +35,7 @@ def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]
 
 
 def sessions_view(room: Room) -> list[dict[str, Any]]:
-    """Everybody in a room, in the order of joining: whose session is on which slot."""
+    """The sessions of a room with their slots, in the order in which they joined."""
     everybody = [*room.publishers.values(), *room.viewers.values()]
     return [
         {
@@ -49,7 +49,7 @@ def sessions_view(room: Room) -> list[dict[str, Any]]:
 
 
 def session_view(session: Session, report: TransportReport | None) -> dict[str, Any]:
-    """A living session."""
+    """One session of this worker, with the engine's report on its transport if there is one."""
     view: dict[str, Any] = {
         "session": session.id,
         "state": "connected" if session.connected else "connecting",
@@ -62,7 +62,8 @@ def session_view(session: Session, report: TransportReport | None) -> dict[str, 
     }
     if report is not None:
         transport = asdict(report)
-        # Ids of the engine's tables say nothing to a reader, and a number past 2^53 does not survive JavaScript.
+        # The engine's ids say nothing to a reader. Those that tell streams apart become text, as JavaScript rounds
+        # numbers past 2^53.
         for name in ("transport", "request"):
             del transport[name]
         transport["drops"] = dict(report.drops)

@@ -1,6 +1,5 @@
-"""Text to `Config`, or every problem at once. Driven by the dataclasses of `relay/config/model.py`: no key is named
-here but in the checks that concern several keys, or secrets. It must never open a file. Read next:
-`relay/config/rules.py`.
+"""Text to `Config`, or every problem at once. Driven by the dataclasses of `relay/config/model.py`, so no key is named
+here but in checks that concern several keys, or secrets; must never open a file. Read next: `relay/config/rules.py`.
 """
 
 import json
@@ -36,7 +35,7 @@ def parse(text: str = "", overrides: Sequence[str] = ()) -> Config | tuple[Probl
 
 
 def parse_all(text: str = "", overrides: Sequence[str] = ()) -> tuple[Config, tuple[Problem, ...]]:
-    """The same for who looks on in spite of problems: what is wrong stands at its default."""
+    """Makes a configuration in spite of problems, which stand beside it: a key with a problem has its default."""
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -52,7 +51,7 @@ def parse_all(text: str = "", overrides: Sequence[str] = ()) -> tuple[Config, tu
 
 
 def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Problem]:
-    """What no single key can tell; `refused` are keys that stand at their defaults in place of something wrong."""
+    """Yields problems that concern several keys. `refused` keys have their defaults in place of a wrong value."""
     if config.is_open and not any(key.startswith("auth.keys") for key in refused):
         binds = {"http.bind": config.http.bind, "media.bind": config.media.bind, "admin.bind": (config.admin.bind,)}
         for key, addresses in binds.items():
@@ -78,10 +77,10 @@ _NO_MORE_THAN = {
 }
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_NAME = 31
-"""What is longer may be a secret that stands where its name should, and goes by its place."""
+"""A longer name may be a secret that stands where its name should. It is not shown: its position is."""
 _MAY_HAVE_SECRET = re.compile("auth|credential", re.IGNORECASE)
 _REFUSED: Any = object()
-"""Stands for a value that has left a problem behind."""
+"""Stands for a value for which a problem was noted."""
 
 
 @dataclass(slots=True)
@@ -103,7 +102,7 @@ class _Parser:
         for place, step in enumerate(path):
             below = tree.setdefault(step, {})
             if not isinstance(below, dict):
-                # It may be a secret.
+                # The rest of the name may be a secret.
                 shown = [each if len(each) <= _LONGEST_NAME else "..." for each in name.strip().split(".")]
                 self.refuse(f"--set {'.'.join(shown)}", "something else", f"a table at {shown[place]}")
                 return
@@ -135,7 +134,7 @@ class _Parser:
 
     def _refuse_unknown(self, section: str, place: int, name: str, hints: Mapping[str, Any]) -> None:
         near = get_close_matches(name, hints, 1)
-        # Beside a secret, a name that is like no other may be one whose table was forgotten.
+        # Where secrets may stand, a name that is like no key may be a secret whose table was forgotten.
         is_shown = len(name) <= _LONGEST_NAME and (near or not any(map(_has_secret, hints.values())))
         if is_shown:
             key = f"{section}.{_name(name)}" if section else _name(name)
@@ -144,7 +143,7 @@ class _Parser:
         self.refuse(key, "an unknown key", f"perhaps {near[0]}" if near else "one of " + ", ".join(hints))
 
     def value(self, hint: Any, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
-        """Takes one value of the type `hint`; `rules` come from around it."""
+        """Checks one value of the type `hint` against that type's rules and `rules`, which come from around it."""
         if get_origin(hint) is Annotated:
             inner, *around = get_args(hint)
             return self.value(inner, found, key, (*around, *rules))
@@ -186,7 +185,7 @@ class _Parser:
         return _REFUSED if is_refused else MappingProxyType(values)
 
     def _scalar(self, hint: type, found: object, key: str, rules: tuple[Rule, ...]) -> Any:
-        # bool is an int to Python, and true is not a number to anybody else.
+        # A bool is an int in Python, but `true` is not a number in TOML.
         if type(found) is hint:
             return found
         names = {int: "a whole number", bool: "true or false", str: "a text"}
@@ -206,18 +205,18 @@ def _found(value: object, rules: tuple[Rule, ...]) -> str:
 
 
 def _kind(value: object) -> str:
-    """What stands for a section, in which secrets may be."""
+    """The type of a value that stands where a section should; the value itself may have secrets."""
     names = {str: "a text", list: "a list", dict: "a table", int: "a number", float: "a number"}
     return names.get(type(value), "something else")
 
 
 def _name(name: str) -> str:
-    """An entry's, as TOML has it."""
+    """The name of an entry as TOML writes it."""
     return name if _BARE_NAME.fullmatch(name) else show(name)
 
 
 def show(value: object) -> str:
-    """A value as it might stand in the file, short. A table may have secrets."""
+    """A value as it might stand in the file, at most 80 characters. A table is not shown, as it may have secrets."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):

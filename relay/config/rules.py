@@ -1,5 +1,5 @@
-"""What a single value of the configuration has to hold, beyond its type. A rule knows how to say what it expects, and
-knows nothing of the key it is for. Read next: `relay/config/parse.py`.
+"""What a single value of the configuration has to hold, beyond its type. Owns what each rule expects, in words; must
+never know the key that it is for. Read next: `relay/config/parse.py`.
 """
 
 import re
@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 MAX_SLOTS = 64
-"""The track log keeps the set of interested slots in one 64-bit word."""
+"""Workers at most: a track log has the set of interested slots in one 64-bit word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def _is_announced(text: str) -> bool:
 
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
-"""RFC 6454 section 6.2, as browsers write it: in lower case."""
+"""An origin (RFC 6454 section 6.2) in lower case, as browsers write it."""
 _ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
-"""RFC 7064 and RFC 7065, and nothing that would end its place in a `Link` header."""
+"""A STUN or TURN URL (RFC 7064, RFC 7065) without a character that would end it in a `Link` header."""
 
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
 IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)

@@ -1,6 +1,6 @@
 """What the master hands to a worker in the child after the fork: values, and descriptors as plain numbers, inherited
-and already bound. It must never open or close anything: other slots' descriptors are there for whoever comes after a
-dead master. Read next: `workers/main.py`, which takes it.
+and already bound. Owns the shape; its reader must never close another slot's descriptor, which serves the next master
+when this one is dead. Read next: `workers/main.py`, which is given a Boot.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Boot:
     slots: int
     """How many workers there may be; slots are 0 to slots - 1."""
     adopts: bool
-    """Whether it takes up the sessions that the slot's last worker left, or gives them up."""
+    """True when the worker adopts the sessions that the slot's last worker left; else it drops them."""
     http_sockets: tuple[int, ...]
     """This slot's TCP listeners, listening."""
     admin_sockets: tuple[int, ...]
@@ -47,17 +47,17 @@ class Boot:
     """
     candidates: tuple[CandidateAddress, ...]
     master: int
-    """Its process: while it is not our parent, we have none."""
+    """The master's process id. While another process is our parent, there is no master."""
     inherited: tuple[int, ...]
     """All that another master needs to go on, in the order of `relay/contract/takeover.py`. Never closed."""
     takeover_socket: int | None
     """Where that master asks for it once ours is gone; None when no other master could find us."""
     arena: int
-    """The memfd, its header written."""
+    """The memfd of the shared memory, its header written."""
     doorbells: tuple[int, ...]
     """One eventfd per slot, this one's own included; non-blocking."""
     flow_map: int | None
-    """The steering program's map, or None when workers hand over."""
+    """The steering program's map; None when the kernel does not steer and workers hand over."""
     certificate_pem: str
     private_key_pem: str
     fingerprint: str
@@ -67,4 +67,4 @@ class Boot:
     started_at: float
     """Unix time of the server's start, seconds."""
     forked_at: float
-    """Monotonic, seconds: when this worker's process was about to be made."""
+    """When the master was about to fork this worker: CLOCK_MONOTONIC, seconds."""

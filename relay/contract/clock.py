@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """By either clock, in seconds."""
+    """The time of one input by both clocks, in seconds."""
 
     steady: float
-    """That of the machine, which nobody sets (CLOCK_MONOTONIC): for all that lasts or is waited for."""
+    """CLOCK_MONOTONIC, which nobody can set: for deadlines and durations."""
     unix: float
-    """Since 1970. It may jump in either direction: for tokens, and for what others are told."""
+    """Since 1970, for tokens and for times that are shown. The clock may be set in either direction."""

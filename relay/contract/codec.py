@@ -33,14 +33,14 @@ Plain = Any
 
 
 RECORD_VERSION = 1
-"""Of what is kept of a session. It rises when an older program could not go on with a session that has such a record; a
-field with a default is no cause.
+"""Of session records. It rises when an older program could not go on with a session that has such a record; a field
+with a default is no cause.
 """
 RECORD_VERSIONS_READ = range(1, RECORD_VERSION + 1)
 
 
 class Unreadable(ValueError):
-    """Not the message it should be. From the engine that is a bug; from another worker, another version."""
+    """The bytes are not the expected message. From the engine that is a bug; from another worker, another version."""
 
 
 class UnknownKind(Unreadable):
@@ -52,7 +52,7 @@ Skip = Callable[[Unreadable], None]
 
 
 def ignore(_: Unreadable) -> None:
-    """For those who count nothing."""
+    """A `Skip` that counts nothing."""
 
 
 def pack_commands(commands: Iterable[Command]) -> bytes:
@@ -71,57 +71,59 @@ def pack_events(events: Iterable[Event]) -> bytes:
 
 
 def unpack_events(packed: bytes) -> list[Event]:
-    """What `Engine.events` gave."""
+    """Unpacks what `Engine.events` gave. Raises Unreadable."""
     return [cast(Event, _EVENT.unpack(item, ignore)) for item in _as(list, _load(packed))]
 
 
 def pack_envelope(envelope: Envelope) -> bytes:
-    """A fact for the bus."""
+    """Packs a fact for the bus."""
     return _dump([VERSION, _ENVELOPE.pack(envelope)])
 
 
 def unpack_envelope(packed: bytes, skip: Skip = ignore) -> Envelope:
-    """A fact from the bus; without it, if it cannot be read, as its sequence number counts all the same."""
+    """Unpacks a fact from the bus. One that cannot be read is None in the envelope, whose sequence number counts all
+    the same. Raises Unreadable.
+    """
     return cast(Envelope, _ENVELOPE.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
 def pack_rpc(rpc: Rpc) -> bytes:
-    """A request to one worker."""
+    """Packs a request to one worker."""
     return _dump([VERSION, _RPC.pack(rpc)])
 
 
 def unpack_rpc(packed: bytes, skip: Skip = ignore) -> Rpc:
-    """A request of another worker."""
+    """Unpacks another worker's request. Raises Unreadable."""
     return cast(Rpc, _RPC.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
 def pack_answer(answer: Answer) -> bytes:
-    """What a call is answered with."""
+    """Packs the answer to another worker's request."""
     return _dump([VERSION, _ANSWER.pack(answer)])
 
 
 def unpack_answer(packed: bytes, skip: Skip = ignore) -> Answer:
-    """What another worker answered."""
+    """Unpacks another worker's answer. Raises Unreadable."""
     return cast(Answer, _ANSWER.unpack(_load_versioned(packed, VERSIONS_READ), skip))
 
 
 def pack_record_part(part: "RecordPart", value: Any) -> bytes:
-    """Of a session's kept record."""
+    """Packs one part of a session's record."""
     return _dump([RECORD_VERSION, part.shape.pack(value)])
 
 
 def unpack_record_part(part: "RecordPart", packed: bytes, skip: Skip = ignore) -> Any:
-    """What a predecessor kept, perhaps of another version of the program."""
+    """Unpacks what `pack_record_part` made, perhaps that of another release. Raises Unreadable."""
     return part.shape.unpack(_load_versioned(packed, RECORD_VERSIONS_READ), skip)
 
 
 def pack_plain(value: Plain) -> bytes:
-    """A value that has no dataclass, such as the engine's configuration."""
+    """Packs a value that has no dataclass, such as the engine's configuration."""
     return _dump(value)
 
 
 def unpack_plain(packed: bytes) -> Plain:
-    """A value that has no dataclass, such as the engine's counters."""
+    """Unpacks a value that has no dataclass, such as the engine's counters. Raises Unreadable."""
     return _load(packed)
 
 

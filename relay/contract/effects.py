@@ -31,31 +31,33 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A fact for all workers; the bus adds nothing, control has numbered it."""
+    """A fact for all workers, already numbered by control; the bus adds nothing."""
 
     envelope: Envelope
 
 
 @dataclass(frozen=True, slots=True)
 class AskSnapshot:
-    """Another worker's standing facts are wanted: its sequence has a gap, or it is new to us."""
+    """Asks another worker for its standing facts: its sequence has a gap, or the worker is new to us."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class PassOn:
-    """The request is another slot's: the bus carries it there and the answer back. 504 when none comes in time."""
+    """Has the bus carry the request to another slot and the answer back; 504 when no answer comes in time."""
 
     request: RequestId
     slot: Slot
     otherwise: Reply | None = None
-    """The answer when none comes, or when another worker has passed it on to us already: all seem to be short."""
+    """The answer in place of 504. Also given at once when another worker passed the request on to us already: then all
+    workers seem to be short of something.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteElsewhere:
-    """A session that is to end has just moved there: its worker is asked to end it."""
+    """Asks the worker in that slot to end a session which has just moved there."""
 
     slot: Slot
     deleted: Deleted
@@ -70,7 +72,7 @@ class CloseRoomEverywhere:
 
 @dataclass(frozen=True, slots=True)
 class TellEnds:
-    """These workers are to know how some sessions of ours ended."""
+    """Tells these workers how some sessions of ours ended."""
 
     slots: tuple[Slot, ...]
     ends: EndsHeard
@@ -78,14 +80,14 @@ class TellEnds:
 
 @dataclass(frozen=True, slots=True)
 class AskEnds:
-    """We have just begun: another worker knows how sessions ended before."""
+    """Asks another worker how sessions ended before we started."""
 
     slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """For the log: a client came."""
+    """For the log: a session was opened."""
 
     session: SessionId
     protocol: Protocol
@@ -115,7 +117,7 @@ class SessionsAdopted:
 
 @dataclass(frozen=True, slots=True)
 class SessionMoved:
-    """For the log: a session goes on in another slot, or was to and stays."""
+    """For the log: the outcome of a session's move to another slot."""
 
     session: SessionId
     room: RoomName

@@ -10,7 +10,7 @@ from millrace.relay.contract.codec import pack_plain
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """In the order of the other side's fields."""
+    """In the order of the fields in `config.rs`."""
 
     slot: int
     slots: int
@@ -29,7 +29,7 @@ class EngineConfig:
 
 
 def engine_config(boot: Boot) -> EngineConfig:
-    """One worker's share of the configuration."""
+    """What the engine of this worker is configured with."""
     limits, timeouts = boot.config.limits, boot.config.timeouts
     return EngineConfig(
         slot=boot.slot,
@@ -50,5 +50,5 @@ def engine_config(boot: Boot) -> EngineConfig:
 
 
 def pack_engine_config(config: EngineConfig) -> bytes:
-    """As `Engine(...)` takes it."""
+    """Packs the configuration as `Engine(...)` takes it."""
     return pack_plain(asdict(config))

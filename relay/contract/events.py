@@ -45,7 +45,7 @@ class TransportClosed:
 
 @dataclass(frozen=True, slots=True)
 class TransportStalled:
-    """Something is wrong, and the transport lives on in case it mends."""
+    """No media flows, and why. The transport lives on, as its client may recover."""
 
     transport: TransportId
     cause: Cause
@@ -67,7 +67,7 @@ class PublicationEnded:
 
 @dataclass(frozen=True, slots=True)
 class PublicationReport:
-    """What one publication received so far."""
+    """What one publication has received since it was opened."""
 
     publication: PublicationId
     packets: int
@@ -82,7 +82,7 @@ class PublicationReport:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionReport:
-    """What one subscription sent so far."""
+    """What one subscription has sent since it was opened."""
 
     subscription: SubscriptionId
     publication: PublicationId | None
@@ -97,7 +97,7 @@ class SubscriptionReport:
 
 @dataclass(frozen=True, slots=True)
 class TransportReport:
-    """A transport's statistics at one moment."""
+    """A transport's statistics, and those of its streams, when the engine handled `ReportTransport`."""
 
     transport: TransportId
     request: RequestId

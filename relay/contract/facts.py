@@ -30,7 +30,7 @@ class ParticipantHere:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantGone:
-    """The session ended."""
+    """The session ended, or is no longer on the sending worker."""
 
     room: RoomName
     session: SessionId
@@ -38,7 +38,7 @@ class ParticipantGone:
 
 @dataclass(frozen=True, slots=True)
 class PublicationHere:
-    """A participant publishes a track; all that a viewer's worker needs to subscribe."""
+    """A participant publishes a track. The fields are all that a viewer's worker needs to subscribe to it."""
 
     room: RoomName
     session: SessionId
@@ -59,7 +59,7 @@ class PublicationHere:
 
 @dataclass(frozen=True, slots=True)
 class PublicationGone:
-    """The track ended."""
+    """The track ended, was paused, or is no longer on the sending worker."""
 
     room: RoomName
     publication: PublicationId

@@ -19,4 +19,4 @@ NO_REQUEST = RequestId(0)
 Slot = NewType("Slot", int)
 """A worker's fixed number, 0..63."""
 Incarnation = NewType("Incarnation", int)
-"""Which life of a slot, from 1."""
+"""Which life of a slot, counted from 1: each worker that is forked for the slot has the next."""

@@ -49,7 +49,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class RoomsAsked:
-    """GET /rooms, or one room. Without `room`, all."""
+    """Admin: GET of one room, or of all rooms when `room` is None."""
 
     request: RequestId
     room: str | None = None
@@ -57,11 +57,11 @@ class RoomsAsked:
 
 @dataclass(frozen=True, slots=True)
 class RoomsListed:
-    """The same for the public page, without sessions: who knows one's id can end it when no tokens are asked for."""
+    """GET /rooms of the public page. It shows no session ids: without tokens whoever knows one can end that session."""
 
     request: RequestId
     token: str | None
-    """Whose bearer sees the room that it names."""
+    """Its bearer sees the one room that it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class EngineSaid:
 
 @dataclass(frozen=True, slots=True)
 class FactHeard:
-    """A fact of another worker."""
+    """A fact that another worker announced."""
 
     envelope: Envelope
 
@@ -129,47 +129,47 @@ class SlotChanged:
     slot: Slot
     incarnation: Incarnation | None
     is_empty: bool = False
-    """Its worker has left it for good, and its sessions before: nobody comes in its place."""
+    """True when the slot's worker has retired: it moved its sessions away before, and has no successor."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoomClosedElsewhere:
-    """Another worker was asked to delete a room; its sessions here end too."""
+    """Another worker was asked to delete a room, so the room's sessions on this worker end, too."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
 class EndsHeard:
-    """Sessions that ended, in whatever slot: what another worker told, or the answer to AskEnds."""
+    """How sessions of any slots ended: another worker's message, or its answer to AskEnds."""
 
     ends: tuple[Tombstone, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DrainBegan:
-    """The master lets no more sessions in; those that are open go on."""
+    """The server drains: no new room is opened, and open rooms go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How a worker stands, about once a second."""
+    """How late this worker is, and how much memory and how many descriptors are left; about once a second."""
 
     late_seconds: float
-    """How late its loops were, on average, for some seconds; of the later loop."""
+    """How late its two loops were on average over some seconds; the larger of both values."""
     memory_bytes: int
-    """That can still be had."""
+    """Memory that can still be had on the machine or in the control group, whichever has less."""
     descriptors: int
-    """That can still be opened."""
+    """How many more this process may open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """About once a second: ages tombstones, sends Load. The first comes after the slot table was first looked at."""
+    """About once a second: ages tombstones, announces Load. The first comes after the slot table was first read."""
 
 
 SessionRequest = Patched | Deleted | SessionAsked | MoveAsked
-"""A request for a session."""
+"""A request for a session that exists or existed, whichever protocol it came by."""
 
 Input = (
     Offered

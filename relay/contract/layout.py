@@ -63,7 +63,7 @@ class ArenaParameters:
         return _to_page(_LOG_HEADER + self.log_packets * (8 + _ENTRY_STRIDE))
 
     def size(self) -> int:
-        """Of the whole arena, in bytes. Mostly reserved: memory is paid for where it is touched."""
+        """Bytes of the whole arena. They are reserved; the kernel gives memory to the pages that are touched."""
         pairs = self.slots * self.slots
         message_stride = _RING_HEADER + -(-self.messages * 8 // 64) * 64
         handover_stride = _RING_HEADER + self.handover_packets * _HANDOVER_STRIDE
@@ -100,13 +100,14 @@ class SlotOffsets:
     log_level: int
     """A level of Python's logging that replaces the one a worker has booted with; 0 for none. Written by the master."""
     wanted: int
-    """1 while the slot is to have a worker; one that finds 0 gives its sessions away and ends. By the master."""
+    """1 while the slot is to have a worker; one that reads 0 moves its sessions away and ends. Written by the master.
+    """
     closed: int
     """1 while an operator wants the slot to have no session. Written by whichever worker is asked."""
     engine_beat: int
     """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
     control_beat: int
-    """The same, written by the worker's Python loop."""
+    """Microseconds of CLOCK_MONOTONIC, written by the worker's Python loop; 0 before the first beat."""
     drained: int
     """The `drain_until` for which the worker has no session left. Written by the worker's Python loop."""
     counters: int
@@ -114,23 +115,25 @@ class SlotOffsets:
 
 
 LOG_STATE_BYTES = 24
-"""Of a track log's header: its epoch, of which every fourth but zero is an open log; its publication; whose it is."""
+"""The first bytes of a track log's header: its epoch (a multiple of four but zero is an open log), its publication, and
+which slot writes it.
+"""
 
 
 def parameters_of(header: bytes) -> ArenaParameters:
-    """What an arena's header says."""
+    """Reads the sizes from an arena's header."""
     _, _, _, *parameters, _, _ = _HEADER.unpack(header)
     return ArenaParameters(*parameters)
 
 
 def log_offset(parameters: ArenaParameters, log: int) -> int:
-    """Where a track log begins."""
+    """The byte offset at which a track log begins."""
     return _PAGE + parameters.slots * _SLOT_STRIDE + log * parameters.log_stride()
 
 
 @cache
 def slot_offsets(slot: int) -> SlotOffsets:
-    """Where the words of `slot` lie; made once, for every beat asks."""
+    """Where the words of `slot` lie. Cached, as each beat asks."""
     start = _PAGE + slot * _SLOT_STRIDE
     return SlotOffsets(
         incarnation=start,
@@ -148,13 +151,13 @@ def slot_offsets(slot: int) -> SlotOffsets:
 
 
 def read_word(arena: mmap | memoryview | bytearray, offset: int) -> int:
-    """One u64 of the mapped arena, whole: another process may write it meanwhile."""
+    """Reads one u64 of the mapped arena in one piece, as another process may write it meanwhile."""
     return memoryview(arena)[offset : offset + 8].cast("Q")[0]
 
 
 def write_word(arena: mmap | memoryview | bytearray, offset: int, value: int) -> None:
-    """Stores one u64 into the mapped arena, in one piece. `struct.pack_into` would not do: it clears the place, then
-    writes byte after byte, and whoever reads a beat in between takes the worker for dead.
+    """Stores one u64 into the mapped arena, in one piece. `struct.pack_into` would not do: it clears the word, then
+    writes byte after byte, and a master that reads a beat in between takes the worker for dead.
     """
     memoryview(arena)[offset : offset + 8].cast("Q")[0] = value
 

@@ -19,7 +19,9 @@ NOT_MOVED = {
     Outcome.UNANSWERED: "The other worker did not answer in time.",
 }
 RETRY_AFTER_SECONDS = 5
-"""Long enough that refused clients do not become the load, short enough that a person waits for it."""
+"""Seconds after which a client that got 503 may come again: the many must not become the load, and a person still
+waits.
+"""
 
 
 def problem(request: RequestId, status: int, reason: str, detail: str) -> Reply:
@@ -44,20 +46,22 @@ def json_reply(request: RequestId, value: Mapping[str, Any] | Sequence[Any]) -> 
 
 
 def moved(request: RequestId, session: SessionId, slot: Slot) -> Reply:
-    """A session goes on in that slot."""
+    """200: the session goes on in that slot."""
     return json_reply(request, {"session": session, "slot": slot, "outcome": Outcome.MOVED.value})
 
 
 def not_moved(request: RequestId, outcome: Outcome) -> Reply:
-    """It goes on where it was, and why."""
+    """409: the session stays where it was, and why."""
     return problem(request, 409, f"not-moved-{outcome.replace('_', '-')}", NOT_MOVED[outcome])
 
 
 def session_replaced(request: RequestId) -> Reply:
-    """Its client must not come again by itself, or it would end the newer one, and so for ever."""
+    """404 for a session that its participant's newer one replaced. A reason of its own: a client that came again by
+    itself would end the newer session, whose client would come again.
+    """
     return problem(request, 404, "session-replaced", "A newer session of the same participant publishes here now.")
 
 
 def session_unknown(request: RequestId) -> Reply:
-    """The same words for a session that never was, that ended, or that only its id's owner may know of."""
+    """404 with the same words for a session that never was and for one that ended: ids cannot be probed."""
     return problem(request, 404, "session-unknown", "No such session here: it has ended, or never was.")

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Protocol(StrEnum):
-    """Which HTTP protocol an offer came by."""
+    """Publishers come by WHIP (RFC 9725), viewers by WHEP."""
 
     WHIP = "whip"
     WHEP = "whep"

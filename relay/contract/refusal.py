@@ -1,6 +1,6 @@
-"""Why an offer, a fragment or an m-line is not taken, as a value that becomes an HTTP problem.
-
-Knows statuses and reasons, and nothing of SDP or of who asked. `sdp.py`, `negotiation.py` and `fragment.py` return it.
+"""Why an offer, a fragment or an m-line is not taken, as a value that becomes an HTTP problem. Owns statuses and
+reasons; must never know SDP or the client. Read next: `relay/sdp/offer.py` and `relay/negotiation/answering.py`, which
+return refusals.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class RefusedError(Exception):
 
 
 def malformed(reason: str, detail: str) -> RefusedError:
-    """The text breaks the format."""
+    """400: the text breaks the format."""
     return RefusedError(Refusal(400, reason, detail))
 
 
 def unacceptable(reason: str, detail: str) -> RefusedError:
-    """The text is understood, and what it asks for is not done here."""
+    """422: the text is understood, and asks for what the relay does not do."""
     return RefusedError(Refusal(422, reason, detail))

@@ -1,6 +1,6 @@
-"""Worker -> one worker, over ZeroMQ with a reply: a snapshot wanted, a request passed on, a room to close, ends told.
-Owns the shapes; must never know how they travel. Read `relay/contract/codec.py` for their bytes and `workers/bus.py`
-for the sockets.
+"""Worker -> one worker, over ZeroMQ with a reply: a snapshot wanted, a request passed on, a room to close, tombstones
+told. Owns the shapes; must never know how they travel. Read `relay/contract/codec.py` for their bytes and
+`workers/bus.py` for the sockets.
 """
 
 from dataclasses import dataclass
@@ -25,16 +25,18 @@ class SnapshotAsked:
 
 @dataclass(frozen=True, slots=True)
 class EndsAsked:
-    """Answered with `Control.recent_tombstones()`; by older programs not at all."""
+    """Answered with `Control.recent_tombstones()`; older programs do not answer."""
 
 
 PassedOn = Offered | Patched | Deleted | SessionAsked | MoveAsked
-"""An HTTP request that another worker took: the one who answers handles it as an input, under a number of its own."""
+"""An HTTP request that another worker accepted. The worker that answers handles it as an input with a number of its
+own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PassedOnAgain:
-    """The same, from a worker that was asked in vain: the session had just moved. It goes no further."""
+    """A request that was passed on to a worker whose session had just moved. Nobody passes it on a third time."""
 
     request: PassedOn
 

@@ -23,7 +23,7 @@ FIXED_AT_START = (
     *("http.bind", "http.port", "media.bind", "media.port", "media.steering", "admin.bind", "admin.port"),
     *("runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
 )
-"""Keys that sockets and the arena were made with: for those who inherit them, the values of then hold."""
+"""Keys with whose values the sockets and the arena were made. A master that inherits those keeps the old values."""
 
 TAKEOVER_SOCKET, ELIGIBLE = "heirs", "places"
 """Names of descriptors as masters of before know them, too; the takeover socket's file has the same name."""
@@ -61,9 +61,9 @@ class Manifest:
     has_takeover_socket: bool
     """There is a socket at which the next master asks. On the wire: `has_heirs`."""
     directory: str
-    """Where workers find each other."""
+    """The runtime directory, in which workers find each other's sockets."""
     is_ours: bool
-    """The directory is removed at the end."""
+    """True when the server made the directory and removes it at its end."""
     fixed: Mapping[str, Any]
     """The values of `FIXED_AT_START`. On the wire: `baked`."""
     certificate_pem: str
@@ -112,7 +112,7 @@ def fixed_at_start(config: Config) -> dict[str, Any]:
 
 
 def with_inherited(config: Config, manifest: Manifest) -> tuple[Config, tuple[str, ...]]:
-    """The configuration with what is inherited put in, and the keys in which that is not what it asks for."""
+    """The configuration with the inherited values of `FIXED_AT_START`, and the keys whose own values must wait."""
     deferred = tuple(key for key in FIXED_AT_START if _plain(_value(config, key)) != _plain(manifest.fixed[key]))
     for key in deferred:
         section, _, name = key.partition(".")

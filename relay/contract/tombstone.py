@@ -11,7 +11,7 @@ from millrace.relay.contract.protocol import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is remembered of a session that is over."""
+    """What is remembered of one session."""
 
     session: SessionId
     protocol: Protocol
@@ -19,15 +19,15 @@ class Tombstone:
     participant: ParticipantId
     opened_at: float
     ended_at: float
-    """Unix time, likewise `opened_at`."""
+    """Unix time in seconds, as is `opened_at`."""
     cause: str
     """An `events.Cause` or one of control's own, such as `replaced` or `room_deleted`."""
     until: float
-    """When it is forgotten, by the machine's steady clock."""
+    """When it is forgotten: CLOCK_MONOTONIC, seconds."""
 
 
 def tombstone_view(tombstone: Tombstone) -> dict[str, Any]:
-    """A session that is over."""
+    """The answer to GET /sessions/{id} for a session that is over."""
     return {
         "session": tombstone.session,
         "state": "ended",

@@ -14,37 +14,37 @@ from millrace.relay.contract.ids import Slot
 from millrace.relay.load.counters import Seconds, microseconds
 
 LATE_SECONDS = 5
-"""A burst of joins is over by then."""
+"""Seconds in a row that a worker has to be late before it moves sessions: a burst of joins is over by then."""
 REST_SECONDS = 30.0
-"""Lateness is an average of seconds, and clients that were moved cost something themselves."""
+"""The wait after sessions were moved. Lateness is an average over seconds, and a move itself costs something."""
 SHARE = 10
-"""One session in so many at a time: a worker that is late with a hundred is well with ninety."""
+"""One session in so many moves at a time: a worker that is late with a hundred is well with ninety."""
 STAY_SECONDS = 300.0
-"""How long a session that has moved is left where it is."""
+"""How long a session that has moved stays in its slot."""
 
 
 class Balance:
-    """One worker's."""
+    """When one worker moves sessions away because of its load."""
 
     def __init__(self) -> None:
         self._late_for = 0
         self._rests_until = 0.0
 
     def wanted(self, late: bool, sessions: int, now: float) -> int:
-        """About once a second: how many sessions are to go."""
+        """Called about once a second, with whether the worker is late. Returns how many of its sessions are to move."""
         self._late_for = self._late_for + 1 if late else 0
         if self._late_for < LATE_SECONDS or now < self._rests_until:
             return 0
         return -(-sessions // SHARE)
 
     def moved(self, now: float) -> None:
-        """Some went."""
+        """Some sessions began to move; the worker rests."""
         self._late_for = 0
         self._rests_until = now + REST_SECONDS
 
 
 def better_off(loads: Mapping[Slot, Load], own: Slot, sessions: int, late_ms: int) -> frozenset[Slot]:
-    """Slots that have fewer sessions by a fifth at least, and are not a quarter as late as would be too much."""
+    """Slots that have at least a fifth fewer sessions, and are late by less than a quarter of `late_ms`."""
     return frozenset(
         slot
         for slot, load in loads.items()
@@ -53,7 +53,7 @@ def better_off(loads: Mapping[Slot, Load], own: Slot, sessions: int, late_ms: in
 
 
 def with_room(loads: Mapping[Slot, Load], limits: LimitsConfig) -> frozenset[Slot]:
-    """Slots that may let somebody in: not full, and not half as late as would be too much."""
+    """Slots that may open a session: not full, and late by less than half of `limits.late_ms`."""
     return frozenset(
         slot
         for slot, load in loads.items()

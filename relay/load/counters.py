@@ -12,7 +12,7 @@ from millrace.relay.load.pressure import Pressure
 ENGINE_REFUSED = "engine_refused"
 """Control's own cause: a command that opens a session failed."""
 FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
-"""Causes that are nobody's wish."""
+"""Causes that neither side wished for."""
 
 REFUSALS = (400, 401, 403, 404, 406, 409, 412, 422, 428, 503, 504)
 """The statuses that control refuses requests with."""
@@ -55,7 +55,7 @@ class Seconds(StrEnum):
 
 
 class Counters:
-    """Values by name with labels. All of them stand from the start: a rate needs its zero."""
+    """Values by name with labels. All of them exist from the start, as a rate needs its zero."""
 
     def __init__(self) -> None:
         self.values: defaultdict[str, int] = defaultdict(int)
@@ -76,41 +76,41 @@ class Counters:
             self.measured(name, 0)
 
     def opened(self, protocol: Protocol) -> None:
-        """A session began."""
+        """Counts a session that was opened."""
         self.values[_opened(protocol)] += 1
 
     def ended(self, protocol: Protocol) -> None:
-        """A session is over, for whatever cause."""
+        """Counts a session that is over, for whatever cause."""
         self.values[_ended(protocol)] += 1
 
     def failed(self, cause: str) -> None:
-        """A session ended or stands still; counted when the cause is a failure."""
+        """Counts a session that ended or stalled, when the cause is a failure."""
         if cause in FAILURES:
             self.values[_failed(cause)] += 1
 
     def session_rejected(self, pressure: Pressure) -> None:
-        """A client was not let in because of this."""
+        """Counts a session that was rejected because of this."""
         self.values[_sessions_rejected(pressure)] += 1
 
     def refused(self, status: int) -> None:
-        """Control refused a request."""
+        """Counts a request that control refused."""
         self.values[_refused(status)] += 1
 
     def count(self, name: Count) -> None:
-        """One more of these."""
+        """Counts one more of these."""
         self.values[_counted(name)] += 1
 
     def unknown(self, contract: Contract) -> None:
-        """A message, or a part of one, is of a kind that this release does not know, and was skipped."""
+        """Counts a message, or a part of one, that was skipped, as this release does not know its kind."""
         self.values[_unknown(contract)] += 1
 
     def measured(self, name: Seconds, seconds: float) -> None:
-        """Whole microseconds here, as all values are whole."""
+        """Sets what was measured. It is kept in whole microseconds, as all values are whole numbers."""
         self.values[microseconds(name)] = round(seconds * 1e6)
 
 
 def microseconds(name: Seconds) -> str:
-    """The name of what was measured, as it stands among the values."""
+    """The name under which the values have what was measured."""
     return f"millrace_{name}_microseconds"
 
 

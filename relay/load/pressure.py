@@ -1,6 +1,5 @@
-"""When a worker has too much to do, or too little left, to let anybody in. Owns what counts as too much; must never
-measure anything itself. Read next: `workers/metrics/gauge.py`, which does; `relay/whip/requests.py` turns clients
-away.
+"""When a worker has too much to do, or too little left, to open a session. Owns what counts as too much; must never
+measure anything itself. Read next: `workers/metrics/gauge.py`, which measures.
 """
 
 from enum import StrEnum
@@ -18,7 +17,7 @@ class Pressure(StrEnum):
 
 
 def pressure_of(measured: Measured, limits: LimitsConfig) -> Pressure | None:
-    """Why nobody is let in; None when all is well."""
+    """Why this worker opens no session; None when it is short of nothing."""
     if measured.descriptors < limits.spare_descriptors:
         return Pressure.DESCRIPTORS
     if measured.memory_bytes < limits.spare_memory_bytes:

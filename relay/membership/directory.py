@@ -1,5 +1,5 @@
 """Who is in which room and what is published, on all workers: the union of every worker's facts. Owns the tables; must
-never know sessions, HTTP or the engine. Read `relay/membership/room.py` next: whom a viewer watches.
+never know sessions, HTTP or the engine. Read `relay/membership/room.py` next, which chooses whom a viewer watches.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,15 +21,15 @@ from millrace.relay.membership.remote_worker import Heard, RemoteWorker
 
 @dataclass(slots=True)
 class Room:
-    """One room, as far as the facts go."""
+    """One room, as the facts of all workers describe it."""
 
     publishers: dict[SessionId, tuple[Slot, ParticipantHere]] = field(default_factory=dict)
     viewers: dict[SessionId, tuple[Slot, ParticipantHere]] = field(default_factory=dict)
-    """Apart, since they are many, and a viewer that comes need not look at the others."""
+    """Apart from publishers, since there are many, and a viewer that joins need not pass over them."""
     publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
 
     def is_empty(self) -> bool:
-        """Nobody is there any more."""
+        """True when the room has neither participants nor publications."""
         return not (self.publishers or self.viewers or self.publications)
 
 
@@ -44,16 +44,16 @@ class _Standing:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a message did."""
+    """What a message changed in the directory."""
 
     rooms: frozenset[RoomName] = frozenset()
-    """Those whose publishers or publications may have changed; viewers' comings do not count."""
+    """Rooms whose publishers or publications may have changed; a change of viewers does not count."""
     publishers: tuple[ParticipantHere, ...] = ()
-    """Publishers that were not there before."""
+    """Publishers that the slot did not have before."""
     gone: frozenset[SessionId | PublicationId] = frozenset()
-    """What the slot withdrew."""
+    """Sessions and publications that the slot withdrew."""
     ask: bool = False
-    """Ask that slot for a snapshot."""
+    """True when the slot is to be asked for a snapshot."""
 
 
 class Directory:
@@ -65,82 +65,86 @@ class Directory:
         self._standing: dict[Slot, _Standing] = {slot: _Standing()}
         self._rooms: dict[RoomName, Room] = {}
         self._slot_by_session: dict[SessionId, Slot] = {}
-        """Who spoke of it last: while a session moves, two slots have it."""
+        """The slot that announced a session last: while the session moves, two slots have it."""
 
     # --- what comes in
 
     def apply_own(self, fact: Fact) -> Change:
-        """A fact of ours, as it is announced."""
+        """Applies a fact of our own."""
         return self._apply(self._slot, Heard(facts=(fact,)))
 
     def handle_envelope(self, envelope: Envelope, now: float) -> Change:
-        """A fact of another worker."""
+        """Applies what another worker announced."""
         if envelope.slot == self._slot:
             return Change()
         return self._apply(envelope.slot, self._remote(envelope.slot).handle_envelope(envelope, now))
 
     def handle_snapshot(self, snapshot: Snapshot, now: float) -> Change:
-        """All facts of another worker."""
+        """Replaces the facts of another worker by its snapshot."""
         if snapshot.slot == self._slot:
             return Change()
         return self._apply(snapshot.slot, self._remote(snapshot.slot).handle_snapshot(snapshot, now))
 
     def handle_slot(self, slot: Slot, incarnation: Incarnation | None, now: float) -> Change:
-        """The master's table of slots changed."""
+        """The slot table has another incarnation for this slot, or None when its worker is dead."""
         if slot == self._slot:
             return Change()
         return self._apply(slot, self._remote(slot).handle_slot(incarnation, now))
 
     def handle_empty(self, slot: Slot) -> Change:
-        """Its worker has left that slot for good."""
+        """The slot's worker has retired, and has no successor."""
         return self._apply(slot, self._remote(slot).handle_empty())
 
     def handle_tick(self, now: float) -> Iterator[tuple[Slot, Change]]:
-        """What time alone changes, by slot."""
+        """Yields what time alone changes, slot by slot."""
         for slot, remote in self._remotes.items():
             yield slot, self._apply(slot, remote.handle_tick(now))
 
     # --- what is asked
 
     def is_alive(self, slot: Slot) -> bool:
-        """Whether requests can be passed on to it: a successor answers those that wait for it."""
+        """True when requests can be passed on to the slot: it has a worker, or expects a successor, which answers
+        requests that waited for it.
+        """
         return slot == self._slot or (
             slot in self._remotes and (self._remotes[slot].alive or self._remotes[slot].is_held)
         )
 
     def others(self) -> tuple[Slot, ...]:
-        """The slots of all others that can be told something: a successor hears what came before it was there."""
+        """The slots of all other workers, living or about to be replaced: a successor gets messages that were sent
+        before.
+        """
         return tuple(slot for slot in self._remotes if self.is_alive(slot))
 
     def neighbours(self) -> list[Slot]:
-        """The other slots that have a worker, those after ours first: so that not all ask the same one."""
+        """The other slots that have a worker, those after ours first, so that not all workers ask the same one."""
         return sorted(
             (slot for slot, remote in self._remotes.items() if remote.alive), key=lambda slot: (slot < self._slot, slot)
         )
 
     def living(self) -> list[Slot]:
-        """The other slots that have a worker which has said how busy it is."""
+        """The other slots that have a worker whose Load is known."""
         loads = self.loads()
         return [slot for slot, remote in self._remotes.items() if remote.alive and slot in loads]
 
     def sessions_in(self, slot: Slot) -> int:
-        """How many sessions are there, as far as we know."""
+        """How many sessions a slot has, as far as its facts tell."""
         return sum(1 for holder in self._slot_by_session.values() if holder == slot)
 
     def holder(self, session: SessionId) -> Slot | None:
-        """The slot that a session is in, wherever it was opened; None when nobody has it."""
+        """The slot that a session is in, wherever it was opened; None when no worker has it."""
         return self._slot_by_session.get(session)
 
     def waits_for_others(self) -> bool:
-        """Whether a worker that lives, or lived a moment ago, has not told its facts."""
+        """True while the facts of a worker that lives, or is about to be replaced, are on their way."""
         return any(remote.is_awaited for remote in self._remotes.values())
 
     def room(self, name: RoomName) -> Room | None:
-        """None when nobody is there."""
+        """The room of this name; None when it is empty."""
         return self._rooms.get(name)
 
     def rooms(self) -> Iterable[tuple[RoomName, Room]]:
-        """All of them."""
+        """All rooms that are not empty, with their names."""
         return self._rooms.items()
 
     def loads(self) -> dict[Slot, Load]:
@@ -202,7 +206,7 @@ class Directory:
 
     def _take_participant(self, slot: Slot, standing: _Standing, fact: ParticipantHere, moves: bool) -> None:
         standing.participants[fact.session] = fact
-        # A snapshot tells again what was said before, perhaps by a slot from which the session moved away meanwhile.
+        # A snapshot repeats old facts, and its slot may name a session that has moved to another slot meanwhile.
         if moves or self._slot_by_session.get(fact.session, slot) == slot:
             self._hold(slot, fact)
 

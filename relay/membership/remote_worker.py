@@ -1,5 +1,5 @@
 """The stream of facts of one other worker: brings them into order, and notices when a snapshot is needed. Owns sequence
-numbers; must never know what a fact says. Read `relay/membership/directory.py` next, which keeps the facts.
+numbers; must never know what a fact says. Read `relay/membership/directory.py` next, which has the facts.
 
     gone ---- a new incarnation ----> awaits a snapshot -------- snapshot, and what came after it --------> in order
       ^                                  ^    ^                                                                |
@@ -7,7 +7,7 @@ numbers; must never know what a fact says. Read `relay/membership/directory.py` 
       +-------- held <-- SlotChanged(None), from any state; gone at once when the slot is empty for good
 
 The facts of a worker that died stand while it is held and while its successor's snapshot is awaited, for HOLD_SECONDS
-together: a successor has the same sessions, and then its snapshot changes nothing for those who watch them.
+together: a successor adopts the same sessions, and then its snapshot changes nothing for those who watch them.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,17 @@ from millrace.relay.contract.facts import Envelope, Fact, Snapshot
 from millrace.relay.contract.ids import Incarnation
 
 MAX_PENDING = 4096
-"""Facts kept while a snapshot is awaited. What is dropped past it shows as a gap again, and is asked for again."""
+"""Facts queued while a snapshot is awaited. Those past it are dropped, which shows as a gap, and another snapshot is
+asked for.
+"""
 ASK_AGAIN_SECONDS = 1.0
-"""A snapshot takes milliseconds; one that has not come is lost."""
+"""The wait before a snapshot is asked for again. One takes milliseconds, so the last one was lost."""
 HOLD_SECONDS = 2.0
-"""Four times what a respawn takes. A slot that is away for longer is missed, and its participants are gone."""
+"""Four times what a respawn takes. When a slot has no worker for longer, its participants are gone."""
 SILENCE_SECONDS = 10.0
-"""Ten beats of Load. A living worker's facts return with its next one, by a snapshot."""
+"""Ten times the interval of Load. A worker that is silent for longer loses its facts; if it lives, they return by a
+snapshot after its next Load.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Heard:
     """What the directory is to do."""
 
     forget: bool = False
-    """All older facts of this slot, before the new ones."""
+    """Forget all older facts of this slot before the new ones."""
     facts: Sequence[Fact] = ()
     ask: bool = False
     """Ask for a snapshot."""
@@ -52,25 +56,25 @@ class RemoteWorker:
         self._asked_at = 0.0
         self._heard_at = 0.0
         self._held_until: float | None = None
-        """While the facts are those of a life that is over."""
+        """Until when the facts of the incarnation that is over stand; None while there are none."""
 
     @property
     def is_held(self) -> bool:
-        """Whether its successor is still expected."""
+        """True while a successor of the dead worker is expected."""
         return self._held_until is not None
 
     @property
     def is_awaited(self) -> bool:
-        """Whether its facts are on their way, as far as can be known."""
+        """True while the worker's facts are on their way, as far as can be known."""
         return self.is_held or self._pending is not None
 
     def handle_envelope(self, envelope: Envelope, now: float) -> Heard:
-        """One fact, in whatever order the bus gave it."""
+        """Takes one fact, in whatever order the bus delivers."""
         if envelope.incarnation < self.incarnation or (envelope.incarnation == self.incarnation and not self.alive):
             return NOTHING
         self._heard_at = now
         if envelope.incarnation > self.incarnation:
-            # Not even its first fact stands alone: there may be adopted sessions that were never announced to us.
+            # Even its first fact does not do alone: it may have adopted sessions that were never announced to us.
             self._begin(envelope.incarnation, now)
             self._await_snapshot({envelope.sequence: envelope.fact}, now)
             return Heard(ask=True)
@@ -87,13 +91,13 @@ class RemoteWorker:
         return Heard(ask=True)
 
     def handle_snapshot(self, snapshot: Snapshot, now: float) -> Heard:
-        """Every standing fact as of a sequence; what was heard beyond it follows."""
+        """Takes every standing fact as of a sequence, then the queued facts that follow it."""
         if snapshot.incarnation < self.incarnation or (snapshot.incarnation == self.incarnation and not self.alive):
             return NOTHING
         if snapshot.incarnation > self.incarnation:
             self._begin(snapshot.incarnation, now)
             self._pending = {}
-        # An answer to an older question tells nothing new, and would undo what was heard since.
+        # The answer to an older question tells nothing new, and would undo later facts.
         if snapshot.sequence + 1 < self._next_sequence or (
             self._pending is None and snapshot.sequence + 1 == self._next_sequence
         ):
@@ -113,7 +117,7 @@ class RemoteWorker:
         return Heard(forget=True, facts=facts, ask=bool(pending))
 
     def handle_slot(self, incarnation: Incarnation | None, now: float) -> Heard:
-        """What the master's table says of this slot."""
+        """The slot table has another incarnation for this slot, or None when its worker is dead."""
         if incarnation is None:
             if self.alive or self.incarnation == 0:
                 self._held_until = now + HOLD_SECONDS
@@ -127,12 +131,14 @@ class RemoteWorker:
         return Heard(ask=True)
 
     def handle_empty(self) -> Heard:
-        """Its worker has left for good, with nothing to be taken up."""
+        """The worker has retired, and left no session to be adopted."""
         self.alive, self._pending, self._held_until = False, None, None
         return Heard(forget=True)
 
     def handle_tick(self, now: float) -> Heard:
-        """Ends the hold, asks again, and stops believing a worker that is silent although its slot is said to live."""
+        """Ends the hold, asks for the snapshot again, and forgets a worker that is silent though its slot is said to
+        live.
+        """
         forget = ask = False
         if self._held_until is not None and now >= self._held_until:
             self._held_until, forget = None, True
@@ -144,7 +150,7 @@ class RemoteWorker:
         return Heard(forget=forget, ask=ask)
 
     def _begin(self, incarnation: Incarnation, now: float) -> None:
-        # Death and birth may be seen as one; a successor that dies too has its own successor waited for.
+        # The death may not have been seen by itself. If this successor dies too, the hold begins anew for the next one.
         self._held_until = now + HOLD_SECONDS
         self._heard_at = now
         self.incarnation = incarnation

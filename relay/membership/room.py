@@ -11,18 +11,20 @@ from millrace.relay.membership.directory import Room
 
 
 def is_newer(one: ParticipantHere, other: ParticipantHere) -> bool:
-    """Which of two sessions stands when one participant publishes twice; every worker decides alike."""
+    """True when `one` stands and `other` goes, if one participant publishes twice. Every worker decides alike."""
     return (one.joined_at, one.session) > (other.joined_at, other.session)
 
 
 def joins_at(room: Room | None, now: float) -> float:
-    """When a publisher that comes now joins: later than whoever publishes there, though the Unix clock was set back."""
+    """When a publisher that opens a session `now` joins: later than all publishers of the room, even if the Unix clock
+    was set back since.
+    """
     joined = [fact.joined_at for _, fact in room.publishers.values()] if room is not None else []
     return max(now, math.nextafter(max(joined, default=0.0), math.inf))
 
 
 def publications_for(room: Room | None, watches: ParticipantId | None) -> tuple[PublicationHere, ...]:
-    """Those of the participant that is wished for, else of the room's first publisher; in m-line order."""
+    """The publications of the participant `watches`, or of the room's first publisher when None, in m-line order."""
     if room is None:
         return ()
     newest: dict[ParticipantId, ParticipantHere] = {}

@@ -1,7 +1,6 @@
-"""Answers offers: what is taken from a publisher, what is given to a viewer, and what is refused, with the reason.
-
-Must never know rooms, tokens or workers; it is handed what is published. `answer.py` writes what is decided here,
-`codecs.py`, `extensions.py` and `encodings.py` are read for it.
+"""Answers offers: what is taken from a publisher, what is sent to a viewer, and what is refused, with the reason. Owns
+what the relay prefers; must never know rooms, tokens or workers. Read `relay/negotiation/codecs.py` next, for what can
+be taken, and `relay/sdp/answer.py`, which writes the answer.
 """
 
 from collections.abc import Sequence
@@ -25,16 +24,16 @@ FROM_PUBLISHERS = {
     MediaKind.AUDIO: frozenset({"nack", "transport-cc"}),
     MediaKind.VIDEO: frozenset({"nack", "nack pli", "ccm fir", "transport-cc"}),
 }
-"""Feedback that we send."""
+"""RTCP feedback that we send to publishers."""
 
 FROM_VIEWERS = {
     MediaKind.AUDIO: frozenset({"nack"}),
     MediaKind.VIDEO: frozenset({"nack", "nack pli", "ccm fir", "goog-remb"}),
 }
-"""Feedback that we take."""
+"""RTCP feedback that we accept from viewers."""
 
 FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode=1, VP8, VP9"}
-"""For a person to read."""
+"""What is forwarded, in words for a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,13 @@ class OfferedTrack:
 
 @dataclass(frozen=True, slots=True)
 class PublisherAnswer:
-    """What a publisher is told, and what its transport and publications are opened with."""
+    """The answer to a publisher, and what its transport and publications are opened with."""
 
     sdp: str
     remote: Remote
     tracks: tuple[OfferedTrack, ...]
     mids: tuple[str, ...]
-    """Of the m-lines that are taken, for `fragment.restart_answer`."""
+    """Of the m-lines that are taken, for `relay/sdp/fragment.py`'s answer to an ICE restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class ViewerAnswer:
-    """What a viewer is told, and what its transport and subscriptions are opened with."""
+    """The answer to a viewer, and what its transport and subscriptions are opened with."""
 
     sdp: str
     remote: Remote
@@ -101,13 +100,13 @@ def host_candidates(addresses: Sequence[tuple[str, int]]) -> tuple[Candidate, ..
 
 
 def published_kinds(offer: Offer) -> list[MediaKind]:
-    """Of the m-lines that a publisher sends."""
+    """The kinds of the m-lines that a publisher sends, one for each."""
     return [kind for _, kind, _ in _flowing(offer, Direction.SENDONLY)]
 
 
 def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
-    """Takes one codec for each m-line: the first in the client's order that the relay forwards. All or nothing: who
-    publishes would not notice that half of it goes nowhere (RFC 9725 section 4.4).
+    """Takes one codec for each m-line: the first in the client's order that the relay forwards. All m-lines are taken
+    or none: a publisher would not notice that half of them go nowhere (RFC 9725 section 4.4).
     """
     if (outside := _sent_outside(offer)) is not None:
         return outside
@@ -133,8 +132,9 @@ def answer_viewer(
     cname: str,
     publications: Sequence[PublicationHere],
 ) -> ViewerAnswer | Refusal:
-    """Leaves every codec that both sides know in each m-line, so that a publisher may come or change later; the one of
-    the publication that is already there comes first. `streams` has the SSRCs for each of the offer's m-lines.
+    """Takes every codec of each m-line that both sides know, so that a publisher may come or change later. The codec of
+    the publication that exists already comes first. `streams` has the SSRCs (media, RTX) for each of the offer's
+    m-lines.
     """
     published = {(publication.kind, publication.position): publication for publication in publications}
     sections: list[Section] = []
@@ -184,7 +184,7 @@ def codec_for(receiver: Receiver, publication: PublicationHere) -> Codec | None:
 
 
 def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, MediaKind, int]]:
-    """The living m-lines of audio and video that flow that way, each with its place among those of its kind."""
+    """The living m-lines of audio and video that flow that way, each with its position among those of its kind."""
     counts = dict.fromkeys(MediaKind, 0)
     found = []
     for media in offer.media:
@@ -196,7 +196,7 @@ def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, Media
 
 
 def _publisher_section(media: MediaOffer, kind: MediaKind, codec: OfferedCodec) -> Section:
-    """transport-cc only as a pair: the extension to number the packets and the feedback to report them."""
+    """Takes transport-cc only as a pair: the extension that numbers packets and the feedback that reports them."""
     numbered_by_client = "transport-cc" in codec.format.feedback
     extensions = select_from_publisher(
         media.extensions, kind, transport_cc=numbered_by_client, rids=bool(media.streams.rids)
@@ -244,14 +244,14 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
 
 
 def _no_codec(publications: Sequence[PublicationHere]) -> str:
-    """What would have been taken."""
+    """Says which codecs would have been taken."""
     names = {publication.codec for publication in publications} or set(CodecName)
     listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
     return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
 
 
 def _sent_outside(offer: Offer) -> Refusal | None:
-    """An m-line that would send on a transport of its own, of which there is none."""
+    """Refuses an m-line that would send on a transport of its own; None when there is no such m-line."""
     for media in offer.media:
         is_outside = media.kind is not None and not media.alive and media.port != 0
         if is_outside and media.direction in (Direction.SENDRECV, Direction.SENDONLY):

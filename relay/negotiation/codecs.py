@@ -1,6 +1,6 @@
-"""Which formats of an m-line are codecs that the relay forwards, and when a stream of one side suits the other.
-
-Knows payload types and fmtp lines, never streams or sessions. `negotiation.py` chooses among what it yields.
+"""Which formats of an m-line are codecs that the relay forwards, and when one side's stream suits the other side's
+decoder. Owns payload types and fmtp lines; must never know streams or sessions. Read `relay/negotiation/answering.py`
+next, which chooses among what it finds.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class OfferedCodec:
     codec: Codec
     format: Format
     repair: Format | None
-    """Its rtx (RFC 4588)."""
+    """The RTX format that repairs it (RFC 4588); None when the client offers none."""
 
 
 class H264Profile(Enum):
@@ -109,14 +109,15 @@ def forwarded(media: MediaOffer) -> tuple[OfferedCodec, ...]:
 
 
 def with_repair(codecs: tuple[OfferedCodec, ...]) -> tuple[Format, ...]:
-    """The formats of an m-line that takes these codecs."""
+    """The formats of an m-line that takes these codecs, each codec followed by its repair."""
     return tuple(line for offered in codecs for line in (offered.format, offered.repair) if line is not None)
 
 
 def distance(name: CodecName, stream: str, decoder: str) -> int | None:
     """How far a decoder's fmtp line is from a stream's: 0 the same, more is worse, None cannot play it.
 
-    Levels and all else are not compared: they bound a decoder's effort, and clients decode above what they declare.
+    Levels and other parameters are not compared: they bound a decoder's effort, and clients decode more than they
+    declare.
     """
     have, want = parameters(stream), parameters(decoder)
     match name:
@@ -134,7 +135,9 @@ def distance(name: CodecName, stream: str, decoder: str) -> int | None:
 
 
 def h264_profile(pairs: dict[str, str]) -> H264Profile | None:
-    """From profile-level-id; baseline when there is none (RFC 6184 section 8.1). None is one that is not forwarded."""
+    """Reads profile-level-id; baseline when it is absent (RFC 6184 section 8.1). None for a profile that is not
+    forwarded.
+    """
     text = pairs.get("profile-level-id", "42000a")
     try:
         idc, iop, level = bytes.fromhex(text)
@@ -147,7 +150,7 @@ def h264_profile(pairs: dict[str, str]) -> H264Profile | None:
 
 
 def _is_forwarded(name: CodecName, text: str) -> bool:
-    """H264 only with packetization-mode 1: what browsers send, and what the engine finds key frames in."""
+    """H264 only with packetization-mode 1: browsers send it, and the engine can find key frames in it."""
     if name is not CodecName.H264:
         return True
     pairs = parameters(text)

@@ -1,6 +1,6 @@
 """The RTP streams of one offered m-line: simulcast by rid (RFC 8853), by SSRC group (older clients), or a single one.
-
-Knows names and SSRCs, never codecs. `negotiation.py` puts them into a track.
+Owns their order by quality; must never know codecs. Read `relay/negotiation/answering.py` next, which makes tracks of
+them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SCALES: tuple[tuple[str, ...], ...] = (
     ("lo", "mid", "hi"),
     ("3", "2", "1", "0"),
 )
-"""Names that tell their quality, lowest first. OBS numbers its encoders from the full one down."""
+"""Rids whose names tell their quality, the lowest first. OBS numbers its encoders from the best one down."""
 
 _SIZE_RESTRICTIONS = ("max-width", "max-height", "max-fs", "max-br")
 
@@ -32,14 +32,14 @@ class OfferedEncoding:
 
 
 def offered_encodings(streams: OfferedStreams, with_repair: bool) -> tuple[OfferedEncoding, ...]:
-    """Lowest quality first, at most three."""
+    """The encodings of an m-line, the lowest quality first, at most three."""
     if streams.rids:
         return tuple(OfferedEncoding(rid.name, None, None) for rid in lowest_first(taken_rids(streams)))
     repairs = set(streams.repair_by_ssrc.values())
     ssrcs = streams.simulcast_ssrcs[:MAX_ENCODINGS] or [ssrc for ssrc in streams.ssrcs if ssrc not in repairs][:1]
     if not ssrcs:
         return (OfferedEncoding(None, None, None),)
-    # An SSRC that is claimed twice is left to be learnt.
+    # A repair SSRC that is taken already is left to be learnt from the packets.
     taken = set(ssrcs)
     encodings = []
     for ssrc in ssrcs:
@@ -55,8 +55,8 @@ def taken_rids(streams: OfferedStreams) -> tuple[Rid, ...]:
 
 
 def lowest_first(rids: tuple[Rid, ...]) -> tuple[Rid, ...]:
-    """By what the restrictions say, else by what the names say, else as offered: browsers list them as the page gave
-    them to addTransceiver, where going up is the custom.
+    """Orders rids by their restrictions, else by their names, else as offered: browsers list them as the page gave them
+    to addTransceiver, usually the lowest first.
     """
     for restriction in _SIZE_RESTRICTIONS:
         sizes = {rid.name: _number(rid.restrictions.get(restriction)) for rid in rids}

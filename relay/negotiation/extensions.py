@@ -1,6 +1,5 @@
-"""Which RTP header extensions are known, by URI, and which of them go into an answer (RFC 8285).
-
-Knows nothing of codecs or m-lines. `negotiation.py` asks it; the engine rewrites the ids it yields.
+"""Which RTP header extensions of an offer go into the answer (RFC 8285). Owns that choice; must never know codecs or
+m-lines. Read `relay/sdp/extmap.py` next, for the extensions that are known; the engine rewrites the ids chosen here.
 """
 
 from collections.abc import Iterable
@@ -22,14 +21,15 @@ VIDEO_ONLY = frozenset(
 )
 
 NOT_FOR_VIEWERS = frozenset({ExtensionKind.RID, ExtensionKind.REPAIRED_RID, ExtensionKind.TRANSPORT_CC})
-"""A viewer gets one encoding without a name, and no transport-wide sequence numbers: its bandwidth is not estimated."""
+"""A viewer gets one encoding without a name, and no transport-wide sequence numbers, as its bandwidth is not estimated.
+"""
 
 
 def select_from_publisher(
     offered: Iterable[ExtensionMap], kind: MediaKind, *, transport_cc: bool, rids: bool
 ) -> tuple[ExtensionMap, ...]:
-    """What a publisher may send us. transport-cc only goes with its feedback: without it the numbers are noise. Rids
-    only when the offer names them: OBS sends some for its only encoding.
+    """The extensions that a publisher may send us. `transport_cc` is true when its feedback was offered, without which
+    the extension is of no use; `rids` when the offer names rids, as OBS sends some for its only encoding.
     """
     unwanted = set() if transport_cc else {ExtensionKind.TRANSPORT_CC}
     if not rids:
@@ -42,7 +42,7 @@ def select_from_publisher(
 
 
 def select_to_viewer(offered: Iterable[ExtensionMap], kind: MediaKind) -> tuple[ExtensionMap, ...]:
-    """What we may send to a viewer."""
+    """The extensions that we may send to a viewer."""
     return tuple(
         line
         for line in _selectable(offered, kind)
@@ -51,12 +51,12 @@ def select_to_viewer(offered: Iterable[ExtensionMap], kind: MediaKind) -> tuple[
 
 
 def numbered(lines: Iterable[ExtensionMap]) -> tuple[Extension, ...]:
-    """As the engine takes them."""
+    """The extensions with their ids, as the engine's commands carry them."""
     return tuple(Extension(line.id, line.kind) for line in lines if line.kind is not None)
 
 
 def _selectable(offered: Iterable[ExtensionMap], kind: MediaKind) -> list[ExtensionMap]:
-    """The known ones, one of each meaning: the first."""
+    """The known extensions, the first of each meaning."""
     first: dict[ExtensionKind, ExtensionMap] = {}
     for line in offered:
         meaning = line.kind

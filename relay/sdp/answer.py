@@ -1,6 +1,6 @@
-"""Writes an answer (RFC 8866, RFC 9429 section 5.3) from what was decided. Decides nothing itself.
-
-Every string of the client's that comes back has been checked by `media_section.py`. `negotiation.py` decides.
+"""Writes an answer (RFC 8866, RFC 9429 section 5.3) from what was decided. Owns the order of its lines; must never
+decide what is taken. Read `relay/negotiation/answering.py` next, which decides; the client's own strings that come back
+here were checked by `relay/sdp/media_section.py`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from millrace.relay.sdp.media_section import FEEDBACK, Format, MediaOffer
 from millrace.relay.sdp.offer import Offer
 
 DATA_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
-"""Of data channels (RFC 8841), which never open here."""
+"""Profiles of data channels (RFC 8841), which never open here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,16 @@ class Local:
     ufrag: str
     pwd: str
     fingerprint: str
-    """As it stands after `a=fingerprint:`."""
+    """The text after `a=fingerprint:`."""
     candidates: tuple[Candidate, ...]
-    """In the order they are written; ffmpeg only looks at the first."""
+    """In the order in which they are written; ffmpeg only looks at the first."""
     session_id: int
     """For the o= line (RFC 8866 section 5.2): below 2**63."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingStream:
-    """What a viewer is told of the stream that it will get."""
+    """The stream that a viewer will receive in an m-line, as the answer names it."""
 
     ssrc: int
     rtx_ssrc: int | None
@@ -63,7 +63,7 @@ class Section:
     formats: tuple[Format, ...]
     """The codecs, each followed by its repair."""
     feedback: frozenset[str]
-    """Of what was offered, that which we do."""
+    """The offered feedback that we take."""
     extensions: tuple[ExtensionMap, ...]
     """As offered; mirrored when written."""
     rids: tuple[str, ...] = ()
@@ -94,8 +94,8 @@ def write(offer: Offer, local: Local, sections: Sequence[Section]) -> str:
 
 
 def completed(offer: Offer, sections: Sequence[Section]) -> tuple[Section, ...]:
-    """In the group's order, so that the first carries the transport. If that m-line is not taken, it stays alive
-    without media: Chromium with bundlePolicy max-bundle fails on an answer that rejects it.
+    """The sections in the order of the BUNDLE group, the first of which carries the transport. If that m-line is not
+    taken, it stays alive without media: Chromium with bundlePolicy max-bundle fails on an answer that rejects it.
     """
     if not offer.bundle:
         return tuple(sections)
@@ -135,7 +135,7 @@ def _accepted(section: Section, role: DtlsRole, local: Local) -> list[str]:
         return [*lines, "a=sctp-port:5000"]
     lines += [f"a={section.direction}", "a=rtcp-mux"]
     if media.rtcp_mux_only:
-        # RFC 9725 section 4.4 wants it in answers, where RFC 8858 section 4.3 does not: who offers it understands it.
+        # RFC 9725 section 4.4 wants it in answers, RFC 8858 section 4.3 does not. Clients that offer it understand it.
         lines.append("a=rtcp-mux-only")
     if media.rtcp_rsize:
         lines.append("a=rtcp-rsize")
@@ -169,7 +169,7 @@ def _format(line: Format, feedback: frozenset[str]) -> list[str]:
 
 
 def _stream(section: Section) -> list[str]:
-    """RFC 8830 and RFC 5576: what tells a viewer which stream is this m-line's before any packet has come."""
+    """The lines that tell a viewer, before any packet, which stream is this m-line's (RFC 8830, RFC 5576)."""
     stream = section.stream
     if stream is None:
         return []

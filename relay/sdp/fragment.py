@@ -1,6 +1,5 @@
 """Trickled candidates and ICE restarts (RFC 8840, RFC 9725 section 4.3): reads a fragment, writes the restart's answer.
-
-Must never know sessions or ETags: `patch.py`, to be read next, does. `answer.py` is its sister.
+Owns both formats; must never know sessions or entity-tags. Read `relay/whip/patch.py` next, which decides.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from millrace.relay.sdp.lines import SdpLimits, attribute, check_candidate, ice_
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """What a PATCH carries. An ICE-lite side has no use for the candidates themselves."""
+    """What a PATCH carries. Of candidates only the number is kept, as an ICE-lite side has no use for them."""
 
     ufrag: str | None
     pwd: str | None
@@ -24,7 +23,7 @@ class Fragment:
     end_of_candidates: bool
 
     def restarts(self, ufrag: str, pwd: str) -> bool:
-        """Whether the credentials are other than the session's (RFC 9725 section 4.3.3)."""
+        """True when the fragment's credentials are not those of the session (RFC 9725 section 4.3.3)."""
         return self.ufrag is not None and (self.ufrag, self.pwd) != (ufrag, pwd)
 
 
@@ -37,7 +36,7 @@ def parse_fragment(text: str, limits: SdpLimits) -> Fragment | Refusal:
 
 
 def restart_answer(fragment: Fragment, mids: Sequence[str], local: Local) -> str:
-    """The body of the 200 that takes a restart; `mids` are those that the session's answer took."""
+    """The body of the 200 that answers a restart; `mids` are those of the m-lines that the session's answer took."""
     known = [(kind, mid) for kind, mid in fragment.media if mid in mids]
     kind, mid = known[0] if known else ("audio", mids[0])
     out = ["a=ice-lite", "a=ice-options:trickle ice2"]

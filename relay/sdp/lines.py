@@ -1,5 +1,5 @@
-"""The syntax of SDP's lines (RFC 8866) and of the attribute values that more than one reader needs: ICE, candidates,
-tokens, directions. Knows no offer and decides nothing about what is acceptable. Read `sdp.py` next.
+"""The syntax of SDP's lines (RFC 8866), and of the attribute values that more than one reader needs: ICE, candidates,
+tokens, directions. Owns what is malformed; must never decide what is acceptable. Read `relay/sdp/offer.py` next.
 """
 
 import re
@@ -12,7 +12,7 @@ from millrace.relay.contract.refusal import malformed
 
 @dataclass(frozen=True, slots=True)
 class SdpLimits:
-    """What a body may cost before it is looked at: the configuration's `[limits]` of the same names."""
+    """Bounds of a body, past which it is refused before it is parsed: the `[limits]` of the same names."""
 
     sdp_bytes: int
     sdp_lines: int
@@ -41,7 +41,7 @@ _MIRRORED = {
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]{1,64}")
-"""RFC 8866 section 9, at most 64 characters: identifiers that come back in every packet are short."""
+"""RFC 8866 section 9, at most 64 characters: some tokens come back in every packet."""
 _ICE_CHARS = re.compile(r"[A-Za-z0-9+/]{1,256}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _CANDIDATE = re.compile(
@@ -79,12 +79,12 @@ def attribute(value: str) -> tuple[str, str | None]:
 
 
 def token(text: str) -> str | None:
-    """The text when it is a token of at most 64 characters."""
+    """The text when it is a token of at most 64 characters; else None."""
     return text if _TOKEN.fullmatch(text) else None
 
 
 def number(text: str, top: int) -> int | None:
-    """A decimal number of plain ASCII digits, 0..top."""
+    """The value of plain ASCII digits when it is 0 to `top`; else None."""
     if not _NUMBER.fullmatch(text):
         return None
     value = int(text)

@@ -1,6 +1,5 @@
 """What is read of one m-line of an offer, and the attributes of ICE and DTLS that may stand there or above all m-lines.
-
-Checks each line by itself; must never compare m-lines, which is `sdp.py`'s. `codecs.py` reads the formats next.
+Owns the check of each line by itself; must never compare m-lines. Read `relay/sdp/offer.py` next, which does.
 """
 
 import re
@@ -13,9 +12,9 @@ from millrace.relay.sdp.lines import Direction, ice_pwd, ice_ufrag, number, toke
 from millrace.relay.sdp.stream_lines import OfferedStreams, StreamLines
 
 FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
-"""Digest lengths of the hashes that are taken, in the order of preference. RFC 8122 section 5 has weaker ones, too."""
+"""Digest lengths of the hashes that are accepted, the preferred one first. RFC 8122 section 5 also has weaker ones."""
 MAX_FORMATS = 128
-"""As many as there are payload types."""
+"""Formats in one m-line, past which the offer is refused: as many as there are payload types."""
 MAX_FINGERPRINTS = 8
 FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 """The rtcp-fb values that the relay has a use for, in the order of answers."""
@@ -44,7 +43,7 @@ class Format:
     parameters: str
     """The fmtp line, empty without one."""
     feedback: frozenset[str]
-    """Of FEEDBACK, those that stand for all payload types included."""
+    """Those in FEEDBACK, with those that the offer gives for all payload types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +70,13 @@ class MediaOffer:
 
     @property
     def kind(self) -> MediaKind | None:
-        """None for what is no audio or video."""
+        """Audio or video; None for any other m-line."""
         return MediaKind(self.token) if self.token in ("audio", "video") else None
 
 
 @dataclass(slots=True)
 class TransportLines:
-    """Attributes that stand above all m-lines or in one."""
+    """Attributes that may stand above all m-lines or in one."""
 
     ufrag: str | None = None
     pwd: str | None = None
@@ -86,7 +85,7 @@ class TransportLines:
     direction: Direction | None = None
 
     def handle(self, name: str, value: str | None) -> None:
-        """Reads one attribute; what it does not know it passes over."""
+        """Reads one attribute; passes over an unknown one."""
         match name:
             case "ice-ufrag":
                 self.ufrag = ice_ufrag(value)
@@ -110,14 +109,14 @@ class TransportLines:
         digest = bytes.fromhex(digits.replace(":", ""))
         if FINGERPRINT_BYTES.get(name, len(digest)) != len(digest):
             raise malformed("bad-fingerprint", f"A {name} fingerprint has {FINGERPRINT_BYTES[name]} bytes.")
-        # Weak and unknown hashes too, so that they can be told from none, and that a strong one beside them is enough.
+        # Weak and unknown hashes are kept, too: an offer with only those is told so, and a strong one beside them does.
         self.fingerprints.append((name, digest))
         if len(self.fingerprints) > MAX_FINGERPRINTS:
             raise malformed("too-many-fingerprints", f"There are more than {MAX_FINGERPRINTS} fingerprints.")
 
 
 class MediaReader:
-    """Collects one m-line's attributes."""
+    """Collects the attributes of one m-line."""
 
     def __init__(self, position: int, value: str) -> None:
         parts = value.split(None, 3 + MAX_FORMATS)

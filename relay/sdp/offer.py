@@ -1,7 +1,8 @@
-"""An offer (RFC 8866, RFC 9429) as a value that cannot be in a bad state: `parse_offer` gives it or says why not.
+"""An offer (RFC 8866, RFC 9429) as a value that cannot be in a bad state: `parse_offer` returns it, or why there is
+none. Owns what m-lines must have in common; must never know what is published, or what the relay prefers. Read
+`relay/negotiation/answering.py` next, which does, and `relay/sdp/media_section.py` for what is read of one m-line.
 
-Must never know what is published, by whom, or what the relay prefers: that is `negotiation.py`, to be read next.
-One pass over the lines, each handled in constant time; `media_section.py` holds what is read of one m-line.
+One pass over the lines, each handled in constant time.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Remote:
     ufrag: str
     pwd: str
     role: DtlsRole
-    """Ours: client when the offer said `setup:passive`."""
+    """Our role: client when the offer said `setup:passive`."""
     fingerprint_hash: str
     fingerprints: tuple[bytes, ...]
 
@@ -82,14 +83,14 @@ class _Reader:
         elif name == "extmap-allow-mixed":
             self.extmap_allow_mixed = True
         elif name == "ice-lite":
-            # Two lite sides send no checks (RFC 8445 section 2.5), and an address is nothing here until one proves it.
+            # Two lite sides send no checks (RFC 8445 section 2.5), and we send to no address that no check proved.
             raise unacceptable("ice-lite", "The offer is ICE-lite, as this server is: nobody would send a check.")
         else:
             self.session.handle(name, value)
 
     def _handle_group(self, value: str) -> None:
         semantics, *mids = value.split()[: self.limits.m_lines + 1] or [""]
-        # A second group would be a second transport; its m-lines are rejected in the answer.
+        # The m-lines of a second group would need a second transport; the answer rejects them.
         if semantics != "BUNDLE" or self.bundle is not None:
             return
         if any(token(mid) is None for mid in mids) or len(set(mids)) != len(mids):
@@ -126,12 +127,14 @@ class _Reader:
         )
 
     def _check_mux(self, bundled: list[MediaReader]) -> None:
-        """RFC 8843 section 9.3 lets it stand only in the m-line that carries the bundle's transport."""
+        """Requires a=rtcp-mux. It may stand only in the m-line that carries the bundle's transport (RFC 8843 section
+        9.3).
+        """
         if any(reader.is_rtp for reader in bundled) and not any(reader.rtcp_mux for reader in bundled):
             raise unacceptable("no-rtcp-mux", "a=rtcp-mux is missing: RTP and RTCP share one port here.")
 
     def _check_extensions(self, bundled: list[MediaReader]) -> None:
-        """RFC 8843 section 8: an id has one meaning throughout a bundle, else a packet could not be told apart."""
+        """An id has one meaning throughout a bundle (RFC 8843 section 8), else packets could not be read."""
         uri_by_id: dict[int, str] = {}
         for reader in bundled:
             for line in reader.extensions:
@@ -141,7 +144,7 @@ class _Reader:
                     )
 
     def _check_ssrcs(self, bundled: list[MediaReader]) -> None:
-        """RFC 5576 section 4.1: an SSRC is one m-line's, or its packets could be anyone's."""
+        """An SSRC belongs to one m-line (RFC 5576 section 4.1), else its packets could not be assigned."""
         owner_by_ssrc: dict[int, int] = {}
         for reader in bundled:
             for ssrc in reader.streams.all_ssrcs():
@@ -149,7 +152,7 @@ class _Reader:
                     raise malformed("duplicate-ssrc", f"SSRC {ssrc} is listed in two m-lines.")
 
     def _remote(self, bundled: list[MediaReader]) -> Remote:
-        """From the first m-line of the group that has them (RFC 8843 section 7.1), else from the session."""
+        """ICE and DTLS of the first m-line of the group that has them (RFC 8843 section 7.1), else of the session."""
         places = [*(reader.transport for reader in bundled), self.session]
         ufrag = ice_ufrag(_first(places, "ufrag", "no-ice-ufrag", "a=ice-ufrag is missing."))
         pwd = ice_pwd(_first(places, "pwd", "no-ice-pwd", "a=ice-pwd is missing."))

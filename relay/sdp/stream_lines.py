@@ -1,6 +1,6 @@
-"""What an offer's m-line tells of its RTP streams: rids, simulcast, SSRCs and their groups.
-
-Checks each line by itself and keeps what it read bounded; `encodings.py` makes encodings of it.
+"""What an offer's m-line tells of its RTP streams: rids, simulcast, SSRCs and their groups. Owns the check of each line
+by itself, and the bounds; must never know codecs. Read `relay/negotiation/encodings.py` next, which makes encodings of
+it.
 """
 
 import re
@@ -10,7 +10,7 @@ from millrace.relay.contract.refusal import malformed
 from millrace.relay.sdp.lines import number
 
 MAX_SSRCS = 32
-"""Read of one m-line; a simulcast offer of three encodings with repair names six."""
+"""SSRCs and groups that are read of one m-line; more are passed over. Three encodings with repair have six."""
 MAX_RIDS = 16
 
 _RID = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -29,13 +29,13 @@ class OfferedStreams:
     """The streams of one m-line."""
 
     rids: tuple[Rid, ...]
-    """To be sent, in the order of a=simulcast, or of the rid lines without one."""
+    """Rids that the client sends, in the order of a=simulcast, or of the rid lines without one."""
     is_simulcast: bool
     ssrcs: tuple[int, ...]
     repair_by_ssrc: dict[int, int]
-    """From a=ssrc-group:FID."""
+    """The SSRC of the repair (RTX) by that of the media, from a=ssrc-group:FID."""
     simulcast_ssrcs: tuple[int, ...]
-    """From a=ssrc-group:SIM, of clients without rids."""
+    """From a=ssrc-group:SIM, which clients without rids write."""
 
 
 class StreamLines:
@@ -67,7 +67,7 @@ class StreamLines:
         return {*self._ssrcs, *self._simulcast_ssrcs, *self._repair, *self._repair.values()}
 
     def finish(self) -> OfferedStreams:
-        """What was read, as a value."""
+        """Returns what was read."""
         names = self._simulcast if self._simulcast is not None else list(self._rids)
         return OfferedStreams(
             rids=tuple(self._rids[name] for name in names if name in self._rids),
@@ -78,7 +78,7 @@ class StreamLines:
         )
 
     def _add_rid(self, value: str) -> None:
-        """RFC 8851 section 10. Directions other than send are the client's affair."""
+        """RFC 8851 section 10. Other directions than send are passed over."""
         parts = value.split(None, 2)
         if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] not in ("send", "recv"):
             raise malformed("bad-rid", "a=rid is `<name> send|recv [restrictions]`, the name at most 32 characters.")

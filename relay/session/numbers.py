@@ -1,5 +1,5 @@
-"""Names and numbers for things that control makes: ids, ICE credentials, SSRCs, track logs. Owns which are in use;
-must never know what they are used for. Read `relay/session/opening.py` next, which takes them.
+"""Names and numbers for things that control makes: ids, ICE credentials, SSRCs, track logs. Owns which are in use; must
+never know what they are used for. Read `relay/session/opening.py` next, which uses them.
 """
 
 from base64 import b64encode, urlsafe_b64encode
@@ -10,13 +10,15 @@ from itertools import islice
 from millrace.relay.contract.ids import ParticipantId, PublicationId, SessionId, Slot, SubscriptionId, TransportId
 
 Random = Callable[[int], bytes]
-"""So many random bytes, from a source fit for secrets."""
+"""Returns so many random bytes, from a source fit for secrets."""
 IsForeign = Callable[[int], bool]
-"""Whether a track log of ours is in use by another slot, since its publication moved. The arena knows, whoever dies."""
+"""True when another slot writes this track log of ours, since its publication moved there. The arena knows it,
+whichever worker dies.
+"""
 
 
 class Numbers:
-    """One worker's names. `random` is the only source of chance in the control plane."""
+    """The names and numbers of one worker. `random` is the only source of chance in the control plane."""
 
     def __init__(self, random: Random, slot: Slot, logs_per_slot: int, is_foreign: IsForeign = lambda _: False) -> None:
         self._random = random
@@ -24,8 +26,8 @@ class Numbers:
         self._is_foreign = is_foreign
         first = slot * logs_per_slot
         self._own_logs = range(first, first + logs_per_slot)
-        # Given back at one end and taken at the other: a log rests as long as it can, so that a reader that is late to
-        # hear that its publication is gone rarely finds a new one in its place.
+        # Released at one end and taken at the other, so that each log rests as long as possible: a reader that hears
+        # late of a publication's end rarely finds another publication in its log.
         self._free_logs = deque(self._own_logs)
         self._ssrcs: Counter[int] = Counter()
 
@@ -38,19 +40,19 @@ class Numbers:
         return PublicationId(self._id())
 
     def subscription(self) -> SubscriptionId:
-        """As the others."""
+        """Names an outgoing stream; 63 bits."""
         return SubscriptionId(self._id())
 
     def sdp_session(self) -> int:
-        """The o= line's id (RFC 8866 section 5.2)."""
+        """The id in the o= line (RFC 8866 section 5.2); 63 bits."""
         return self._id()
 
     def session(self) -> SessionId:
-        """128 random bits: whoever knows it may end the session when the server is open."""
+        """The slot and 128 random bits: without tokens whoever knows the id may end the session."""
         return SessionId(f"{self._slot:02x}.{_urlsafe(self._random(16))}")
 
     def participant(self) -> ParticipantId:
-        """For a client that brought no token."""
+        """The identity of a client without a token."""
         return ParticipantId(f"guest-{_urlsafe(self._random(9))}")
 
     def etag(self) -> str:
@@ -58,7 +60,7 @@ class Numbers:
         return f'"{_urlsafe(self._random(9))}"'
 
     def cname(self) -> str:
-        """96 random bits (RFC 7022 section 4.2)."""
+        """The CNAME of one viewer's streams: 96 random bits (RFC 7022 section 4.2)."""
         return _urlsafe(self._random(12))
 
     def ice_ufrag(self) -> str:
@@ -70,7 +72,7 @@ class Numbers:
         return b64encode(self._random(18)).decode()
 
     def ssrc(self) -> int:
-        """Of no other stream that this worker sends."""
+        """An SSRC that no other stream of this worker has."""
         while True:
             ssrc = int.from_bytes(self._random(4), "big")
             if ssrc and ssrc not in self._ssrcs:
@@ -78,15 +80,16 @@ class Numbers:
                 return ssrc
 
     def release_ssrcs(self, ssrcs: Iterable[int]) -> None:
-        """Their streams have ended."""
+        """The streams with these SSRCs have ended."""
         for ssrc in ssrcs:
             self._ssrcs[ssrc] -= 1
             if self._ssrcs[ssrc] <= 0:
                 del self._ssrcs[ssrc]
 
     def claim(self, logs: Iterable[int], ssrcs: Iterable[int]) -> bool:
-        """Marks an adopted session's as in use; False, and nothing is marked, when they cannot be. Another slot's logs,
-        where the session was opened, are not ours to give; an SSRC that another client has as well does no harm.
+        """Marks an adopted session's logs and SSRCs as in use. False, and nothing is marked, when one of the logs is in
+        use already. Logs of another slot, in which the session was opened, are that slot's to mark. An SSRC that
+        another client has as well does no harm.
         """
         ours = {log for log in logs if log in self._own_logs}
         if not ours <= set(self._free_logs):
@@ -97,26 +100,28 @@ class Numbers:
         return True
 
     def has_logs(self, wanted: int) -> bool:
-        """Whether so many track logs are left."""
+        """True when so many track logs are free."""
         free = (log for log in self._free_logs if not self._is_foreign(log))
         return sum(1 for _ in islice(free, wanted)) == wanted
 
     def log(self) -> int:
-        """The log that has been free longest; the caller has looked at `has_logs`."""
+        """Takes the log that has been free longest. The caller has asked `has_logs` before; else it may raise
+        IndexError.
+        """
         for _ in range(len(self._free_logs)):
             log = self._free_logs.popleft()
             if not self._is_foreign(log):
                 return log
-            # Its publication moved away and lives.
+            # Its publication moved to another slot, which still writes the log.
             self._free_logs.append(log)
         raise IndexError("no track log is free")
 
     def release_logs(self, logs: Iterable[int]) -> None:
-        """Their publications have ended, or moved away."""
+        """The publications in these logs have ended or moved away. Logs of other slots are passed over."""
         self._free_logs.extend(log for log in logs if log in self._own_logs)
 
     def _id(self) -> int:
-        # 0 never names anything.
+        # 0 names nothing.
         return (int.from_bytes(self._random(8), "big") >> 1) or 1
 
 

@@ -20,7 +20,7 @@ from millrace.relay.session.sessions import Receiving, Session
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Who was let in, where to, and when."""
+    """An admitted client: who it is, what it may do in which room, and since when."""
 
     protocol: Protocol
     room: RoomName
@@ -29,7 +29,7 @@ class Guest:
     joined_at: float
     """Unix time, seconds."""
     sources: tuple[str, ...] = ()
-    """What it may publish (`Grant.sources`)."""
+    """What the client may publish, as in `Grant.sources`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class OpenedSession:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """What all answers of one worker share."""
+    """Opens sessions, and has what all answers of one worker share."""
 
     numbers: Numbers
     fingerprint: str
@@ -51,7 +51,7 @@ class Opener:
     max_publications: int
 
     def publisher(self, guest: Guest, offer: Offer, publications_here: int) -> OpenedSession | Refusal:
-        """WHIP."""
+        """Opens a publisher's session (WHIP). `publications_here` counts those of this worker, against its limit."""
         local = self.local()
         answer = answer_publisher(offer, local)
         if isinstance(answer, Refusal):
@@ -81,7 +81,9 @@ class Opener:
         return OpenedSession(session, tuple(commands), answer.sdp)
 
     def viewer(self, guest: Guest, offer: Offer, publications: tuple[PublicationHere, ...]) -> OpenedSession | Refusal:
-        """WHEP. Feeding the streams is the caller's next step, the same as when publications come later."""
+        """Opens a viewer's session (WHEP). Its streams are not fed yet: the caller does that next, as it does when a
+        publication comes later.
+        """
         local = self.local()
         cname = self.numbers.cname()
         streams = [(self.numbers.ssrc(), self.numbers.ssrc()) for _ in offer.media]
@@ -111,7 +113,7 @@ class Opener:
         return OpenedSession(session, tuple(commands), answer.sdp)
 
     def local(self, credentials: tuple[str, str] | None = None) -> Local:
-        """For an answer or an ICE restart; with fresh credentials unless there are some."""
+        """Our side of an answer or a restart; with fresh credentials unless `credentials` (ufrag, pwd) are given."""
         ufrag, pwd = credentials or (self.numbers.ice_ufrag(), self.numbers.ice_pwd())
         return Local(
             ufrag=ufrag,
@@ -154,7 +156,7 @@ class Opener:
 
 
 def link_headers(servers: tuple[IceServer, ...]) -> tuple[tuple[str, str], ...]:
-    """RFC 9725 section 4.6: one Link for each URL."""
+    """Link headers that name the ICE servers, one for each URL (RFC 9725 section 4.6)."""
     headers = []
     for server in servers:
         for url in server.urls:

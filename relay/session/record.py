@@ -1,4 +1,4 @@
-"""What control keeps of a session with the engine, so that the worker's successor can go on with it. Owns the record's
+"""What control saves of a session with the engine, so that the worker's successor can go on with it. Owns the record's
 shape and its two directions; must never decide what becomes of a session. Read `relay/engine_events.py` next, which
 does.
 
@@ -23,12 +23,12 @@ from millrace.relay.negotiation.answering import Receiver
 from millrace.relay.session.sessions import Receiving, Session
 
 _MAX_FIXED_BYTES = 1 << 20
-"""Far over any session's: a record that claims more does not hold."""
+"""Far more than any session's fixed part. A record that unpacks to more is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFormats:
-    """What was negotiated for an m-line: the same for most viewers with one browser."""
+    """What was negotiated for an m-line; most viewers with the same browser have the same."""
 
     codecs: tuple[tuple[Codec, str], ...]
     extensions: tuple[Extension, ...]
@@ -36,7 +36,7 @@ class RecordedFormats:
 
 @dataclass(frozen=True, slots=True)
 class RecordedStream:
-    """One m-line of a viewer."""
+    """One m-line of a viewer, with the stream that it receives."""
 
     subscription: SubscriptionId
     kind: MediaKind
@@ -50,7 +50,7 @@ class RecordedStream:
 
 @dataclass(frozen=True, slots=True)
 class FixedRecord:
-    """What stands from the answer on."""
+    """The part of a session that never changes after the answer."""
 
     session: SessionId
     protocol: Protocol
@@ -74,7 +74,7 @@ class SessionRecord:
     remote_pwd: str
     paused: tuple[PublicationId, ...]
     fed_from: tuple[PublicationId | None, ...]
-    """For each of the streams."""
+    """The publication that feeds each of the streams, in their order; None for a stream that is not fed."""
     fixed: bytes
     """A FixedRecord, packed and compressed."""
     restarted_with: tuple[str, str] | None = None

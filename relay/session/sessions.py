@@ -1,5 +1,5 @@
-"""The sessions that this worker holds. Owns the tables; must never know HTTP or what an offer said. Read
-`relay/session/opening.py` next, which makes them, and `relay/membership/tombstones.py` for those that are over.
+"""The sessions that this worker has. Owns the tables; must never know HTTP or what an offer said. Read
+`relay/session/opening.py` next, which makes sessions, and `relay/membership/tombstones.py` for those that are over.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class Receiving:
 
 @dataclass(slots=True)
 class Session:
-    """What a WHIP or WHEP URL names. Publishers have publications, viewers have receiving."""
+    """What a WHIP or WHEP URL names. A publisher has `publications`, a viewer `receiving`."""
 
     id: SessionId
     protocol: Protocol
@@ -44,7 +44,7 @@ class Session:
     participant: ParticipantId
     transport: TransportId
     opened_at: float
-    """Unix time, as other workers are told it."""
+    """Unix time in seconds; the facts carry the same number."""
     etag: str
     remote_ufrag: str
     remote_pwd: str
@@ -53,27 +53,28 @@ class Session:
     restarted_with: tuple[str, str] | None = None
     """Our ICE credentials of the last restart, whose answer may have been lost."""
     watches: ParticipantId | None = None
-    """A viewer's wish; None for the room's first publisher."""
+    """The participant that a viewer watches; None for the room's first publisher."""
     publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
     paused: set[PublicationId] = field(default_factory=set)
-    """Those of the publications that said BYE and are withdrawn until they send again."""
+    """Publications that said BYE and are withdrawn until they send again."""
     receiving: list[Receiving] = field(default_factory=list)
     ssrcs: tuple[int, ...] = ()
-    """Of our streams, given back at the end."""
+    """SSRCs of the streams that we send, released at the end."""
     connected: bool = False
     stalled: Cause | None = None
     adopted: bool = False
-    """A predecessor in this slot opened it, or another slot."""
+    """True when our predecessor or another slot opened the session, and this worker adopted it."""
     leaving: Slot | None = None
-    """Given to that slot, and not yet known whether it moved: nothing can be done about it meanwhile."""
+    """The slot to which the session is on its way. Until the outcome is known, no command about it can be carried out.
+    """
     ends_as: str | None = None
-    """The cause with which it is to end as soon as that is known."""
+    """The cause with which the session is to end as soon as the outcome of its move is known."""
     arrived_at: float | None = None
-    """When it came from another slot, by the steady clock."""
+    """When the session came from another slot: CLOCK_MONOTONIC, seconds."""
     stays_until: float = 0.0
-    """It could not be moved just now, and is not tried again before this time of the steady clock."""
+    """A session that could not be moved is not tried again before this time: CLOCK_MONOTONIC, seconds."""
     packed_fixed: bytes = b""
-    """The part of its kept record that never changes, once packed."""
+    """The unchanging part of the record, packed; empty before the first time."""
 
 
 class Sessions:
@@ -91,7 +92,7 @@ class Sessions:
         return len(self._by_id)
 
     def add(self, session: Session) -> None:
-        """A session with all that belongs to it."""
+        """Adds a session, with its publications and subscriptions."""
         self._by_id[session.id] = session
         self._by_room.setdefault(session.room, {})[session.id] = session
         for thing in _things(session):
@@ -100,23 +101,25 @@ class Sessions:
         self.subscriptions += len(session.receiving)
 
     def get(self, session: SessionId) -> Session | None:
-        """None when it is not ours or has ended."""
+        """The session of this id; None when it is not on this worker."""
         return self._by_id.get(session)
 
     def of_thing(self, thing: int) -> Session | None:
-        """By the id of its transport, or of one of its publications or subscriptions."""
+        """The session to which a transport, a publication or a subscription of this id belongs; None when there is
+        none.
+        """
         return self._by_thing.get(thing)
 
     def in_room(self, room: RoomName) -> list[Session]:
-        """A copy, so that they can be removed meanwhile."""
+        """A list of a room's sessions; a copy, so that sessions may be removed meanwhile."""
         return list(self._by_room.get(room, {}).values())
 
     def all(self) -> list[Session]:
-        """A copy, likewise."""
+        """A list of all sessions; a copy, so that sessions may be removed meanwhile."""
         return list(self._by_id.values())
 
     def release(self, session: Session) -> None:
-        """It is not ours any more."""
+        """Removes a session that is no longer on this worker."""
         del self._by_id[session.id]
         room = self._by_room[session.room]
         del room[session.id]
@@ -128,7 +131,7 @@ class Sessions:
         self.subscriptions -= len(session.receiving)
 
     def remove(self, session: Session, cause: str, now: Now) -> Tombstone:
-        """It is over: what is to be remembered of it."""
+        """Removes a session that is over; returns its tombstone."""
         self.release(session)
         return Tombstone(
             session=session.id,

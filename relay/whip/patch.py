@@ -13,12 +13,12 @@ from millrace.relay.session.sessions import Session
 
 @dataclass(frozen=True, slots=True)
 class Trickle:
-    """Candidates, for which an ICE-lite side has no use: it learns addresses from checks (RFC 8445 section 2.5)."""
+    """Candidates. An ICE-lite side has no use for them: it learns addresses from checks (RFC 8445 section 2.5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """New credentials of the client."""
+    """An ICE restart, with the client's new credentials."""
 
     fragment: Fragment
     remote_ufrag: str
@@ -27,7 +27,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The restart that stands already: the answer to it was lost, and our credentials with it."""
+    """The last restart once more: its answer was lost, and our new credentials with it."""
 
     fragment: Fragment
 
@@ -35,7 +35,7 @@ class Repeated:
 def read_patch(
     session: Session, if_match: str | None, text: str, limits: SdpLimits
 ) -> Trickle | Restart | Repeated | Refusal:
-    """What to do, or why not. A refusal leaves the session as it is."""
+    """Decides what the body and If-Match of a PATCH mean for this session; changes nothing."""
     if if_match is None:
         return Refusal(
             428, "precondition-required", "PATCH needs If-Match: the session's ETag, or * for an ICE restart."
@@ -45,12 +45,12 @@ def read_patch(
         return fragment
     tags = [tag.strip() for tag in if_match.split(",")]
     renewed = fragment.restarts(session.remote_ufrag, session.remote_pwd)
-    # RFC 9725 section 4.3.3 writes it with quotes in its example. No tag of ours is so short.
+    # The example of RFC 9725 section 4.3.3 has the star in quotes. No entity-tag of ours is so short.
     if tags in (["*"], ['"*"']):
         if fragment.ufrag is None or fragment.pwd is None:
             return Trickle()
         if not renewed:
-            # A client may trickle with the star and the new credentials, too, and a second answer would confuse it.
+            # A client may also trickle with the star and its new credentials; a second answer would confuse it.
             is_restart = session.restarted_with is not None and not fragment.candidates
             return Repeated(fragment) if is_restart else Trickle()
         return Restart(fragment, fragment.ufrag, fragment.pwd)

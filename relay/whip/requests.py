@@ -34,7 +34,7 @@ DRAINING = Refusal(503, "draining", "This server is about to stop; rooms that ar
 
 
 def handle_offered(ledger: Ledger, request: Offered) -> None:
-    """POST: 201 with the answer (RFC 9725 section 4.2)."""
+    """POST: 201 with the answer (RFC 9725 section 4.2). A worker that may not open a session passes the request on."""
     if ledger.slot in ledger.moves.closed and not ledger.stopping:
         elsewhere = ledger.moves.target(ledger.directory, ledger.slot)
         if elsewhere is not None:
@@ -43,7 +43,7 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
             ledger.refuse(request.request, Refusal(503, "no-slot", "No worker takes sessions now."))
         return
     shortage = None if ledger.stopping else _shortage(ledger)
-    # Memory is short for all, and who is passed on holds a connection, and so a descriptor, here meanwhile.
+    # Not when memory is short, which all workers share, nor descriptors: a request that is passed on holds one here.
     if shortage is not None and ledger.pressure in (None, Pressure.LATE):
         roomy = with_room(ledger.directory.loads(), ledger.config.limits)
         elsewhere = ledger.moves.target(ledger.directory, ledger.slot, roomy)
@@ -69,7 +69,7 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
 
 
 def handle_patched(ledger: Ledger, request: Patched) -> None:
-    """PATCH: trickled candidates or an ICE restart. Whatever is refused leaves the session as it was."""
+    """PATCH: trickled candidates (204) or an ICE restart (200). A refused PATCH leaves the session as it was."""
     session = find_session(ledger, request)
     if session is None:
         return
@@ -88,7 +88,7 @@ def handle_patched(ledger: Ledger, request: Patched) -> None:
 
 
 def handle_deleted(ledger: Ledger, request: Deleted) -> None:
-    """DELETE of a session."""
+    """DELETE: 200, and the session ends."""
     session = find_session(ledger, request)
     if session is None:
         return
@@ -102,7 +102,7 @@ def handle_deleted(ledger: Ledger, request: Deleted) -> None:
 
 
 def _shortage(ledger: Ledger) -> Refusal | None:
-    """Why this worker can let nobody in, if so."""
+    """Why this worker can open no session now; None when it can."""
     if ledger.pressure is not None:
         return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
     if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
@@ -117,7 +117,8 @@ def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal:
     guest = admit(request, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
     if isinstance(guest, Refusal):
         return guest
-    # Who was here may come back, say after a reload. Only now: strangers need not learn which rooms there are.
+    # Into an open room clients may come back, say after a reload of their page. Checked after the token, as strangers
+    # need not learn which rooms there are.
     if ledger.draining and ledger.directory.room(guest.room) is None:
         return DRAINING
     offer = parse_offer(request.sdp, ledger.sdp_limits)
@@ -132,7 +133,7 @@ def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal:
 
 
 def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
-    """RFC 9725 section 4.3.3: a new ICE session, hence a new entity-tag."""
+    """Restarts ICE; a new ICE session has a new entity-tag (RFC 9725 section 4.3.3)."""
     local = ledger.opener.local()
     session.remote_ufrag, session.remote_pwd = patch.remote_ufrag, patch.remote_pwd
     session.restarted_with = (local.ufrag, local.pwd)
@@ -143,7 +144,7 @@ def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
 
 
 def _answer_restart(ledger: Ledger, request: RequestId, session: Session, fragment: Fragment) -> None:
-    """The same each time that it is asked for."""
+    """Answers a restart, in the same words each time that the client repeats it."""
     local = ledger.opener.local(session.restarted_with)
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
     ledger.add(Reply(request, 200, headers, restart_answer(fragment, session.mids, local).encode()))
