@@ -62,9 +62,8 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: E
     try:
         activation = received()
         inherited = from_fdstore(activation.stored)
-        if inherited is None:
-            # Else one FDNAME would name two descriptors.
-            service_manager.forget(activation.stored)
+        # Else one FDNAME would name two descriptors, and what no manifest names would be kept for ever.
+        service_manager.forget(activation.stored.keys() - (inherited.by_name().keys() if inherited else ()))
         reexec = (executable.passed or {}).get(INHERITED, ())
         with prepare(config, Passed(reexec, inherited, activation.activated)) as prepared:
             if not prepared.is_urgent:

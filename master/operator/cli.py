@@ -97,12 +97,15 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(chosen: argparse.Namespace) -> int:
     # Imported here only, so that the other subcommands answer at once.
     from millrace.master.master import serve
-    from millrace.master.start.daemon import PidFileRefused, held, launch
+    from millrace.master.start.daemon import PID_FILE, PidFileRefused, held, launch
     from millrace.master.start.startup import LaterStartup, QuietStartup, Startup
     from millrace.master.takeover.reexec import this_executable
-    from millrace.master.upgrade import rehearse
+    from millrace.master.upgrade import INHERITED, rehearse
 
     executable = this_executable()
+    # Lists of descriptors that only another release knows, which has them again when it comes back.
+    foreign = (executable.passed or {}).keys() - {INHERITED, PID_FILE}
+    executable.always_passed.update({name: (executable.passed or {})[name] for name in foreign})
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
     # A daemon runs in another working directory.
     file = chosen.config and chosen.config.absolute()

@@ -230,6 +230,8 @@ def inherit(config: Config, inherited: Inherited) -> Prepared:
     if deferred:
         log.warning("these keys wait for the next start: %s", ", ".join(deferred))
     manifest = inherited.manifest
+    if foreign := manifest.foreign_names():
+        log.info("descriptors of another release are kept open for it: %s", ", ".join(foreign))
     certificate = Certificate(manifest.certificate_pem, manifest.private_key_pem, manifest.fingerprint)
     if config.dtls.certificate:
         # Its import takes a tenth of a second, in which clients of a dead master's dead workers would wait.

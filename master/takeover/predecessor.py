@@ -79,6 +79,8 @@ def from_fdstore(by_name: Mapping[str, int]) -> Inherited | None:
         # The manifest says which others there are, and in which order.
         manifest = unpack(os.pread(by_name["manifest"], 1 << 20, 0))
         inherited = parse_inherited([by_name[name] for name in manifest.names()])
+        # What the manifest does not name, nobody could give a meaning.
+        close([each for name, each in by_name.items() if name not in manifest.names()], inherited.by_name()["lock"])
         lock(inherited.by_name()["lock"], 0)
     except (KeyError, NotInheritable, OSError, Unreadable) as error:
         log.warning("the stored descriptors are unusable, and the last master's sessions end: %s", error)
