@@ -46,6 +46,7 @@ HELP = {
     "handshakes_done": "DTLS handshakes that succeeded",
     "wakeups": "Wake-ups of the engines' loops",
     "sessions_opened": "Offers that were answered, by protocol",
+    "ring_messages_unknown": "Messages between engines that another release has and this one does not, all skipped",
     "sessions_ended": "Sessions that are over, by whatever cause",
     "messages_unknown": "Messages and parts of messages that another release has and this one does not, all skipped",
     "snapshots_asked": "Times that a worker asked another for all of its facts",

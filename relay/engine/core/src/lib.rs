@@ -10,6 +10,7 @@ pub mod deadlines;
 pub mod drop;
 pub mod engine;
 pub mod event;
+mod forgiving;
 pub mod forward;
 mod id_map;
 pub mod message;

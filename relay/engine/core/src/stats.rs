@@ -58,6 +58,8 @@ counters! {
     SessionRecords => "session_records",
     /// Wake-ups of the reactor.
     Wakeups => "wakeups",
+    /// Words of other engines that this release does not know.
+    RingMessagesUnknown => "ring_messages_unknown",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.
@@ -85,12 +87,31 @@ const HISTOGRAM_LEN: usize = BOUNDS.len() + 2;
 /// Sockets with a counter of kernel drops; further ones share the last.
 const SOCKETS: usize = 8;
 
-const DROPS_AT: usize = COUNTERS.len();
-const FAILURES_AT: usize = DROPS_AT + Drop::ALL.len();
-const HISTOGRAMS_AT: usize = FAILURES_AT + Cause::ALL.len();
-const KERNEL_DROPS_AT: usize = HISTOGRAMS_AT + HISTOGRAMS.len() * HISTOGRAM_LEN;
-#[cfg(test)]
-const TOTAL: usize = KERNEL_DROPS_AT + SOCKETS;
+/// Where one sort of figures lies on the page. Workers of two releases read each other's pages, and a successor counts on
+/// where its predecessor stopped; so a figure never changes its position. Those of the layout's first release lie together
+/// as they did; one that is added stands at the end of its list, and lies in the sort's second range.
+struct Range {
+    at: usize,
+    first: usize,
+    later_at: usize,
+}
+
+impl Range {
+    const fn position(&self, index: usize) -> usize {
+        if index < self.first { self.at + index } else { self.later_at + index - self.first }
+    }
+}
+
+const COUNTERS_IN: Range = Range { at: 0, first: 28, later_at: 192 };
+const DROPS_IN: Range = Range { at: 28, first: 29, later_at: 256 };
+const FAILURES_IN: Range = Range { at: 57, first: 11, later_at: 320 };
+/// By their first words.
+const HISTOGRAMS_IN: Range = Range { at: 68, first: 4 * HISTOGRAM_LEN, later_at: 352 };
+const KERNEL_DROPS_AT: usize = 136;
+
+const fn histogram_at(histogram: usize) -> usize {
+    HISTOGRAMS_IN.position(histogram * HISTOGRAM_LEN)
+}
 
 /// Writes one slot's counters. A single thread writes; anyone may read.
 #[derive(Clone)]
@@ -105,15 +126,15 @@ impl Stats {
     }
 
     pub fn add(&self, counter: Counter, n: u64) {
-        self.arena.slot(self.slot).add(counter as usize, n);
+        self.arena.slot(self.slot).add(COUNTERS_IN.position(counter as usize), n);
     }
 
     pub fn set(&self, counter: Counter, value: u64) {
-        self.arena.slot(self.slot).set(counter as usize, value);
+        self.arena.slot(self.slot).set(COUNTERS_IN.position(counter as usize), value);
     }
 
     pub fn get(&self, counter: Counter) -> u64 {
-        self.arena.slot(self.slot).get(counter as usize)
+        self.arena.slot(self.slot).get(COUNTERS_IN.position(counter as usize))
     }
 
     pub fn count_drop(&self, drop: Drop) {
@@ -121,15 +142,15 @@ impl Stats {
     }
 
     pub fn count_drops(&self, drop: Drop, n: u64) {
-        self.arena.slot(self.slot).add(DROPS_AT + drop as usize, n);
+        self.arena.slot(self.slot).add(DROPS_IN.position(drop as usize), n);
     }
 
     pub fn drops(&self, drop: Drop) -> u64 {
-        self.arena.slot(self.slot).get(DROPS_AT + drop as usize)
+        self.arena.slot(self.slot).get(DROPS_IN.position(drop as usize))
     }
 
     pub fn count_failure(&self, cause: Cause) {
-        self.arena.slot(self.slot).add(FAILURES_AT + cause as usize, 1);
+        self.arena.slot(self.slot).add(FAILURES_IN.position(cause as usize), 1);
     }
 
     /// Datagrams that the kernel dropped from a socket's full receive queue (SO_RXQ_OVFL).
@@ -140,7 +161,7 @@ impl Stats {
     /// Counts `n` observations of this span.
     pub fn observe(&self, histogram: Histogram, span: Span, n: u64) {
         let page = self.arena.slot(self.slot);
-        let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;
+        let first = histogram_at(histogram as usize);
         page.add(first + BOUNDS.partition_point(|bound| *bound < span.0), n);
         page.add(first + HISTOGRAM_LEN - 1, span.0 * n);
     }
@@ -148,7 +169,7 @@ impl Stats {
     /// How many were observed, and their sum.
     pub fn observed(&self, histogram: Histogram) -> (u64, Span) {
         let page = self.arena.slot(self.slot);
-        let first = HISTOGRAMS_AT + histogram as usize * HISTOGRAM_LEN;
+        let first = histogram_at(histogram as usize);
         let last = first + HISTOGRAM_LEN - 1;
         ((first..last).map(|position| page.get(position)).sum(), Span(page.get(last)))
     }
@@ -157,18 +178,22 @@ impl Stats {
     /// `histogram.handshake.2500` (microseconds, not cumulative), `kernel_drops.0` (by socket).
     pub fn read(&self) -> Vec<(String, u64)> {
         let page = self.arena.slot(self.slot);
-        names().enumerate().map(|(position, name)| (name, page.get(position))).collect()
+        names().map(|(position, name)| (name, page.get(position))).collect()
     }
 }
 
-fn names() -> impl Iterator<Item = String> {
-    let counters = COUNTERS.iter().map(|name| (*name).to_owned());
+/// Every figure's position and name.
+fn names() -> impl Iterator<Item = (usize, String)> {
+    let placed = |range: &'static Range| move |(i, name): (usize, String)| (range.position(i), name);
+    let counters = COUNTERS.iter().map(|name| (*name).to_owned()).enumerate().map(placed(&COUNTERS_IN));
     let drops = Drop::ALL.iter().map(|drop| format!("drops.{}.{}", drop.direction(), drop.label()));
+    let drops = drops.enumerate().map(placed(&DROPS_IN));
     let failures = Cause::ALL.iter().map(|cause| format!("failures.{}", cause.label()));
+    let failures = failures.enumerate().map(placed(&FAILURES_IN));
     let bounds = || BOUNDS.iter().map(u64::to_string).chain(["inf".to_owned(), "sum".to_owned()]);
     let histogram = move |name: &&str| bounds().map(|bound| format!("histogram.{name}.{bound}")).collect::<Vec<_>>();
-    let histograms = HISTOGRAMS.iter().flat_map(histogram);
-    let kernel_drops = (0..SOCKETS).map(|socket| format!("kernel_drops.{socket}"));
+    let histograms = HISTOGRAMS.iter().flat_map(histogram).enumerate().map(placed(&HISTOGRAMS_IN));
+    let kernel_drops = (0..SOCKETS).map(|socket| (KERNEL_DROPS_AT + socket, format!("kernel_drops.{socket}")));
     counters.chain(drops).chain(failures).chain(histograms).chain(kernel_drops)
 }
 
@@ -179,9 +204,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_has_a_name_and_fits_the_page() {
-        assert_eq!(names().count(), TOTAL);
-        const { assert!(TOTAL <= 512, "the arena's stats page holds 512 counters") };
+    fn every_figure_has_a_position_of_its_own_on_the_page() {
+        let mut positions: Vec<_> = names().map(|(position, _)| position).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        assert_eq!(positions.len(), names().count());
+        assert!(positions.iter().all(|position| *position < millrace_arena::COUNTERS));
+    }
+
+    /// The last of each list as it was, and what came since: who adds a figure in the middle moves one of these.
+    #[test]
+    fn no_figure_has_changed_its_position_since_the_first_release() {
+        let expected = [
+            (0, "datagrams_received"),
+            (27, "wakeups"),
+            (28, "drops.in.not_demuxed"),
+            (56, "drops.in.handover_full"),
+            (57, "failures.closed"),
+            (67, "failures.consent_lost"),
+            (68, "histogram.forwarding.100"),
+            (135, "histogram.adoption_gap.sum"),
+            (136, "kernel_drops.0"),
+            (192, "ring_messages_unknown"),
+        ];
+        for (position, name) in expected {
+            assert!(names().any(|known| known == (position, name.to_owned())), "{name} is not at {position}");
+        }
     }
 
     #[test]

@@ -311,6 +311,36 @@ fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
 }
 
 #[test]
+fn what_a_later_release_has_more_of_in_records_and_messages_is_skipped() {
+    const ARRAY_OF_THREE: u8 = 0x93;
+    let mut world = box_of(2, 12);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = connect(&mut world, 0);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(300);
+    assert!(world.arena.messages(1, 0).send(9 << 56 | 1));
+    // Its news of packets ring for what lies before them, too.
+    let (other, other_publish) = self::publisher(&mut world, 1);
+    let other_ssrc = world.watch(viewer, &other_publish);
+    world.run_for(300);
+    assert_eq!(world.stat(Counter::RingMessagesUnknown), 1);
+    for record in [0, 1] {
+        let mut packed = world.arena.session(record).read().unwrap();
+        assert_eq!(packed[0], ARRAY_OF_THREE);
+        packed[0] += 1;
+        packed.extend(rmp_serde::to_vec(&("added", 7)).unwrap());
+        assert!(world.arena.session(record).write(&packed));
+    }
+    replace(&mut world, 0, 30);
+    assert_eq!(last_done(&world, 0), AdoptionDone { adopted: 2, lost: 0 });
+    finish(&mut world);
+    for (publisher, ssrc) in [(publisher, ssrc), (other, other_ssrc)] {
+        assert_everything_came(&world, (publisher, 0), viewer, ssrc);
+    }
+    assert_nothing_was_noticed(&world);
+}
+
+#[test]
 fn a_publication_that_nobody_can_go_on_with_ends_for_its_viewers() {
     let mut world = box_of(2, 9);
     let peer = world.connect(0);

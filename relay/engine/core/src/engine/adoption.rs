@@ -17,6 +17,7 @@ use super::records::{ATTEMPTS_WORD, Lasting, LastingSubscription, Record, Record
 use super::{Client, ClientKey, Counter, Engine, Publication, Published, Subscribed, Subscription};
 use crate::command::Publish;
 use crate::event::{AdoptionDone, Event, TransportAdopted};
+use crate::forgiving;
 use crate::outbox::{Path, SocketIndex};
 use crate::stats::Histogram;
 use crate::time::Time;
@@ -107,7 +108,7 @@ impl Engine {
         let packed = self.arena.session(i).read()?;
         // A record that does not parse was a session all the same, which is counted as lost.
         let unknown = Record { transport: 0, control_record: ByteBuf::new(), lasting: None };
-        Some(rmp_serde::from_slice(&packed).unwrap_or(unknown))
+        Some(forgiving::from_slice(&packed).unwrap_or(unknown))
     }
 
     /// Calls `act`, which a wrong record might make the process die of. A word beside the record counts these deaths.

@@ -4,8 +4,8 @@
 
 use millrace_arena::MAX_DATAGRAM;
 
-use super::Engine;
 use super::ingress::path_of;
+use super::{Counter, Engine};
 use crate::message::Message;
 use crate::time::Time;
 
@@ -52,7 +52,7 @@ impl Engine {
             Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
             Some(Message::MoveOffered(record)) => self.handle_move_offered(now, from, record),
             Some(Message::MoveAnswered(_)) => self.expire_moves(now),
-            None => {}
+            None => self.stats.add(Counter::RingMessagesUnknown, 1),
         }
     }
 

@@ -18,7 +18,9 @@ pub(super) const ATTEMPTS_WORD: usize = 1;
 /// Outgoing streams that have words. A client with more is not saved.
 const STREAMS: usize = (SESSION_WORDS - SRTP_WORDS) / WORDS;
 
-/// A session record. Its layout is part of the arena's: a change of a field, here or in a type that it holds, raises `VERSION`.
+/// A session record. Another release may have written it, so `forgiving.rs` reads it. A field that is added, here or in a
+/// type that it holds, stands at its struct's end and has a `#[serde(default)]`; any other change raises the arena's
+/// `VERSION`. When a session changes, its record is written anew, without what only another release knows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub transport: u64,
