@@ -23,6 +23,7 @@ from millrace.relay.contract.effects import (
     TellEnds,
 )
 from millrace.relay.contract.events import Cause, MoveDone, Outcome, TransportClosed
+from millrace.relay.contract.facts import Envelope, Snapshot
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.contract.inputs import (
     Deleted,
@@ -42,6 +43,7 @@ from millrace.relay.contract.inputs import (
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.rpc import PassedOn
 from millrace.relay.control import Control, MediaEndpoint
+from millrace.relay.load.counters import Contract
 from tests.sim.fake_engine import FakeEngine
 from tests.unit.control_kit import FINGERPRINT, NOW, moment, offer, session_of
 
@@ -68,8 +70,21 @@ class Life:
     incarnation: Incarnation
     control: Control
     engine: FakeEngine
+    language: "Language"
     replies: dict[RequestId, Reply] = field(default_factory=dict)
     passed_on: dict[RequestId, PassedOn] = field(default_factory=dict)
+
+
+class Language:
+    """How a worker says things to others: as this release does. Another release's is derived from it."""
+
+    def facts(self, envelope: Envelope) -> list[bytes]:
+        """All messages for one fact."""
+        return [codec.pack_envelope(envelope)]
+
+    def snapshot(self, snapshot: Snapshot) -> bytes:
+        """The answer to whoever asks for one."""
+        return codec.pack_answer(snapshot)
 
 
 class Box:
@@ -96,6 +111,8 @@ class Box:
         self.retried: set[RequestId] = set()
         self.takes = 0.8
         """How often who is given a session takes it."""
+        self.languages: dict[Slot, type[Language]] = {}
+        """Of workers of another release."""
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         for slot in self.incarnations:
@@ -125,7 +142,7 @@ class Box:
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]
         engine, events = left.successor(lost)
-        life = Life(slot, incarnation, control, engine)
+        life = Life(slot, incarnation, control, engine, self.languages.get(slot, Language)())
         self.lives[slot] = life
         for event in codec.unpack_events(codec.pack_events(events)):
             self.give(life, EngineSaid(event))
@@ -180,12 +197,10 @@ class Box:
                 case DeleteElsewhere(slot, deleted):
                     self.after(0.001, lambda slot=slot, deleted=deleted: self._delete_elsewhere(slot, deleted))
                 case Announce():
-                    packed = codec.pack_envelope(effect.envelope)
-                    for other in self.lives.values():
-                        if other is not life:
-                            self._send(
-                                other, lambda o=other, p=packed: self.give(o, FactHeard(codec.unpack_envelope(p)))
-                            )
+                    for packed in life.language.facts(effect.envelope):
+                        for other in self.lives.values():
+                            if other is not life:
+                                self._send(other, lambda o=other, p=packed: self._hear_fact(o, p))
                 case AskSnapshot(slot):
                     self._send(life, lambda slot=slot: self._answer_snapshot(life, slot))
                 case CloseRoomEverywhere(room):
@@ -216,8 +231,25 @@ class Box:
     def _answer_snapshot(self, asker: Life, slot: Slot) -> None:
         answering = self.lives.get(slot)
         if answering is not None:
-            snapshot = answering.control.snapshot()
-            self._send(asker, lambda: self.give(asker, SnapshotHeard(snapshot)))
+            packed = answering.language.snapshot(answering.control.snapshot())
+            self._send(asker, lambda: self._hear_snapshot(asker, packed))
+
+    def _hear_fact(self, life: Life, packed: bytes) -> None:
+        skip = self._skip(life, Contract.FACTS)
+        self.give(life, FactHeard(codec.unpack_envelope(packed, skip)))
+
+    def _hear_snapshot(self, life: Life, packed: bytes) -> None:
+        snapshot = codec.unpack_answer(packed, self._skip(life, Contract.ANSWERS))
+        assert isinstance(snapshot, Snapshot)
+        self.give(life, SnapshotHeard(snapshot))
+
+    @staticmethod
+    def _skip(life: Life, contract: Contract) -> codec.Skip:
+        def skip(error: codec.Unreadable) -> None:
+            assert isinstance(error, codec.UnknownKind), error
+            life.control.counters.unknown(contract)
+
+        return skip
 
     def _hear_ends(self, slot: Slot, packed: bytes) -> None:
         ends = codec.unpack_rpc(packed)

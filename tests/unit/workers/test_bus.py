@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from millrace.relay.contract import codec
@@ -11,7 +12,7 @@ from millrace.relay.contract.facts import Envelope, Load, Snapshot
 from millrace.relay.contract.ids import Incarnation, ParticipantId, RequestId, RoomName, SessionId, Slot
 from millrace.relay.contract.inputs import Deleted, EndsHeard, RoomClosedElsewhere
 from millrace.relay.contract.protocol import Protocol
-from millrace.relay.contract.rpc import PassedOn
+from millrace.relay.contract.rpc import CallUnknown, PassedOn
 from millrace.relay.contract.tombstone import Tombstone
 from millrace.workers.bus import Bus, Handlers
 
@@ -219,6 +220,55 @@ async def test_what_cannot_be_read_is_counted_and_the_next_message_is_taken(dire
         a.bus._calls_out[Slot(1)].send_multipart(frames)
     assert isinstance(await a.bus.call(Slot(1), Deleted(RequestId(9), "s", None)), Reply)
     assert b.losses["unreadable_call"] == 3
+    a.bus.stop()
+    b.bus.stop()
+
+
+INVENTED = msgpack.packb([1, {"Invented": {"since": "later"}}])
+
+
+async def test_what_a_later_release_says_is_counted_apart_and_its_number_is_heard(directory: Path) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    await connected(a, b)
+    version, later = msgpack.unpackb(codec.pack_envelope(Envelope(Slot(0), Incarnation(1), 5, None)))
+    later["Envelope"]["fact"] = {"Invented": {}}
+    a.bus._facts_out.send(msgpack.packb([version, later]))
+    await until(lambda: b.facts[-1].sequence == 5)
+    assert b.facts[-1].fact is None
+    assert (b.unknown, b.losses) == ({"facts": 1}, {})
+    a.bus.stop()
+    b.bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("call", "lost", "unknown"), [(INVENTED, {}, {"calls": 1}), (b"junk", {"unreadable_call": 1}, {})]
+)
+async def test_whoever_waits_for_the_answer_to_a_call_that_cannot_be_read_is_told_at_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: bytes, lost: dict[str, int], unknown: dict[str, int]
+) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    monkeypatch.setattr(codec, "pack_rpc", lambda _: call)
+    # Without end: only the answer lets it return.
+    assert await a.bus.call(Slot(1), Deleted(RequestId(9), "s", None), seconds=3600) == CallUnknown()
+    a.bus.tell_ends([Slot(1)], ENDS)
+    await until(lambda: sum((*b.losses.values(), *b.unknown.values())) == 2)
+    assert (b.losses, b.unknown) == (dict.fromkeys(lost, 2), dict.fromkeys(unknown, 2))
+    assert not a.losses, "what has no answer is not answered"
+    assert not a.unknown
+    a.bus.stop()
+    b.bus.stop()
+
+
+async def test_an_answer_that_cannot_be_read_ends_the_wait_and_is_not_asked_for_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = Node(directory, 0), Node(directory, 1)
+    monkeypatch.setattr(codec, "pack_answer", lambda _: INVENTED)
+    assert await a.bus.call(Slot(1), Deleted(RequestId(9), "s", None), seconds=3600) == CallUnknown()
+    a.bus.ask_ends(Slot(1))
+    await until(lambda: a.unknown["answers"] == 2)
+    await until(lambda: not a.bus._tasks)
+    assert (a.unknown, a.losses, a.ends) == ({"answers": 2}, {}, [])
     a.bus.stop()
     b.bus.stop()
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from millrace.relay.contract.facts import Envelope, Fact, ParticipantGone, Snapshot
 from millrace.relay.contract.ids import Incarnation, RoomName, SessionId, Slot
 from millrace.relay.membership.remote_worker import (
@@ -34,6 +36,17 @@ def test_facts_in_order_pass_through() -> None:
     remote = known()
     assert remote.handle_envelope(envelope(1), 0) == Heard(facts=(fact(1),))
     assert remote.handle_envelope(envelope(2), 0) == Heard(facts=(fact(2),))
+
+
+def test_a_fact_of_an_unknown_kind_counts_in_the_sequence_and_asks_for_nothing() -> None:
+    peer = known()
+    assert peer.handle_envelope(replace(envelope(1), fact=None), 0) == NOTHING
+    assert peer.handle_envelope(envelope(2), 0) == Heard(facts=(fact(2),))
+    waiting = RemoteWorker()
+    assert waiting.handle_envelope(replace(envelope(2), fact=None), 0).ask
+    assert waiting.handle_envelope(envelope(3), 0) == NOTHING
+    assert waiting.handle_snapshot(snapshot(1, 1), 0) == Heard(forget=True, facts=[fact(1), fact(3)])
+    assert waiting.handle_envelope(envelope(4), 0) == Heard(facts=(fact(4),))
 
 
 def test_the_first_fact_of_an_unknown_incarnation_asks_for_the_others() -> None:
