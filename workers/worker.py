@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from millrace.relay.access.admission import session_slot
@@ -56,11 +55,10 @@ from millrace.relay.contract.inputs import (
     Ticked,
 )
 from millrace.relay.contract.problems import problem
-from millrace.relay.contract.rpc import CallUnknown, PassedOn, PassedOnAgain
 from millrace.relay.control import Control, MediaEndpoint
 from millrace.relay.load.counters import Count, Seconds
 from millrace.workers import logs
-from millrace.workers.bus import CALL_SECONDS, Bus, Handlers
+from millrace.workers.bus import Bus, Handlers
 from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
@@ -71,7 +69,8 @@ from millrace.workers.metrics.collect import MetricsPage
 from millrace.workers.metrics.gauge import Gauge
 from millrace.workers.metrics.slots import SlotsView
 from millrace.workers.orphan import Orphan
-from millrace.workers.pending import MAX_HOPS, MakeRequest, PendingRequests
+from millrace.workers.passing_on import answer_passed_on, pass_on
+from millrace.workers.pending import MakeRequest, PendingRequests
 from millrace.workers.scheduling import lower_priority
 from millrace.workers.session_log import log_effect
 from millrace.workers.slot_table import SlotTable
@@ -96,10 +95,6 @@ LEAVE_SECONDS = 2.0
 """How long a worker that leaves still takes connections. The kernel may have begun some before it was told to pick
 other slots, and a handshake whose SYN-ACK is lost takes a second more. No client waits meanwhile.
 """
-ARRIVAL_SECONDS = 0.05
-"""Until a request that was passed on is tried once more, when its session may be arriving by a move: many times what an
-event of the engine takes to reach control.
-"""
 WEB = Path(__file__).parent / "web"
 
 
@@ -120,7 +115,7 @@ class Worker:
             fact=lambda envelope: self._handle_guarded(FactHeard(envelope)),
             snapshot=lambda snapshot: self._handle_guarded(SnapshotHeard(snapshot)),
             own_snapshot=self._control.snapshot,
-            passed_on=self._answer_passed_on,
+            passed_on=lambda call: answer_passed_on(call, self._pending),
             room_closed=self._handle_guarded,
             ends=self._handle_guarded,
             own_ends=self._control.recent_tombstones,
@@ -264,7 +259,7 @@ class Worker:
             case AskSnapshot(slot):
                 self._bus.ask_snapshot(slot)
             case PassOn():
-                self._spawn(self._pass_on(effect))
+                self._spawn(pass_on(effect, self._pending, self._bus))
             case DeleteElsewhere(slot, deleted):
                 self._spawn(self._delete_elsewhere(slot, deleted))
             case CloseRoomEverywhere(room):
@@ -285,34 +280,8 @@ class Worker:
         reply = await self._pending.ask(make, ASK_SECONDS)
         return reply or problem(NO_REQUEST, 504, "no-answer", "No answer came in time.")
 
-    async def _pass_on(self, effect: PassOn) -> None:
-        otherwise = effect.otherwise
-        request = self._pending.to_pass_on(effect.request, MAX_HOPS if otherwise is None else 1)
-        if request is None:
-            lost = problem(effect.request, 508, "passed-on-twice", "The session's worker does not know it.")
-            self._pending.reply(otherwise or lost)
-            return
-        answer = await self._bus.call(effect.slot, request)
-        if isinstance(answer, Reply):
-            self._pending.reply(replace(answer, request=effect.request))
-        elif isinstance(answer, CallUnknown):
-            earlier = "The session's worker is of another release, which does not know this request. Ask again later."
-            self._pending.reply(otherwise or problem(effect.request, 503, "request-unknown", earlier))
-        else:
-            silent = problem(effect.request, 504, "no-answer", "The session's worker does not answer.")
-            self._pending.reply(otherwise or silent)
-
     async def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
         await self._bus.call(slot, deleted)
-
-    async def _answer_passed_on(self, call: PassedOn | PassedOnAgain) -> Reply | None:
-        hops, request = (2, call.request) if isinstance(call, PassedOnAgain) else (1, call)
-        reply = await self._pending.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
-        if reply is not None and reply.status in (404, 508):
-            # The asking worker knows that the session moves here, and our engine is about to name it.
-            await asyncio.sleep(ARRIVAL_SECONDS)
-            reply = await self._pending.ask(lambda number: replace(request, request=number), CALL_SECONDS, hops)
-        return reply
 
     def _beat(self) -> None:
         """Runs ten times a second, with cold caches, so it reads only what has to be read each time. A defect here ends
