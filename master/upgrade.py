@@ -140,4 +140,4 @@ def _try_engine(prepared: Prepared) -> None:
     boot = prepared.child(0, 1).boot
     media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None))
     media.start()
-    media.let_go()
+    media.release()

@@ -49,7 +49,7 @@ def run(boot: Boot) -> int:
             ending = runner.run(_serve(boot, media, engine_seconds))
         if ending is Exit.RELEASED:
             # After all else, as the engine forwards packets until then.
-            media.let_go()
+            media.release()
         return ending
     except Exception:
         log.exception("the worker crashed")

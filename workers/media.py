@@ -103,7 +103,7 @@ class Media:
         asyncio.get_running_loop().remove_reader(self._engine.fileno())
         self._engine.stop(goodbye=True)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Ends the engine's thread without a goodbye, as a successor adopts the sessions."""
         self._engine.stop(goodbye=False)
 

@@ -142,7 +142,7 @@ class Worker:
         self._next_beat: asyncio.TimerHandle | None = None
         self._converged = asyncio.Event()
         self._told_to_end = asyncio.Event()
-        self._is_letting_go = False
+        self._is_releasing = False
         self._is_leaving = False
         """True when the worker is to move its sessions away, and leaves an empty slot."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,7 +154,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop)
-        loop.add_signal_handler(signal.SIGUSR2, self._let_go)
+        loop.add_signal_handler(signal.SIGUSR2, self._release)
         loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         self._media.listen(lambda event: self._handle_guarded(EngineSaid(event)))
         # Facts are announced only when all adopted sessions are known, as others take a session without facts for gone.
@@ -169,18 +169,18 @@ class Worker:
         await self._admin.start(self._boot.admin_sockets)
         self._started()
         await self._told_to_end.wait()
-        if self._is_letting_go:
+        if self._is_releasing:
             listening = LEAVE_SECONDS if self._is_leaving else 0
             servers = (self._public, self._admin)
-            await asyncio.gather(*(server.let_go(STOP_SECONDS, listening) for server in servers))
-            while self._is_letting_go and self._is_leaving and not self._control.is_done:
+            await asyncio.gather(*(server.release(STOP_SECONDS, listening) for server in servers))
+            while self._is_releasing and self._is_leaving and not self._control.is_done:
                 await asyncio.sleep(BEAT_SECONDS)
             await self._media.all_sent(STOP_SECONDS)
             # An orphaned worker stays: the next master needs its descriptors before it forks a successor.
-            while self._is_letting_go and self._orphan.is_orphaned:
+            while self._is_releasing and self._orphan.is_orphaned:
                 await asyncio.sleep(BEAT_SECONDS)
         # SIGTERM may have come meanwhile. Then no worker goes on with the sessions.
-        if not self._is_letting_go:
+        if not self._is_releasing:
             await self._say_goodbye()
         if self._next_beat is not None:
             self._next_beat.cancel()
@@ -188,25 +188,25 @@ class Worker:
             task.cancel()
         self._bus.stop()
         self._slot_table.close()
-        if self._is_letting_go:
+        if self._is_releasing:
             return Exit.RETIRED if self._is_leaving and self._control.is_empty else Exit.RELEASED
         return Exit.STOPPED
 
     def _stop(self) -> None:
-        self._is_letting_go = False
+        self._is_releasing = False
         self._told_to_end.set()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         # A worker that was leaving no longer waits until its sessions are moved: its successor does that.
         self._is_leaving = False
         if not self._told_to_end.is_set():
-            self._is_letting_go = True
+            self._is_releasing = True
             self._told_to_end.set()
 
     def _leave(self) -> None:
         if not self._told_to_end.is_set():
             log.info("the worker moves its sessions away and exits", extra={"sessions": len(self._control.sessions)})
-            self._is_letting_go = self._is_leaving = True
+            self._is_releasing = self._is_leaving = True
             self._told_to_end.set()
 
     async def _say_goodbye(self) -> None:
@@ -313,7 +313,7 @@ class Worker:
             self._leave()
         elif self._is_leaving:
             # The slot is wanted after all. Our listeners are closed by now, or soon; a successor listens again.
-            self._let_go()
+            self._release()
         if level := self._slot_table.log_level():
             logs.set_level(level)
 

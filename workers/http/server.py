@@ -74,7 +74,7 @@ class HttpServer:
         self._max_requests = max_requests
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
         """Connections with a request under way, oldest first."""
-        self._is_letting_go = False
+        self._is_releasing = False
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
 
@@ -97,12 +97,12 @@ class HttpServer:
             listener = socket.socket(fileno=os.dup(descriptor))
             self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
 
-    async def let_go(self, seconds: float, listening: float = 0) -> None:
+    async def release(self, seconds: float, listening: float = 0) -> None:
         """Leaves the listeners to a successor and fails no request: each connection is closed after its next answer, or
         when no request comes on it. Requests under way may take `seconds`. Without a successor, connections that the
         kernel has begun here have `listening` seconds to arrive.
         """
-        self._is_letting_go = True
+        self._is_releasing = True
         await asyncio.sleep(listening)
         # New connections are still taken meanwhile, as they would have to wait for the successor.
         before = self._connections()
@@ -145,7 +145,7 @@ class HttpServer:
         if self._cors is not None:
             # On refusals, too: a page that may not read an answer sees a network error.
             response.headers.update(self._cors.headers(request.headers.get("Origin")))
-        if self._is_letting_go or response.status == 408 or (response.status >= 400 and request.can_read_body):
+        if self._is_releasing or response.status == 408 or (response.status >= 400 and request.can_read_body):
             response.force_close()
         try:
             async with asyncio.timeout(self._deadlines.request_seconds):

@@ -26,7 +26,7 @@ class Box:
     def serve(self, life: Life) -> None:
         life.state, life.serves = SlotState.RUNNING, True
 
-    def let_go(self) -> Life:
+    def release(self) -> Life:
         life = self.rollout.next(self.lives)
         assert life is not None
         life.state = SlotState.RELEASING
@@ -36,7 +36,7 @@ class Box:
         life.state = SlotState.DEAD
 
     def replace_next(self) -> None:
-        life = self.let_go()
+        life = self.release()
         self.end(life)
         self.fork(life)
         self.serve(life)
@@ -47,7 +47,7 @@ def test_one_worker_after_another_is_replaced_each_when_the_one_before_serves() 
     box.rollout.begin("new")
     for slot in range(3):
         assert not box.rollout.is_done(box.lives)
-        life = box.let_go()
+        life = box.release()
         assert life.slot == slot
         assert box.rollout.next(box.lives) is None
         box.end(life)
@@ -70,7 +70,7 @@ def test_nobody_is_replaced_who_has_died_meanwhile_and_has_the_new_one() -> None
     assert box.rollout.failed(box.lives) is None, "it had the old one"
     box.fork(box.lives[0])
     box.serve(box.lives[0])
-    assert box.let_go().slot == 1
+    assert box.release().slot == 1
 
 
 @pytest.mark.parametrize("state", [SlotState.DEAD, SlotState.STOPPING])
@@ -78,7 +78,7 @@ def test_replacement_that_does_not_come_up_takes_all_back_to_what_worked(state: 
     box = Box()
     box.rollout.begin("new")
     box.replace_next()
-    second = box.let_go()
+    second = box.release()
     box.end(second)
     box.fork(second)
     second.state = state
@@ -89,7 +89,7 @@ def test_replacement_that_does_not_come_up_takes_all_back_to_what_worked(state: 
     box.fork(second)
     box.serve(second)
     assert box.rollout.is_under_way
-    assert box.let_go().slot == 0, "it has the new one"
+    assert box.release().slot == 0, "it has the new one"
     box.end(box.lives[0])
     box.fork(box.lives[0])
     box.serve(box.lives[0])
@@ -102,7 +102,7 @@ def test_another_one_in_the_middle_takes_over_and_falls_back_to_the_first() -> N
     box.rollout.begin("new")
     box.replace_next()
     box.rollout.begin("newer")
-    life = box.let_go()
+    life = box.release()
     assert life.slot == 0
     box.end(life)
     box.fork(life)
@@ -135,14 +135,14 @@ def test_workers_of_another_program_are_replaced_and_there_is_nothing_to_fall_ba
     box.fork(box.lives[1])
     assert box.rollout.next(box.lives) is None, "its slot was empty"
     box.serve(box.lives[1])
-    assert box.let_go().slot == 0
+    assert box.release().slot == 0
     box.end(box.lives[0])
     box.fork(box.lives[0])
     box.end(box.lives[0])
     assert box.rollout.failed(box.lives) is None
     box.fork(box.lives[0])
     box.serve(box.lives[0])
-    assert box.let_go().slot == 2
+    assert box.release().slot == 2
 
 
 def test_nothing_is_under_way_where_nobody_lived() -> None:

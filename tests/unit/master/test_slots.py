@@ -235,7 +235,7 @@ def test_machine_that_stood_still_aborts_nobody() -> None:
     assert box.slots.are_running()
 
 
-def test_worker_that_lets_go_is_replaced_at_once_and_its_end_is_no_death_to_count() -> None:
+def test_worker_that_releases_its_sessions_is_replaced_at_once_and_its_end_is_no_death_to_count() -> None:
     box = Box()
     for _ in range(CONFIG.crash_limit):
         box.fork_due()
@@ -251,7 +251,7 @@ def test_worker_that_lets_go_is_replaced_at_once_and_its_end_is_no_death_to_coun
         assert box.slots.lives[0].due_at == box.now
 
 
-def test_worker_that_does_not_let_go_is_killed_and_replaced_at_once() -> None:
+def test_worker_that_does_not_release_its_sessions_is_killed_and_replaced_at_once() -> None:
     box = Box()
     box.fork_due()
     box.run_until(1002, 0)
@@ -266,7 +266,7 @@ def test_worker_that_does_not_let_go_is_killed_and_replaced_at_once() -> None:
     assert box.fork_due() == [0]
 
 
-def test_worker_whose_engine_falls_silent_while_it_lets_go_is_aborted_at_once() -> None:
+def test_worker_whose_engine_falls_silent_while_it_releases_its_sessions_is_aborted_at_once() -> None:
     box = Box()
     box.fork_due()
     box.run_until(1002, 0)

@@ -301,7 +301,9 @@ async def test_a_request_that_reads_no_body_is_not_cut_for_a_newcomer(
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def test_a_server_that_lets_go_answers_what_comes_on_kept_alive_connections_and_closes_them(page: Page) -> None:
+async def test_a_server_that_releases_its_listeners_answers_on_kept_alive_connections_and_closes_them(
+    page: Page,
+) -> None:
     control = Control(hold=asyncio.Event())
     server = HttpServer(public(control, page), Deadlines(5))
     descriptor, port = listen()
@@ -318,7 +320,7 @@ async def test_a_server_that_lets_go_answers_what_comes_on_kept_alive_connection
         async with asyncio.timeout(5):
             while not control.asked:
                 await asyncio.sleep(0.002)
-        letting_go = asyncio.create_task(server.let_go(5))
+        releasing = asyncio.create_task(server.release(5))
         await asyncio.sleep(0)
         writer.write(REQUEST)
         last = await reader.read()
@@ -326,10 +328,10 @@ async def test_a_server_that_lets_go_answers_what_comes_on_kept_alive_connection
         assert b"Connection: close" in last
         # Nothing came on it: it is cut.
         assert await idle[0].read() == b""
-        assert not letting_go.done()
+        assert not releasing.done()
         control.hold.set()
         assert (await slow).status == 201
-    await letting_go
+    await releasing
     # The listener itself goes on, and what knocks waits for the successor.
     waiting = await asyncio.open_connection("127.0.0.1", port)
     waiting[1].write(REQUEST)
