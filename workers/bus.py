@@ -67,7 +67,7 @@ class Handlers:
     passed_on: Callable[[PassedOn | PassedOnAgain], Awaitable[Reply | None]]
     room_closed: Callable[[RoomClosedElsewhere], None]
     ends: Callable[[EndsHeard], None]
-    own_ends: Callable[[], EndsHeard]
+    own_tombstones: Callable[[], EndsHeard]
     lost: Callable[[str], None]
     """Counts messages that were lost, by kind: unreadable, unanswered, no room in the queue."""
     unknown: Callable[[Contract], None]
@@ -252,7 +252,7 @@ class Bus:
             case RoomClosedElsewhere():
                 self._handlers.room_closed(call)
             case EndsAsked():
-                self._send_answer(caller, number, self._handlers.own_ends())
+                self._send_answer(caller, number, self._handlers.own_tombstones())
             case EndsHeard():
                 self._handlers.ends(call)
             case _:

@@ -118,7 +118,7 @@ class Worker:
             passed_on=lambda call: answer_passed_on(call, self._pending),
             room_closed=self._handle_guarded,
             ends=self._handle_guarded,
-            own_ends=self._control.recent_tombstones,
+            own_tombstones=self._control.recent_tombstones,
             lost=lambda kind: self._control.counters.count(Count(f"bus_{kind}")),
             unknown=self._control.counters.unknown,
         )

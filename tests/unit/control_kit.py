@@ -107,6 +107,10 @@ def told(source: Desk, *others: Desk) -> None:
             other.handle(FactHeard(envelope))
 
 
+def facts(worker: Desk) -> list[object]:
+    return [announce.envelope.fact for announce in worker.all(Announce)]
+
+
 def body(reply: Reply) -> Any:
     return json.loads(reply.body)
 

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 from millrace.master.operator.cli import keys
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import parse
 from millrace.relay.contract.commands import CloseTransport
-from millrace.relay.contract.inputs import Deleted, DrainBegan
+from millrace.relay.contract.effects import Announce, AskSnapshot
+from millrace.relay.contract.facts import Envelope, Load
+from millrace.relay.contract.ids import Incarnation, Slot
+from millrace.relay.contract.inputs import Deleted, DrainBegan, FactHeard, SlotChanged, SnapshotHeard, Ticked
 from tests.unit.control_kit import body, desk, header, moment, session_of, told
 
 
@@ -61,3 +66,60 @@ def test_sessions_that_are_left_are_closed_towards_their_clients() -> None:
     worker.handle(DrainBegan())
     worker.effects = worker.control.stop(moment(worker.now))
     assert len(worker.commands(CloseTransport)) == 2
+
+
+def test_stopping_closes_every_session_and_takes_no_more() -> None:
+    worker = desk()
+    worker.publish()
+    worker.watch()
+    worker.effects = worker.control.stop(moment(worker.now))
+    assert len(worker.commands(CloseTransport)) == 2
+    assert not worker.control.directory.view()
+    assert worker.publish().status == 503
+
+
+def test_the_same_seed_and_inputs_give_the_same_effects() -> None:
+    one, two = desk(seed=5), desk(seed=5)
+    assert one.publish() == two.publish()
+    assert one.effects == two.effects
+    assert replace(one.reply()) == two.reply()
+
+
+def test_a_tick_tells_others_how_busy_we_are() -> None:
+    worker = desk()
+    worker.publish()
+    worker.watch()
+    worker.handle(Ticked())
+    (announce,) = worker.all(Announce)
+    load = announce.envelope.fact
+    assert isinstance(load, Load)
+    assert (load.sessions, load.publications, load.subscriptions) == (2, 2, 2)
+    assert ('millrace_sessions_opened_total{protocol="whep"}', 1) in load.counters
+    assert worker.control.loads() == {0: load}
+
+
+def test_refusals_are_counted_by_status() -> None:
+    worker = desk()
+    worker.publish(room="?")
+    worker.handle(Deleted(worker.number(), "nothing", None))
+    counters = worker.control.counters.values
+    assert counters['millrace_http_refusals_total{status="400"}'] == 1
+    assert counters['millrace_http_refusals_total{status="404"}'] == 1
+
+
+def test_a_respawned_worker_asks_every_living_slot() -> None:
+    one, two = desk(slot=0), desk(slot=1, incarnation=2)
+    one.publish()
+    two.handle(SlotChanged(Slot(0), Incarnation(1)))
+    assert two.effects == [AskSnapshot(Slot(0))]
+    two.watch()
+    two.handle(SnapshotHeard(one.control.snapshot()))
+    assert two.control.directory.view() >= one.control.directory.view()
+    assert len(two.effects) == 1  # the viewer is fed
+
+
+def test_a_gap_asks_for_a_snapshot() -> None:
+    worker = desk()
+    worker.handle(FactHeard(Envelope(Slot(1), Incarnation(1), 2, Load(0, 0, 0, ()))))
+    assert worker.effects == [AskSnapshot(Slot(1))]
+    assert worker.control.counters.values["millrace_snapshots_asked_total"] == 1

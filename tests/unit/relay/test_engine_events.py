@@ -1,75 +1,41 @@
-"""A successor's Control takes up what its predecessor had, from the records alone."""
+"""What events of the engine do to sessions; and how a successor's Control adopts what its predecessor had, from the
+records alone.
+"""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
-import msgpack
 import pytest
 
 from millrace.relay.contract.commands import (
-    MAX_RECORD_BYTES,
     Attach,
     CloseTransport,
     Detach,
+    OpenTransport,
     Publish,
     SaveRecord,
     Subscribe,
 )
-from millrace.relay.contract.effects import Announce, SessionEnded, SessionsAdopted
-from millrace.relay.contract.events import AdoptionDone, PublicationEnded, PublicationStarted, TransportAdopted
-from millrace.relay.contract.facts import ParticipantHere, PublicationHere
+from millrace.relay.contract.effects import Announce, EngineRefused, SessionEnded, SessionsAdopted
+from millrace.relay.contract.events import (
+    AdoptionDone,
+    Cause,
+    CommandFailed,
+    PublicationEnded,
+    PublicationStarted,
+    TransportClosed,
+)
+from millrace.relay.contract.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
 from millrace.relay.contract.inputs import Deleted, EngineSaid, Patched, RoomsAsked, SlotChanged, SnapshotHeard, Ticked
 from millrace.relay.membership.convergence import CONVERGENCE_SECONDS
-from millrace.relay.session.record import unpack_session
-from millrace.relay.session.sessions import Session
-from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
+from tests.unit.adoption_kit import Recorder, adoptions, plain, successor
+from tests.unit.control_kit import Desk, body, desk, facts, header, session_of, told
 
 RESTART = (
     "a=ice-ufrag:wxyz\r\na=ice-pwd:0123456789abcdefghijklmn\r\n"
     "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=end-of-candidates\r\n"
 )
-
-
-class Recorder:
-    """Keeps what control asks the engine to keep, over many inputs."""
-
-    def __init__(self) -> None:
-        self.records: dict[int, bytes] = {}
-
-    def see(self, worker: Desk) -> None:
-        for command in worker.commands(SaveRecord):
-            self.records[command.transport] = command.record
-
-
-def adoptions(worker: Desk, recorder: Recorder) -> list[TransportAdopted]:
-    """What the engine says of the sessions that this worker has now."""
-    return [
-        TransportAdopted(
-            session.transport,
-            recorder.records[session.transport],
-            tuple(session.publications),
-            tuple(one.subscription for one in session.receiving),
-            session.connected,
-        )
-        for session in worker.control.sessions.all()
-    ]
-
-
-def successor(events: list[TransportAdopted], slot: int = 0, done: bool = True) -> Desk:
-    worker = desk(slot=slot, incarnation=2, seed=99)
-    for event in events:
-        worker.handle(EngineSaid(event))
-    if done:
-        worker.handle(EngineSaid(AdoptionDone(len(events), 0)))
-    return worker
-
-
-def plain(session: Session) -> dict[str, Any]:
-    """All but what a successor has by itself."""
-    values = {field.name: getattr(session, field.name) for field in fields(session)}
-    streams = [(one.subscription, one.receiver, one.publication) for one in values["receiving"]]
-    return values | {"receiving": streams, "adopted": None}
 
 
 @pytest.fixture
@@ -246,18 +212,58 @@ def test_an_adopted_publisher_that_published_again_elsewhere_is_replaced() -> No
     assert [ended.cause for ended in adopter.all(SessionEnded)] == ["replaced"]
 
 
-def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_were_kept() -> None:
+def test_a_transport_that_fails_ends_the_session_with_its_cause() -> None:
     worker = desk()
     worker.publish()
-    (kept,) = worker.commands(SaveRecord)
-    (session,) = worker.control.sessions.all()
-    version, fields = msgpack.unpackb(kept.record)
-    assert (version, list(fields)) == (1, ["etag", "remote_ufrag", "remote_pwd", "paused", "fed_from", "fixed"])
-    assert plain(unpack_session(kept.record)) == plain(session)
+    (opened,) = worker.commands(OpenTransport)
+    worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.NO_STUN)))
+    assert not worker.commands(CloseTransport)
+    assert [ended.cause for ended in worker.all(SessionEnded)] == ["no_stun"]
+    assert worker.control.counters.values['millrace_sessions_failed_total{cause="no_stun"}'] == 1
+    assert not worker.control.directory.view()
 
 
-def test_the_widest_session_fits_its_record() -> None:
+def test_a_transport_that_the_peer_closed_has_not_failed() -> None:
     worker = desk()
-    worker.watch(sdp=offer(kinds=["audio", "video"] * 8, direction="recvonly", codecs="both"))
-    (kept,) = worker.commands(SaveRecord)
-    assert 0 < len(kept.record) < MAX_RECORD_BYTES / 4
+    worker.publish()
+    (opened,) = worker.commands(OpenTransport)
+    worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.CLOSED_BY_PEER)))
+    failed = {name: n for name, n in worker.control.counters.values.items() if "failed" in name and n}
+    assert (len(worker.control.sessions), failed) == (0, {})
+
+
+def test_the_engines_word_of_a_session_that_is_over_is_passed_over() -> None:
+    worker = desk()
+    reply = worker.publish()
+    (opened,) = worker.commands(OpenTransport)
+    worker.handle(Deleted(worker.number(), session_of(reply), None))
+    assert worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.CLOSED))) == []
+    # Its client had left a moment before.
+    assert worker.handle(EngineSaid(CommandFailed("CloseTransport", opened.transport, "no such transport"))) == []
+    assert worker.control.counters.values["millrace_commands_refused_total"] == 0
+
+
+def test_a_command_that_the_engine_refused_ends_its_session() -> None:
+    worker = desk()
+    worker.publish()
+    publish = worker.commands(Publish)[0]
+    worker.handle(EngineSaid(CommandFailed("Publish", publish.publication, "no such log")))
+    assert [refused.reason for refused in worker.all(EngineRefused)] == ["no such log"]
+    assert len(worker.commands(CloseTransport)) == 1
+    assert worker.control.counters.values['millrace_sessions_failed_total{cause="engine_refused"}'] == 1
+
+
+def test_a_track_that_ended_is_withdrawn_until_it_sends_again() -> None:
+    worker = desk()
+    session = session_of(worker.publish())
+    publish, here = worker.commands(Publish)[1], facts(worker)[2]
+    for _ in range(2):
+        worker.handle(EngineSaid(PublicationEnded(publish.publication)))
+    assert worker.effects == []
+    assert here not in worker.control.directory.view()
+    worker.handle(EngineSaid(PublicationStarted(publish.publication)))
+    assert facts(worker) == [here]
+    worker.handle(EngineSaid(PublicationEnded(publish.publication)))
+    assert [type(fact) for fact in facts(worker)] == [PublicationGone]
+    worker.handle(Deleted(worker.number(), session, None))
+    assert [type(fact) for fact in facts(worker)] == [PublicationGone, ParticipantGone]

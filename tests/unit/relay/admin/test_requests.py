@@ -1,5 +1,7 @@
+from millrace.relay.access.grants import make_token
+from millrace.relay.config.model import AuthConfig, Config
 from millrace.relay.contract.commands import CloseTransport, OpenTransport, Publish, ReportTransport
-from millrace.relay.contract.effects import Announce, AskSnapshot, CloseRoomEverywhere
+from millrace.relay.contract.effects import CloseRoomEverywhere
 from millrace.relay.contract.events import (
     Cause,
     PublicationReport,
@@ -9,24 +11,26 @@ from millrace.relay.contract.events import (
     TransportReport,
     TransportStalled,
 )
-from millrace.relay.contract.facts import Envelope, Load
-from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.inputs import (
     Deleted,
     EngineSaid,
-    FactHeard,
     RoomClosedElsewhere,
     RoomDeleted,
     RoomsAsked,
     RoomsListed,
     SessionAsked,
-    SlotChanged,
-    SnapshotHeard,
     Ticked,
 )
 from millrace.relay.membership.tombstones import MAX_TOMBSTONES, TOMBSTONE_SECONDS
 from millrace.relay.session.pending_reports import REPORT_SECONDS
 from tests.unit.control_kit import NOW, Desk, body, desk, offer, session_of, told
+
+SECRET = "s" * 32
+LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
+
+
+def token(identity: str, room: str = "hall") -> str:
+    return make_token("key", SECRET, identity=identity, room=room, expires_at=2e9)
 
 
 def test_rooms_are_listed_with_those_who_publish() -> None:
@@ -191,41 +195,17 @@ def test_a_request_that_the_engine_does_not_answer_is_answered_in_time() -> None
     assert worker.reply().status == 504
 
 
-def test_a_tick_tells_others_how_busy_we_are() -> None:
-    worker = desk()
-    worker.publish()
-    worker.watch()
-    worker.handle(Ticked())
-    (announce,) = worker.all(Announce)
-    load = announce.envelope.fact
-    assert isinstance(load, Load)
-    assert (load.sessions, load.publications, load.subscriptions) == (2, 2, 2)
-    assert ('millrace_sessions_opened_total{protocol="whep"}', 1) in load.counters
-    assert worker.control.loads() == {0: load}
-
-
-def test_refusals_are_counted_by_status() -> None:
-    worker = desk()
-    worker.publish(room="?")
-    worker.handle(Deleted(worker.number(), "nothing", None))
-    counters = worker.control.counters.values
-    assert counters['millrace_http_refusals_total{status="400"}'] == 1
-    assert counters['millrace_http_refusals_total{status="404"}'] == 1
-
-
-def test_a_respawned_worker_asks_every_living_slot() -> None:
-    one, two = desk(slot=0), desk(slot=1, incarnation=2)
-    one.publish()
-    two.handle(SlotChanged(Slot(0), Incarnation(1)))
-    assert two.effects == [AskSnapshot(Slot(0))]
-    two.watch()
-    two.handle(SnapshotHeard(one.control.snapshot()))
-    assert two.control.directory.view() >= one.control.directory.view()
-    assert len(two.effects) == 1  # the viewer is fed
-
-
-def test_a_gap_asks_for_a_snapshot() -> None:
-    worker = desk()
-    worker.handle(FactHeard(Envelope(Slot(1), Incarnation(1), 2, Load(0, 0, 0, ()))))
-    assert worker.effects == [AskSnapshot(Slot(1))]
-    assert worker.control.counters.values["millrace_snapshots_asked_total"] == 1
+def test_a_bearer_sees_the_room_of_its_token_and_no_other() -> None:
+    worker = desk(LOCKED)
+    worker.publish(token=token("ann"))
+    for presented, status, names in (
+        (token("zoe"), 200, ["hall"]),
+        (token("zoe", "attic"), 200, []),
+        (None, 401, []),
+        ("x.y.z", 401, []),
+        (token("zoe", ""), 403, []),
+    ):
+        worker.handle(RoomsListed(worker.number(), presented))
+        assert worker.reply().status == status
+        if status == 200:
+            assert [room["name"] for room in body(worker.reply())] == names

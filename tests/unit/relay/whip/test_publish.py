@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 
 import jwt
 import pytest
@@ -7,11 +6,10 @@ import pytest
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
 from millrace.relay.contract.commands import CloseTransport, DtlsRole, OpenTransport, Publish
-from millrace.relay.contract.effects import Announce, EngineRefused, Reply, SessionEnded, SessionOpened, Submit
-from millrace.relay.contract.events import Cause, CommandFailed, PublicationEnded, PublicationStarted, TransportClosed
+from millrace.relay.contract.effects import Announce, Reply, SessionEnded, SessionOpened, Submit
 from millrace.relay.contract.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
-from millrace.relay.contract.inputs import Deleted, EngineSaid, Patched
-from tests.unit.control_kit import NOW, Desk, body, desk, header, moment, offer, session_of, told
+from millrace.relay.contract.inputs import Deleted, Patched
+from tests.unit.control_kit import NOW, body, desk, facts, header, offer, session_of, told
 
 SECRET = "s" * 32
 LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
@@ -19,10 +17,6 @@ LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
 
 def token(room: str = "hall", identity: str = "ann", **grants: bool) -> str:
     return make_token("key", SECRET, identity=identity, room=room, expires_at=NOW + 60, **grants)
-
-
-def facts(worker: Desk) -> list[object]:
-    return [announce.envelope.fact for announce in worker.all(Announce)]
 
 
 def test_a_publisher_is_answered_with_everything_whip_asks_for() -> None:
@@ -305,77 +299,3 @@ def test_ice_servers_are_told_in_link_headers() -> None:
         f'<turn:a.example.org>; rel="ice-server"; {credentials}',
         f'<turns:b.example.org>; rel="ice-server"; {credentials}',
     ]
-
-
-def test_a_transport_that_fails_ends_the_session_with_its_cause() -> None:
-    worker = desk()
-    worker.publish()
-    (opened,) = worker.commands(OpenTransport)
-    worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.NO_STUN)))
-    assert not worker.commands(CloseTransport)
-    assert [ended.cause for ended in worker.all(SessionEnded)] == ["no_stun"]
-    assert worker.control.counters.values['millrace_sessions_failed_total{cause="no_stun"}'] == 1
-    assert not worker.control.directory.view()
-
-
-def test_a_transport_that_the_peer_closed_has_not_failed() -> None:
-    worker = desk()
-    worker.publish()
-    (opened,) = worker.commands(OpenTransport)
-    worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.CLOSED_BY_PEER)))
-    failed = {name: n for name, n in worker.control.counters.values.items() if "failed" in name and n}
-    assert (len(worker.control.sessions), failed) == (0, {})
-
-
-def test_the_engines_word_of_a_session_that_is_over_is_passed_over() -> None:
-    worker = desk()
-    reply = worker.publish()
-    (opened,) = worker.commands(OpenTransport)
-    worker.handle(Deleted(worker.number(), session_of(reply), None))
-    assert worker.handle(EngineSaid(TransportClosed(opened.transport, Cause.CLOSED))) == []
-    # Its client had left a moment before.
-    assert worker.handle(EngineSaid(CommandFailed("CloseTransport", opened.transport, "no such transport"))) == []
-    assert worker.control.counters.values["millrace_commands_refused_total"] == 0
-
-
-def test_a_command_that_the_engine_refused_ends_its_session() -> None:
-    worker = desk()
-    worker.publish()
-    publish = worker.commands(Publish)[0]
-    worker.handle(EngineSaid(CommandFailed("Publish", publish.publication, "no such log")))
-    assert [refused.reason for refused in worker.all(EngineRefused)] == ["no such log"]
-    assert len(worker.commands(CloseTransport)) == 1
-    assert worker.control.counters.values['millrace_sessions_failed_total{cause="engine_refused"}'] == 1
-
-
-def test_a_track_that_ended_is_withdrawn_until_it_sends_again() -> None:
-    worker = desk()
-    session = session_of(worker.publish())
-    publish, here = worker.commands(Publish)[1], facts(worker)[2]
-    for _ in range(2):
-        worker.handle(EngineSaid(PublicationEnded(publish.publication)))
-    assert worker.effects == []
-    assert here not in worker.control.directory.view()
-    worker.handle(EngineSaid(PublicationStarted(publish.publication)))
-    assert facts(worker) == [here]
-    worker.handle(EngineSaid(PublicationEnded(publish.publication)))
-    assert [type(fact) for fact in facts(worker)] == [PublicationGone]
-    worker.handle(Deleted(worker.number(), session, None))
-    assert [type(fact) for fact in facts(worker)] == [PublicationGone, ParticipantGone]
-
-
-def test_draining_closes_every_session_and_takes_no_more() -> None:
-    worker = desk()
-    worker.publish()
-    worker.watch()
-    worker.effects = worker.control.stop(moment(worker.now))
-    assert len(worker.commands(CloseTransport)) == 2
-    assert not worker.control.directory.view()
-    assert worker.publish().status == 503
-
-
-def test_the_same_seed_and_inputs_give_the_same_effects() -> None:
-    one, two = desk(seed=5), desk(seed=5)
-    assert one.publish() == two.publish()
-    assert one.effects == two.effects
-    assert replace(one.reply()) == two.reply()

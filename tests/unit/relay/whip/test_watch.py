@@ -16,7 +16,7 @@ from millrace.relay.contract.effects import Submit
 from millrace.relay.contract.events import PublicationEnded
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Slot
-from millrace.relay.contract.inputs import Deleted, EngineSaid, RoomsListed, SlotChanged, Ticked
+from millrace.relay.contract.inputs import Deleted, EngineSaid, SlotChanged, Ticked
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
 
@@ -118,22 +118,6 @@ def test_a_viewer_with_a_wish_waits_for_that_participant() -> None:
     worker.now += 1
     worker.publish(token=token("bob"))
     assert fed(worker) == published(worker)
-
-
-def test_a_bearer_sees_the_room_of_its_token_and_no_other() -> None:
-    worker = desk(LOCKED)
-    worker.publish(token=token("ann"))
-    for presented, status, names in (
-        (token("zoe"), 200, ["hall"]),
-        (token("zoe", "attic"), 200, []),
-        (None, 401, []),
-        ("x.y.z", 401, []),
-        (token("zoe", ""), 403, []),
-    ):
-        worker.handle(RoomsListed(worker.number(), presented))
-        assert worker.reply().status == status
-        if status == 200:
-            assert [room["name"] for room in body(worker.reply())] == names
 
 
 def test_a_participant_that_publishes_again_is_watched_on() -> None:
