@@ -340,13 +340,17 @@ mod tests {
     }
 
     #[test]
-    fn a_table_filled_to_a_half_practically_never_refuses() {
+    fn tables_filled_to_a_half_practically_never_refuse() {
         let cells = if cfg!(miri) { 256 } else { 65_536 };
-        let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::TINY });
-        let refused =
-            (0..cells / 2).filter(|n| !arena.addresses().insert(0, SocketAddr::from((n.to_be_bytes(), 5)), 0)).count();
-        // The hash is seeded anew each time: one of eight tables refuses one of 32,768 addresses.
-        assert!(refused <= 3, "{refused} of {}", cells / 2);
+        let refused = |_| {
+            let arena = Arena::in_memory(Parameters { addresses: cells, ..Parameters::TINY });
+            let is_refused = |n: &u32| !arena.addresses().insert(0, SocketAddr::from((n.to_be_bytes(), 5)), 0);
+            (0..cells / 2).filter(is_refused).count()
+        };
+        // The hash is seeded anew each time. Of 32,768 addresses a table refuses 0.15 on the average and 5 at most (400 tables
+        // simulated), as full windows lie side by side. With a window of 24 cells eight tables would refuse 9, with 16 over 80.
+        let refused: usize = (0..8).map(refused).sum();
+        assert!(refused <= 12, "{refused} of {}", cells * 4);
     }
 
     #[test]
