@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 CARGO := cargo
 ENGINE := relay/engine
 LOAD := tests/load
+NODE_FOLDERS := tests/browser tests/clients/libdatachannel
+PION := tests/clients/pion
 RUST_SOURCES := $(shell find $(ENGINE) -name '*.rs' -not -path '*/target/*') $(ENGINE)/Cargo.lock $(wildcard $(ENGINE)/*/Cargo.toml)
 ARGS ?=
 INSTALL_LOCKED = $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r
@@ -29,7 +31,7 @@ build: .stamp-engine ## Build the engine into the virtual environment
 setup: ## Install the Debian packages and Python packages that tests need too
 	@$(DEBIAN_PACKAGES) test
 	@$(CHECK_TOOLCHAIN)
-	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node
+	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node .stamp-pion
 
 .stamp-venv: requirements/run.txt scripts/debian-packages.sh
 	@$(DEBIAN_PACKAGES) build
@@ -50,8 +52,16 @@ DEVELOP = PIP_NO_INDEX=1 PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/matur
 	@$(INSTALL_LOCKED) requirements/dev.txt
 	@touch $@
 
-.stamp-node: tests/browser/package-lock.json
-	@cd tests/browser && npm ci --silent --no-audit --no-fund
+.stamp-node: $(NODE_FOLDERS:%=%/package-lock.json)
+	@for folder in $(NODE_FOLDERS); do (cd $$folder && npm ci --silent --no-audit --no-fund) || exit 1; done
+	@touch $@
+
+# Go itself is a locked Python package: pion needs 1.24 and Debian 12 has 1.19, and so every machine builds with the same one.
+GO = CGO_ENABLED=0 GOTOOLCHAIN=local $(abspath $(BIN))/go
+
+.stamp-pion: $(wildcard $(PION)/*.go) $(PION)/go.mod $(PION)/go.sum requirements/dev.txt | .stamp-dev
+	@echo "Building the pion client (a minute or two the first time) ..."
+	@cd $(PION) && $(GO) build -mod=readonly -buildvcs=false -trimpath -o build/client .
 	@touch $@
 
 .PHONY: test
@@ -77,6 +87,8 @@ lint: setup ## Formatters, linters, levels of imports, types
 	cd $(ENGINE) && $(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	cd $(LOAD) && $(CARGO) fmt --check
 	cd $(LOAD) && $(CARGO) clippy --quiet --locked --all-targets --target-dir ../../$(ENGINE)/target -- -D warnings
+	cd $(PION) && test -z "$$($$($(GO) env GOROOT)/bin/gofmt -l . | tee /dev/stderr)"
+	cd $(PION) && $(GO) vet -mod=readonly .
 
 .PHONY: test-engine
 test-engine: ## The engine's unit, vector, scenario, property and corpus tests
@@ -152,18 +164,20 @@ format: setup ## Format everything
 	$(BIN)/ruff check --fix .
 	cd $(ENGINE) && $(CARGO) fmt
 	cd $(LOAD) && $(CARGO) fmt
+	cd $(PION) && $(GO) fmt
 
 # For every Linux and Python that Millrace runs on, not for this machine alone.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes pyproject.toml --group build $(ARGS)
 
 .PHONY: lock
-lock: ## Pin what pyproject.toml, Cargo.toml and package.json ask for; ARGS=--upgrade takes newer Python packages
+lock: ## Pin what pyproject.toml, Cargo.toml, package.json and go.mod ask for; ARGS=--upgrade takes newer Python packages
 	@test -x $(BIN)/uv || $(MAKE) --no-print-directory .stamp-dev
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --group work -c requirements/run.txt -o requirements/dev.txt
 	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) metadata --manifest-path $$folder/Cargo.toml --format-version 1 >/dev/null || exit 1; done
-	cd tests/browser && npm install --package-lock-only --ignore-scripts --silent --no-audit --no-fund
+	for folder in $(NODE_FOLDERS); do (cd $$folder && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --silent --no-audit --no-fund) || exit 1; done
+	cd $(PION) && $(GO) mod tidy
 
 .PHONY: audit
 audit: .stamp-dev ## Look known vulnerabilities of all dependencies up; needs the Internet, cargo-audit and pip-audit, and is no part of `test`
@@ -171,8 +185,9 @@ audit: .stamp-dev ## Look known vulnerabilities of all dependencies up; needs th
 		echo "$$tool: found none, expected one on PATH: \`cargo install cargo-audit\`, \`pipx install pip-audit\`" >&2; exit 1; }; done
 	for folder in $(ENGINE) $(ENGINE)/fuzz $(LOAD); do $(CARGO) audit --file $$folder/Cargo.lock || exit 1; done
 	pip-audit --strict --disable-pip --require-hashes -r requirements/dev.txt
-	cd tests/browser && npm audit --package-lock-only --audit-level low
+	for folder in $(NODE_FOLDERS); do (cd $$folder && npm audit --package-lock-only --audit-level low) || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what builds and tests made
-	rm -rf $(VENV) .stamp-* .build.log .beside.log .quiet* $(ENGINE)/target $(LOAD)/target relay/_engine*.so tests/browser/node_modules tests/artifacts
+	rm -rf $(VENV) .stamp-* .build.log .beside.log .quiet* $(ENGINE)/target $(LOAD)/target relay/_engine*.so \
+		$(NODE_FOLDERS:%=%/node_modules) $(PION)/build tests/artifacts

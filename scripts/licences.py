@@ -15,6 +15,7 @@ from pathlib import Path
 
 TREE = Path(__file__).parent.parent
 WORKSPACES = ("relay/engine", "relay/engine/fuzz", "tests/load")
+NODE_FOLDERS = ("tests/browser", "tests/clients/libdatachannel")
 REGISTRY = "registry+"
 """How the source of a crate from a registry begins. Others (git) have no checksum in Cargo.lock."""
 
@@ -35,8 +36,14 @@ ALLOWED = {
 }
 """SPDX names. All let a binary be given away with a notice."""
 
-ONLY_TOOLS = {"hypothesis": "MPL-2.0", "pathspec": "MPL-2.0"}
-"""Licences that bind whoever changes a package's own files. These are part of nothing that is given away."""
+ONLY_TOOLS = {
+    "@node-datachannel": "MPL-2.0",
+    "hypothesis": "MPL-2.0",
+    "node-datachannel": "MPL-2.0",
+    "pathspec": "MPL-2.0",
+}
+"""Licences that bind whoever changes a package's own files, by package or npm scope. These are part of nothing that is
+given away."""
 
 SPDX_BY_TEXT = {
     "apache 2.0": "Apache-2.0",
@@ -45,8 +52,9 @@ SPDX_BY_TEXT = {
     "bsd 2-clause license": "BSD-2-Clause",
     "mit license": "MIT",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
+    "mpl 2.0": "MPL-2.0",
 }
-"""What older Python packages say instead."""
+"""What older Python packages, and some of npm, say instead."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +144,15 @@ def npm_packages(lock: Path) -> Iterator[Package]:
     """Of a package-lock.json, but for the package that it locks."""
     for path, package in json.loads(lock.read_text())["packages"].items():
         if path:
-            yield Package(path.removeprefix("node_modules/"), package.get("license", ""))
+            licence = package.get("license", "")
+            yield Package(path.removeprefix("node_modules/"), SPDX_BY_TEXT.get(licence.lower(), licence))
 
 
 def problem(package: Package) -> str:
     """What is wrong with a package; empty when nothing is."""
     if not package.source.startswith(REGISTRY):
         return f"{package.name}: comes from {package.source}, expected a registry, whose crates have checksums"
-    tool = ONLY_TOOLS.get(package.name)
+    tool = ONLY_TOOLS.get(package.name.partition("/")[0])
     if Expression(package.licence).is_met(ALLOWED | {tool} if tool else ALLOWED):
         return ""
     return f"{package.name}: licence {package.licence or 'unknown'} is not one that {Path(__file__).name} allows"
@@ -154,7 +163,9 @@ def main() -> int:
     looked_at = {
         "crates": {crate for workspace in WORKSPACES for crate in crates(workspace)},
         "Python packages": set(python_packages()),
-        "npm packages": set(npm_packages(TREE / "tests" / "browser" / "package-lock.json")),
+        "npm packages": {
+            package for folder in NODE_FOLDERS for package in npm_packages(TREE / folder / "package-lock.json")
+        },
     }
     problems = sorted(filter(None, (problem(package) for packages in looked_at.values() for package in packages)))
     print(*problems, sep="\n", end="\n" if problems else "")

@@ -1,0 +1,56 @@
+"""Publishers and viewers on two libraries that others build on, pion (Go) and libdatachannel (OBS), each with the other
+on another worker: what comes out is byte for byte what was encoded. Read next: `tests/clients/client_process.py`.
+"""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.clients.bitstreams import bitstream
+from tests.clients.client_process import PROGRAMS, ClientProcess
+from tests.system.relay_process import Relay
+
+FRAMES = {"video": 60, "audio": 50}
+"""So many are watched: two seconds of pictures, one of sound."""
+
+PUBLISHED = [("pion", "VP8"), *(("libdatachannel", codec) for codec in ("H264", "VP8", "VP9"))]
+CALLS = [(*published, viewer) for published, viewer in itertools.product(PUBLISHED, PROGRAMS)]
+
+
+@pytest.fixture(scope="session")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+@pytest.mark.parametrize(("publisher", "codec", "viewer"), CALLS)
+async def test_a_viewer_gets_each_frame_as_it_was_encoded(
+    relay: Relay, streams: Path, publisher: str, codec: str, viewer: str
+) -> None:
+    files = {"video": bitstream(codec, streams), "audio": bitstream("OPUS", streams)}
+    async with ClientProcess(publisher, "publish", f"{relay.url}/whip/hall", slot=0, **files) as sender:
+        await sender.until("sent", "video")
+        async with ClientProcess(viewer, "watch", f"{relay.url}/whep/hall", slot=1, **files) as receiver:
+            for kind, name in (("video", codec), ("audio", "opus")):
+                received = await receiver.until("received", kind, frames=FRAMES[kind], like_file=FRAMES[kind])
+                assert received["codec"] == f"{kind}/{name}"
+                assert received["like_file"] == received["frames"]
+            # The viewer asked for a key frame, so the publisher's file began again.
+            await sender.until("sent", "video", key_frame_requests=1)
+            await receiver.until("received", "video", key_frames=2)
+            assert await receiver.end() == 0
+        assert await sender.end() == 0
+    for client in (sender, receiver):
+        assert client.last["ended", ""]["status"] == 200
+
+
+@pytest.mark.parametrize(("publisher", "codec"), [("pion", "VP8"), ("libdatachannel", "H264")])
+async def test_a_viewer_that_came_first_gets_its_publisher(
+    relay: Relay, streams: Path, publisher: str, codec: str
+) -> None:
+    files = {"video": bitstream(codec, streams), "audio": bitstream("OPUS", streams)}
+    async with ClientProcess("pion", "watch", f"{relay.url}/whep/hall", slot=1, **files) as receiver:
+        await receiver.until("connected")
+        async with ClientProcess(publisher, "publish", f"{relay.url}/whip/hall", slot=0, **files):
+            await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=1)
+            await receiver.until("received", "audio", like_file=FRAMES["audio"])
