@@ -102,7 +102,9 @@ async def test_a_program_with_another_contract_starts_when_the_last_call_is_over
         await publisher.open(0)
         await publisher.connected()
         master, workers = relay.pid, relay.worker_pids()
-        change(program / "millrace" / "relay" / "contract" / "facts.py", "VERSION = 1", "VERSION = 2")
+        facts = program / "millrace" / "relay" / "contract" / "facts.py"
+        change(facts, "VERSION = 1", "VERSION = 2")
+        change(facts, "VERSIONS_READ = range(1, ", "VERSIONS_READ = range(2, ")
         os.kill(relay.pid, signal.SIGUSR2)
         await relay.until_logged("contract `facts`")
         await relay.until_logged("draining")
