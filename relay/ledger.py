@@ -107,7 +107,7 @@ class Ledger:
         self._sequence = 0
         self.released: list[SessionRequest] = []
         """Requests that were held while their session moved. It is known now where the session is:
-        `Control.handle` handles them after the input that told.
+        `Control.handle` handles them after the input that ended the move.
         """
         # Of the input that is being handled.
         self.now = Now(0.0, 0.0)

@@ -91,7 +91,7 @@ class MoveAsked:
 
 @dataclass(frozen=True, slots=True)
 class SlotsClosed:
-    """These slots are to have no session: nobody is let in or moved there. If ours is among them, `MoveAll` follows."""
+    """These slots are to have no session: none is opened in them or moved there. If ours is one, `MoveAll` follows."""
 
     slots: frozenset[Slot]
 

@@ -94,7 +94,7 @@ class SlotOffsets:
     state: int
     """A `SlotState`. Written by the master."""
     drain_until: int
-    """Microseconds of CLOCK_MONOTONIC at which the worker will be stopped; until then it lets nobody in. 0 while it is
+    """Microseconds of CLOCK_MONOTONIC at which the worker will be stopped; until then it opens no room. 0 while it is
     not drained. Written by the master.
     """
     log_level: int
