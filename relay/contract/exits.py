@@ -16,8 +16,8 @@ class Exit(IntEnum):
     BOOT_FAILED = 3
     """Could not start (import, engine, ports of its own). Counts towards the crash-loop limit at once."""
     RELEASED = 5
-    """It released its sessions: they wait in the arena, and no client was told goodbye. Respawned at once; not counted as
-    a death.
+    """It released its sessions: they wait in the arena, and no client was told goodbye. Respawned at once, and not
+    counted as a death.
     """
     RETIRED = 6
     """The slot is not wanted any more, and the worker has moved all of its sessions away. Not respawned."""
