@@ -72,6 +72,7 @@ def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) 
         traceback.print_exc()
     finally:
         startup.failed("the daemon ended before it was ready" + (f"; see {log_file}" if log_file else ""))
+        startup.ended()
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -33,6 +33,7 @@ class DaemonStartup(Startup):
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe
         self._banner = ""
+        self._why = ""
 
     def show_banner(self, text: str) -> None:
         """Holds the banner back until all workers serve."""
@@ -43,8 +44,12 @@ class DaemonStartup(Startup):
         self._tell(f"+{self._banner}")
 
     def failed(self, why: str) -> None:
-        """Ends the wait with the reason of the failure."""
-        self._tell(f"-{why}")
+        """Holds the first reason back until the daemon has released its pid file and its ports."""
+        self._why = self._why or why
+
+    def ended(self) -> None:
+        """Ends the wait with the reason of the failure, unless `succeeded` has ended it."""
+        self._tell(f"-{self._why}")
 
     def _tell(self, text: str) -> None:
         if self._pipe is not None:
