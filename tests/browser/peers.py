@@ -22,7 +22,7 @@ KEY, SECRET = "devkey", "0123456789abcdef0123456789abcdef"
 LAN = {"auth.keys": f'{{ {KEY} = "{SECRET}" }}', "media.bind": f'["{ADDRESS}"]'}
 """Settings for media on the namespace's Ethernet address: other addresses than loopback need keys."""
 
-WATCH_SECONDS = 10.0
+WATCH_SECONDS = 6.0
 """How long a call is held to having no freeze."""
 
 MAX_GAP_MS = 400

@@ -10,7 +10,7 @@ from tests.browser.peers import hold, open_page, publish, watch, window
 from tests.system.namespace import lose
 from tests.system.relay_process import Relay
 
-SECONDS = float(os.environ.get("MILLRACE_LOSS_SECONDS", "30"))
+SECONDS = float(os.environ.get("MILLRACE_LOSS_SECONDS", "15"))
 STARTUP_SECONDS = 5.0
 PERCENT = 5
 WINDOWS = 4

@@ -21,7 +21,7 @@ IN_A_NAMESPACE = textwrap.dedent("""
     run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far")
     run("ip", "addr", "add", "10.9.0.1/24", "dev", "near")
     run("ip", "link", "set", "near", "up")
-    neighbour = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo up; sleep 30"], stdout=subprocess.PIPE)
+    neighbour = subprocess.Popen(["unshare", "-n", "sh", "-c", "echo up; exec sleep 30"], stdout=subprocess.PIPE)
     neighbour.stdout.readline()
     enter = ["nsenter", "-t", str(neighbour.pid), "-n"]
     run("ip", "link", "set", "far", "netns", str(neighbour.pid))
