@@ -72,7 +72,7 @@ test: setup ## Everything that CI runs
 # (tests/timing.py), and make's own limit on jobs is not cargo's.
 .PHONY: beside
 beside:
-	@MAKEFLAGS= flock --shared .quiet.lock nice -n 19 $(MAKE) --no-print-directory $(MAKEOVERRIDES) lint test-engine test-load >.beside.log 2>&1 \
+	@MAKEFLAGS= flock --shared .quiet.lock nice -n 10 $(MAKE) --no-print-directory $(MAKEOVERRIDES) lint test-engine test-load >.beside.log 2>&1 \
 		|| { cat .beside.log; exit 1; }
 
 .PHONY: lint
