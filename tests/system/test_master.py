@@ -234,11 +234,11 @@ def test_broken_import_in_workers_ends_in_a_clear_line_and_status_1(tmp_path: Pa
 
 
 def test_worker_that_never_beats_is_aborted_with_a_traceback_and_replaced(tmp_path: Path) -> None:
-    with serving(tmp_path, HANGS, "workers.boot_seconds=1") as master:
-        master.until_said("it has not started within 1 s")
+    with serving(tmp_path, HANGS, "workers.boot_seconds=3") as master:
+        master.until_said("it has not started within 3 s")
         master.until_said("was ended by SIGABRT")
         master.until_said("worker started", 3)
-        assert "Fatal Python error: Aborted" in master.output()
+        master.until_said("Fatal Python error: Aborted")
         master.send(signal.SIGTERM)
         assert master.status() == 0
 

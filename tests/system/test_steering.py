@@ -253,6 +253,6 @@ def test_without_privilege_auto_hands_over_with_one_warning_and_ebpf_is_an_error
     )
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("WARNING")] == lines[:1]
-    assert "workers hand datagrams over" in lines[0]
+    assert "workers hand over" in lines[0]
     assert lines[1:3] == ["auto None", "handover None"]
     assert lines[3].startswith("ebpf refused: media.steering: the kernel does not take the steering program")
