@@ -19,6 +19,8 @@ class Watched:
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
         self.times: list[float] = []
+        self.packets: list[tuple[int, int]] = []
+        """SSRC and sequence number of each, as they came."""
         self.states: list[str] = []
         for transceiver in viewer.connection.getTransceivers():
             receiver = transceiver.receiver
@@ -41,6 +43,7 @@ class Watched:
     def _noting(self, take):  # type: ignore[no-untyped-def]
         async def noting(packet, arrival_time_ms):  # type: ignore[no-untyped-def]
             self.times.append(time.monotonic())
+            self.packets.append((packet.ssrc, packet.sequence_number))
             await take(packet, arrival_time_ms)
 
         return noting
