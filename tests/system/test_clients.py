@@ -54,3 +54,16 @@ async def test_a_viewer_that_came_first_gets_its_publisher(
         async with ClientProcess(publisher, "publish", f"{relay.url}/whip/hall", slot=0, **files):
             await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=1)
             await receiver.until("received", "audio", like_file=FRAMES["audio"])
+
+
+async def test_a_call_of_trickled_candidates_outlives_an_ice_restart_at_both_ends(relay: Relay, streams: Path) -> None:
+    files = {"video": bitstream("VP8", streams), "audio": bitstream("OPUS", streams)}
+    arguments = ("--trickle", "--restart=1s")
+    sender = ClientProcess("pion", "publish", f"{relay.url}/whip/hall", *arguments, slot=0, **files)
+    receiver = ClientProcess("pion", "watch", f"{relay.url}/whep/hall", *arguments, slot=1, **files)
+    async with sender, receiver:
+        for client in (sender, receiver):
+            await client.until("restarted")
+        for kind, least in FRAMES.items():
+            before = (await receiver.until("received", kind))["like_file"]
+            await receiver.until("received", kind, like_file=before + least)

@@ -119,6 +119,8 @@ func (s *session) trickle(connection *webrtc.PeerConnection, candidate *webrtc.I
 
 // An ICE restart: new credentials and all candidates in one PATCH, the answer's with the relay's new ones.
 func (s *session) restart(connection *webrtc.PeerConnection) error {
+	// They are all in one PATCH.
+	connection.OnICECandidate(func(*webrtc.ICECandidate) {})
 	gathered := webrtc.GatheringCompletePromise(connection)
 	offer, err := connection.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
 	if err != nil {
