@@ -158,6 +158,10 @@ check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prome
 check-systemd: setup ## Run the unit under a real systemd, a call through all that can happen; needs root, `debootstrap`, `systemd-container`
 	$(BIN)/python -m tests.booted.check_unit
 
+.PHONY: check-install
+check-install: .stamp-dev ## Time `make run` of the last commit on a fresh Debian, RELEASE=trixie or both, THEN="make test-fast"; needs root, `debootstrap`
+	$(BIN)/python -m tests.booted.check_install $(or $(RELEASE),$(if $(THEN),trixie)) $(if $(THEN),"$(THEN)")
+
 .PHONY: format
 format: setup ## Format everything
 	$(BIN)/ruff format .
