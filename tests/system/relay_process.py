@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,9 @@ class Relay:
 
     root: Path = ROOT
     """Where the program lies."""
+
+    program: Sequence[str] = (sys.executable, "-m", "millrace.master")
+    """Started with `serve` and what follows."""
 
     async def __aenter__(self) -> "Relay":
         self._stack = AsyncExitStack()
@@ -185,7 +188,7 @@ class Relay:
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.launcher(), sys.executable, "-m", "millrace.master", "serve",
+                *self.launcher(), *self.program, "serve",
                 *("--config", str(self.config_path), *arguments),
                 cwd=self.root, env=os.environ | self.environment, pass_fds=self.descriptors(),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
