@@ -49,6 +49,7 @@ DEVELOP = PIP_NO_INDEX=1 PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/matur
 	@touch $@
 
 .stamp-dev: .stamp-engine requirements/dev.txt
+	@$(DEBIAN_PACKAGES) test-fast
 	@$(INSTALL_LOCKED) requirements/dev.txt
 	@touch $@
 

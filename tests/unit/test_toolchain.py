@@ -140,6 +140,10 @@ def test_with_that_cargo_tests_get_its_formatter_and_its_linter(debian: Debian) 
     assert debian.installed("test", "cargo").endswith(" cargo-web rustfmt-web rust-web-clippy")
 
 
+def test_the_engines_tests_link_python(debian: Debian) -> None:
+    assert debian.installed("test-fast", "cargo") == f"{BUILD_PACKAGES} libpython3-dev cargo-web"
+
+
 def test_what_is_there_is_not_installed_again(debian: Debian, tmp_path: Path) -> None:
     cargo = program(tmp_path / "c", "cargo 1.89.0")
     debian.have(*BUILD_PACKAGES.split()[1:])
