@@ -103,9 +103,7 @@ def _serve(chosen: argparse.Namespace) -> int:
     from millrace.master.upgrade import INHERITED, rehearse
 
     executable = this_executable()
-    # Lists of descriptors that only another release knows, which has them again when it comes back.
-    foreign = (executable.passed or {}).keys() - {INHERITED, PID_FILE}
-    executable.always_passed.update({name: (executable.passed or {})[name] for name in foreign})
+    executable.pass_on_all_but((INHERITED, PID_FILE))
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
     # A daemon runs in another working directory.
     file = chosen.config and chosen.config.absolute()

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Container, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,10 @@ class Executable:
     is_rehearsal: bool
     always_passed: dict[str, Sequence[int]] = field(default_factory=dict)
     """What is passed to every later program, too; code that opens such a thing puts it here."""
+
+    def pass_on_all_but(self, known: Container[str]) -> None:
+        """Passes on descriptors whose names only another release knows, which has them again if it comes back."""
+        self.always_passed.update({name: each for name, each in (self.passed or {}).items() if name not in known})
 
     def become(self, descriptors: Mapping[str, Sequence[int]], environment: Mapping[str, str]) -> None:
         """Replaces this program with that one: same process, same children, same locks. Returns only by an OSError."""
