@@ -67,14 +67,15 @@ GO = CGO_ENABLED=0 GOTOOLCHAIN=local $(abspath $(BIN))/go
 
 .PHONY: test
 test: setup ## Everything that CI runs
-	@$(MAKE) --no-print-directory -j2 beside test-python
+	@rm -f .beside.failed
+	@$(MAKE) --no-print-directory -j2 beside test-python || { test ! -e .beside.failed || tail -n 40 .beside.log; exit 1; }
 
 # Compilers take the time that the tests of Python wait. Those that measure time begin when all this is done
 # (tests/timing.py), and make's own limit on jobs is not cargo's.
 .PHONY: beside
 beside:
 	@MAKEFLAGS= flock --shared .quiet.lock nice -n 10 $(MAKE) --no-print-directory $(MAKEOVERRIDES) lint test-engine test-load >.beside.log 2>&1 \
-		|| { cat .beside.log; exit 1; }
+		|| { touch .beside.failed; echo "beside the tests of Python something has failed: see .beside.log"; exit 1; }
 
 .PHONY: lint
 lint: setup ## Formatters, linters, levels of imports, types
@@ -194,5 +195,5 @@ audit: .stamp-dev ## Look known vulnerabilities of all dependencies up; needs th
 
 .PHONY: clean
 clean: ## Remove what builds and tests made
-	rm -rf $(VENV) .stamp-* .build.log .beside.log .quiet* $(ENGINE)/target $(LOAD)/target relay/_engine*.so \
+	rm -rf $(VENV) .stamp-* .build.log .beside.* .quiet* $(ENGINE)/target $(LOAD)/target relay/_engine*.so \
 		$(NODE_FOLDERS:%=%/node_modules) $(PION)/build tests/artifacts
