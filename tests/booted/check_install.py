@@ -72,6 +72,8 @@ def check(release: str, then: str) -> None:
         with _start(root, f"cd ~/millrace && {then}") as running:
             assert running.wait() == 0, f"{release}: {then}"
         print(f"{release}: `{then}` took {time.monotonic() - began:.0f} s", flush=True)
+    # Gigabytes, and looked at only when something failed.
+    shutil.rmtree(root)
 
 
 def _is_ready(port: int) -> bool:
