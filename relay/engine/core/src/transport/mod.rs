@@ -1,5 +1,5 @@
 //! One transport: the ICE, DTLS and SRTP path to a client. Owns its phase, its addresses and its keys; must never know a
-//! publication, a subscription or what a packet carries. Read `ice.rs`, `dtls/mod.rs` and `srtp/mod.rs` next, in this order.
+//! publication, a subscription or what a packet carries. Read `ice/mod.rs`, `dtls/mod.rs` and `srtp/mod.rs` next, in this order.
 //!
 //! ```text
 //!            first check          first DTLS record       keys

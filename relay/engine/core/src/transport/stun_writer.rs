@@ -1,5 +1,5 @@
 //! Writes STUN messages into a caller's buffer, always signed and fingerprinted. Owns the wire form of what we send;
-//! must never decide what to send. Read `ice.rs` next: it answers checks with this.
+//! must never decide what to send. Read `ice/mod.rs` next: it answers checks with this.
 
 use std::net::{IpAddr, SocketAddr};
 

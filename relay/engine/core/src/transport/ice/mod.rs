@@ -1,5 +1,5 @@
 //! The ICE-lite agent of one transport: answers checks, holds the addresses that checks have proven, selects the one that
-//! media goes to, and notices when consent has run out. Must never know DTLS or SRTP. Read `mod.rs` next.
+//! media goes to, and notices when consent has run out. Must never know DTLS or SRTP. Read `../mod.rs` next.
 //!
 //! The selected path moves when
 //! - a check with USE-CANDIDATE comes in on another path: the client nominates, or has a new address (NAT rebinding);
