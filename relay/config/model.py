@@ -207,7 +207,7 @@ class TimeoutsConfig:
     handshake_seconds: Seconds = 10
     """From the first valid check to the end of the DTLS handshake: four of its retransmissions."""
     consent_seconds: Seconds = 30
-    """From the last valid check (RFC 7675 section 5.1)."""
+    """From the last answer to a request of ours, which goes out every 4 to 6 s (RFC 7675 section 5.1)."""
     media_seconds: Seconds = 10
     """A connected publisher that sends nothing for this long is reported as stalled."""
 

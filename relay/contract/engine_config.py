@@ -26,6 +26,8 @@ class EngineConfig:
     consent_timeout_ms: int
     media_timeout_ms: int
     repair_delay_ms: int
+    advertised: tuple[str, ...]
+    """Where clients were told that we are: `address:port`, or `[address]:port` of IPv6."""
 
 
 def engine_config(boot: Boot) -> EngineConfig:
@@ -46,6 +48,10 @@ def engine_config(boot: Boot) -> EngineConfig:
         consent_timeout_ms=timeouts.consent_seconds * 1000,
         media_timeout_ms=timeouts.media_seconds * 1000,
         repair_delay_ms=boot.config.media.repair_delay_ms,
+        advertised=tuple(
+            f"[{each.address}]:{each.port}" if ":" in each.address else f"{each.address}:{each.port}"
+            for each in boot.candidates
+        ),
     )
 
 

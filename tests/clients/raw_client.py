@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
 MAGIC = 0x2112A442
+REQUEST, SUCCESS = 0x0001, 0x0101
 RTP_KEY_BYTES, RTP_SALT_BYTES = 16, 14
 WAIT_SECONDS = 10.0
 """For what comes at once, on a machine that may stand still. Who expects nothing says for how long."""
@@ -98,6 +99,9 @@ class RawClient:
         self.sending: Session | None = None
         self.receiving: Session | None = None
         self.sequence = 1000
+        self.answers_requests = True
+        self.requests = 0
+        """Of the relay, that were answered."""
 
     def __enter__(self) -> "RawClient":
         return self
@@ -190,9 +194,45 @@ class RawClient:
         self.send(self.stun(**spoiled))  # type: ignore[arg-type]
         return any(datagram[:2] == b"\x01\x01" for datagram in self.until(lambda one: one[:2] == b"\x01\x01", seconds))
 
+    def move(self) -> None:
+        """Goes on at another port, as behind a NAT that forgot the old one, until the relay has asked it back."""
+        self.socket.close()
+        self.socket = socket.socket(self.socket.family, socket.SOCK_DGRAM)
+        self.socket.bind((self.host, 0))
+        before = self.requests
+        assert self.check()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self.requests == before:
+            assert time.monotonic() < deadline
+            self.until(lambda _: True, 0.02)
+
     def is_answered(self, times: int = 10) -> bool:
         """Checks once a second, as clients do that hear nothing; whether one was answered."""
         return any(self.check(1.0) for _ in range(times))
+
+    def answer_to(self, asked: bytes, mapped: tuple[str, int] | None = None) -> bytes | None:
+        """Our success response to a binding request of the relay's; None when it is not signed with our password.
+
+        It names `mapped`, or else the relay's candidate, as where the request came from.
+        """
+        signed_at = asked.find(struct.pack("!HH", 0x0008, 20))
+        if asked[:2] != b"\x00\x01" or signed_at < 0:
+            return None
+        transaction = asked[8:20]
+        before = _header(signed_at + 4, transaction) + asked[20:signed_at]
+        key = self.pwd.encode()
+        if hmac.new(key, before, hashlib.sha1).digest() != asked[signed_at + 4 : signed_at + 24]:
+            return None
+        host, port = mapped or self.relay
+        mask = struct.pack("!I", MAGIC) + transaction
+        family, packed = (2, socket.AF_INET6) if ":" in host else (1, socket.AF_INET)
+        address = bytes(a ^ b for a, b in zip(socket.inet_pton(packed, host), mask, strict=False))
+        attributes = _attribute(0x0020, struct.pack("!BBH", 0, family, port ^ (MAGIC >> 16)) + address)
+        signed = _header(len(attributes) + 24, transaction, SUCCESS) + attributes
+        attributes += _attribute(0x0008, hmac.new(key, signed, hashlib.sha1).digest())
+        crc = zlib.crc32(_header(len(attributes) + 8, transaction, SUCCESS) + attributes) ^ 0x5354554E
+        attributes += _attribute(0x8028, struct.pack("!I", crc))
+        return _header(len(attributes), transaction, SUCCESS) + attributes
 
     # --- DTLS
 
@@ -306,14 +346,19 @@ class RawClient:
         self.socket.sendto(datagram, self.relay)
 
     def datagrams(self, seconds: float = WAIT_SECONDS) -> Iterator[bytes]:
-        """What comes until then."""
+        """What comes until then, but for the relay's requests, which are answered as every client does."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.socket.settimeout(left)
             try:
-                yield self.socket.recv(2048)
+                datagram = self.socket.recv(2048)
             except TimeoutError:
                 return
+            if self.answers_requests and (answer := self.answer_to(datagram)) is not None:
+                self.requests += 1
+                self.send(answer)
+            else:
+                yield datagram
 
     def until(self, is_it, seconds: float = WAIT_SECONDS) -> list[bytes]:  # type: ignore[no-untyped-def]
         """What comes, up to the first that is it."""
@@ -355,5 +400,5 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
 
 
-def _header(length: int, transaction: bytes) -> bytes:
-    return struct.pack("!HHI", 1, length, MAGIC) + transaction
+def _header(length: int, transaction: bytes, kind: int = REQUEST) -> bytes:
+    return struct.pack("!HHI", kind, length, MAGIC) + transaction

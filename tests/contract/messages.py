@@ -257,6 +257,7 @@ ENGINE_CONFIG = EngineConfig(
     consent_timeout_ms=30_000,
     media_timeout_ms=10_000,
     repair_delay_ms=200,
+    advertised=("203.0.113.5:7882", "[2001:db8::5]:7882"),
 )
 
 

@@ -145,10 +145,7 @@ async def test_clients_whose_nat_gives_them_new_addresses_are_followed(steering:
     async with Relay(settings={"media.steering": f'"{steering}"'}) as relay:
         with call(relay) as going:
             for moved in (going.publisher, going.viewer) * 3:
-                moved.socket.close()
-                moved.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                moved.socket.bind(("127.0.0.1", 0))
-                assert moved.check()
+                moved.move()
                 going.passes(20)
 
 

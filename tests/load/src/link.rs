@@ -319,14 +319,17 @@ impl Remote {
     fn prove(&mut self, now: Time, ufrag: &str, key: &Integrity) {
         let Some(server) = self.server else { return };
         let mut check = [0; 256];
-        let username = format!("{ufrag}:server");
+        let theirs = self.username.split(':').next().unwrap_or_default();
+        let username = format!("{ufrag}:{theirs}");
         let writer = Writer::new(&mut check, stun::BINDING_REQUEST, &self.transaction)
             .attribute(attribute::USERNAME, username.as_bytes())
             .attribute(attribute::PRIORITY, &PRIORITY.to_be_bytes())
             .attribute(attribute::USE_CANDIDATE, &[]);
         let Some(len) = writer.finish(key) else { return };
-        // The answer to it must not leave.
-        let _ = self.transport.handle_stun(now, path(server), &check[..len], &mut Outbox::new(1_024, 4));
+        // The answer to it must not leave. The server was told to be there, so nobody has to ask it back.
+        let mut nowhere = Outbox::new(1_024, 4);
+        let _ = self.transport.handle_stun(now, path(server), &check[..len], &mut nowhere);
+        self.transport.vouch_for(now, path(server), &mut nowhere);
     }
 }
 

@@ -78,7 +78,9 @@ def box() -> Iterator[Box]:
 def config(slot: int) -> EngineConfig:
     certificate_pem, private_key_pem = CERTIFICATE.certificate_pem, CERTIFICATE.private_key_pem
     times = (30_000, 30_000, 30_000, 30_000)
-    return EngineConfig(slot, 2, True, certificate_pem, private_key_pem, 10, 10, 8, 32, *times, 250)
+    return EngineConfig(
+        slot, 2, True, certificate_pem, private_key_pem, 10, 10, 8, 32, *times, 250, ("127.0.0.1:7882",)
+    )
 
 
 def open_transport(transport: int, ufrag: str) -> OpenTransport:

@@ -24,10 +24,12 @@ pub struct EngineConfig {
     pub ice_timeout_ms: u64,
     /// From the first authenticated check to the keys.
     pub handshake_timeout_ms: u64,
-    /// From the last authenticated check to the end (RFC 7675: 30 s).
+    /// From the last answer to a request of ours to the end (RFC 7675: 30 s).
     pub consent_timeout_ms: u64,
     /// From the keys to the report `no_srtp`, when the client should send.
     pub media_timeout_ms: u64,
     /// The playout delay that a viewer on a lossy path is asked for, on top of its round trip; 0 for none.
     pub repair_delay_ms: u64,
+    /// Where clients were told that we are, as `address:port` or `[address]:port`: what they name in their answers.
+    pub advertised: Vec<String>,
 }

@@ -89,6 +89,16 @@ drops! {
     AddressTableFull => "address_table_full" in,
     /// The ring to the owning worker is full.
     HandoverFull => "handover_full" in,
+    /// An answer to no request of ours that is under way at the address it came from.
+    StunUnexpectedAnswer => "stun_unexpected_answer" in,
+    /// The client answered our request with an error, which proves nothing.
+    StunErrorAnswer => "stun_error_answer" in,
+    /// An answer that names another address than ours: somebody passed our request on to the client.
+    StunRelayedAnswer => "stun_relayed_answer" in,
+    /// A DTLS alert that nothing protects: anybody could have sent it.
+    DtlsPlainAlert => "dtls_plain_alert" in,
+    /// An address that is not proven would have got more than three times what came from there.
+    UnprovenAddress => "unproven_address" out,
 }
 
 #[cfg(test)]

@@ -60,6 +60,12 @@ counters! {
     Wakeups => "wakeups",
     /// Words of other engines that this release does not know.
     RingMessagesUnknown => "ring_messages_unknown",
+    /// Requests of ours that ask an address back, those that proved it, and those that went unanswered for two seconds.
+    ProofsAsked => "proofs_asked",
+    ProofsAnswered => "proofs_answered",
+    ProofsGivenUp => "proofs_given_up",
+    /// Nominated addresses that were not proven: media stayed where it was.
+    AddressMovesRefused => "address_moves_refused",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.

@@ -16,12 +16,13 @@ use millrace_core::event::{AdoptionDone, Cause, Event};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
 use millrace_core::transport::SRTP_WORDS;
-use peer::{Credentials, Source};
+use peer::{Credentials, Source, client_pwd};
 use proptest::prelude::*;
 use saved_calls::{
     adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
     publisher, record, replace, save,
 };
+use support::CLIENT_UFRAG;
 use world::{AUDIO, Fuse, Link, VIDEO, World};
 
 #[test]
@@ -228,8 +229,8 @@ fn what_was_changed_last_is_what_a_successor_finds() {
         transport: world.peers[viewer].id,
         local_ufrag: credentials.ufrag.clone(),
         local_pwd: credentials.pwd.clone(),
-        remote_ufrag: "again".into(),
-        remote_pwd: "the-peers-other-password".into(),
+        remote_ufrag: CLIENT_UFRAG.into(),
+        remote_pwd: client_pwd(world.peers[viewer].id),
     };
     world.command(0, Command::RestartIce(restart));
     replace(&mut world, 0, 20);
@@ -312,7 +313,7 @@ fn only_whole_and_wanted_sessions_are_adopted_and_the_rest_is_counted() {
 
 #[test]
 fn what_a_later_release_has_more_of_in_records_and_messages_is_skipped() {
-    const ARRAY_OF_THREE: u8 = 0x93;
+    const ARRAY_OF_FOUR: u8 = 0x94;
     let mut world = box_of(2, 12);
     let (publisher, publish) = publisher(&mut world, 0);
     let viewer = connect(&mut world, 0);
@@ -326,7 +327,7 @@ fn what_a_later_release_has_more_of_in_records_and_messages_is_skipped() {
     assert_eq!(world.stat(Counter::RingMessagesUnknown), 1);
     for record in [0, 1] {
         let mut packed = world.arena.session(record).read().unwrap();
-        assert_eq!(packed[0], ARRAY_OF_THREE);
+        assert_eq!(packed[0], ARRAY_OF_FOUR);
         packed[0] += 1;
         packed.extend(rmp_serde::to_vec(&("added", 7)).unwrap());
         assert!(world.arena.session(record).write(&packed));
@@ -467,7 +468,7 @@ fn a_successor_that_is_not_to_adopt_gives_everything_up_and_serves_who_comes() {
 #[test]
 fn who_is_about_to_connect_is_adopted_until_the_handshake_begins() {
     let mut given_up = 0;
-    for death_ms in (0..40).step_by(2) {
+    for death_ms in (0..80).step_by(4) {
         let mut world = box_of(2, 900 + death_ms);
         let (_, publish) = publisher(&mut world, 1);
         let viewer = world.open(0, false);

@@ -150,7 +150,8 @@ fn handshakes_under_way_are_bounded_in_both_roles() {
         for peer in &peers {
             world.start(*peer);
         }
-        world.run_for(11);
+        // In the server role the ClientHello comes a round trip after the check.
+        world.run_for(31);
         assert!(world.drops(Drop::TooManyHandshakes) >= 4, "{role:?}");
         world.run_until(9_000, |world| peers.iter().all(|peer| world.is_connected(*peer)));
     }
@@ -284,8 +285,8 @@ fn an_idle_call_wakes_nobody() {
     world.run_for(2_000);
     let before = world.wakeups;
     world.run_for(10_000);
-    // A report each second, both ways.
-    assert!(world.wakeups - before <= 50, "{} in ten seconds", world.wakeups - before);
+    // A report each second, both ways, and a request for consent every five.
+    assert!(world.wakeups - before <= 66, "{} in ten seconds", world.wakeups - before);
 }
 
 #[test]
@@ -337,7 +338,7 @@ fn a_clients_keepalives_count_as_nothing_wherever_they_arrive() {
 }
 
 #[test]
-fn a_client_whose_address_another_one_claims_has_it_back_with_its_next_check() {
+fn a_check_from_an_address_that_is_anothers_claims_it_only_with_proof() {
     for thief_slot in 0..2 {
         let mut world = World::new(2, 12);
         let call = Call::begin(&mut world);
@@ -347,18 +348,12 @@ fn a_client_whose_address_another_one_claims_has_it_back_with_its_next_check() {
             Check::to(&world.peers[thief].credentials.ufrag.clone(), &world.peers[thief].credentials.pwd.clone());
         forged.nominates = false;
         world.inject(thief_slot, address, &forged.bytes());
-        assert_eq!(world.arena.addresses().find(0, &address), Some(thief_slot as u8));
-        world.peers[call.publisher].check();
-        world.run_for(100);
+        world.run_for(3_000);
         assert_eq!(world.arena.addresses().find(0, &address), Some(0));
         assert_eq!(world.steered.get(&address), Some(&0));
-        let regained = world.peers[call.publisher].sources[0].made;
-        world.run_for(1_000);
         finish(&mut world, call.publisher);
         let made = world.peers[call.publisher].sources[0].made;
-        let received = world.peers[call.viewer].got(call.ssrc).numbers();
-        assert!(made > regained + 20);
-        assert!((regained..made).all(|number| received.contains(&number)));
+        assert_eq!(world.peers[call.viewer].got(call.ssrc).numbers(), (0..made).collect::<Vec<_>>());
     }
 }
 

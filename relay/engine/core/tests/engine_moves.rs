@@ -16,12 +16,13 @@ use millrace_core::drop::Drop;
 use millrace_core::event::{AdoptionDone, Event, Outcome};
 use millrace_core::stats::Counter;
 use millrace_core::time::Span;
-use peer::{Credentials, Source};
+use peer::{Credentials, Source, client_pwd};
 use proptest::prelude::*;
 use saved_calls::{
     adopted, assert_everything_came, assert_nothing_was_noticed, begin_handshake, box_of, connect, finish, last_done,
     publisher, save,
 };
+use support::CLIENT_UFRAG;
 use world::{AUDIO, Fuse, Link, VIDEO, World};
 
 /// The outcome of the client's last move.
@@ -138,8 +139,8 @@ fn a_restart_names_the_new_slot_and_the_old_name_is_forgotten() {
         transport: world.peers[viewer].id,
         local_ufrag: credentials.ufrag.clone(),
         local_pwd: credentials.pwd.clone(),
-        remote_ufrag: "again".into(),
-        remote_pwd: "the-peers-other-password".into(),
+        remote_ufrag: CLIENT_UFRAG.into(),
+        remote_pwd: client_pwd(world.peers[viewer].id),
     };
     world.command(1, Command::RestartIce(restart));
     assert_eq!(world.arena.addresses().find_ufrag(&old), Some(1));

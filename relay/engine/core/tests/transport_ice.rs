@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use millrace_core::command::RestartIce;
@@ -17,16 +18,20 @@ use millrace_core::transport::stun::{BINDING_ERROR, Integrity, Message, attribut
 use millrace_core::transport::{DtlsContexts, Phase, Profile, Transport, TransportEvent};
 use proptest::prelude::*;
 use support::{
-    Check, Identity, LIMITS, SERVER_PWD, SERVER_UFRAG, Wire, drain, events, open_server, outbox, path, take_dtls,
+    CLIENT_PWD, CLIENT_UFRAG, Check, Identity, LIMITS, SERVER, SERVER_PWD, SERVER_UFRAG, Wire, answer_to, drain,
+    events, open_server, outbox, path, prover, take_dtls,
 };
 
 const START: Time = Time(1_000_000);
+const NUMBER: u32 = 0x0200_0007;
 
 /// One certificate for all, as these tests make no handshake.
 static CONTEXTS: LazyLock<DtlsContexts> = LazyLock::new(|| Identity::ecdsa().contexts(&Profile::PREFERRED));
 
 fn transport() -> Transport {
-    Transport::new(START, &open_server(&[0; 32]), &CONTEXTS, &LIMITS).unwrap()
+    let mut transport = Transport::new(START, &open_server(&[0; 32]), &CONTEXTS, &LIMITS).unwrap();
+    transport.ask_with(&prover(), NUMBER);
+    transport
 }
 
 fn at(seconds: u64) -> Time {
@@ -37,23 +42,36 @@ fn host(number: u8) -> Path {
     path(&format!("192.0.2.{number}:4000"))
 }
 
-/// Delivers a check and returns the one answer, or the drop.
+/// Delivers a check and returns the one answer, or the drop. The client answers our request, if there is one.
 fn check(transport: &mut Transport, now: Time, path: Path, check: &Check) -> Result<Vec<u8>, Drop> {
+    let (answer, request) = check_alone(transport, now, path, check)?;
+    if let Some(request) = request {
+        prove(transport, now, path, &request);
+    }
+    Ok(answer)
+}
+
+/// Delivers a check and returns the answer and our request, which nobody answers.
+fn check_alone(
+    transport: &mut Transport,
+    now: Time,
+    path: Path,
+    check: &Check,
+) -> Result<(Vec<u8>, Option<Vec<u8>>), Drop> {
     let mut out = outbox();
     let result = transport.handle_stun(now, path, &check.bytes(), &mut out);
-    let mut sent = drain(&mut out);
-    match result {
-        Ok(()) => {
-            assert_eq!(sent.len(), 1);
-            let (to, answer) = sent.remove(0);
-            assert_eq!(to, path.remote);
-            Ok(answer)
-        }
-        Err(drop) => {
-            assert!(sent.is_empty(), "an answer to what was refused");
-            Err(drop)
-        }
-    }
+    let sent = drain(&mut out);
+    assert!(sent.iter().all(|(to, _)| *to == path.remote));
+    let is_request = |bytes: &[u8]| Message::parse(bytes).unwrap().is_binding_request();
+    let (mut requests, mut answers): (Vec<_>, Vec<_>) =
+        sent.into_iter().map(|(_, bytes)| bytes).partition(|bytes| is_request(bytes));
+    assert!(answers.len() == usize::from(result.is_ok()) && requests.len() <= answers.len());
+    result.map(|()| (answers.remove(0), requests.pop()))
+}
+
+fn prove(transport: &mut Transport, now: Time, path: Path, request: &[u8]) {
+    let answer = answer_to(request, CLIENT_PWD, Some(SERVER.parse().unwrap())).unwrap();
+    transport.handle_stun(now, path, &answer, &mut outbox()).unwrap();
 }
 
 fn restart_to(ufrag: &str) -> RestartIce {
@@ -61,8 +79,8 @@ fn restart_to(ufrag: &str) -> RestartIce {
         transport: 1,
         local_ufrag: ufrag.to_owned(),
         local_pwd: format!("password of {ufrag}, long enough"),
-        remote_ufrag: "client".to_owned(),
-        remote_pwd: "password of the client, too".to_owned(),
+        remote_ufrag: CLIENT_UFRAG.to_owned(),
+        remote_pwd: CLIENT_PWD.to_owned(),
     }
 }
 
@@ -78,7 +96,9 @@ fn a_check_is_answered_with_the_address_it_came_from() {
         assert!(message.is_authentic(&Integrity::new(SERVER_PWD.as_bytes())));
         assert_eq!(transport.phase(), Phase::Checked);
         assert_eq!(transport.path(), Some(path(remote)));
-        assert_eq!(events(&mut transport), [TransportEvent::AddressProven(path(remote))]);
+        let told = events(&mut transport);
+        assert_eq!(told.first(), Some(&TransportEvent::AddressChecked(path(remote))));
+        assert_eq!(told.last(), Some(&TransportEvent::AddressProven(path(remote))));
     }
 }
 
@@ -181,16 +201,34 @@ fn a_silent_selected_path_gives_way_to_one_that_is_checked() {
     assert_eq!(transport.path(), Some(host(2)));
 }
 
-#[test]
-fn consent_moves_to_a_fresh_address_before_it_is_lost() {
+/// Lets time go by; the client answers every request, or none.
+fn live(wire: &mut Wire, until: Time, answers: bool) {
     let mut out = outbox();
+    while let Some(due) = wire.server.next_deadline().filter(|due| *due <= until) {
+        wire.now = wire.now.max(due);
+        wire.server.handle_deadline(wire.now, &mut out);
+        for (remote, bytes) in drain(&mut out) {
+            let path = Path { socket: wire.client_path.socket, remote };
+            if answers && answer_to(&bytes, CLIENT_PWD, None).is_some() {
+                prove(&mut wire.server, wire.now, path, &bytes);
+            }
+        }
+    }
+    wire.now = until;
+}
+
+#[test]
+fn consent_moves_to_another_proven_address_before_it_is_lost() {
     let mut wire = connected();
-    wire.server.handle_stun(wire.now + Span::from_secs(7), host(9), &plain_check(), &mut out).unwrap();
-    let _ = events(&mut wire.server);
-    wire.server.handle_deadline(wire.now + Span::from_secs(30), &mut out);
+    let began = wire.now;
+    live(&mut wire, began + Span::from_secs(7), false);
+    let now = wire.now;
+    check(&mut wire.server, now, host(9), &Check::to_server().without_nomination()).unwrap();
+    live(&mut wire, began + Span::from_secs(31), false);
     assert!(wire.server.is_connected());
     assert_eq!(wire.server.path(), Some(host(9)));
-    wire.server.handle_deadline(wire.now + Span::from_secs(37), &mut out);
+    let _ = events(&mut wire.server);
+    live(&mut wire, began + Span::from_secs(37), false);
     let ended = events(&mut wire.server);
     assert_eq!(ended.last(), Some(&TransportEvent::Closed(Cause::ConsentLost)));
     assert!(ended.contains(&TransportEvent::AddressForgotten(host(9))));
@@ -206,22 +244,25 @@ fn connected() -> Wire {
     wire.check();
     wire.run();
     assert!(wire.server.is_connected());
+    wire.server.ask_with(&prover(), NUMBER);
     wire
 }
 
 #[test]
-fn every_authentic_check_renews_consent() {
+fn consent_is_renewed_by_answers_and_never_by_checks_which_may_be_replays() {
     let mut wire = connected();
     let mut out = outbox();
-    for _ in 0..10 {
-        wire.now = wire.now + Span::from_secs(29);
-        wire.server.handle_deadline(wire.now, &mut out);
-        wire.server.handle_stun(wire.now, wire.client_path, &plain_check(), &mut out).unwrap();
+    let until = wire.now + Span::from_secs(300);
+    live(&mut wire, until, true);
+    assert!(wire.server.is_connected(), "a client that sends no checks at all");
+    for second in 0..31 {
+        // The last answer was up to six seconds before.
+        assert!(wire.server.is_connected() || second > 23);
+        let next = wire.now + Span::from_secs(1);
+        live(&mut wire, next, false);
+        let _refused_when_closed = wire.server.handle_stun(wire.now, wire.client_path, &plain_check(), &mut out);
+        out.clear();
     }
-    assert!(wire.server.is_connected());
-    let due = wire.server.next_deadline();
-    assert_eq!(due, Some(wire.now + LIMITS.consent_timeout));
-    wire.server.handle_deadline(wire.now + LIMITS.consent_timeout, &mut out);
     assert_eq!(events(&mut wire.server).last(), Some(&TransportEvent::Closed(Cause::ConsentLost)));
 }
 
@@ -251,15 +292,14 @@ fn during_a_restart_both_credentials_work_until_the_new_ones_are_used() {
     transport.restart_ice(at(1), &restart_to("00newufrag"));
     assert_eq!(transport.ufrags().collect::<Vec<_>>(), [SERVER_UFRAG, "00newufrag"]);
     check(&mut transport, at(2), host(1), &Check::to_server()).unwrap();
-    assert!(events(&mut transport).is_empty());
+    assert!(!events(&mut transport).iter().any(|event| matches!(event, TransportEvent::UfragForgotten(_))));
     let new = Check::to("00newufrag", "password of 00newufrag, long enough");
     check(&mut transport, at(3), host(2), &new).unwrap();
     assert_eq!(transport.path(), Some(host(2)));
     assert_eq!(check(&mut transport, at(4), host(1), &Check::to_server()), Err(Drop::StunUnknownUfrag));
-    assert_eq!(
-        events(&mut transport),
-        [TransportEvent::UfragForgotten(SERVER_UFRAG.to_owned()), TransportEvent::AddressProven(host(2))]
-    );
+    let told = events(&mut transport);
+    assert_eq!(told.first(), Some(&TransportEvent::UfragForgotten(SERVER_UFRAG.to_owned())));
+    assert_eq!(told.last(), Some(&TransportEvent::AddressProven(host(2))));
 }
 
 #[test]
@@ -310,40 +350,72 @@ fn a_full_outbox_loses_the_answer_and_not_the_check() {
     let mut full = millrace_core::outbox::Outbox::new(10, 1);
     let refused = transport.handle_stun(START, host(1), &Check::to_server().bytes(), &mut full);
     assert_eq!(refused, Err(Drop::OutboxFull));
-    assert!(transport.is_proven(host(1)));
+    assert!(transport.is_known(host(1)));
     assert_eq!(transport.phase(), Phase::Checked);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever checks come from wherever and whenever: no panic, the bound holds, the selected path is a proven one,
-    /// and events add up to what is proven.
+    /// Whatever checks come from wherever and whenever, and whoever answers: no panic, the bound holds, the selected path is a proven
+    /// one, events add up to what is known and proven, and an address that is not gets three times what it sent at most.
     #[test]
-    fn any_run_of_checks_keeps_the_books(steps in proptest::collection::vec((0u8..12, any::<bool>(), 0u32..4, 0u64..9_000), 1..120)) {
+    fn any_run_of_checks_keeps_the_books(
+        steps in proptest::collection::vec((0u8..12, any::<bool>(), any::<bool>(), 0u32..4, 0u64..9_000), 1..120),
+    ) {
         let mut transport = transport();
         let mut out = outbox();
         let mut now = START;
-        let mut believed = std::collections::HashSet::new();
-        for (number, nominates, priority, pause) in steps {
-            now = now + Span::from_millis(pause);
-            transport.handle_deadline(now, &mut out);
+        let (mut known, mut proven, mut ever_proven) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let mut exchanged: HashMap<_, (usize, usize)> = HashMap::new();
+        for (number, nominates, answers, priority, pause) in steps {
+            let until = now + Span::from_millis(pause);
+            let mut sent = Vec::new();
+            while let Some(due) = transport.next_deadline().filter(|due| *due <= until) {
+                now = now.max(due);
+                transport.handle_deadline(now, &mut out);
+                sent.extend(drain(&mut out));
+                if transport.phase() == Phase::Closed {
+                    break;
+                }
+            }
+            now = until;
             let mut check = Check::to_server().with_priority(priority);
             check.nominates = nominates;
-            let _ = transport.handle_stun(now, host(number), &check.bytes(), &mut out);
-            out.clear();
+            let bytes = check.bytes();
+            exchanged.entry(host(number).remote).or_default().0 += bytes.len();
+            let _ = transport.handle_stun(now, host(number), &bytes, &mut out);
+            sent.extend(drain(&mut out));
+            for (remote, bytes) in &sent {
+                let (received, answered) = exchanged.entry(*remote).or_default();
+                *answered += bytes.len();
+                let path = Path { socket: host(1).socket, remote: *remote };
+                prop_assert!(proven.contains(&path) || ever_proven.contains(remote) || *answered <= *received * 3);
+            }
+            let request = sent.iter().rev().find(|(remote, bytes)| *remote == host(number).remote && bytes[0] == 0 && bytes[1] == 1);
+            if let Some((_, request)) = request.filter(|_| answers) {
+                let answer = answer_to(request, CLIENT_PWD, Some(SERVER.parse().unwrap())).unwrap();
+                let _ = transport.handle_stun(now, host(number), &answer, &mut out);
+            }
             for event in events(&mut transport) {
                 match event {
-                    TransportEvent::AddressProven(path) => prop_assert!(believed.insert(path)),
-                    TransportEvent::AddressForgotten(path) => prop_assert!(believed.remove(&path)),
+                    TransportEvent::AddressChecked(path) => prop_assert!(known.insert(path)),
+                    TransportEvent::AddressProven(path) => prop_assert!(known.contains(&path) && proven.insert(path)),
+                    TransportEvent::AddressForgotten(path) => {
+                        prop_assert!(known.remove(&path));
+                        if proven.remove(&path) {
+                            ever_proven.insert(path.remote);
+                        }
+                                            }
                     _ => {}
                 }
             }
-            prop_assert!(believed.len() <= LIMITS.max_addresses);
+            prop_assert!(known.len() <= LIMITS.max_addresses);
             for number in 0..12 {
-                prop_assert_eq!(transport.is_proven(host(number)), believed.contains(&host(number)));
+                prop_assert_eq!(transport.is_known(host(number)), known.contains(&host(number)));
+                prop_assert_eq!(transport.is_proven(host(number)), proven.contains(&host(number)));
             }
-            prop_assert!(transport.path().is_none_or(|path| believed.contains(&path)));
+            prop_assert!(transport.path().is_none_or(|path| proven.contains(&path)));
         }
     }
 

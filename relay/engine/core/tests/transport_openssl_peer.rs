@@ -80,8 +80,9 @@ impl Call {
         let theirs = SslStream::new(ssl, Pipe::default()).unwrap();
         let mut call = Call { now, ours, theirs, from_them: Vec::new(), from_us: Vec::new() };
         let mut out = outbox();
-        let check = Check::to(&command.local_ufrag, &command.local_pwd);
+        let check = Check::to(&command.local_ufrag, &command.local_pwd).from(&command.remote_ufrag);
         call.ours.handle_stun(call.now, path("192.0.2.7:4000"), &check.bytes(), &mut out).unwrap();
+        call.ours.vouch_for(call.now, path("192.0.2.7:4000"), &mut out);
         run_step(&mut call.ours, call.now, &mut out);
         call.deliver_ours(drain(&mut out).into_iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[0] >= 20).collect());
         for _ in 0..10 {

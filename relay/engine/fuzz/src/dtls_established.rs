@@ -69,6 +69,7 @@ fn connected() -> &'static TransportState {
         for (place, end) in ends.iter_mut().enumerate() {
             let mut out = outbox();
             end.handle_stun(Time(1_000_000), path(), &check(), &mut out).expect("an authentic check");
+            end.vouch_for(Time(1_000_000), path(), &mut out);
             run_step(end, Time(1_000_000), &mut out);
             under_way
                 .extend(taken(&mut out).into_iter().filter(|bytes| bytes[0] >= 20).map(|bytes| (1 - place, bytes)));

@@ -41,6 +41,7 @@ pub fn run(bytes: &[u8]) {
         .finish(&Integrity::new(b"a password of enough characters"))
         .expect("a check is small");
     transport.handle_stun(now, path, &check[..len], &mut outbox).expect("an authentic check");
+    transport.vouch_for(now, path, &mut outbox);
     run_step(&mut transport, now, &mut outbox);
     while let Some((&eighths, after)) = rest.split_first() {
         let len = (usize::from(eighths) * 8).min(after.len());

@@ -1,10 +1,11 @@
 //! Two engines on one arena with a live call between them, and bytes as their input from the world: datagrams from anywhere,
 //! authentic RTP and RTCP of any content from either client, commands, and time. Asserts that strangers get no answer, that
-//! nothing we make is too large and that no engine spins. Read `core/src/engine/mod.rs` next.
+//! nothing we make is too large, that an address which nobody proved gets three times what it sent at most, and that no engine spins. Read `core/src/engine/mod.rs` next.
 //!
 //! An operation is its kind, a place (slot, address or id), a length in bytes times four, and so many bytes.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::OnceLock;
 
 use millrace_arena::{Arena, Parameters};
@@ -26,6 +27,7 @@ use openssl::x509::X509;
 use super::dtls_in::run_step;
 
 const PWD: &str = "a password of enough characters";
+const THEIR_PWD: &str = "another password of some length";
 const PUBLISHER: u64 = 1;
 const VIEWER: u64 = 2;
 /// More rounds at one moment than this are a busy loop.
@@ -59,6 +61,24 @@ struct Call {
     /// The publisher, on slot 0, and the viewer, on slot 1.
     clients: [Client; 2],
     strangers: Vec<SocketAddr>,
+    /// Addresses that may have been proven. The others get three times what they sent, at most.
+    proven: Vec<SocketAddr>,
+    /// Bytes from and to each of them.
+    exchanged: HashMap<SocketAddr, (usize, usize)>,
+    /// Requests of an engine that nobody has answered, the last ones.
+    asked: Vec<(usize, SocketAddr, Vec<u8>)>,
+}
+
+const SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 7_882));
+
+/// A client's answer to a request of ours; `None` to anything else.
+fn answer_to(request: &[u8], mapped: Option<SocketAddr>) -> Option<Vec<u8>> {
+    let message = stun::Message::parse(request).ok().filter(stun::Message::is_binding_request)?;
+    let mut buffer = [0; 128];
+    let writer = Writer::new(&mut buffer, stun::BINDING_SUCCESS, message.transaction());
+    let writer = if let Some(mapped) = mapped { writer.xor_mapped_address(mapped) } else { writer };
+    let len = writer.finish(&Integrity::new(THEIR_PWD.as_bytes()))?;
+    Some(buffer[..len].to_vec())
 }
 
 fn identity() -> &'static (String, String, Vec<u8>) {
@@ -88,6 +108,7 @@ fn engine(slot: u8, arena: &Arena) -> Engine {
         consent_timeout_ms: 30_000,
         media_timeout_ms: 10_000,
         repair_delay_ms: 200,
+        advertised: vec!["192.0.2.1:7882".to_owned()],
     };
     Engine::new(config, arena.clone()).expect("a good configuration")
 }
@@ -102,7 +123,7 @@ fn open(id: u64, slot: u8, dtls_role: DtlsRole) -> OpenTransport {
         local_ufrag: ufrag(slot, id),
         local_pwd: PWD.to_owned(),
         remote_ufrag: "theirs".to_owned(),
-        remote_pwd: "another password of some length".to_owned(),
+        remote_pwd: THEIR_PWD.to_owned(),
         dtls_role,
         fingerprint_hash: FingerprintHash::Sha256,
         fingerprints: vec![serde_bytes::ByteBuf::from(identity().2.clone())],
@@ -194,6 +215,9 @@ impl Call {
             now,
             engines: [engine(0, &arena), engine(1, &arena)],
             clients: [client(PUBLISHER, 0), client(VIEWER, 1)],
+            proven: Vec::new(),
+            exchanged: HashMap::new(),
+            asked: Vec::new(),
             strangers: (2..8).map(|place| path(place).remote).collect(),
         };
         for (slot, id) in [(0, PUBLISHER), (1, VIEWER)] {
@@ -210,14 +234,23 @@ impl Call {
     fn shake_hands(&mut self, slot: usize, id: u64) {
         let server = path(7);
         let mut out = Outbox::new(64 * 1024, 64);
-        let Client { transport, path, .. } = &mut self.clients[slot];
-        self.engines[slot].handle_datagram(self.now, *path, &mut check(&ufrag(slot as u8, id)));
-        self.engines[slot].outbox().clear();
+        let Client { path, .. } = &self.clients[slot];
+        let (path, now) = (*path, self.now);
+        let checked = check(&ufrag(slot as u8, id));
+        self.engines[slot].handle_datagram(now, path, &mut checked.clone());
+        for (_, datagram) in taken(self.engines[slot].outbox()) {
+            if let Some(mut answer) = answer_to(&datagram, Some(SERVER)) {
+                self.engines[slot].handle_datagram(now, path, &mut answer);
+            }
+        }
+        self.proven.push(path.remote);
+        let transport = &mut self.clients[slot].transport;
         transport.handle_stun(self.now, server, &check(&ufrag(9, id)), &mut out).expect("an authentic check");
+        transport.vouch_for(now, server, &mut out);
         run_step(transport, self.now, &mut out);
         for _ in 0..6 {
             for mut datagram in taken(&mut out).into_iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[0] >= 20) {
-                self.engines[slot].handle_datagram(self.now, *path, &mut datagram);
+                self.engines[slot].handle_datagram(self.now, path, &mut datagram);
                 run_steps(&mut self.engines[slot], self.now);
             }
             for (_, datagram) in taken(self.engines[slot].outbox()) {
@@ -239,6 +272,7 @@ impl Call {
             1 => self.send(slot, bytes, false),
             2 => self.send(slot, bytes, true),
             3 => self.pass(Span::from_millis(u64::from(place))),
+            4 if number(1) & 3 == 1 => self.answer(number(2)),
             4 => self.inject(slot, path(number(0)), &check(&ufrag(slot as u8, id))),
             5 => {
                 let role = if number(0) & 1 == 0 { DtlsRole::Server } else { DtlsRole::Client };
@@ -280,7 +314,20 @@ impl Call {
         if bytes.first().is_some_and(|first| *first < 4) {
             self.strangers.retain(|stranger| *stranger != path.remote);
         }
+        self.exchanged.entry(path.remote).or_default().0 += bytes.len();
         self.engines[slot].handle_datagram(self.now, path, &mut bytes.to_vec());
+    }
+
+    /// An answer to an engine's last request: from the address asked or another, at any slot, naming us, another or nobody.
+    fn answer(&mut self, how: u8) {
+        let Some((slot, remote, request)) = self.asked.pop() else { return };
+        let mapped = [Some(SERVER), None, Some(remote)][usize::from(how >> 2 & 3) % 3];
+        let Some(answer) = answer_to(&request, mapped) else { return };
+        let from = if how & 2 == 0 { remote } else { path(how >> 4).remote };
+        if from == remote {
+            self.proven.push(remote);
+        }
+        self.inject(slot ^ usize::from(how & 1), Path { socket: SocketIndex(0), remote: from }, &answer);
     }
 
     /// Any content, sealed by a client whose keys are good.
@@ -322,7 +369,7 @@ impl Call {
 
     fn run_until_idle(&mut self) {
         for _ in 0..4 {
-            for engine in &mut self.engines {
+            for (slot, engine) in self.engines.iter_mut().enumerate() {
                 engine.handle_inbox(self.now);
                 run_steps(engine, self.now);
                 let mut full = true;
@@ -332,6 +379,12 @@ impl Call {
                         assert!(!self.strangers.contains(&remote), "an answer to a stranger");
                         let is_media = (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
                         assert!(is_media || bytes.len() <= 1_200);
+                        let (received, sent) = self.exchanged.entry(remote).or_default();
+                        *sent += bytes.len();
+                        assert!(self.proven.contains(&remote) || *sent <= *received * 3, "{sent} bytes for {received}");
+                        if bytes.starts_with(&[0, 1]) {
+                            self.asked.push((slot, remote, bytes));
+                        }
                     }
                 }
                 while engine.take_event().is_some() || engine.take_steering().is_some() {}

@@ -107,8 +107,7 @@ impl Engine {
     pub(super) fn read_record(&self, i: u32) -> Option<Record> {
         let packed = self.arena.session(i).read()?;
         // A record that does not parse was a session all the same, which is counted as lost.
-        let unknown = Record { transport: 0, control_record: ByteBuf::new(), lasting: None };
-        Some(forgiving::from_slice(&packed).unwrap_or(unknown))
+        Some(forgiving::from_slice(&packed).unwrap_or_default())
     }
 
     /// Calls `act`, which a wrong record might make the process die of. A word beside the record counts these deaths.
@@ -144,6 +143,7 @@ impl Engine {
             self.close_logs(&publications);
             return None;
         };
+        transport.set_remote_state(&record.remote);
         transport.save_in(words);
         let ufrags: Vec<String> = transport.ufrags().map(str::to_owned).collect();
         let mut client = Client::new(transport, String::new(), self.limits.max_streams);
@@ -152,6 +152,8 @@ impl Engine {
         client.control_record = record.control_record.into_vec();
         client.record = Some(i);
         let key = self.clients.insert(client);
+        self.ask_with_prover(key);
+        self.clients[key].transport.ask_unproven(now, &mut self.outbox);
         self.client_by_id.insert(id, key);
         self.client_by_ufrag.extend(ufrags.into_iter().map(|ufrag| (ufrag, key)));
         self.claim_ufrags(key);

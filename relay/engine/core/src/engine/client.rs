@@ -16,13 +16,15 @@ use crate::transport::Transport;
 /// Datagrams that may wait for one step of a handshake: a frame of 64 packets; more are dropped. An answer to our last flight takes a
 /// round trip, so that the queue is rarely used.
 const MAX_EARLY: usize = 64;
+/// What may wait for the proof of addresses beside it: the fragments of a ClientHello, twice.
+const MAX_EARLY_OF_STRANGERS: usize = 8;
 
 /// A row of the engine's table of clients.
 pub struct Client {
     pub transport: Transport,
     /// Local ufrags that name this client: one, or two while ICE restarts.
     pub ufrags: Vec<String>,
-    /// Proven addresses, as announced to the address table and to steering.
+    /// Known addresses, as announced to the address table and to steering.
     pub paths: Vec<Path>,
     /// The publication of each SSRC.
     pub streams: Streams,
@@ -36,7 +38,7 @@ pub struct Client {
     pub publications: Vec<PublicationKey>,
     pub subscriptions: Vec<SubscriptionKey>,
     pub traffic: Traffic,
-    /// Datagrams that came during a step of the handshake, in order.
+    /// Datagrams that came during a step of the handshake, or before their address was proven, in order.
     early: VecDeque<(Path, Vec<u8>)>,
     /// Counted among the handshakes under way.
     pub is_handshaking: bool,
@@ -103,9 +105,19 @@ impl Client {
         self.transport_cc = self.transport_cc.or(transport_cc.map(|extension| extension.id));
     }
 
-    /// Queues a datagram until the handshake's step is done; false when the queue is full.
+    /// Whether a datagram of DTLS, or of media, has to wait: for a step of the handshake, or for the proof of its address.
+    pub fn must_wait(&self, path: Path, is_dtls: bool) -> bool {
+        self.transport.is_busy() || (is_dtls && self.transport.must_wait(path))
+    }
+
+    /// Queues a datagram until it can be taken; false when the queue is full.
     pub fn queue_early(&mut self, path: Path, datagram: &[u8]) -> bool {
-        let has_room = self.early.len() < MAX_EARLY;
+        let of_strangers = self.early.iter().filter(|(from, _)| self.transport.must_wait(*from)).count();
+        let has_room = if self.transport.must_wait(path) {
+            of_strangers < MAX_EARLY_OF_STRANGERS
+        } else {
+            self.early.len() - of_strangers < MAX_EARLY
+        };
         if has_room {
             self.early.push_back((path, datagram.to_vec()));
         }
@@ -114,10 +126,11 @@ impl Client {
 
     /// The next queued datagram, unless a step is under way again.
     pub fn take_early(&mut self) -> Option<(Path, Vec<u8>)> {
-        if self.transport.is_busy() {
+        if self.early.is_empty() || self.transport.is_busy() {
             return None;
         }
-        self.early.pop_front()
+        let next = self.early.iter().position(|(path, _)| !self.transport.must_wait(*path))?;
+        self.early.remove(next)
     }
 
     /// Fetches what sending to this client will read.

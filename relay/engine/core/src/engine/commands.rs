@@ -57,6 +57,7 @@ impl Engine {
         let transport = Transport::new(now, &open, &self.contexts, &self.limits)?;
         let client = Client::new(transport, open.local_ufrag.clone(), self.limits.max_streams);
         let key = self.clients.insert(client);
+        self.ask_with_prover(key);
         self.client_by_id.insert(open.transport, key);
         self.client_by_ufrag.insert(open.local_ufrag, key);
         self.stats.set(Counter::Transports, self.clients.len() as u64);

@@ -26,6 +26,14 @@ impl Engine {
         let Some(&key) = self.client_by_id.get(&stepped.transport()) else { return };
         self.clients[key].transport.finish_step(now, stepped, &mut self.outbox);
         self.handle_transport_events(now, key);
+        self.handle_early(now, key);
+        if self.clients.contains(key) {
+            self.schedule(now, key);
+        }
+    }
+
+    /// Goes on with what had to wait and need not any more.
+    pub(super) fn handle_early(&mut self, now: Time, key: ClientKey) {
         while self.clients.contains(key)
             && let Some((path, mut datagram)) = self.clients[key].take_early()
         {
@@ -33,9 +41,6 @@ impl Engine {
             if let Err((key, drop)) = self.handle_in_turn(now, key, path, &mut datagram, kind) {
                 self.count_drop(key, drop);
             }
-        }
-        if self.clients.contains(key) {
-            self.schedule(now, key);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::outbox::{Path, SocketIndex};
 use crate::rtp::{self, Header};
 use crate::time::Time;
 use crate::transport::demux::{Kind, classify};
+use crate::transport::proof::asker_of;
 use crate::transport::{Phase, stun};
 
 impl Engine {
@@ -69,6 +70,10 @@ impl Engine {
             let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
             return handled.map_err(|drop| (Some(key), drop));
         }
+        if message.is_answer() {
+            let asker = asker_of(message.transaction());
+            return self.handle_answer(now, path, datagram, (asker, handed_over_by));
+        }
         if !message.is_binding_request() {
             return Err((None, Drop::StunMalformed));
         }
@@ -78,12 +83,7 @@ impl Engine {
             let moved_to = self.arena.addresses().find_ufrag(ufrag);
             return match moved_to.or_else(|| slot_of(ufrag).filter(|_| handed_over_by.is_none())) {
                 Some(slot) if slot != self.slot && slot < self.slots && Some(slot) != handed_over_by => {
-                    // A stranger can name any slot. A flood of such checks must not push out what the slot's clients send.
-                    let is_known = self.owner_of(path) == Some(slot);
-                    if !is_known && !self.arena.handover(self.slot, slot).has_room_for_strangers() {
-                        return Err((None, Drop::HandoverFull));
-                    }
-                    self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+                    self.hand_over_named(slot, path, datagram)
                 }
                 _ => Err((None, Drop::StunUnknownUfrag)),
             };
@@ -93,27 +93,77 @@ impl Engine {
         if self.clients[key].transport.would_start_handshake() && self.handshakes >= self.max_handshakes {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
+        self.handle_stun_of(now, key, (path, false), datagram)
+    }
+
+    /// An answer to a request of ours. It names nobody, but its transaction id begins with who asked: it may come in anywhere, for
+    /// where its address leads is what is being found out.
+    fn handle_answer(
+        &mut self,
+        now: Time,
+        path: Path,
+        datagram: &[u8],
+        (asker, handed_over_by): (u32, Option<u8>),
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
+        let slot = (asker >> 24) as u8;
+        if slot != self.slot {
+            return match handed_over_by {
+                None if slot < self.slots => self.hand_over_named(slot, path, datagram),
+                _ => Err((None, Drop::StunUnexpectedAnswer)),
+            };
+        }
+        let key = ClientKey::from((asker & 0xFF_FFFF) as usize);
+        if !self.clients.contains(key) {
+            return Err((None, Drop::StunUnexpectedAnswer));
+        }
+        self.handle_stun_of(now, key, (path, true), datagram)
+    }
+
+    /// Hands a datagram over by what it says. Anybody can name a slot: who floods it must not push out what its clients send.
+    fn hand_over_named(&mut self, slot: u8, path: Path, datagram: &[u8]) -> Result<(), (Option<ClientKey>, Drop)> {
+        let is_known = self.owner_of(path) == Some(slot);
+        if !is_known && !self.arena.handover(self.slot, slot).has_room_for_strangers() {
+            return Err((None, Drop::HandoverFull));
+        }
+        self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
+    }
+
+    fn handle_stun_of(
+        &mut self,
+        now: Time,
+        key: ClientKey,
+        (path, is_answer): (Path, bool),
+        datagram: &[u8],
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let selected = self.clients[key].transport.path();
         let handled = self.clients[key].transport.handle_stun(now, path, datagram, &mut self.outbox);
+        if handled.is_ok() {
+            self.claim_back(now, key, path, is_answer);
+        }
         self.handle_transport_events(now, key);
         if self.clients.contains(key) {
             if self.clients[key].transport.path() != selected {
                 self.mark_unsaved(key);
             }
-            if handled.is_ok() {
-                self.claim_back(key, path);
-            }
+            self.handle_early(now, key);
+        }
+        if self.clients.contains(key) {
             self.schedule(now, key);
         }
         handled.map_err(|drop| (self.clients.contains(key).then_some(key), drop))
     }
 
-    /// An address belongs to the client whose check proved it last. If another client has proved it since (same NAT address, or a
-    /// forged check), the next valid check claims it back.
-    fn claim_back(&mut self, key: ClientKey, path: Path) {
+    /// An address belongs to the client that proved it last. Another client may have done so since this one: its NAT had given it
+    /// the same address. This one's next check, which may be a replay, has it asked back, and its answer claims it.
+    fn claim_back(&mut self, now: Time, key: ClientKey, path: Path, is_answer: bool) {
         let is_ours = self.client_by_path.get(&path) == Some(&key) && self.owner_of(path) == Some(self.slot);
-        if !is_ours && self.clients[key].transport.is_proven(path) {
+        if is_ours || !self.clients[key].transport.is_proven(path) {
+            return;
+        }
+        if is_answer {
             self.claim(key, path);
+        } else {
+            self.clients[key].transport.ask(now, path, &mut self.outbox);
         }
     }
 
@@ -157,7 +207,7 @@ impl Engine {
         let client = &mut self.clients[key];
         client.traffic.packets_received += 1;
         client.traffic.bytes_received += datagram.len() as u64;
-        if client.transport.is_busy() {
+        if client.must_wait(path, kind == Kind::Dtls) {
             return self.queue_early(key, path, datagram, kind);
         }
         self.handle_in_turn(now, key, path, datagram, kind)

@@ -32,6 +32,8 @@ mod records;
 pub mod tables;
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use millrace_arena::Arena;
 
@@ -51,6 +53,7 @@ use crate::id_map::IdMap;
 use crate::outbox::{Outbox, Path};
 use crate::stats::{Counter, Histogram, Stats};
 use crate::time::{Span, Time};
+use crate::transport::proof::Prover;
 use crate::transport::srtp::sha1_lanes::Kernel;
 use crate::transport::{DtlsContexts, Limits, Step, Tags, TransportEvent};
 
@@ -106,6 +109,7 @@ pub struct Engine {
     arena: Arena,
     contexts: DtlsContexts,
     limits: Limits,
+    prover: Arc<Prover>,
     /// Whether the sessions of the slot's last worker are adopted. Otherwise they are dropped.
     adopts: bool,
     /// What a viewer's player is asked to wait on a lossy path.
@@ -169,6 +173,8 @@ impl Engine {
         if config.slot >= config.slots || u32::from(config.slots) != slots {
             return Err(format!("slot {} of {} does not fit an arena of {slots} slots", config.slot, config.slots));
         }
+        let parsed: Result<Vec<SocketAddr>, _> = config.advertised.iter().map(|address| address.parse()).collect();
+        let advertised = parsed.map_err(|_| format!("expected addresses with ports, not {:?}", config.advertised))?;
         let contexts = DtlsContexts::new(&config.certificate_pem, &config.private_key_pem)?;
         let limits = Limits {
             max_addresses: config.max_addresses as usize,
@@ -186,6 +192,7 @@ impl Engine {
             slot: config.slot,
             slots: config.slots,
             contexts,
+            prover: Arc::new(Prover::new(&config.private_key_pem, advertised)),
             limits,
             adopts: config.adopts,
             repair_delay: Span::from_millis(config.repair_delay_ms),
@@ -294,6 +301,12 @@ impl Engine {
         }
     }
 
+    /// Has a client's transport ask new addresses back, under a number that leads the answers here.
+    fn ask_with_prover(&mut self, key: ClientKey) {
+        let number = u32::from(self.slot) << 24 | usize::from(key) as u32 & 0xFF_FFFF;
+        self.clients[key].transport.ask_with(&self.prover, number);
+    }
+
     fn schedule(&mut self, now: Time, key: ClientKey) {
         let client = &self.clients[key];
         let publications = client.publications.iter().map(|key| self.publications[*key].publication.next_deadline());
@@ -310,9 +323,16 @@ impl Engine {
         while let Some(event) = self.clients[key].transport.next_event() {
             let transport = self.clients[key].transport.id();
             match event {
+                TransportEvent::AddressChecked(path) => self.handle_checked(key, path),
                 TransportEvent::AddressProven(path) => self.handle_proven(key, path),
                 TransportEvent::AddressForgotten(path) => self.handle_forgotten(key, path),
                 TransportEvent::TooManyAddresses => self.count_drop(Some(key), Drop::TooManyAddresses),
+                TransportEvent::HeldBack => self.count_drop(Some(key), Drop::UnprovenAddress),
+                TransportEvent::ProofAsked => self.stats.add(Counter::ProofsAsked, 1),
+                TransportEvent::ProofAnswered => self.stats.add(Counter::ProofsAnswered, 1),
+                TransportEvent::ProofGivenUp => self.stats.add(Counter::ProofsGivenUp, 1),
+                TransportEvent::MoveRefused => self.stats.add(Counter::AddressMovesRefused, 1),
+                TransportEvent::HabitLearnt => self.mark_unsaved(key),
                 TransportEvent::UfragForgotten(ufrag) => {
                     self.clients[key].ufrags.retain(|known| *known != ufrag);
                     self.client_by_ufrag.remove(&ufrag);
@@ -348,8 +368,16 @@ impl Engine {
         self.count_handshakes(key);
     }
 
-    fn handle_proven(&mut self, key: ClientKey, path: Path) {
+    /// Its datagrams come here, unless they are somebody's already: a check proves nothing about its source.
+    fn handle_checked(&mut self, key: ClientKey, path: Path) {
         self.clients[key].paths.push(path);
+        self.mark_unsaved(key);
+        if !self.client_by_path.contains_key(&path) && self.owner_of(path).is_none() {
+            self.claim(key, path);
+        }
+    }
+
+    fn handle_proven(&mut self, key: ClientKey, path: Path) {
         self.mark_unsaved(key);
         self.claim(key, path);
     }

@@ -11,7 +11,7 @@ use super::{ClientKey, Counter, Engine, SubscriptionKey};
 use crate::command::{Attach, Publish, Subscribe};
 use crate::forward::publication::streams::Stream;
 use crate::forward::subscription::continuity::{WORDS, Words};
-use crate::transport::{Carried, SRTP_WORDS};
+use crate::transport::{Carried, RemoteState, SRTP_WORDS};
 
 /// The word that counts the successors that died adopting this session. It lies among the words of SRTP.
 pub(super) const ATTEMPTS_WORD: usize = 1;
@@ -21,13 +21,16 @@ const STREAMS: usize = (SESSION_WORDS - SRTP_WORDS) / WORDS;
 /// A session record. Another release may have written it, so `forgiving.rs` reads it. A field that is added, here or in a
 /// type that it holds, stands at its struct's end and has a `#[serde(default)]`; any other change raises the arena's
 /// `VERSION`. When a session changes, its record is written anew, without what only another release knows.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub transport: u64,
     /// The control plane's own bytes.
     pub control_record: ByteBuf,
     /// `None` during a handshake, which does not survive its process.
     pub lasting: Option<Lasting>,
+    /// What is known of the client beside its transport.
+    #[serde(default)]
+    pub remote: RemoteState,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -193,6 +196,7 @@ impl Engine {
             transport: client.transport.id(),
             control_record: ByteBuf::from(client.control_record.clone()),
             lasting,
+            remote: client.transport.remote_state(),
         }
     }
 

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::dtls::Dtls;
-use super::ice::{Credentials, Ice};
+use super::ice::Ice;
+use super::ice::credentials::Credentials;
 use super::srtp::{Srtp, SrtpState};
 use super::{DtlsContexts, EstablishedDtls, Limits, Phase, Transport};
 use crate::command::{DtlsRole, OpenTransport};
@@ -42,6 +43,32 @@ pub struct Waiting {
     pub is_selected: bool,
 }
 
+/// What lasts beside that, since a later version of the record: whoever knows nothing of it skips it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RemoteState {
+    /// Ufrag and password of the client; empty when they are not known.
+    pub ufrag: String,
+    pub pwd: String,
+    /// Those of an ICE restart that is not taken up yet.
+    pub restart: Option<(String, String)>,
+    pub habit: Habit,
+    /// How many of the saved addresses, the last ones, were known by a check only.
+    pub unproven: usize,
+}
+
+/// Whether a client answers our requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Habit {
+    /// It was not asked since DTLS is up, or has time left.
+    #[default]
+    Unknown,
+    Answers,
+    /// As ffmpeg from DTLS on.
+    Silent,
+}
+
 /// A transport that a successor goes on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Carried {
@@ -65,17 +92,37 @@ impl Transport {
         connected.or_else(|| self.export_waiting().map(|waiting| Carried::Waiting(Box::new(waiting))))
     }
 
+    /// To be kept beside what `carry` returns.
+    pub fn remote_state(&self) -> RemoteState {
+        let (current, next) = self.ice.credentials();
+        let names = |credentials: &Credentials| {
+            credentials.remote.as_ref().map(|remote| (remote.ufrag.clone(), remote.pwd.clone()))
+        };
+        let (ufrag, pwd) = names(current).unwrap_or_default();
+        let (habit, unproven) = (self.ice.habit(), self.ice.count_unproven());
+        RemoteState { ufrag, pwd, restart: next.and_then(names), habit, unproven }
+    }
+
+    /// Goes on with what a predecessor knew of the client.
+    pub fn set_remote_state(&mut self, state: &RemoteState) {
+        self.ice.set_habit(state.habit);
+        self.ice.doubt(state.unproven, &mut self.events);
+        let (current, next) = self.ice.credentials_mut();
+        current.set_remote(&state.ufrag, &state.pwd);
+        if let (Some(next), Some((ufrag, pwd))) = (next, &state.restart) {
+            next.set_remote(ufrag, pwd);
+        }
+    }
+
     fn export_waiting(&self) -> Option<Waiting> {
         let mut open = OpenTransport::clone(self.opened.as_deref()?);
         let (current, next) = self.ice.credentials();
         (open.local_ufrag, open.local_pwd) = (current.ufrag.clone(), current.pwd.clone());
-        let selected = self.ice.selected();
-        let others = self.ice.paths().filter(|path| Some(*path) != selected);
         Some(Waiting {
             open,
             restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
-            paths: selected.into_iter().chain(others).map(|path| (path.socket.0, path.remote)).collect(),
-            is_selected: selected.is_some(),
+            paths: self.ice.paths().map(|path| (path.socket.0, path.remote)).collect(),
+            is_selected: self.ice.selected().is_some(),
         })
     }
 
@@ -84,7 +131,7 @@ impl Transport {
         let mut transport = Transport::new(now, &waiting.open, contexts, limits)?;
         let current = Credentials::new(&waiting.open.local_ufrag, &waiting.open.local_pwd);
         let next = waiting.restart.as_ref().map(|(ufrag, pwd)| Credentials::new(ufrag, pwd));
-        transport.ice = Ice::with_credentials(current, next, limits.max_addresses);
+        transport.ice = Ice::new(current, next, limits.max_addresses);
         for (i, &(socket, remote)) in waiting.paths.iter().enumerate() {
             let path = Path { socket: SocketIndex(socket), remote };
             transport.ice.adopt(now, path, i == 0 && waiting.is_selected, &mut transport.events);
@@ -98,15 +145,14 @@ impl Transport {
     /// `None` unless connected.
     pub fn export(&self) -> Option<TransportState> {
         let srtp = self.srtp.as_ref()?.export();
-        let selected = self.ice.selected()?;
+        self.ice.selected()?;
         let (current, next) = self.ice.credentials();
-        let others = self.ice.paths().filter(|path| *path != selected);
         Some(TransportState {
             transport: self.id,
             local_ufrag: current.ufrag.clone(),
             local_pwd: current.pwd.clone(),
             restart: next.map(|next| (next.ufrag.clone(), next.pwd.clone())),
-            paths: std::iter::once(selected).chain(others).map(|path| (path.socket.0, path.remote)).collect(),
+            paths: self.ice.paths().map(|path| (path.socket.0, path.remote)).collect(),
             srtp,
             dtls: self.dtls.as_ref().and_then(Dtls::established).cloned(),
         })
@@ -118,13 +164,14 @@ impl Transport {
         let mut events = VecDeque::new();
         let current = Credentials::new(&state.local_ufrag, &state.local_pwd);
         let next = state.restart.as_ref().map(|(ufrag, pwd)| Credentials::new(ufrag, pwd));
-        let mut ice = Ice::with_credentials(current, next, limits.max_addresses);
+        let mut ice = Ice::new(current, next, limits.max_addresses);
         for (i, &(socket, remote)) in state.paths.iter().enumerate() {
             ice.adopt(now, Path { socket: SocketIndex(socket), remote }, i == 0, &mut events);
         }
         if ice.selected().is_none() {
             return Err("expected an address".to_owned());
         }
+        ice.adopt_connected(now);
         Ok(Transport {
             id: state.transport,
             limits: *limits,
@@ -137,6 +184,8 @@ impl Transport {
             srtp: Some(srtp),
             dtls_path: None,
             handshake_began_at: None,
+            failed: None,
+            restart_at: None,
             phase_due: None,
             events,
             words: None,

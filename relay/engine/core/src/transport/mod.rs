@@ -13,6 +13,7 @@
 
 pub mod demux;
 mod dtls;
+mod exit;
 mod ice;
 mod lasting;
 pub mod srtp;
@@ -22,11 +23,15 @@ pub mod stun_writer;
 mod vectors;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use millrace_arena::{SessionWords, prefetch};
 
 use self::dtls::{Dtls, Fingerprints, Progress};
+use self::exit::Exit;
 use self::ice::Ice;
+use self::ice::credentials::Credentials;
+use self::ice::proof::{Asker, Prover};
 use self::srtp::Srtp;
 use crate::command::{DtlsRole, OpenTransport, RestartIce};
 use crate::drop::Drop;
@@ -35,13 +40,17 @@ use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
 
 pub use self::dtls::{DtlsContexts, EstablishedDtls, Step, Stepped};
-pub use self::lasting::{Carried, TransportState, Waiting};
+pub use self::ice::proof;
+pub use self::lasting::{Carried, Habit, RemoteState, TransportState, Waiting};
 pub use self::srtp::{Keying, MasterKey, Profile, SEAL_ROOM, SRTP_WORDS, SrtpState, StreamState, Tags};
+
+/// Between a failed attempt at a handshake and the next: an attempt costs a millisecond, and whoever spoils one may spoil many.
+const RESTART_PAUSE: Span = Span::from_millis(50);
 
 /// What bounds a transport, from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Proven addresses held at once; one more evicts the address that was checked longest ago.
+    /// Addresses held at once; the oldest goes first.
     pub max_addresses: usize,
     /// SSRCs that a client may send, for RTP and for RTCP each; packets of further ones are dropped.
     pub max_streams: usize,
@@ -49,7 +58,7 @@ pub struct Limits {
     pub ice_timeout: Span,
     /// From the first check to the keys.
     pub handshake_timeout: Span,
-    /// From the last check on.
+    /// From the last answer to a request of ours on.
     pub consent_timeout: Span,
     /// From the keys to the first packet that authenticates.
     pub media_timeout: Span,
@@ -68,9 +77,22 @@ pub enum TransportEvent {
     Closed(Cause),
     /// Something is wrong and may yet mend. Reported once.
     Stalled(Cause),
+    /// An authentic check came from there: what comes next may be the client's.
+    AddressChecked(Path),
+    /// It is the client's.
     AddressProven(Path),
     AddressForgotten(Path),
-    /// There was one address too many: the next event names the one that is forgotten.
+    /// A request of ours went to an address; it was answered; it was not.
+    ProofAsked,
+    ProofAnswered,
+    ProofGivenUp,
+    /// A nominated address was not proven, and media stays where it was.
+    MoveRefused,
+    /// An unproven address would have got more than three times what it sent.
+    HeldBack,
+    /// Whether the client answers requests is something else than was saved.
+    HabitLearnt,
+    /// A further address came, so that the one forgotten next had to go.
     TooManyAddresses,
     /// A local ufrag that is no longer valid, after an ICE restart.
     UfragForgotten(String),
@@ -113,7 +135,11 @@ pub struct Transport {
     /// The path of the last DTLS datagram, either way. Retransmissions go there until a path is selected.
     dtls_path: Option<Path>,
     handshake_began_at: Option<Time>,
-    /// When the present phase times out.
+    /// Why an attempt at the handshake failed: the cause, if none succeeds.
+    failed: Option<Cause>,
+    /// Until then no new attempt begins.
+    restart_at: Option<Time>,
+    /// When the present phase ends badly.
     phase_due: Option<Time>,
     events: VecDeque<TransportEvent>,
     /// Where the values are saved that change with every packet.
@@ -132,6 +158,8 @@ impl Transport {
         }
         let fingerprints = Fingerprints::new(command)?;
         let dtls = Dtls::new(contexts, command.dtls_role, fingerprints);
+        let credentials = Credentials::new(&command.local_ufrag, &command.local_pwd)
+            .with_remote(&command.remote_ufrag, &command.remote_pwd);
         Ok(Transport {
             id: command.transport,
             limits: *limits,
@@ -139,11 +167,13 @@ impl Transport {
             expects_media: command.expects_media,
             opened: Some(Box::new(command.clone())),
             phase: Phase::New,
-            ice: Ice::new(command, limits.max_addresses),
+            ice: Ice::new(credentials, None, limits.max_addresses),
             dtls: Some(dtls),
             srtp: None,
             dtls_path: None,
             handshake_began_at: None,
+            failed: None,
+            restart_at: None,
             phase_due: Some(now + limits.ice_timeout),
             events: VecDeque::new(),
             words: None,
@@ -158,6 +188,22 @@ impl Transport {
         self.words = Some(words);
     }
 
+    /// Asks each new address back before media goes there. `number` begins its transaction ids, by which answers come back here.
+    pub fn ask_with(&mut self, prover: &Arc<Prover>, number: u32) {
+        self.ice.ask_with(Asker::new(prover.clone(), number, self.id));
+    }
+
+    /// Asks the addresses back that a predecessor had not proven.
+    pub fn ask_unproven(&mut self, now: Time, outbox: &mut Outbox) {
+        self.ice.ask_unproven(now, outbox, &mut self.events);
+    }
+
+    /// The caller knows that the address is the peer's: a client does, of its server.
+    pub fn vouch_for(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        self.ice.vouch_for(now, path, &mut self.events);
+        self.follow_proof(now, path, outbox);
+    }
+
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -165,23 +211,42 @@ impl Transport {
     /// Adds new ICE credentials. The old ones and the path stay valid until a check with the new ones succeeds; DTLS and SRTP
     /// are not touched (RFC 8445 section 2.4, RFC 8842 section 5.5).
     pub fn restart_ice(&mut self, _now: Time, command: &RestartIce) {
-        self.ice.restart(command, &mut self.events);
+        let next = Credentials::new(&command.local_ufrag, &command.local_pwd)
+            .with_remote(&command.remote_ufrag, &command.remote_pwd);
+        self.ice.restart(next, &mut self.events);
     }
 
-    /// Answers an authentic check; any other gets no answer. In the DTLS client role the first check that succeeds begins the
-    /// handshake.
+    /// Answers a check when it is authentic and is silent otherwise; takes an answer to a request of ours. In the client role
+    /// the first check that succeeds sets the handshake off.
     pub fn handle_stun(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         if self.phase == Phase::Closed {
             return Err(Drop::StunUnknownUfrag);
         }
+        let was_proven = self.ice.is_proven(path);
         let handled = self.ice.handle(now, path, datagram, outbox, &mut self.events);
-        if self.phase == Phase::New && self.ice.is_proven(path) {
+        if self.phase == Phase::New && self.ice.is_known(path) {
             self.enter(Phase::Checked, Some(now + self.limits.handshake_timeout));
             if self.dtls_role == DtlsRole::Client {
                 self.start_handshake(now, path);
             }
         }
-        handled.map(|_| ())
+        if !was_proven && self.ice.is_proven(path) {
+            self.follow_proof(now, path, outbox);
+        }
+        handled
+    }
+
+    /// Asks an address back that another client may have meanwhile.
+    pub fn ask(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        self.ice.ask(now, path, false, outbox, &mut self.events);
+    }
+
+    /// What waited for this address goes on. A handshake with an address that is not proven gives way.
+    fn follow_proof(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+        if self.is_shaking_hands() && self.dtls_path.is_some_and(|other| other != path && !self.ice.is_proven(other)) {
+            self.restart_handshake(now, path);
+        }
+        self.through(path, outbox, |dtls, exit| dtls.release(now, exit));
     }
 
     /// True when the next check that succeeds begins the handshake.
@@ -189,24 +254,53 @@ impl Transport {
         self.phase == Phase::New && self.dtls_role == DtlsRole::Client
     }
 
-    /// Takes a DTLS datagram, from proven addresses only: nothing looks at DTLS before an authenticated check. Not to be called
-    /// while `is_busy`.
+    /// Whether DTLS from there has to wait: the address is not proven, and a handshake with another one, or a proven address
+    /// that one will come from, would suffer.
+    pub fn must_wait(&self, path: Path) -> bool {
+        if self.phase == Phase::Connected || self.ice.is_proven(path) || !self.ice.is_known(path) {
+            return false;
+        }
+        self.ice.has_proven() || self.dtls_path.is_some_and(|other| other != path)
+    }
+
+    /// Takes DTLS from known addresses only (design: nothing looks at DTLS before an authenticated check), and not while
+    /// `is_busy` or `must_wait`.
     pub fn handle_dtls(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
-        if !self.ice.is_proven(path) {
+        let is_early = self.restart_at.is_some_and(|at| now < at) && self.is_shaking_hands();
+        if !self.ice.is_known(path) || is_early || self.must_wait(path) {
             return Err(Drop::DtlsUnexpected);
         }
-        let dtls = self.dtls.as_mut().ok_or(Drop::DtlsUnexpected)?;
-        let progress = dtls.handle_datagram(now, path, datagram, outbox)?;
+        self.ice.note_received(path, datagram.len());
+        let progress = self.through(path, outbox, |dtls, exit| dtls.handle_datagram(now, datagram, exit));
+        let progress = progress.ok_or(Drop::DtlsUnexpected)??;
         self.dtls_path = Some(path);
         if self.phase == Phase::Checked {
             self.begin_handshake();
         }
         self.handshake_began_at.get_or_insert(now);
-        self.note_progress(now, path, progress);
+        self.note_progress(now, (path, false), progress, outbox);
         Ok(())
     }
 
-    /// True while a step of the handshake is due or under way. What the client sends meanwhile has to wait.
+    /// Has DTLS do something, with the way out to this address.
+    fn through<R>(
+        &mut self,
+        path: Path,
+        outbox: &mut Outbox,
+        act: impl FnOnce(&mut Dtls, &mut Exit<'_>) -> R,
+    ) -> Option<R> {
+        let dtls = self.dtls.as_mut()?;
+        let mut exit = self.ice.exit(path, outbox);
+        let result = act(dtls, &mut exit);
+        let (sent, held_back) = (exit.sent(), exit.held_back);
+        self.ice.note_sent(path, sent);
+        if held_back {
+            self.events.push_back(TransportEvent::HeldBack);
+        }
+        Some(result)
+    }
+
+    /// Whether a step of the handshake is due or under way. What the client sends meanwhile had better wait for it.
     pub fn is_busy(&self) -> bool {
         // The phase first: every packet asks, and it lies with what a packet needs anyway.
         self.phase == Phase::Handshaking && self.dtls.as_ref().is_some_and(Dtls::is_busy)
@@ -219,23 +313,41 @@ impl Transport {
 
     /// Takes a step's outcome. A transport that was closed meanwhile ignores it.
     pub fn finish_step(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) {
-        let Some(dtls) = &mut self.dtls else { return };
         let path = stepped.path;
-        let progress = dtls.finish(now, stepped, outbox);
-        self.note_progress(now, path, progress);
+        // What answers our last flight comes from somebody who got it there.
+        let is_echo = self.dtls.as_ref().and_then(Dtls::flight_to) == Some(path);
+        if let Some(progress) = self.through(path, outbox, |dtls, exit| dtls.finish(now, stepped, exit)) {
+            self.note_progress(now, (path, is_echo), progress, outbox);
+        }
     }
 
-    /// Opens SRTP in place, from proven addresses only; returns the length of the RTP packet.
-    pub fn open_rtp(&mut self, _now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
-        let len = self.opener(path)?.open_rtp(packet)?;
-        self.note_media();
+    /// Opens SRTP in place, from known addresses only; returns the length of the RTP packet.
+    pub fn open_rtp(&mut self, now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
+        if self.ice.selected() != Some(path) {
+            return self.open_rtp_from_elsewhere(now, path, packet);
+        }
+        let len = self.srtp.as_mut().ok_or(Drop::SrtpNoKeys)?.open_rtp(packet)?;
+        self.phase_due = None;
+        self.ice.note_heard();
         Ok(len)
     }
 
-    /// Opens SRTCP in place, from proven addresses only; returns the length of the RTCP packet.
+    /// Of a client that answers no requests, this may be a reason to follow it.
+    fn open_rtp_from_elsewhere(&mut self, now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
+        let srtp = self.opener(path)?;
+        let is_newest = srtp.is_newest(packet);
+        let len = srtp.open_rtp(packet)?;
+        self.phase_due = None;
+        if is_newest {
+            self.ice.note_media_from(now, path, &mut self.events);
+        }
+        Ok(len)
+    }
+
+    /// Opens SRTCP in place, from known addresses only; gives the length of the RTCP packet.
     pub fn open_rtcp(&mut self, _now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
         let len = self.opener(path)?.open_rtcp(packet)?;
-        self.note_media();
+        self.note_media(path);
         Ok(len)
     }
 
@@ -284,6 +396,11 @@ impl Transport {
         self.ice.is_proven(path)
     }
 
+    /// An authentic check came from there.
+    pub fn is_known(&self, path: Path) -> bool {
+        self.ice.is_known(path)
+    }
+
     pub fn is_connected(&self) -> bool {
         self.phase == Phase::Connected
     }
@@ -308,26 +425,24 @@ impl Transport {
             match self.phase {
                 Phase::New if self.ice.saw_bad_integrity() => self.shut(Cause::BadIntegrity),
                 Phase::New => self.shut(Cause::NoStun),
-                Phase::Checked | Phase::Handshaking => {
-                    let received = self.dtls.as_ref().is_some_and(Dtls::has_received);
-                    self.shut(if received { Cause::HandshakeTimeout } else { Cause::NoClientHello });
-                }
+                Phase::Checked | Phase::Handshaking => self.shut(self.why_no_handshake()),
                 Phase::Connected => self.events.push_back(TransportEvent::Stalled(Cause::NoSrtp)),
                 Phase::Closed => {}
             }
         }
         self.check_consent(now);
-        let path = self.path().or(self.dtls_path);
-        if let (Some(dtls), Some(path)) = (&mut self.dtls, path) {
-            dtls.handle_deadline(now, path, outbox);
+        self.ice.handle_deadline(now, outbox, &mut self.events);
+        self.start_again(now);
+        if let Some(path) = self.path().or(self.dtls_path) {
+            self.through(path, outbox, |dtls, exit| dtls.handle_deadline(now, exit));
         }
     }
 
     /// When to call `handle_deadline`. Calling it earlier does no harm.
     pub fn next_deadline(&self) -> Option<Time> {
         let retransmission = self.dtls.as_ref().and_then(Dtls::next_deadline);
-        let consent = self.ice.consent_deadline(self.limits.consent_timeout);
-        [self.phase_due, retransmission, consent].into_iter().flatten().min()
+        let ice = self.ice.next_deadline(self.limits.consent_timeout);
+        [self.phase_due, self.restart_at, retransmission, ice].into_iter().flatten().min()
     }
 
     pub fn next_event(&mut self) -> Option<TransportEvent> {
@@ -336,8 +451,8 @@ impl Transport {
 
     /// Sends the client close_notify, and closes.
     pub fn close(&mut self, _now: Time, outbox: &mut Outbox) {
-        if let (Some(dtls), Some(path)) = (&mut self.dtls, self.ice.selected()) {
-            dtls.close(path, outbox);
+        if let Some(path) = self.ice.selected() {
+            self.through(path, outbox, |dtls, exit| dtls.close(exit));
         }
         self.shut(Cause::Closed);
     }
@@ -356,9 +471,52 @@ impl Transport {
         self.opened = None;
     }
 
-    fn note_progress(&mut self, now: Time, path: Path, progress: Progress) {
+    fn is_shaking_hands(&self) -> bool {
+        self.phase == Phase::Handshaking
+    }
+
+    /// Forgets how far the handshake is. Whoever goes on with it comes from this address.
+    fn restart_handshake(&mut self, now: Time, path: Path) {
+        if let Some(dtls) = &mut self.dtls {
+            dtls.restart();
+        }
+        self.dtls_path = Some(path);
+        self.restart_at = (self.dtls_role == DtlsRole::Client).then_some(now);
+    }
+
+    /// In the client role a new attempt is ours to begin.
+    fn start_again(&mut self, now: Time) {
+        if self.restart_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.restart_at = None;
+        if let (DtlsRole::Client, Some(path), Some(dtls)) =
+            (self.dtls_role, self.path().or(self.dtls_path), &mut self.dtls)
+            && self.phase == Phase::Handshaking
+        {
+            dtls.start(path);
+            self.dtls_path = Some(path);
+        }
+    }
+
+    fn why_no_handshake(&self) -> Cause {
+        let received = self.dtls.as_ref().is_some_and(Dtls::has_received);
+        let alerted = self.dtls.as_ref().is_some_and(Dtls::was_alerted);
+        self.failed.unwrap_or(match (alerted, received) {
+            (true, _) => Cause::DtlsAlert,
+            (false, true) => Cause::HandshakeTimeout,
+            (false, false) => Cause::NoClientHello,
+        })
+    }
+
+    fn note_progress(&mut self, now: Time, (path, is_echo): (Path, bool), progress: Progress, outbox: &mut Outbox) {
         match progress {
             Progress::Pending => {}
+            Progress::Ended(cause) if self.is_shaking_hands() && !self.is_final(path, cause) => {
+                self.failed = Some(cause);
+                self.restart_handshake(now, path);
+                self.restart_at = Some(now + RESTART_PAUSE);
+            }
             Progress::Ended(cause) => self.shut(cause),
             Progress::Established(established) => {
                 let profile = established.keying.profile;
@@ -366,8 +524,9 @@ impl Transport {
                 if let (Some(srtp), Some(words)) = (&mut self.srtp, &self.words) {
                     srtp.save_in(words);
                 }
-                self.ice.select_unless_nominated(now, path);
+                self.restart_at = None;
                 self.enter(Phase::Connected, self.expects_media.then(|| now + self.limits.media_timeout));
+                self.ice.handle_connected(now, (path, is_echo), outbox, &mut self.events);
                 let handshake = self.handshake_began_at.map_or(Span::default(), |began_at| now.since(began_at));
                 let dtls_version = established.version;
                 self.events.push_back(TransportEvent::Connected { profile, dtls_version, handshake });
@@ -375,16 +534,29 @@ impl Transport {
         }
     }
 
+    /// Whether the client itself, and nobody who sends in its name, brought the handshake to this end.
+    fn is_final(&self, path: Path, cause: Cause) -> bool {
+        match cause {
+            // Its certificate was the promised one.
+            Cause::NoSrtpProfile => true,
+            Cause::FingerprintMismatch => self.ice.is_proven(path),
+            _ => false,
+        }
+    }
+
     fn opener(&mut self, path: Path) -> Result<&mut Srtp, Drop> {
-        if !self.ice.is_proven(path) {
+        if !self.ice.is_known(path) {
             return Err(Drop::UnknownSource);
         }
         self.srtp.as_mut().ok_or(Drop::SrtpNoKeys)
     }
 
-    /// Notes that an authentic packet has come, so that the transport is not stalled.
-    fn note_media(&mut self) {
+    /// Something authentic has come, so it is not stalled.
+    fn note_media(&mut self, path: Path) {
         self.phase_due = None;
+        if self.ice.selected() == Some(path) {
+            self.ice.note_heard();
+        }
     }
 
     fn check_consent(&mut self, now: Time) {
@@ -404,6 +576,7 @@ impl Transport {
             return;
         }
         self.enter(Phase::Closed, None);
+        self.restart_at = None;
         self.dtls = None;
         self.srtp = None;
         self.ice.forget_all(&mut self.events);

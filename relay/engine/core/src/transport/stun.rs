@@ -205,6 +205,17 @@ impl<'a> Message<'a> {
         self.kind() == BINDING_SUCCESS
     }
 
+    /// Success or an error.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.kind(), BINDING_SUCCESS | BINDING_ERROR)
+    }
+
+    /// Bytes on the wire.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn transaction(&self) -> &'a [u8; 12] {
         self.bytes[8..HEADER_LEN].try_into().expect("a parsed message has its whole header")
     }

@@ -29,8 +29,8 @@ use millrace_core::time::{Span, Time};
 use millrace_core::transport::srtp::sha1_lanes::{Kernel, portable};
 use millrace_core::transport::{DtlsContexts, Profile, Step};
 
-use crate::peer::{Credentials, Peer};
-use crate::support::Identity;
+use crate::peer::{Credentials, Peer, client_pwd};
+use crate::support::{CLIENT_UFRAG, Identity, SERVER};
 
 pub const VIDEO: Codec =
     Codec { name: CodecName::Vp8, payload_type: 96, rtx_payload_type: Some(97), clock_rate: 90_000 };
@@ -168,6 +168,9 @@ pub struct World {
     /// Datagrams that each engine sent, and those of them to addresses that no peer has.
     pub sent: Vec<u64>,
     pub sent_nowhere: u64,
+    /// Bytes that went to each address, and the last of our requests among them.
+    pub sent_to: HashMap<SocketAddr, usize>,
+    pub asked: HashMap<SocketAddr, Vec<u8>>,
     /// How often an outbox filled up before everything was in it.
     pub full: u64,
     /// Moments at which something happened.
@@ -234,6 +237,7 @@ impl World {
             consent_timeout_ms: limits.consent_timeout_ms,
             media_timeout_ms: limits.media_timeout_ms,
             repair_delay_ms: limits.repair_delay_ms,
+            advertised: vec![SERVER.to_owned()],
         };
         let configs: Vec<_> = (0..slots).map(config).collect();
         let engine = |config: &EngineConfig| start(config, &arena, limits.kernel);
@@ -250,6 +254,8 @@ impl World {
             random: Random::new(seed),
             sent: vec![0; slots.into()],
             sent_nowhere: 0,
+            sent_to: HashMap::new(),
+            asked: HashMap::new(),
             full: 0,
             wakeups: 0,
             computing: Span(0),
@@ -303,8 +309,8 @@ impl World {
             transport,
             local_ufrag: credentials.ufrag.clone(),
             local_pwd: credentials.pwd.clone(),
-            remote_ufrag: "peer".into(),
-            remote_pwd: "the-peers-own-password-22".into(),
+            remote_ufrag: CLIENT_UFRAG.into(),
+            remote_pwd: client_pwd(transport),
             dtls_role: role,
             fingerprint_hash: FingerprintHash::Sha256,
             fingerprints: vec![serde_bytes::ByteBuf::from(fingerprint)],
@@ -678,6 +684,10 @@ impl World {
             assert!(is_media || bytes.len() <= MAX_MADE, "{} bytes of our own making", bytes.len());
             self.sent[slot] += 1;
             self.sent_nowhere += u64::from(!self.known.contains(remote));
+            *self.sent_to.entry(*remote).or_default() += bytes.len();
+            if bytes.starts_with(&[0, 1]) {
+                self.asked.insert(*remote, bytes.clone());
+            }
         }
         let count = sent.len();
         for (remote, bytes) in sent {

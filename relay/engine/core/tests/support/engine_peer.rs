@@ -15,7 +15,9 @@ use millrace_core::rtp::{Fields, Header, sequence};
 use millrace_core::time::{Span, Time};
 use millrace_core::transport::{DtlsContexts, SEAL_ROOM, Transport};
 
-use crate::support::{CLIENT_PWD, CLIENT_UFRAG, Check, LIMITS, drain, outbox, path, run_step, take_dtls};
+use crate::support::{
+    CLIENT_PWD, CLIENT_UFRAG, Check, LIMITS, SERVER, answer_to, drain, outbox, path, run_step, take_dtls,
+};
 use crate::world::{MID, REPAIRED_RID, RID, TRANSPORT_CC};
 
 /// Before a missing packet is asked for, and between two requests for it.
@@ -36,6 +38,11 @@ impl Credentials {
     pub fn new(slot: usize, id: u64) -> Credentials {
         Credentials { ufrag: format!("{slot:02x}{id:08}"), pwd: format!("{id:024}") }
     }
+}
+
+/// The client's own password; each has another.
+pub fn client_pwd(id: u64) -> String {
+    format!("{CLIENT_PWD}{id}")
 }
 
 /// A stream that the client sends.
@@ -239,6 +246,7 @@ pub struct Peer {
     pub credentials: Credentials,
     pub check_at: Option<Time>,
     pub nominates: bool,
+    checks: u64,
     pub up: Option<crate::world::Link>,
     pub down: Option<crate::world::Link>,
     pub sources: Vec<Source>,
@@ -247,6 +255,13 @@ pub struct Peer {
     /// Answers to checks that came.
     pub answers: u64,
     pub stun_errors: u64,
+    /// Whether it answers requests of the box, naming in its answers where they came from; and how many it has answered.
+    pub answers_requests: bool,
+    pub answers_after_dtls: bool,
+    pub names: bool,
+    /// Whether it begins DTLS when it is answered.
+    pub begins_handshake: bool,
+    pub requests: u64,
     /// Media and reports that did not open.
     pub refused: Vec<millrace_core::drop::Drop>,
     pub asks: bool,
@@ -273,7 +288,7 @@ impl Peer {
         let open = OpenTransport {
             transport: id,
             local_ufrag: CLIENT_UFRAG.into(),
-            local_pwd: CLIENT_PWD.into(),
+            local_pwd: client_pwd(id),
             remote_ufrag: credentials.ufrag.clone(),
             remote_pwd: credentials.pwd.clone(),
             dtls_role,
@@ -297,6 +312,7 @@ impl Peer {
             credentials,
             check_at: None,
             nominates: true,
+            checks: 0,
             up: None,
             down: None,
             sources: Vec::new(),
@@ -304,6 +320,11 @@ impl Peer {
             feedback: Feedback::default(),
             answers: 0,
             stun_errors: 0,
+            answers_requests: true,
+            answers_after_dtls: true,
+            names: true,
+            begins_handshake: true,
+            requests: 0,
             refused: Vec::new(),
             asks: true,
             answers_nacks: true,
@@ -314,7 +335,7 @@ impl Peer {
             report_at: None,
             sent: VecDeque::new(),
             out: outbox(),
-            server: path("192.0.2.1:7882"),
+            server: path(SERVER),
         }
     }
 
@@ -363,11 +384,9 @@ impl Peer {
         if self.check_at.is_some_and(|at| at <= now) {
             self.check();
             self.check_at = Some(now + Span::from_secs(1));
-            // Its own side believes in the path as long as it checks it.
-            let own = Check::to(CLIENT_UFRAG, CLIENT_PWD).bytes();
-            let _refused_when_closed = self.transport.handle_stun(now, self.server, &own, &mut self.out);
-            run_step(&mut self.transport, now, &mut self.out);
-            self.take_out();
+            if self.answers > 0 && self.begins_handshake {
+                self.believe(now);
+            }
         }
         if self.transport.next_deadline().is_some_and(|at| at <= now) {
             self.transport.handle_deadline(now, &mut self.out);
@@ -389,10 +408,21 @@ impl Peer {
         }
     }
 
+    /// Its own side knows that the box is there, and begins the handshake if that is its part.
+    fn believe(&mut self, now: Time) {
+        let own = Check::to(CLIENT_UFRAG, &client_pwd(self.id)).from(&self.credentials.ufrag).bytes();
+        let _refused_when_closed = self.transport.handle_stun(now, self.server, &own, &mut self.out);
+        self.transport.vouch_for(now, self.server, &mut self.out);
+        run_step(&mut self.transport, now, &mut self.out);
+        self.take_out();
+    }
+
     /// A connectivity check to the box.
     pub fn check(&mut self) {
         let mut check = Check::to(&self.credentials.ufrag, &self.credentials.pwd);
         check.nominates = self.nominates;
+        self.checks += 1;
+        check.transaction[4..].copy_from_slice(&self.checks.to_be_bytes());
         self.sent.push_back(check.bytes());
     }
 
@@ -506,8 +536,21 @@ impl Peer {
         match bytes[0] {
             0..4 => {
                 let kind = u16::from_be_bytes([bytes[0], bytes[1]]);
-                self.answers += u64::from(kind == 0x0101);
+                if kind == 0x0101 {
+                    self.answers += 1;
+                    if self.answers == 1 && self.begins_handshake {
+                        self.believe(now);
+                    }
+                }
                 self.stun_errors += u64::from(kind == 0x0111);
+                if self.answers_requests
+                    && (self.answers_after_dtls || !self.transport.is_connected())
+                    && let Some(answer) =
+                        answer_to(bytes, &client_pwd(self.id), self.names.then_some(self.server.remote))
+                {
+                    self.requests += 1;
+                    self.sent.push_back(answer);
+                }
             }
             20..64 => {
                 // A flight that comes before the client's own path is there is lost, as on a real host.

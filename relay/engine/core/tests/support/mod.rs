@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use millrace_core::command::{DtlsRole, FingerprintHash, OpenTransport};
 use millrace_core::drop::Drop;
 use millrace_core::outbox::{Outbox, Path, SocketIndex};
 use millrace_core::time::{Span, Time};
+use millrace_core::transport::proof::Prover;
 use millrace_core::transport::stun::{self, Integrity, attribute};
 use millrace_core::transport::stun_writer::Writer;
 use millrace_core::transport::{DtlsContexts, Limits, Profile, Transport, TransportEvent};
@@ -116,13 +118,27 @@ pub struct Check {
     pub pwd: String,
     pub nominates: bool,
     pub priority: u32,
+    pub transaction: [u8; 12],
     pub extra: Vec<(u16, Vec<u8>)>,
 }
 
 impl Check {
     pub fn to(ufrag: &str, pwd: &str) -> Check {
         let username = format!("{ufrag}:{CLIENT_UFRAG}");
-        Check { username, pwd: pwd.to_owned(), nominates: true, priority: 1, extra: Vec::new() }
+        Check {
+            username,
+            pwd: pwd.to_owned(),
+            nominates: true,
+            priority: 1,
+            transaction: *b"transaction!",
+            extra: Vec::new(),
+        }
+    }
+
+    /// From the client with this ufrag.
+    pub fn from(mut self, ufrag: &str) -> Check {
+        self.username = format!("{}:{ufrag}", self.username.split(':').next().unwrap());
+        self
     }
 
     pub fn to_server() -> Check {
@@ -146,7 +162,7 @@ impl Check {
 
     pub fn bytes(&self) -> Vec<u8> {
         let mut buffer = [0; 600];
-        let mut writer = Writer::new(&mut buffer, stun::BINDING_REQUEST, b"transaction!")
+        let mut writer = Writer::new(&mut buffer, stun::BINDING_REQUEST, &self.transaction)
             .attribute(attribute::USERNAME, self.username.as_bytes())
             .attribute(attribute::PRIORITY, &self.priority.to_be_bytes());
         if self.nominates {
@@ -158,6 +174,49 @@ impl Check {
         let len = writer.finish(&Integrity::new(self.pwd.as_bytes())).unwrap();
         buffer[..len].to_vec()
     }
+}
+
+/// Where clients were told that the box is.
+pub const SERVER: &str = "192.0.2.1:7882";
+
+/// What the box's transports ask with.
+pub fn prover() -> Arc<Prover> {
+    Arc::new(Prover::new("a certificate's key", vec![SERVER.parse().unwrap()]))
+}
+
+/// The answer of a client with this password to a request of ours, naming where the client sees us; `None` to anything else.
+pub fn answer_to(request: &[u8], pwd: &str, mapped: Option<SocketAddr>) -> Option<Vec<u8>> {
+    let message = stun::Message::parse(request).ok().filter(stun::Message::is_binding_request)?;
+    if !message.is_authentic(&Integrity::new(pwd.as_bytes())) {
+        return None;
+    }
+    assert!(message.claims_controlled() && message.priority().is_some() && !message.use_candidate());
+    Some(answer_of(*message.transaction(), pwd, mapped))
+}
+
+/// As `answer_to`, whoever the request was for.
+pub fn answer_with(request: &[u8], pwd: &str, mapped: Option<SocketAddr>) -> Vec<u8> {
+    answer_of(*stun::Message::parse(request).unwrap().transaction(), pwd, mapped)
+}
+
+pub fn answer_of(transaction: [u8; 12], pwd: &str, mapped: Option<SocketAddr>) -> Vec<u8> {
+    let mut buffer = [0; 128];
+    let writer = Writer::new(&mut buffer, stun::BINDING_SUCCESS, &transaction);
+    let writer = match mapped {
+        Some(mapped) => writer.xor_mapped_address(mapped),
+        None => writer,
+    };
+    let len = writer.finish(&Integrity::new(pwd.as_bytes())).unwrap();
+    buffer[..len].to_vec()
+}
+
+/// An authentic error in answer to a request of ours.
+pub fn error_to(request: &[u8], pwd: &str, code: u16) -> Vec<u8> {
+    let mut buffer = [0; 128];
+    let transaction = *stun::Message::parse(request).unwrap().transaction();
+    let writer = Writer::new(&mut buffer, stun::BINDING_ERROR, &transaction).error_code(code);
+    let len = writer.finish(&Integrity::new(pwd.as_bytes())).unwrap();
+    buffer[..len].to_vec()
 }
 
 pub fn events(transport: &mut Transport) -> Vec<TransportEvent> {
@@ -215,7 +274,7 @@ impl Wire {
             server,
             client,
             client_path: path("192.0.2.7:4000"),
-            server_path: path("192.0.2.1:7882"),
+            server_path: path(SERVER),
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
             sent: Vec::new(),
@@ -235,9 +294,11 @@ impl Wire {
     pub fn check(&mut self) {
         let mut out = outbox();
         self.server.handle_stun(self.now, self.client_path, &Check::to_server().bytes(), &mut out).unwrap();
+        self.server.vouch_for(self.now, self.client_path, &mut out);
         out.clear();
-        let check = Check::to(CLIENT_UFRAG, CLIENT_PWD).bytes();
+        let check = Check::to(CLIENT_UFRAG, CLIENT_PWD).from(SERVER_UFRAG).bytes();
         self.client.handle_stun(self.now, self.server_path, &check, &mut out).unwrap();
+        self.client.vouch_for(self.now, self.server_path, &mut out);
         run_step(&mut self.client, self.now, &mut out);
         let sent: Vec<_> = drain(&mut out).into_iter().filter(|(_, bytes)| bytes[0] >= 20).collect();
         self.carry(true, sent);

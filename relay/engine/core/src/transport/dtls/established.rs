@@ -17,8 +17,8 @@ use super::plan::Progress;
 use super::record_limits::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, records};
 use crate::drop::Drop;
 use crate::event::Cause;
-use crate::outbox::{Outbox, Path};
 use crate::time::{Span, Time};
+use crate::transport::exit::Exit;
 
 /// The least time between two repetitions of the last flight.
 pub(super) const LAST_FLIGHT_PAUSE: Span = Span::from_millis(50);
@@ -44,9 +44,8 @@ impl EstablishedDtls {
     pub(super) fn handle_datagram(
         &mut self,
         now: Time,
-        path: Path,
         datagram: &[u8],
-        outbox: &mut Outbox,
+        exit: &mut Exit<'_>,
     ) -> Result<Progress, Drop> {
         let mut handled = Err(Drop::DtlsUnexpected);
         let mut repeats = false;
@@ -66,25 +65,23 @@ impl EstablishedDtls {
             }
         }
         if repeats && !self.flight.is_empty() {
-            self.repeat_flight(now, path, outbox);
+            self.repeat_flight(now, exit);
             handled = Ok(Progress::Pending);
         }
         handled
     }
 
-    pub(super) fn close(&mut self, path: Path, outbox: &mut Outbox) {
+    pub(super) fn close(&mut self, exit: &mut Exit<'_>) {
         if let Some(record) = self.keys.as_mut().and_then(|keys| keys.seal(Alert::CLOSE_NOTIFY)) {
-            outbox.push(path, &record);
+            exit.send(&[record]);
         }
     }
 
-    fn repeat_flight(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+    fn repeat_flight(&mut self, now: Time, exit: &mut Exit<'_>) {
         if now.since(self.last_flight_at) < LAST_FLIGHT_PAUSE {
             return;
         }
         self.last_flight_at = now;
-        for datagram in &self.flight {
-            outbox.push(path, datagram);
-        }
+        exit.send(&self.flight);
     }
 }

@@ -17,8 +17,9 @@ use self::handshake::Handshake;
 use self::plan::Plan;
 use crate::command::DtlsRole;
 use crate::drop::Drop;
-use crate::outbox::{Outbox, Path};
+use crate::outbox::Path;
 use crate::time::Time;
+use crate::transport::exit::Exit;
 
 pub use self::contexts::DtlsContexts;
 pub use self::established::EstablishedDtls;
@@ -66,18 +67,12 @@ impl Dtls {
     }
 
     /// Takes a datagram. During the handshake its outcome comes with `finish`.
-    pub fn handle_datagram(
-        &mut self,
-        now: Time,
-        path: Path,
-        datagram: &[u8],
-        outbox: &mut Outbox,
-    ) -> Result<Progress, Drop> {
+    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8], exit: &mut Exit<'_>) -> Result<Progress, Drop> {
         if let Age::Established(established) = &mut self.age {
-            return established.handle_datagram(now, path, datagram, outbox);
+            return established.handle_datagram(now, datagram, exit);
         }
         if let Some(handshake) = self.handshake() {
-            handshake.handle_datagram(path, datagram)?;
+            handshake.handle_datagram(exit.path, datagram)?;
         }
         Ok(Progress::Pending)
     }
@@ -95,19 +90,41 @@ impl Dtls {
         }
     }
 
-    /// Takes a step's outcome.
-    pub fn finish(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) -> Progress {
+    /// Goes on with what was computed.
+    pub fn finish(&mut self, now: Time, stepped: Stepped, exit: &mut Exit<'_>) -> Progress {
         let Age::Handshake(handshake) = &mut self.age else { return Progress::Pending };
-        let mut progress = handshake.finish(now, stepped, outbox);
+        let mut progress = handshake.finish(now, stepped, exit);
         if let Progress::Established(established) = &mut progress {
             self.age = Age::Established(Box::new(handshake.established(established.alerts.take())));
         }
         progress
     }
 
-    pub fn handle_deadline(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
+    pub fn handle_deadline(&mut self, now: Time, exit: &mut Exit<'_>) {
         if let Age::Handshake(handshake) = &mut self.age {
-            handshake.handle_deadline(now, path, outbox);
+            handshake.handle_deadline(now, exit);
+        }
+    }
+
+    /// Sends what was held back for an address that is proven now.
+    pub fn release(&mut self, now: Time, exit: &mut Exit<'_>) {
+        if let Age::Handshake(handshake) = &mut self.age {
+            handshake.release(now, exit);
+        }
+    }
+
+    /// Begins the handshake anew; in the client role `start` has to follow. One that is over stays so.
+    pub fn restart(&mut self) {
+        if let Age::Handshake(handshake) = &mut self.age {
+            handshake.restart();
+        }
+    }
+
+    /// Where our last flight went to, while a handshake is under way.
+    pub fn flight_to(&self) -> Option<Path> {
+        match &self.age {
+            Age::Handshake(handshake) => handshake.flight_to(),
+            _ => None,
         }
     }
 
@@ -127,10 +144,15 @@ impl Dtls {
         }
     }
 
+    /// Whether an alert came in the clear while the handshake was under way.
+    pub fn was_alerted(&self) -> bool {
+        matches!(&self.age, Age::Handshake(handshake) if handshake.was_alerted())
+    }
+
     /// Sends close_notify. The peer's own is not waited for.
-    pub fn close(&mut self, path: Path, outbox: &mut Outbox) {
+    pub fn close(&mut self, exit: &mut Exit<'_>) {
         if let Age::Established(established) = &mut self.age {
-            established.close(path, outbox);
+            established.close(exit);
         }
     }
 

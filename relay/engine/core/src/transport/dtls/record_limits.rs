@@ -78,6 +78,11 @@ pub(super) fn records(mut rest: &[u8]) -> impl Iterator<Item = Result<Record<'_>
     })
 }
 
+/// Whether there is an alert in it that nothing protects.
+pub(super) fn has_plain_alert(datagram: &[u8]) -> bool {
+    records(datagram).map_while(Result::ok).any(|record| record.kind == ALERT && record.epoch == 0)
+}
+
 fn split_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let header = bytes.get(..RECORD_HEADER)?;
     let len = usize::from(u16::from_be_bytes([header[11], header[12]]));

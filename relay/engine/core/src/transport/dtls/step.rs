@@ -29,6 +29,7 @@ const MTU: u32 = 1200;
 /// What is to be computed for one transport.
 pub struct Step {
     pub(super) transport: u64,
+    pub(super) attempt: u32,
     pub(in crate::transport) path: Path,
     pub(super) stage: Box<Stage>,
     /// `None` for a ClientHello of ours.
@@ -38,6 +39,7 @@ pub struct Step {
 /// The outcome of a `Step`.
 pub struct Stepped {
     pub(super) transport: u64,
+    pub(super) attempt: u32,
     pub(in crate::transport) path: Path,
     /// `None` when OpenSSL's part is over.
     pub(super) stage: Option<Box<Stage>>,
@@ -55,8 +57,8 @@ pub(super) enum Stage {
 impl Step {
     /// Lets OpenSSL take in the datagram.
     pub fn run(self) -> Stepped {
-        let Step { transport, path, stage, datagram } = self;
-        let stepped = |stage, datagrams, progress| Stepped { transport, path, stage, datagrams, progress };
+        let Step { transport, attempt, path, stage, datagram } = self;
+        let stepped = |stage, datagrams, progress| Stepped { transport, attempt, path, stage, datagrams, progress };
         let begun = match *stage {
             Stage::Begun(connection) => Ok(connection),
             Stage::Planned(plan) => Connection::new(plan),

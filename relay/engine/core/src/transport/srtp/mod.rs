@@ -106,6 +106,13 @@ impl Srtp {
         self.keying.profile
     }
 
+    /// Whether this packet, if it authenticates, is newer than all that its stream brought.
+    pub fn is_newest(&self, packet: &[u8]) -> bool {
+        let Some(header) = packet.first_chunk::<RTP_HEADER>() else { return false };
+        let (ssrc, sequence) = (read_u32(&header[8..12]), u16::from_be_bytes([header[2], header[3]]));
+        self.rtp_streams.is_ahead(ssrc, sequence)
+    }
+
     /// Opens one SRTP packet in place and returns the RTP packet's length. After an error its content is spoilt.
     pub fn open_rtp(&mut self, packet: &mut [u8]) -> Result<usize, Drop> {
         let clear = rtp_header_len(packet).ok_or(Drop::SrtpMalformed)?;

@@ -74,6 +74,11 @@ impl Streams {
         window.highest.checked_add_signed(ahead.into()).ok_or(Refused::Replay)
     }
 
+    /// Whether a known stream has brought no packet as new as this one.
+    pub fn is_ahead(&self, ssrc: u32, sequence: u16) -> bool {
+        self.find(ssrc).is_some_and(|window| sequence.wrapping_sub(window.highest as u16) as i16 > 0)
+    }
+
     /// An error when a packet is not to be opened, before the work of authenticating it.
     pub fn admit(&self, ssrc: u32, index: u64) -> Result<(), Refused> {
         match self.find(ssrc) {
