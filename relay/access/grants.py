@@ -23,8 +23,10 @@ SOURCE_KINDS = {
 }
 """The kind of each of LiveKit's sources. An offer tells kinds and no sources, so a grant of a source admits its kind.
 """
-LEEWAY_SECONDS = 5.0
-"""A token is taken so long before `nbf` and after `exp`, as the issuer's clock may differ from ours."""
+LEEWAY_SECONDS = 60.0
+"""A token is taken so long before `nbf` and after `exp`, as the issuer's clock may differ from ours (RFC 7519 sections
+4.1.4 and 4.1.5). It is the leeway of LiveKit's own server, whose tokens these are.
+"""
 _IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
 """No control characters, which could break a line of the log, and no half surrogate pairs, which JSON can spell and
 UTF-8 cannot carry.
@@ -151,11 +153,18 @@ def _times_denial(claims: dict[str, Any], now: float, leeway: float, opened_at: 
     expires_at, not_before = claims.get("exp"), claims.get("nbf", 0)
     if expires_at is None or not _is_time(expires_at) or not _is_time(not_before):
         return Denial(401, "malformed-token", "The token needs `exp`, in seconds since 1970; `nbf` likewise.")
-    if (now if opened_at is None else min(now, opened_at)) >= expires_at + leeway:
-        return Denial(401, "expired", "The token has expired.")
+    at = now if opened_at is None else min(now, opened_at)
+    if at >= expires_at + leeway:
+        return Denial(401, "expired", f"The token expired {_span(at - expires_at)} ago by this server's clock.")
     if opened_at is None and now < not_before - leeway:
-        return Denial(401, "not-yet-valid", "The token is not valid yet.")
+        wait = _span(not_before - now)
+        # The cause is always a clock, so the text says by how much.
+        return Denial(401, "not-yet-valid", f"The token is not valid for another {wait} by this server's clock.")
     return None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _is_time(value: object) -> bool:

@@ -90,32 +90,40 @@ def test_each_key_has_its_own_secret() -> None:
         (signed(sub="a" * 257), "malformed-token"),
         (signed(sub="half \ud83d a pair"), "malformed-token"),
         (signed(sub="two\nlines"), "malformed-token"),
-        (signed(exp=int(NOW) - 60), "expired"),
-        (signed(nbf=int(NOW) + 60), "not-yet-valid"),
+        (signed(exp=int(NOW) - 61), "expired"),
+        (signed(nbf=int(NOW) + 62), "not-yet-valid"),
     ],
 )
 def test_a_token_that_does_not_hold_is_401_and_says_why(token: str | None, reason: str) -> None:
     assert denied(token) == (401, reason)
 
 
-def test_times_are_checked_against_the_callers_clock_with_a_small_leeway() -> None:
+def test_times_are_checked_against_the_callers_clock_with_a_minutes_leeway() -> None:
     token = signed(exp=1000, nbf=900)
-    assert denied(token, 894.9) == (401, "not-yet-valid")
-    assert isinstance(check(token, KEYS, 895.1), Grant)
-    assert isinstance(check(token, KEYS, 1004.9), Grant)
-    assert denied(token, 1005.0) == (401, "expired")
+    assert denied(token, 839.9) == (401, "not-yet-valid")
+    assert isinstance(check(token, KEYS, 840.1), Grant)
+    assert isinstance(check(token, KEYS, 1059.9), Grant)
+    assert denied(token, 1060.0) == (401, "expired")
     assert isinstance(check(token, KEYS, 1000.0, leeway=0), Denial)
     assert isinstance(check(token, KEYS, 999.9, leeway=0), Grant)
+
+
+def test_a_refusal_for_a_clock_says_by_how_much() -> None:
+    token = signed(exp=100_000, nbf=900)
+    for now, says in ((800.0, "for another 100 s"), (100_090.0, "expired 90 s ago"), (200_000.0, "expired 28 h ago")):
+        denial = check(token, KEYS, now)
+        assert isinstance(denial, Denial)
+        assert says in denial.detail
 
 
 @pytest.mark.parametrize(
     ("now", "opened_at", "reason"),
     [
         (5000.0, 950.0, None),
-        (5000.0, 1004.9, None),
-        (5000.0, 1005.0, "expired"),
-        (1004.9, 5000.0, None),
-        (1005.0, 5000.0, "expired"),
+        (5000.0, 1059.9, None),
+        (5000.0, 1060.0, "expired"),
+        (1059.9, 5000.0, None),
+        (1060.0, 5000.0, "expired"),
         (800.0, 950.0, None),
     ],
 )
