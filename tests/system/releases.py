@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.system.relay_process import ROOT
 
-KEPT = "ce59e045e16e0b2f93e2f353efdbf33969271139"
+KEPT = "30d3f5efa015ad36925c51d6e40ac2b1dd630078"
 """The commit of the release that this tree is upgraded from, and goes back to (CONTRIBUTING, Releases)."""
 
 BUILT = ROOT / "tests" / "artifacts" / "releases"
