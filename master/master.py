@@ -67,7 +67,7 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: E
         reexec = (executable.passed or {}).get(INHERITED, ())
         with prepare(config, Passed(reexec, inherited, activation.activated)) as prepared:
             if not prepared.is_urgent:
-                preload()
+                preload(prepared.https is not None)
             descriptors = prepared.inherited.by_name()
             service_manager.store(descriptors)
             master = Master(prepared, read_again, startup, Upgrade(executable, prepared, service_manager))
@@ -113,7 +113,7 @@ class Master:
         started_at = time.monotonic()
         self._scaling.tell_kernel()
         self._fork_due()
-        preload()
+        preload(self._prepared.https is not None)
         self._startup.show_banner(banner(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
             now = time.monotonic()

@@ -63,6 +63,7 @@ from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
 from millrace.workers.http.public import PublicRoutes
+from millrace.workers.http.renewal import Renewal
 from millrace.workers.http.server import Deadlines, HttpServer
 from millrace.workers.media import Media
 from millrace.workers.metrics.collect import MetricsPage
@@ -137,6 +138,7 @@ class Worker:
         admin = AdminRoutes(self._ask, metrics.page, self._not_ready, slots)
         # An address that is not loopback may have a host name, so there any Host is taken.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
+        self._renewal = Renewal(boot.public_tls)
         self._gauge = Gauge(BEAT_SECONDS)
         self._beats = 0
         self._next_beat: asyncio.TimerHandle | None = None
@@ -165,7 +167,8 @@ class Worker:
         signal.alarm(0)
         self._beat()
         await _within(START_SECONDS, self._converged)
-        await self._public.start(self._boot.http_sockets)
+        tls = self._boot.public_tls
+        await self._public.start(self._boot.http_sockets, tls.context if tls is not None else None)
         await self._admin.start(self._boot.admin_sockets)
         self._started()
         await self._told_to_end.wait()
@@ -300,6 +303,7 @@ class Worker:
             self._control.counters.measured(Seconds.CONTROL_LATE, self._gauge.control_late())
             self._handle_guarded(self._gauge.measure())
             self._handle_guarded(Ticked())
+            self._renewal.look()
         self._orphan.look()
         self._beats += 1
         self._next_beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.https import https_for
 from millrace.master.start.x509 import certificate_for
 from millrace.master.takeover.runtime_directory import unusable
 from millrace.relay.config.model import Config
@@ -19,6 +20,11 @@ def outside(config: Config) -> list[str]:
     if config.dtls.certificate and config.dtls.key:
         try:
             certificate_for(config.dtls)
+        except CertificateRefused as refusal:
+            problems += refusal.problems
+    if config.http.certificate and config.http.key:
+        try:
+            https_for(config.http, None)
         except CertificateRefused as refusal:
             problems += refusal.problems
     if config.log.file and (why := _unwritable(Path(config.log.file))) is not None:

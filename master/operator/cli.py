@@ -136,6 +136,8 @@ def _serve(chosen: argparse.Namespace) -> int:
 def relative_paths(config: Config) -> list[tuple[str, str]]:
     """Returns the keys whose paths depend on the working directory, with the paths."""
     paths = {
+        "http.certificate": config.http.certificate,
+        "http.key": config.http.key,
         "dtls.certificate": config.dtls.certificate,
         "dtls.key": config.dtls.key,
         "runtime.directory": config.runtime.directory,

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.steering import steer
+from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.https import https_for
 from millrace.relay.config.model import Config, is_loopback
 
 _UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
@@ -24,6 +27,8 @@ _GOOD_CLOCKS = {"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_
 """Clock sources that are read without a system call. The engine reads the time with every batch."""
 _UNSYNCHRONIZED = 0x40
 """STA_UNSYNC, adjtimex(2)."""
+RENEWAL_DAYS = 14
+"""Whoever renews certificates has done it by then."""
 SPARE_DESCRIPTORS = 2048
 """Beside the sockets, for connections and files."""
 
@@ -51,6 +56,7 @@ def examine(config: Config) -> Iterator[Finding]:
     """Yields the findings of all checks that need no running server."""
     yield from _ports(config)
     yield from announced(config, set(own_addresses(4)) | set(own_addresses(6)))
+    yield from https(config, time.time())
     yield from _buffers(config)
     yield _descriptors(config)
     yield _cores(config)
@@ -107,6 +113,24 @@ def announced(config: Config, own: set[str]) -> Iterator[Finding]:
     else:
         told = ", ".join(sorted(bound))
         yield Finding(Verdict.POOR, what, f"empty, and clients are told {told}: behind NAT, name the public address")
+
+
+def https(config: Config, now: float) -> Iterator[Finding]:
+    """Checks whether browsers will take the certificate for some time."""
+    what = "http.certificate"
+    try:
+        tls = https_for(config.http, None)
+    except CertificateRefused as refusal:
+        yield Finding(Verdict.BAD, what, str(refusal))
+        return
+    if tls is None:
+        return
+    days = (tls.ends_at() - now) / 86_400
+    until = f"holds until {time.strftime('%Y-%m-%d', time.gmtime(tls.ends_at()))}"
+    if days < 0:
+        yield Finding(Verdict.BAD, what, f"{until}, which is over: browsers refuse the page")
+    else:
+        yield Finding(Verdict.GOOD if days > RENEWAL_DAYS else Verdict.POOR, what, until)
 
 
 def _buffers(config: Config) -> Iterator[Finding]:

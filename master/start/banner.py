@@ -16,7 +16,7 @@ def banner(prepared: Prepared) -> str:
     addresses = ", ".join(dict.fromkeys(candidate.address for candidate in prepared.candidates))
     lines = [
         f"Millrace serves with {prepared.goal} worker{'s' if prepared.goal > 1 else ''}.",
-        f"  page     {_url(prepared.sockets.http[0])}/",
+        f"  page     {_url(prepared.sockets.http[0], is_secure=prepared.https is not None)}/",
         f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
         f"  media    UDP port {media[0].port} at {addresses}" + (f" ({steered})" if prepared.goal > 1 else ""),
         "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
@@ -24,7 +24,8 @@ def banner(prepared: Prepared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _url(group: Group) -> str:
+def _url(group: Group, is_secure: bool = False) -> str:
     address = ip_address(group.address)
     host = own_addresses(address.version)[0] if address.is_unspecified else group.address
-    return f"http://[{host}]:{group.port}" if address.version == 6 else f"http://{host}:{group.port}"
+    scheme = "https" if is_secure else "http"
+    return f"{scheme}://[{host}]:{group.port}" if address.version == 6 else f"{scheme}://{host}:{group.port}"

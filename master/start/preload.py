@@ -21,13 +21,15 @@ SHARED = (
     *("millrace.workers.pending", "millrace.workers.slot_table"),
 )
 """Modules that start no thread when they are imported."""
+HTTPS = ("ssl", "millrace.master.start.x509")
+"""For the date in the metrics; on a worker's loop the import would make it late by a tenth of a second."""
 
 
-def preload() -> None:
+def preload(is_https: bool = False) -> None:
     """Imports what workers share. A failed import is ignored here: it is a worker's failed boot, with its traceback,
     and not the master's end.
     """
-    for name in SHARED:
+    for name in SHARED + (HTTPS if is_https else ()):
         with suppress(Exception):
             import_module(name)
     # A worker's garbage collections then do not write to these objects, and their memory stays shared.

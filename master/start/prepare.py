@@ -19,6 +19,7 @@ from millrace.master.kernel.eligible import EligibleSlots
 from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
+from millrace.master.start.https import Https, https_for
 from millrace.master.start.spawn import Child
 from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, from_orphans, parse_inherited
 from millrace.master.takeover.runtime_directory import Runtime, claim, leave, living, remove_sockets
@@ -44,6 +45,8 @@ class Prepared:
     cores: tuple[int, ...]
     """One for each slot, or none when workers are not pinned."""
     certificate: Certificate
+    https: Https | None
+    """None when the public port speaks HTTP."""
     sockets: Sockets
     candidates: tuple[CandidateAddress, ...]
     inherited: Inherited
@@ -92,7 +95,11 @@ class Prepared:
 
             certificate = certificate_for(config.dtls)
         return replace(
-            self, config=config, certificate=certificate, candidates=announced_candidates(self.sockets, config)
+            self,
+            config=config,
+            certificate=certificate,
+            https=https_for(config.http, self.https),
+            candidates=announced_candidates(self.sockets, config),
         )
 
     def child(self, slot: int, incarnation: int, adopts: bool = True) -> Child:
@@ -108,6 +115,7 @@ class Prepared:
             slots=self.slots,
             adopts=adopts,
             http_sockets=tuple(group.members[slot].fileno() for group in self.sockets.http),
+            public_tls=self.https,
             admin_sockets=tuple(group.members[slot].fileno() for group in self.sockets.admin),
             media_sockets=tuple(
                 MediaSocket(group.members[slot].fileno(), group.address, group.port) for group in self.sockets.media
@@ -264,6 +272,7 @@ def _prepared(
         config=config,
         cores=tuple(usable[:slots]) if config.workers.pin and slots <= len(usable) else (),
         certificate=certificate,
+        https=https_for(config.http, None),
         sockets=sockets,
         candidates=announced_candidates(sockets, config),
         inherited=inherited,

@@ -27,7 +27,9 @@ _LIFE = timedelta(days=3650)
 
 def certificate_for(config: DtlsConfig) -> Certificate:
     """Returns the configured certificate, or a fresh one when none is configured. Raises CertificateRefused."""
-    return read_certificate(config) if config.certificate else make_certificate(datetime.now(UTC))
+    if not config.certificate:
+        return make_certificate(datetime.now(UTC))
+    return read_certificate("dtls", config.certificate, config.key)
 
 
 def make_certificate(now: datetime) -> Certificate:
@@ -48,34 +50,41 @@ def make_certificate(now: datetime) -> Certificate:
     return _paired(certificate, key)
 
 
-def read_certificate(config: DtlsConfig) -> Certificate:
-    """Reads the configured files and checks that they fit each other. Raises CertificateRefused with all problems."""
-    certificate, key = _certificate(config.certificate), _key(config.key)
+def read_certificate(section: str, certificate_path: str, key_path: str) -> Certificate:
+    """Reads the files of `{section}.certificate` and `{section}.key`, and checks that they fit each other. Raises
+    CertificateRefused with all problems.
+    """
+    certificate, key = _certificate(f"{section}.certificate", certificate_path), _key(f"{section}.key", key_path)
     if isinstance(certificate, str) or isinstance(key, str):
         raise CertificateRefused(*(problem for problem in (certificate, key) if isinstance(problem, str)))
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
-        raise CertificateRefused(f"dtls.key: {config.key} is not the key of {config.certificate}")
+        raise CertificateRefused(f"{section}.key: {key_path} is not the key of {certificate_path}")
     return _paired(certificate, key)
 
 
-def _certificate(path: str) -> x509.Certificate | str:
+def ends_at(pem: bytes) -> float:
+    """Returns until when the first certificate of a PEM text holds: Unix time, seconds."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+
+
+def _certificate(named: str, path: str) -> x509.Certificate | str:
     try:
         certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
         # Raises for an unknown curve.
         certificate.public_key()
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        return f"dtls.certificate: {path} is no PEM certificate of a usable key ({error})"
+        return f"{named}: {path} is no PEM certificate of a usable key ({error})"
     return certificate
 
 
-def _key(path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | str:
+def _key(named: str, path: str) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | str:
     try:
         key = load_pem_private_key(Path(path).read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        return f"dtls.key: {path} is no PEM private key without a password ({error})"
+        return f"{named}: {path} is no PEM private key without a password ({error})"
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        return f"dtls.key: {path} is neither an ECDSA nor an RSA key"
+        return f"{named}: {path} is neither an ECDSA nor an RSA key"
     return key
 
 

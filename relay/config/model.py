@@ -48,6 +48,12 @@ class HttpConfig:
     """Which web pages may use the server. `*` is any page, as a token admits clients and no cookie is ever read.
     Without keys `*` stands for this machine's pages only; name others, such as "https://app.example".
     """
+    certificate: str = ""
+    """A PEM file, the chain included: with it the port speaks HTTPS, without it HTTP. Read anew when it changes, as
+    certbot and others renew it, without a connection lost.
+    """
+    key: str = ""
+    """The PEM file of its private key, without a password."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,11 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
                 if not is_loopback(address):
                     expected = "loopback addresses while auth.keys is empty; `millrace keys` makes a key pair"
                     yield Problem(key, show(address), expected)
-    if bool(config.dtls.certificate) != bool(config.dtls.key):
-        missing = "dtls.key" if config.dtls.certificate else "dtls.certificate"
-        yield Problem(missing, "nothing", "a PEM file, as the other half is given")
+    pairs = {"http": (config.http.certificate, config.http.key), "dtls": (config.dtls.certificate, config.dtls.key)}
+    for section, (certificate, key) in pairs.items():
+        if bool(certificate) != bool(key):
+            missing = f"{section}.key" if certificate else f"{section}.certificate"
+            yield Problem(missing, "nothing", "a PEM file, as the other half is given")
     if config.http.port == config.admin.port != 0:
         yield Problem("admin.port", str(config.admin.port), "another port than http.port")
     for key, limit_key in _NO_MORE_THAN.items():

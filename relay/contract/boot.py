@@ -5,6 +5,8 @@ when this one is dead. Read next: `workers/main.py`, which is given a Boot.
 
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLContext
+from typing import Protocol
 
 from millrace.relay.config.model import Config
 from millrace.relay.contract.ids import Incarnation, Slot
@@ -27,6 +29,27 @@ class CandidateAddress:
     port: int
 
 
+class PublicTls(Protocol):
+    """What the public listeners encrypt with. Made before the fork, so that a ticket of one worker opens a session on
+    another.
+    """
+
+    @property
+    def context(self) -> SSLContext:
+        """For the listeners; it stays the same when the certificate is renewed."""
+        ...
+
+    def renew(self) -> bool:
+        """Loads the files when they have changed, for connections that come from now on; returns whether. Raises
+        OSError or ValueError, once for each change, when they cannot be used: then the old certificate stays.
+        """
+        ...
+
+    def ends_at(self) -> float:
+        """Returns until when the certificate holds: Unix time, seconds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Boot:
     """One worker's share of what the master has made."""
@@ -40,6 +63,8 @@ class Boot:
     """True when the worker adopts the sessions that the slot's last worker left; else it drops them."""
     http_sockets: tuple[int, ...]
     """This slot's TCP listeners, listening."""
+    public_tls: PublicTls | None
+    """For `http_sockets`; None when they speak HTTP."""
     admin_sockets: tuple[int, ...]
     media_sockets: tuple[MediaSocket, ...]
     """In the order of `media.bind`, each wildcard as the addresses that it stands for, and last the one for Firefox, if

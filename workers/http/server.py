@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import unquote
 
@@ -78,8 +79,8 @@ class HttpServer:
         self._servers: list[asyncio.Server] = []
         self._web: _BoundedServer | None = None
 
-    async def start(self, sockets: Sequence[int]) -> None:
-        """Serves on these listening sockets, whose descriptors stay open."""
+    async def start(self, sockets: Sequence[int], tls: SSLContext | None = None) -> None:
+        """Serves on these listening sockets, whose descriptors stay open; HTTPS with a context, else HTTP."""
         self._web = _BoundedServer(
             self._handle,
             self._busy,
@@ -92,10 +93,13 @@ class HttpServer:
             auto_decompress=False,
         )
         loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {}
+        if tls is not None:
+            secured = {"ssl": tls, "ssl_handshake_timeout": self._deadlines.request_seconds}
         for descriptor in sockets:
             # A copy, which is closed at the end. The descriptor itself stays open for the next master.
             listener = socket.socket(fileno=os.dup(descriptor))
-            self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG))
+            self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG, **secured))
 
     async def release(self, seconds: float, listening: float = 0) -> None:
         """Leaves the listeners to a successor and fails no request: each connection is closed after its next answer, or

@@ -39,6 +39,7 @@ class MetricsPage:
             master_pid=boot.master if self._has_master() else 0,
             resources=self._resources(),
             sockets=tuple(_shown(media) for media in boot.media_sockets),
+            certificate_ends_at=boot.public_tls.ends_at() if boot.public_tls is not None else None,
         )
         return await render(box), CONTENT_TYPE
 

@@ -140,6 +140,8 @@ class BoxMetrics:
     resources: Resources
     sockets: tuple[str, ...]
     """Address and port of each media socket, in the engine's order; the same for every worker."""
+    certificate_ends_at: float | None = None
+    """Unix time until which the certificate of HTTPS holds; None with HTTP."""
 
 
 async def render(box: BoxMetrics) -> bytes:
@@ -180,6 +182,12 @@ class _Page(Collector):
         yield GaugeMetricFamily(
             "millrace_start_time_seconds", "Unix time of the server's start", value=self._box.started_at
         )
+        if self._box.certificate_ends_at is not None:
+            yield GaugeMetricFamily(
+                "millrace_http_certificate_end_time_seconds",
+                "Unix time until which the certificate of HTTPS holds",
+                value=self._box.certificate_ends_at,
+            )
         yield GaugeMetricFamily(
             "millrace_master_up", "0 while workers go on without a master", value=int(self._box.master_pid != 0)
         )

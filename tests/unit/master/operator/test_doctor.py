@@ -1,8 +1,12 @@
 import socket
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from millrace.master.operator.doctor import Verdict, announced, examine, port_finding
+from millrace.master.operator.doctor import Verdict, announced, examine, https, port_finding
+from millrace.master.start.x509 import ends_at as certificate_end
+from millrace.master.start.x509 import make_certificate
 from millrace.relay.config.model import Config, HttpConfig, MediaConfig, WorkersConfig
 
 KEYLESS = Config(http=HttpConfig(port=0), media=MediaConfig(port=0))
@@ -47,3 +51,18 @@ def test_announced_addresses_are_judged(
 def test_more_workers_than_cores_is_said() -> None:
     findings = {finding.what: finding for finding in examine(Config(workers=WorkersConfig(count=64)))}
     assert findings["workers"].verdict is Verdict.POOR
+
+
+def test_a_certificate_that_ends_soon_or_has_ended_is_found(tmp_path: Path) -> None:
+    made = make_certificate(datetime(2026, 12, 1, tzinfo=UTC))
+    (tmp_path / "certificate.pem").write_text(made.certificate_pem)
+    (tmp_path / "key.pem").write_text(made.private_key_pem)
+    files = HttpConfig(certificate=str(tmp_path / "certificate.pem"), key=str(tmp_path / "key.pem"))
+    ends_at = certificate_end(made.certificate_pem.encode())
+    for days, verdict in ((20, Verdict.GOOD), (10, Verdict.POOR), (-1, Verdict.BAD)):
+        (finding,) = https(Config(http=files), ends_at - days * 86_400)
+        assert finding.verdict is verdict
+    Path(files.key).unlink()
+    (finding,) = https(Config(http=files), 0)
+    assert (finding.verdict, "http.key" in finding.detail) == (Verdict.BAD, True)
+    assert not list(https(Config(), 0))
