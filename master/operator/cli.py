@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--pid-file", type=Path, metavar="FILE", help="write the server's process id there")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes; the same as --set workers.count=N")
 
+    serve.add_argument(
+        "--https",
+        action="store_true",
+        help="for a demonstration on the local network: HTTPS with a certificate of its own, all addresses, and a key",
+    )
+
     check = commands.add_parser(
         "check", help="print all problems of a configuration file and of the files that it names"
     )
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--publish", action="store_true", help="may send; without --publish and --subscribe: both")
     token.add_argument("--subscribe", action="store_true", help="may receive")
     token.add_argument("--ttl", type=int, default=6 * 3600, metavar="SECONDS", help="until it expires (6 hours)")
+    token.add_argument("--https", action="store_true", help="with the key that `millrace serve --https` has made")
     token.add_argument("--key", help="which key of auth.keys; by default the first")
 
     commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
@@ -109,6 +117,12 @@ def _serve(chosen: argparse.Namespace) -> int:
     file = chosen.config and chosen.config.absolute()
     pid_file = chosen.pid_file and chosen.pid_file.absolute()
     config = _read(file, overrides)
+    if config is not None and chosen.https:
+        demo = _demo(config)
+        if demo is None:
+            return 1
+        overrides = overrides + demo
+        config = _read(file, overrides)
     if config is None:
         return 1
     if executable.is_rehearsal:
@@ -163,6 +177,9 @@ def _check(file: Path) -> int:
 
 def _token(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
+    if config is not None and chosen.https:
+        demo = _demo(config)
+        config = None if demo is None else _config(chosen, demo)
     if config is None:
         return 1
     if config.is_open:
@@ -194,6 +211,17 @@ def _token(chosen: argparse.Namespace) -> int:
     )
     print(token)
     return 0
+
+
+def _demo(config: Config) -> list[str] | None:
+    """Returns the settings of `--https`; None when there are none, and why has been printed."""
+    from millrace.master.operator.demo import DemoRefused, folder, settings
+
+    try:
+        return settings(config, folder(os.environ), keys(), datetime.now(UTC))
+    except DemoRefused as refusal:
+        _refuse(str(refusal))
+        return None
 
 
 def _status(chosen: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@ this file only where they need a certificate: a start that inherits one is in a 
 never be written to a disk. Read next: `master/start/prepare.py`, which asks for a certificate.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from millrace.master.start.certificate import Certificate, CertificateRefused
 from millrace.relay.config.model import DtlsConfig
@@ -35,8 +38,30 @@ def certificate_for(config: DtlsConfig) -> Certificate:
 def make_certificate(now: datetime) -> Certificate:
     """Makes a self-signed certificate, ECDSA P-256 as RFC 8827 section 6.5 requires."""
     key = ec.generate_private_key(ec.SECP256R1())
+    return _paired(_self_signed(key, now, _LIFE).sign(key, hashes.SHA256()), key)
+
+
+def make_https_certificate(names: Sequence[str], now: datetime, life: timedelta) -> Certificate:
+    """Makes a self-signed certificate for host names and addresses (RFC 6125: browsers read no other place)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _self_signed(key, now, life).add_extension(
+        x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    return _paired(builder.add_extension(usage, critical=False).sign(key, hashes.SHA256()), key)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime, life: timedelta) -> x509.CertificateBuilder:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "millrace")])
-    certificate = (
+    return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -44,10 +69,8 @@ def make_certificate(now: datetime) -> Certificate:
         .serial_number(x509.random_serial_number())
         # A client's clock may be behind ours.
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + _LIFE)
-        .sign(key, hashes.SHA256())
+        .not_valid_after(now + life)
     )
-    return _paired(certificate, key)
 
 
 def read_certificate(section: str, certificate_path: str, key_path: str) -> Certificate:

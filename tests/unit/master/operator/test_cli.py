@@ -175,3 +175,16 @@ def test_server_without_keys_refuses_other_addresses_and_says_how_to_make_keys(
     assert "http.bind" in said
     assert "media.bind" in said
     assert "millrace keys" in said
+
+
+def test_token_of_the_demonstration_fits_the_key_that_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    tokens = []
+    for _ in range(2):
+        assert main(["token", "--https", "--room", "demo", "--identity", "me"]) == 0
+        tokens.append(capsys.readouterr().out.strip())
+    config = parse((tmp_path / "millrace" / "keys.toml").read_text())
+    assert isinstance(config, Config)
+    assert all(isinstance(check(token, config.auth.keys, time.time()), Grant) for token in tokens)
