@@ -56,6 +56,19 @@ async def test_a_viewer_that_came_first_gets_its_publisher(
             await receiver.until("received", "audio", like_file=FRAMES["audio"])
 
 
+@pytest.mark.parametrize("viewer", PROGRAMS)
+async def test_h264_that_does_not_say_its_packetization_mode_is_watched(
+    relay: Relay, streams: Path, viewer: str
+) -> None:
+    files = {"video": bitstream("H264", streams), "audio": bitstream("OPUS", streams)}
+    fmtp = "profile-level-id=42e01f"
+    sender = ClientProcess("libdatachannel", "publish", f"{relay.url}/whip/hall", fmtp=fmtp, slot=0, **files)
+    async with sender:
+        await sender.until("connected")
+        async with ClientProcess(viewer, "watch", f"{relay.url}/whep/hall", slot=1, **files) as receiver:
+            await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=2)
+
+
 async def test_a_call_of_trickled_candidates_outlives_an_ice_restart_at_both_ends(relay: Relay, streams: Path) -> None:
     files = {"video": bitstream("VP8", streams), "audio": bitstream("OPUS", streams)}
     arguments = ("--trickle", "--restart=1s")
