@@ -11,7 +11,7 @@ class Refusal:
     """What the client is told; the reason is stable, the detail is for a person."""
 
     status: int
-    """400 malformed, 406 no common codec, 422 understood and not acceptable."""
+    """400 malformed, 422 understood and not acceptable."""
     reason: str
     """A stable name such as `weak-fingerprint`, for the problem's type and for counters."""
     detail: str

@@ -14,7 +14,7 @@ ENGINE_REFUSED = "engine_refused"
 FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
 """Causes that neither side wished for."""
 
-REFUSALS = (400, 401, 403, 404, 406, 409, 412, 422, 428, 503, 504)
+REFUSALS = (400, 401, 403, 404, 409, 412, 422, 428, 503, 504)
 """The statuses that control refuses requests with."""
 
 

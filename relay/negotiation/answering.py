@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from millrace.relay.contract.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.refusal import Refusal
-from millrace.relay.negotiation.codecs import OfferedCodec, distance, forwarded, with_repair
+from millrace.relay.negotiation.codecs import OfferedCodec, differing_parameter, distance, forwarded, with_repair
 from millrace.relay.negotiation.encodings import OfferedEncoding, offered_encodings, taken_rids
 from millrace.relay.negotiation.extensions import numbered, select_from_publisher, select_to_viewer
 from millrace.relay.sdp import answer as writer
@@ -32,7 +32,7 @@ FROM_VIEWERS = {
 }
 """RTCP feedback that we accept from viewers."""
 
-FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode=1, VP8, VP9"}
+FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode 0 or 1, VP8, VP9"}
 """What is forwarded, in words for a refusal."""
 
 
@@ -139,11 +139,12 @@ def answer_viewer(
     published = {(publication.kind, publication.position): publication for publication in publications}
     sections: list[Section] = []
     receivers: list[Receiver] = []
-    without_codec = False
+    rejected: list[tuple[MediaOffer, PublicationHere | None]] = []
     for media, kind, position in _flowing(offer, Direction.RECVONLY):
-        codecs = _preferred(forwarded(media), published.get((kind, position)))
+        publication = published.get((kind, position))
+        codecs = _preferred(forwarded(media), publication)
         if not codecs:
-            without_codec = True
+            rejected.append((media, publication))
             continue
         ssrc, rtx_ssrc = streams[media.position]
         if all(offered.repair is None for offered in codecs):
@@ -166,7 +167,8 @@ def answer_viewer(
         )
     if not sections:
         expected = "A viewer offers recvonly or sendrecv audio or video."
-        return _nothing_taken(offer, _no_codec(publications) if without_codec else expected, without_codec)
+        detail = " ".join(_lacking(media, publication) for media, publication in rejected)
+        return _nothing_taken(offer, detail or expected, without_codec=bool(rejected))
     taken = writer.completed(offer, sections)
     return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
 
@@ -243,11 +245,22 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
     return tuple(section.media.mid or "" for section in sections)
 
 
-def _no_codec(publications: Sequence[PublicationHere]) -> str:
-    """Says which codecs would have been taken."""
-    names = {publication.codec for publication in publications} or set(CodecName)
-    listed = ", ".join(name.capitalize() if name is CodecName.OPUS else name.upper() for name in sorted(names))
-    return f"The {'publisher sends' if publications else 'relay forwards'} {listed}, which no m-line can take."
+def _lacking(media: MediaOffer, publication: PublicationHere | None) -> str:
+    """Says what a viewer's m-line would have to offer, and what it does."""
+    offered = ", ".join(_described(line.name, line.parameters) for line in media.formats) or "no codec by name"
+    if publication is None:
+        kind = media.kind or MediaKind.VIDEO
+        return f"The relay forwards {FORWARDED[kind]}; the m-line of {kind} offers {offered}."
+    name, parameters = publication.codec, publication.format_parameters
+    sent = _described(name.capitalize() if name is CodecName.OPUS else name.upper(), parameters)
+    like = [line for line in forwarded(media) if line.codec.name is name]
+    differing = dict.fromkeys(differing_parameter(name, parameters, line.format.parameters) for line in like)
+    why = f"; it differs in {', '.join(differing)}" if like else ""
+    return f"The publisher sends {sent}; the m-line of {publication.kind} offers {offered}{why}."
+
+
+def _described(name: str, parameters: str) -> str:
+    return f"{name} ({parameters.strip()})" if parameters.strip() else name
 
 
 def _sent_outside(offer: Offer) -> Refusal | None:
@@ -272,7 +285,8 @@ def _not_forwarded(media: MediaOffer, kind: MediaKind) -> Refusal:
 
 def _nothing_taken(offer: Offer, detail: str, without_codec: bool) -> Refusal:
     if without_codec:
-        return Refusal(406, "no-common-codec", detail)
+        # Not 406: in the drafts of WHEP that answers with an offer of the server's own.
+        return Refusal(422, "no-common-codec", detail)
     if not any(media.alive and media.kind for media in offer.media):
         return Refusal(422, "no-media", "There is neither audio nor video.")
     return Refusal(422, "wrong-direction", detail)

@@ -75,6 +75,10 @@ _DECODED_BY: dict[H264Profile, tuple[H264Profile, ...]] = {
 }
 """For the profile of a stream, those whose decoders play it, the nearest first."""
 
+_FARTHEST = 10
+"""More than any distance between profiles: how packets are made counts before them."""
+PACKETIZATION_MODE = "packetization-mode"
+
 
 def parameters(text: str) -> dict[str, str]:
     """The `key=value` pairs of an fmtp line, keys in lower case, the first of each."""
@@ -122,16 +126,28 @@ def distance(name: CodecName, stream: str, decoder: str) -> int | None:
     have, want = parameters(stream), parameters(decoder)
     match name:
         case CodecName.H264:
-            profile, decodes = h264_profile(have), h264_profile(want)
-            if profile is None or decodes is None or decodes not in _DECODED_BY[profile]:
-                return None
-            return _DECODED_BY[profile].index(decodes)
+            unpacks, decodes = _unpacking_distance(have, want), _decoding_distance(have, want)
+            return None if unpacks is None or decodes is None else unpacks * _FARTHEST + decodes
         case CodecName.VP9:
             return 0 if have.get("profile-id", "0") == want.get("profile-id", "0") else None
         case CodecName.AV1:
             return 0 if have.get("profile", "0") == want.get("profile", "0") else None
         case CodecName.OPUS | CodecName.VP8:
             return 0
+
+
+def differing_parameter(name: CodecName, stream: str, decoder: str) -> str:
+    """The fmtp parameter for which `distance` is None; empty when it is not."""
+    if distance(name, stream, decoder) is not None:
+        return ""
+    match name:
+        case CodecName.H264:
+            is_unpacked = _unpacking_distance(parameters(stream), parameters(decoder)) is not None
+            return "profile-level-id" if is_unpacked else PACKETIZATION_MODE
+        case CodecName.VP9:
+            return "profile-id"
+        case _:
+            return "profile"
 
 
 def h264_profile(pairs: dict[str, str]) -> H264Profile | None:
@@ -149,9 +165,32 @@ def h264_profile(pairs: dict[str, str]) -> H264Profile | None:
     return None
 
 
+def _unpacking_distance(have: dict[str, str], want: dict[str, str]) -> int | None:
+    """How far the packets of an H264 stream are from those that a decoder says to take; None for too far.
+
+    A decoder of mode 1 takes packets of mode 0. Who leaves the parameter out means 0 by RFC 6184 section 8.1, yet the
+    depayloaders of clients that do (GStreamer, SIPSorcery, gateways) take both. Who says 0 in words may mean it.
+    """
+    sent, taken = have.get(PACKETIZATION_MODE, "0"), want.get(PACKETIZATION_MODE)
+    if taken == "0" and sent != "0":
+        return None
+    return 0 if sent == (taken or "0") else 1
+
+
+def _decoding_distance(have: dict[str, str], want: dict[str, str]) -> int | None:
+    profile, decodes = h264_profile(have), h264_profile(want)
+    if profile is None or decodes is None:
+        return None
+    if decodes in _DECODED_BY[profile]:
+        return _DECODED_BY[profile].index(decodes)
+    # By RFC 6184 section 8.1 who leaves it out decodes no more than level 1, 128 x 96 pixels. Nobody means that: such
+    # clients have their decoder read the stream's own parameter sets.
+    return None if "profile-level-id" in want else _FARTHEST - 1
+
+
 def _is_forwarded(name: CodecName, text: str) -> bool:
-    """H264 only with packetization-mode 1: browsers send it, and the engine can find key frames in it."""
+    """H264 in packets of modes 0 and 1, in which the engine can find key frames; mode 2 interleaves pictures."""
     if name is not CodecName.H264:
         return True
     pairs = parameters(text)
-    return pairs.get("packetization-mode", "0") == "1" and h264_profile(pairs) is not None
+    return pairs.get(PACKETIZATION_MODE, "0") in ("0", "1") and h264_profile(pairs) is not None

@@ -196,7 +196,7 @@ function preferCodec(transceiver, mimeType) {
   if (!mimeType || !transceiver.setCodecPreferences) return;
   const codecs = RTCRtpSender.getCapabilities('video').codecs;
   const first = codecs.filter((codec) => codec.mimeType === mimeType);
-  if (first.length === 0) throw new Refused(406, `This browser cannot send ${mimeType.split('/')[1]}.`);
+  if (first.length === 0) throw new Refused(422, `This browser cannot send ${mimeType.split('/')[1]}.`);
   transceiver.setCodecPreferences([...first, ...codecs.filter((codec) => codec.mimeType !== mimeType)]);
 }
 

@@ -155,7 +155,7 @@ def test_a_viewer_that_lacks_the_publishers_codec_is_refused() -> None:
     worker = desk()
     worker.publish(sdp=offer(["video"], codecs="vp9"))
     reply = worker.watch(sdp=offer(["video"], direction="recvonly", codecs="vp8"))
-    assert reply.status == 406
+    assert reply.status == 422
 
 
 def test_a_publisher_that_comes_after_the_clock_was_set_back_is_still_the_later_one() -> None:
