@@ -129,7 +129,8 @@ class Worker:
         config = boot.config
         origins = config.http.cors_origins
         cors = Cors(origins, config.is_open)
-        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes)
+        ours = Guard(origins, checks_host=False)
+        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, ours)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
         slots = SlotsView(self._slot_table, self._control, media.stats)

@@ -1,11 +1,15 @@
 """Who may open a session, and who may change or end one: names, tokens, identities. Owns those rules; must never know
-SDP or the tables. Read `relay/access/grants.py` next, which reads the tokens.
+SDP or the tables. Read `relay/access/decision.py` next, which says who may publish and watch.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-from millrace.relay.access.grants import SOURCE_KINDS, Denial, Grant, check, is_identity
+from millrace.relay.access.decision import decide
+from millrace.relay.access.grants import SOURCE_KINDS, Denial, check, is_identity
+from millrace.relay.config.model import AuthConfig
+from millrace.relay.contract.access import Action, Visitor
+from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MediaKind
 from millrace.relay.contract.ids import ParticipantId, RoomName, SessionId, Slot
 from millrace.relay.contract.inputs import Offered
@@ -18,6 +22,8 @@ _ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 """A room's name stands in a URL as it is. Not `.` or `..`, which clients remove from a path (RFC 3986 section 5.2.4).
 """
 _SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
+ACTIONS = {Protocol.WHIP: Action.PUBLISH, Protocol.WHEP: Action.WATCH}
+"""What each protocol's POST asks for."""
 
 
 def room_name(text: str) -> RoomName | None:
@@ -31,9 +37,9 @@ def session_slot(text: str) -> tuple[SessionId, Slot] | None:
 
 
 def admit(
-    request: Offered, keys: Mapping[str, str], random_participant: Callable[[], ParticipantId], now: float
+    request: Offered, auth: AuthConfig, random_participant: Callable[[], ParticipantId], now: Now
 ) -> Guest | Refusal:
-    """Checks names and token of an offer. Returns who is admitted, or why nobody is; `now` is Unix time."""
+    """Checks names and token of an offer. Returns who is admitted, or why nobody is."""
     room = room_name(request.room)
     if room is None:
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
@@ -42,14 +48,12 @@ def admit(
         if not is_identity(request.participant):
             return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
         watches = ParticipantId(request.participant)
-    if not keys:
-        return Guest(request.protocol, room, random_participant(), watches, now)
-    grant = check(request.token, keys, now)
-    denial = grant if isinstance(grant, Denial) else _denial(grant, request.protocol, room)
-    if denial is not None:
-        return Refusal(denial.status, denial.reason, denial.detail)
-    assert isinstance(grant, Grant)
-    return Guest(request.protocol, room, ParticipantId(grant.identity), watches, now, grant.sources or ())
+    visitor = Visitor(request.token, request.address, request.is_other_site)
+    admitted = decide(ACTIONS[request.protocol], room, visitor, auth, now)
+    if isinstance(admitted, Refusal):
+        return admitted
+    participant = random_participant() if admitted.identity is None else admitted.identity
+    return Guest(request.protocol, room, participant, watches, now.unix, admitted.sources, admitted.by_key)
 
 
 def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
@@ -64,31 +68,23 @@ def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:
     return None
 
 
-def deny_session_request(session: Session, token: str | None, keys: Mapping[str, str], now: float) -> Refusal | None:
+def deny_session_request(session: Session, token: str | None, auth: AuthConfig, now: Now) -> Refusal | None:
     """Why this token may not change or end the session; None when it may. A token may have expired since the POST:
-    calls last longer than tokens, and a client has no other for an ICE restart.
+    calls last longer than tokens, and a client has no other for an ICE restart. A session that was opened without a
+    token of our keys belongs to whoever knows its id, which only its client was told.
     """
-    if not keys:
+    if not auth.keys or not session.needs_token:
         return None
-    grant = check(token, keys, now, opened_at=session.opened_at)
-    denial = grant if isinstance(grant, Denial) else _denial(grant, session.protocol, session.room)
+    grant = check(token, auth.keys, now.unix, opened_at=session.opened_at)
+    if isinstance(grant, Denial):
+        denial: Denial | None = grant
+    elif session.protocol is Protocol.WHIP:
+        denial = grant.publish_denial(session.room)
+    else:
+        denial = grant.subscribe_denial(session.room)
     if denial is not None:
         return Refusal(denial.status, denial.reason, denial.detail)
-    assert isinstance(grant, Grant)
+    assert not isinstance(grant, Denial)
     if grant.identity != session.participant:
         return Refusal(403, "other-identity", "The session was opened with another identity's token.")
     return None
-
-
-def room_of_bearer(token: str | None, keys: Mapping[str, str], now: float) -> str | Refusal:
-    """The room of which this token's bearer may see who is in it."""
-    grant = check(token, keys, now)
-    denial = grant if isinstance(grant, Denial) else grant.join_denial(grant.room)
-    if denial is not None:
-        return Refusal(denial.status, denial.reason, denial.detail)
-    assert isinstance(grant, Grant)
-    return grant.room
-
-
-def _denial(grant: Grant, protocol: Protocol, room: RoomName) -> Denial | None:
-    return grant.publish_denial(room) if protocol is Protocol.WHIP else grant.subscribe_denial(room)

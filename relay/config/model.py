@@ -16,8 +16,10 @@ from millrace.relay.config.rules import (
     IP_ADDRESS,
     KEY_NAME,
     MAX_SLOTS,
+    NETWORK,
     NON_EMPTY,
     ORIGIN,
+    ROOM_PATTERN,
     SECRET,
     VISIBLE,
     VISIBLE_SECRET,
@@ -105,6 +107,14 @@ class AuthConfig:
     )
     """API keys and their secrets (`millrace keys` makes a pair). Without any, no token is asked for, and only loopback
     can be bound.
+    """
+    public_rooms: tuple[Annotated[str, ROOM_PATTERN], ...] = ()
+    """Rooms that anybody may watch without a token: names, or patterns with one `*`, such as "public-*". None, as a
+    room is nobody else's until its owner says so.
+    """
+    publish_from: tuple[Annotated[str, NETWORK], ...] = ()
+    """Addresses and networks whose clients may publish without a token, such as "192.168.7.0/24". None, as whoever can
+    send from there could then. Pages of other sites cannot, unless `http.cors_origins` names them.
     """
 
 

@@ -5,7 +5,7 @@ never know the key that it is for. Read next: `relay/config/parse.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 MAX_SLOTS = 64
@@ -43,6 +43,13 @@ def _is_specified(text: str) -> bool:
     return _is_address(text) and not ip_address(text).is_unspecified
 
 
+def _is_network(text: str) -> bool:
+    try:
+        return "%" not in str(ip_network(text))
+    except ValueError:
+        return False
+
+
 def _is_announced(text: str) -> bool:
     parts = text.split("/")
     if len(parts) > 2 or not all(map(_is_specified, parts)):
@@ -55,8 +62,11 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
 _ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
 """A STUN or TURN URL (RFC 7064, RFC 7065) without a character that would end it in a `Link` header."""
 
+_ROOM_PATTERN = re.compile(r"(?=.{1,128}$)[A-Za-z0-9_.-]*\*?[A-Za-z0-9_.-]*")
+
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
 IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)
+NETWORK = Rule('an IP address or a network such as "192.168.7.0/24", with no bits behind its length', _is_network)
 NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))
 ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one family', _is_announced)
 ORIGIN = Rule(
@@ -66,6 +76,10 @@ ORIGIN = Rule(
 ICE_URL = Rule(
     'a STUN or TURN URL, such as "turn:turn.example:3478?transport=udp"',
     lambda text: _ICE_URL.fullmatch(text) is not None,
+)
+ROOM_PATTERN = Rule(
+    'a room\'s name (of A-Z a-z 0-9 _ . -), with at most one "*" for any characters',
+    lambda text: _ROOM_PATTERN.fullmatch(text) is not None,
 )
 VISIBLE = Rule("a text of visible ASCII characters", lambda text: text.isascii() and text.isprintable())
 VISIBLE_SECRET = replace(VISIBLE, secret=True)

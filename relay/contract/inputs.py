@@ -23,6 +23,9 @@ class Offered:
     sdp: str
     participant: str | None
     """WHEP: which participant to watch; None for the room's first publisher."""
+    address: str = ""
+    """As in `Visitor`, and so is the next."""
+    is_other_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class RoomsListed:
 
     request: RequestId
     token: str | None
-    """Its bearer sees the one room that it names."""
+    """Its bearer sees the room that it names, beside those that anybody may watch."""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Guest:
     """Unix time, seconds."""
     sources: tuple[str, ...] = ()
     """What the client may publish, as in `Grant.sources`."""
+    needs_token: bool = False
+    """As in `Session.needs_token`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class Opener:
             remote_pwd=remote.pwd,
             mids=mids,
             watches=guest.watches,
+            needs_token=guest.needs_token,
         )
 
     def _publish(self, session: Session, track: OfferedTrack) -> Publish:

@@ -63,6 +63,7 @@ class FixedRecord:
     publications: tuple[PublicationHere, ...]
     streams: tuple[RecordedStream, ...]
     ssrcs: tuple[int, ...]
+    needs_token: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
         mids=fixed.mids,
         restarted_with=whole.restarted_with,
         watches=fixed.watches,
+        needs_token=fixed.needs_token,
         publications=publications,
         paused=set(whole.paused),
         receiving=[
@@ -157,6 +159,7 @@ def _fixed(session: Session) -> FixedRecord:
         publications=tuple(session.publications.values()),
         streams=tuple(_stream(receiving) for receiving in session.receiving),
         ssrcs=session.ssrcs,
+        needs_token=session.needs_token,
     )
 
 

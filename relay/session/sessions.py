@@ -54,6 +54,8 @@ class Session:
     """Our ICE credentials of the last restart, whose answer may have been lost."""
     watches: ParticipantId | None = None
     """The participant that a viewer watches; None for the room's first publisher."""
+    needs_token: bool = True
+    """True when a token of our keys opened the session; then its later requests need one, too."""
     publications: dict[PublicationId, PublicationHere] = field(default_factory=dict)
     paused: set[PublicationId] = field(default_factory=set)
     """Publications that said BYE and are withdrawn until they send again."""

@@ -73,7 +73,7 @@ def handle_patched(ledger: Ledger, request: Patched) -> None:
     session = find_session(ledger, request)
     if session is None:
         return
-    denial = deny_session_request(session, request.token, ledger.config.auth.keys, ledger.now.unix)
+    denial = deny_session_request(session, request.token, ledger.config.auth, ledger.now)
     patch = denial or read_patch(session, request.if_match, request.fragment, ledger.sdp_limits)
     match patch:
         case Refusal():
@@ -93,7 +93,7 @@ def handle_deleted(ledger: Ledger, request: Deleted) -> None:
     if session is None:
         return
     if not request.by_admin:
-        denial = deny_session_request(session, request.token, ledger.config.auth.keys, ledger.now.unix)
+        denial = deny_session_request(session, request.token, ledger.config.auth, ledger.now)
         if denial is not None:
             ledger.refuse(request.request, denial)
             return
@@ -114,7 +114,7 @@ def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.stopping:
         return DRAINING
-    guest = admit(request, ledger.config.auth.keys, ledger.numbers.participant, ledger.now.unix)
+    guest = admit(request, ledger.config.auth, ledger.numbers.participant, ledger.now)
     if isinstance(guest, Refusal):
         return guest
     # Into an open room clients may come back, say after a reload of their page. Checked after the token, as strangers

@@ -1,8 +1,10 @@
 """Who gets in: tokens, and what a stranger gets for a bad request."""
 
+import asyncio
 import json
 import os
 import re
+import signal
 import time
 
 import aiohttp
@@ -82,6 +84,48 @@ async def test_a_session_is_its_owners() -> None:
             assert answer.status == 403
         async with http.delete(url, headers=bearer) as answer:
             assert answer.status == 200
+
+
+SHARED = f'''[auth]
+keys = {{ devkey = "{SECRET}" }}
+public_rooms = ["public-*"]
+'''
+
+
+async def test_anybody_watches_a_public_room_and_only_the_keys_owner_publishes_until_a_reload_says_otherwise() -> None:
+    sdp = await offer()
+    watching = sdp.replace("sendrecv", "recvonly")
+    bearer = {"Authorization": f"Bearer {token(room='public-1')}"}
+    async with Relay(config=SHARED) as relay, aiohttp.ClientSession() as http:
+
+        async def post(path: str, body: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
+            async with http.post(relay.url + path, data=body, headers=SDP | (headers or {})) as answer:
+                return answer.status, relay.url + answer.headers.get("Location", "")
+
+        assert (await post("/whip/public-1", sdp))[0] == 401
+        assert (await post("/whip/public-1", sdp, bearer))[0] == 201
+        assert (await post("/whip/hall", sdp, {"Authorization": f"Bearer {token()}"}))[0] == 201
+        assert (await post("/whep/hall", watching))[0] == 401
+        status, url = await post("/whep/public-1", watching)
+        assert status == 201
+        rooms: list[str] = []
+        # The worker that is asked may not have heard of them yet.
+        async with asyncio.timeout(20):
+            while not rooms:
+                async with http.get(f"{relay.url}/rooms") as answer:
+                    rooms = [room["name"] for room in await answer.json()]
+        assert rooms == ["public-1"]
+        async with http.delete(url) as answer:
+            assert answer.status == 200
+        _, url = await post("/whep/public-1", watching)
+        relay.config_path.write_text(SHARED.replace("public-*", "open") + 'publish_from = ["127.0.0.0/8"]\n')
+        os.kill(relay.pid, signal.SIGHUP)
+        await relay.until_logged("all workers have the new configuration")
+        assert (await post("/whep/public-1", watching))[0] == 401
+        assert (await post("/whip/hall", sdp))[0] == 201
+        assert (await post("/whip/hall", sdp, {"Origin": "https://evil.example"}))[0] == 401
+        async with http.delete(url) as answer:
+            assert answer.status == 200, "whoever has a session's id goes on having it"
 
 
 def hostile(sdp: str) -> list[tuple[str, str]]:

@@ -66,6 +66,14 @@ class Guard:
             return problem(403, "other-origin", "A page of another site may not use an address that asks for no token.")
         return None
 
+    def is_other_site(self, host: str | None, origin: str | None) -> bool:
+        """True when a page of another site sent the request. A page with our own name and HTTPS is ours: a name that
+        was rebound has no certificate for us to show.
+        """
+        return origin is not None and not (
+            self._trusts(origin, host) or (host is not None and origin == f"https://{host}")
+        )
+
     def _knows(self, host: str) -> bool:
         name = _host(f"//{host}")
         return name in self._hosts or name == "localhost" or _address(name) is not None

@@ -12,7 +12,7 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.inputs import Deleted, Offered, Patched, RoomsListed
 from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
-from millrace.workers.http.origins import Cors
+from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
 from millrace.workers.http.server import Deadlines, bearer_token, header, path_segments, read_body
 from millrace.workers.pending import MakeRequest
@@ -35,6 +35,8 @@ class PublicRoutes:
     deadlines: Deadlines
     sdp_bytes: int
     """The longest body of an offer or a fragment."""
+    guard: Guard
+    """Tells other sites' pages from ours, for rules that admit a client by its address."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers a request, whatever its path."""
@@ -57,7 +59,11 @@ class PublicRoutes:
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
         token = bearer_token(request)
         participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
-        reply = await self.ask(lambda number: Offered(number, protocol, room, token, sdp, participant))
+        address, host, origin = request.remote or "", request.headers.get("Host"), request.headers.get("Origin")
+        is_other_site = self.guard.is_other_site(host, origin)
+        reply = await self.ask(
+            lambda number: Offered(number, protocol, room, token, sdp, participant, address, is_other_site)
+        )
         return from_reply(reply)
 
     async def _session(self, request: web.BaseRequest, session: str) -> web.Response:
@@ -77,8 +83,8 @@ class PublicRoutes:
             return self._options(request, "GET, HEAD, OPTIONS", {})
         if request.method not in ("GET", "HEAD"):
             return method_not_allowed("GET, HEAD, OPTIONS")
-        token = bearer_token(request)
-        return from_reply(await self.ask(lambda number: RoomsListed(number, token)))
+        token, address = bearer_token(request), request.remote or ""
+        return from_reply(await self.ask(lambda number: RoomsListed(number, token, address)))
 
     def _options(self, request: web.BaseRequest, methods: str, headers: dict[str, str]) -> web.Response:
         preflight = self.cors.preflight(request.headers.get("Origin"), methods)

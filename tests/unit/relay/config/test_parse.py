@@ -120,6 +120,37 @@ def test_a_secret_is_as_long_as_its_bytes() -> None:
     assert "auth.keys.demo" in problems(f'auth.keys = {{ demo = "{"é" * 15}" }}')
 
 
+RULES = "[auth]\nkeys.demo = " + f'"{SECRET}"\n'
+
+
+@pytest.mark.parametrize("pattern", ["lobby", "public-*", "*", "*-live", "a*b", "a.b_C-9", "a" * 128])
+def test_rooms_that_anybody_may_watch_are_names_and_patterns(pattern: str) -> None:
+    assert config(RULES + f'public_rooms = ["{pattern}"]').auth.public_rooms == (pattern,)
+
+
+@pytest.mark.parametrize("pattern", ["", "a b", "a/b", "**", "a*b*", "[a-z]", "r?om", "ü", "a" * 129, "a\\n"])
+def test_a_pattern_that_no_room_has_is_refused(pattern: str) -> None:
+    found = problems(RULES + f'public_rooms = ["lobby", "{pattern}"]')
+    assert set(found) == {"auth.public_rooms[1]"}
+    assert 'at most one "*"' in found["auth.public_rooms[1]"].expected
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "10.1.2.3", "2001:db8::/32", "::1", "0.0.0.0/0"])
+def test_networks_that_may_publish_are_addresses_and_prefixes(network: str) -> None:
+    assert config(RULES + f'publish_from = ["{network}"]').auth.publish_from == (network,)
+
+
+@pytest.mark.parametrize("network", ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "fe80::1%eth0", "lan", "10.0.0.1-9"])
+def test_a_network_that_is_none_is_refused(network: str) -> None:
+    found = problems(RULES + f'publish_from = ["{network}"]')
+    assert str(found["auth.publish_from[0]"]).startswith(f'auth.publish_from[0]: found "{network}", expected an IP')
+
+
+@pytest.mark.parametrize(("key", "value"), [("public_rooms", '["lobby"]'), ("publish_from", '["10.0.0.0/8"]')])
+def test_rules_for_who_has_no_token_are_refused_where_nobody_needs_one(key: str, value: str) -> None:
+    assert "auth.keys is empty" in problems(f"auth.{key} = {value}")[f"auth.{key}"].expected
+
+
 @pytest.mark.parametrize(
     ("keys", "key"),
     [

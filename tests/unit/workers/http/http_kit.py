@@ -12,7 +12,7 @@ import pytest
 from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.ids import RequestId
 from millrace.relay.contract.inputs import Input
-from millrace.workers.http.origins import Cors
+from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
 from millrace.workers.http.public import PublicRoutes
 from millrace.workers.http.server import Deadlines, HttpServer, Routes
@@ -85,4 +85,5 @@ async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests
 
 
 def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
-    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000)
+    guard = Guard(origins, checks_host=False)
+    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000, guard)

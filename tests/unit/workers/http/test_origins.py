@@ -73,3 +73,23 @@ def test_where_no_token_is_asked_for_only_this_machines_pages_and_listed_ones_ma
     assert cors.preflight("https://any.example", "POST") == {"Vary": "Origin"}
     assert cors.headers("http://[") == {"Vary": "Origin"}
     assert "Access-Control-Allow-Origin" not in Cors((), is_open=True).headers("http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_other"),
+    [
+        ("relay.lan", None, False),
+        ("relay.lan", "https://relay.lan", False),
+        ("relay.lan:7880", "https://relay.lan:7880", False),
+        # A name that was rebound to us looks like this, and has no certificate.
+        ("relay.lan", "http://relay.lan", True),
+        ("192.0.2.1:7880", "http://192.0.2.1:7880", False),
+        ("relay.lan", "https://evil.example", True),
+        ("relay.lan", "null", True),
+        ("relay.lan", LISTED, False),
+        ("relay.lan", "http://localhost:3000", False),
+        (None, "https://None", True),
+    ],
+)
+def test_a_page_of_another_site_is_told_from_ours(host: str | None, origin: str | None, is_other: bool) -> None:
+    assert Guard((LISTED,), checks_host=False).is_other_site(host, origin) is is_other
