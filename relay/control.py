@@ -182,6 +182,7 @@ class Control:
                 ledger.add(AskEnds(slot))
         ledger.tombstones.handle_tick(now)
         ledger.tick_moves()
+        ledger.tick_returns()
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))
         for slot, change in ledger.directory.handle_tick(now):

@@ -13,6 +13,8 @@ from millrace.relay.contract.events import (
     Outcome,
     PublicationEnded,
     PublicationStarted,
+    PublisherHeard,
+    PublisherSilent,
     TransportAdopted,
     TransportClosed,
     TransportConnected,
@@ -52,6 +54,12 @@ def handle_event(ledger: Ledger, event: Event) -> None:
         case PublicationEnded():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
                 ledger.pause(session, event.publication)
+        case PublisherSilent():
+            if (session := ledger.sessions.of_thing(event.transport)) is not None:
+                ledger.note_silent(session)
+        case PublisherHeard():
+            if (session := ledger.sessions.of_thing(event.transport)) is not None:
+                ledger.note_heard(session)
         case TransportReport():
             if (session := ledger.reports.take(event.request)) is not None:
                 ledger.add(json_reply(event.request, session_view(session, event)))

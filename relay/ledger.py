@@ -30,6 +30,7 @@ from millrace.relay.contract.facts import (
     ParticipantHere,
     PublicationGone,
     PublicationHere,
+    Sending,
     Snapshot,
 )
 from millrace.relay.contract.ids import (
@@ -62,6 +63,7 @@ from millrace.relay.session.numbers import IsForeign, Numbers
 from millrace.relay.session.opening import OpenedSession, Opener, link_headers
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
+from millrace.relay.session.sending import note_heard, note_silent, note_time
 from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
 
@@ -103,6 +105,8 @@ class Ledger:
         self.pressure: Pressure | None = None
         """What this worker is short of; while it is short, no session is opened."""
         self.convergence = Convergence()
+        self._returning: dict[SessionId, Session] = {}
+        """Publishers that send again, until they are relied on or are not here any more."""
         self._incarnation = incarnation
         self._sequence = 0
         self.released: list[SessionRequest] = []
@@ -217,6 +221,8 @@ class Ledger:
         if has_moved:
             self.moves.arrive(session, self.now.steady)
             session.arrived_at = self.now.steady
+        if session.sending is Sending.RETURNS:
+            self._returning[session.id] = session
         self.announce(here(session))
         for publication in session.publications.values():
             if publication.publication not in session.paused:
@@ -361,10 +367,37 @@ class Ledger:
             self.mark_unsaved(session)
             self.announce(session.publications[publication])
 
+    def note_silent(self, session: Session) -> None:
+        """Tells all workers that a publisher has fallen silent."""
+        if note_silent(session, self.now.steady):
+            self._returning.pop(session.id, None)
+            self._announce_changed(session)
+
+    def note_heard(self, session: Session) -> None:
+        """Tells all workers that a silent publisher sends again."""
+        if note_heard(session, self.now.steady):
+            self._returning[session.id] = session
+            self._announce_changed(session)
+
+    def tick_returns(self) -> None:
+        """Tells all workers of publishers that are relied on again; about once a second."""
+        for session in list(self._returning.values()):
+            if session.leaving is not None:
+                continue
+            if self.sessions.get(session.id) is not session:
+                del self._returning[session.id]
+            elif note_time(session, self.now.steady):
+                del self._returning[session.id]
+                self._announce_changed(session)
+
     def close_room(self, room: RoomName) -> None:
         """Closes our sessions of a room."""
         for session in self.sessions.in_room(room):
             self.close(session, "room_deleted")
+
+    def _announce_changed(self, session: Session) -> None:
+        self.mark_unsaved(session)
+        self.announce(here(session))
 
     def _close_replaced(self, newer: ParticipantHere) -> None:
         """Closes our older sessions of a participant that publishes again; the newer one stands, as with LiveKit."""

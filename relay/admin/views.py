@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from millrace.relay.contract.events import TransportReport
+from millrace.relay.contract.facts import Sending
 from millrace.relay.contract.ids import RoomName
 from millrace.relay.membership.directory import Room
 from millrace.relay.session.sessions import Session
@@ -21,6 +22,7 @@ def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]
         )
         view: dict[str, Any] = {
             "participant": fact.participant,
+            "silent": fact.sending is Sending.SILENT,
             "tracks": [{"kind": p.kind.value, "codec": p.codec.value} for p in publications],
         }
         if with_sessions:
@@ -42,6 +44,7 @@ def sessions_view(room: Room) -> list[dict[str, Any]]:
             "session": fact.session,
             "participant": fact.participant,
             "publishes": fact.publishes,
+            "silent": fact.sending is Sending.SILENT,
             "slot": slot,
         }
         for slot, fact in sorted(everybody, key=lambda entry: (entry[1].joined_at, entry[1].session))
@@ -58,6 +61,7 @@ def session_view(session: Session, report: TransportReport | None) -> dict[str, 
         "participant": session.participant,
         "opened_at": session.opened_at,
         "cause": None if session.stalled is None else session.stalled.value,
+        "silent": session.sending is Sending.SILENT,
         "transport": None,
     }
     if report is not None:

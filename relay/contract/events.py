@@ -66,6 +66,22 @@ class PublicationEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PublisherSilent:
+    """No publication of the transport has brought a packet for a while."""
+
+    transport: TransportId
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherHeard:
+    """A packet of one of the transport's publications came: the first since the opening, since the adoption or since
+    `PublisherSilent`.
+    """
+
+    transport: TransportId
+
+
+@dataclass(frozen=True, slots=True)
 class PublicationReport:
     """What one publication has received since it was opened."""
 
@@ -182,4 +198,6 @@ Event = (
     | TransportAdopted
     | AdoptionDone
     | MoveDone
+    | PublisherSilent
+    | PublisherHeard
 )

@@ -5,6 +5,7 @@ never know in which order they arrive. Read `relay/membership/remote_worker.py` 
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from millrace.relay.contract.commands import CodecName, Extension, MediaKind
 from millrace.relay.contract.ids import Incarnation, ParticipantId, PublicationId, RoomName, SessionId, Slot
@@ -16,9 +17,20 @@ kinds that they do not know, and a field that is added has a default.
 VERSIONS_READ = range(1, VERSION + 1)
 
 
+class Sending(StrEnum):
+    """Whether media comes from a publisher."""
+
+    SENDS = "sends"
+    """It does, or the publisher joined a moment ago."""
+    RETURNS = "returns"
+    """It does again, too recently to be relied on."""
+    SILENT = "silent"
+    """Nothing comes, of any of its tracks."""
+
+
 @dataclass(frozen=True, slots=True)
 class ParticipantHere:
-    """A client joined a room on the sending worker."""
+    """A client joined a room on the sending worker. Told again whenever `sending` changes."""
 
     room: RoomName
     participant: ParticipantId
@@ -26,6 +38,8 @@ class ParticipantHere:
     publishes: bool
     joined_at: float
     """Unix time, seconds: orders publishers of a room across workers."""
+    sending: Sending = Sending.SENDS
+    """Of a publisher; viewers keep the default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ which feeds their streams.
 
 import math
 
-from millrace.relay.contract.facts import ParticipantHere, PublicationHere
-from millrace.relay.contract.ids import ParticipantId
+from millrace.relay.contract.facts import ParticipantHere, PublicationHere, Sending
+from millrace.relay.contract.ids import ParticipantId, SessionId
 from millrace.relay.membership.directory import Room
 
 
@@ -24,7 +24,9 @@ def joins_at(room: Room | None, now: float) -> float:
 
 
 def publications_for(room: Room | None, watches: ParticipantId | None) -> tuple[PublicationHere, ...]:
-    """The publications of the participant `watches`, or of the room's first publisher when None, in m-line order."""
+    """The publications of the participant `watches`, in m-line order; when None, those of the room's first publisher
+    among those that send, else among those that send again, else among the silent ones.
+    """
     if room is None:
         return ()
     newest: dict[ParticipantId, ParticipantHere] = {}
@@ -35,11 +37,15 @@ def publications_for(room: Room | None, watches: ParticipantId | None) -> tuple[
         known = newest.get(fact.participant)
         if known is None or is_newer(fact, known):
             newest[fact.participant] = fact
-    if watches is not None:
-        chosen = newest.get(watches)
-    else:
-        chosen = min(newest.values(), key=lambda fact: (fact.joined_at, fact.session), default=None)
+    chosen = newest.get(watches) if watches is not None else min(newest.values(), key=_order, default=None)
     if chosen is None:
         return ()
     publications = [publication for publication in room.publications.values() if publication.session == chosen.session]
     return tuple(sorted(publications, key=lambda publication: (publication.position, publication.publication)))
+
+
+def _order(fact: ParticipantHere) -> tuple[int, float, SessionId]:
+    return _ORDER.index(fact.sending), fact.joined_at, fact.session
+
+
+_ORDER = (Sending.SENDS, Sending.RETURNS, Sending.SILENT)

@@ -145,4 +145,4 @@ class Moves:
 def here(session: Session) -> ParticipantHere:
     """The fact that a session is on this worker. Source and target of a move announce it in the same words."""
     publishes = session.protocol is Protocol.WHIP
-    return ParticipantHere(session.room, session.participant, session.id, publishes, session.opened_at)
+    return ParticipantHere(session.room, session.participant, session.id, publishes, session.opened_at, session.sending)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from millrace.relay.contract import codec
 from millrace.relay.contract.commands import Codec, Extension, MediaKind
 from millrace.relay.contract.events import TransportAdopted
-from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.facts import PublicationHere, Sending
 from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId, SubscriptionId, TransportId
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.negotiation.answering import Receiver
@@ -79,6 +79,7 @@ class SessionRecord:
     fixed: bytes
     """A FixedRecord, packed and compressed."""
     restarted_with: tuple[str, str] | None = None
+    sending: Sending = Sending.SENDS
 
 
 def pack_session(session: Session) -> bytes:
@@ -93,6 +94,7 @@ def pack_session(session: Session) -> bytes:
         tuple(receiving.publication for receiving in session.receiving),
         session.packed_fixed,
         session.restarted_with,
+        session.sending,
     )
     return codec.pack_record_part(_WHOLE, whole)
 
@@ -118,6 +120,7 @@ def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
         remote_pwd=whole.remote_pwd,
         mids=fixed.mids,
         restarted_with=whole.restarted_with,
+        sending=whole.sending,
         watches=fixed.watches,
         needs_token=fixed.needs_token,
         publications=publications,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.events import Cause
-from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.facts import PublicationHere, Sending
 from millrace.relay.contract.ids import (
     ParticipantId,
     PublicationId,
@@ -75,6 +75,14 @@ class Session:
     """When the session came from another slot: CLOCK_MONOTONIC, seconds."""
     stays_until: float = 0.0
     """A session that could not be moved is not tried again before this time: CLOCK_MONOTONIC, seconds."""
+    sending: Sending = Sending.SENDS
+    """Whether media comes from a publisher, as the facts say it. `relay/session/sending.py` changes it."""
+    relied_on_at: float | None = None
+    """When a publisher that returned is, or was, relied on again; None before its first return: CLOCK_MONOTONIC,
+    seconds.
+    """
+    return_seconds: float = 0.0
+    """How long a publisher that was silent has to send before it is relied on again."""
     packed_fixed: bytes = b""
     """The unchanging part of the record, packed; empty before the first time."""
 

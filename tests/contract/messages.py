@@ -41,6 +41,8 @@ from millrace.relay.contract.events import (
     PublicationEnded,
     PublicationReport,
     PublicationStarted,
+    PublisherHeard,
+    PublisherSilent,
     SubscriptionReport,
     TransportAdopted,
     TransportClosed,
@@ -56,6 +58,7 @@ from millrace.relay.contract.facts import (
     ParticipantHere,
     PublicationGone,
     PublicationHere,
+    Sending,
     Snapshot,
 )
 from millrace.relay.contract.ids import (
@@ -164,6 +167,8 @@ EVENTS: dict[str, Event] = {
     "transport_stalled": TransportStalled(TRANSPORT, Cause.NO_SRTP),
     "publication_started": PublicationStarted(PUBLICATION),
     "publication_ended": PublicationEnded(PUBLICATION),
+    "publisher_silent": PublisherSilent(TRANSPORT),
+    "publisher_heard": PublisherHeard(TRANSPORT),
     "transport_report": TransportReport(
         transport=TRANSPORT,
         request=RequestId(7),
@@ -200,6 +205,7 @@ _SESSION = SessionId("03.AAAAAAAAAAAAAAAAAAAAAA")
 _WHO = ParticipantId("Zoë")
 FACTS: dict[str, Fact] = {
     "participant_here": ParticipantHere(_ROOM, _WHO, _SESSION, True, 1_790_000_000.25),
+    "participant_here_silent": ParticipantHere(_ROOM, _WHO, _SESSION, True, 1_790_000_000.25, Sending.SILENT),
     "participant_gone": ParticipantGone(_ROOM, _SESSION),
     "publication_here": PublicationHere(
         room=_ROOM,

@@ -3,7 +3,7 @@
 import pytest
 
 from millrace.relay.contract.events import PublicationEnded, PublicationStarted
-from millrace.relay.contract.facts import Fact, ParticipantHere, PublicationHere
+from millrace.relay.contract.facts import Fact, ParticipantHere, PublicationHere, Sending
 from millrace.relay.contract.ids import Slot
 from millrace.relay.contract.inputs import EngineSaid, RoomDeleted
 from millrace.relay.contract.protocol import Protocol
@@ -84,6 +84,10 @@ def expected_feed(facts: frozenset[Fact], viewer: Session) -> set[int]:
         publishers = [f for f in publishers if f.participant == viewer.watches]
     if not publishers:
         return set()
+    best = {Sending.SENDS: 0, Sending.RETURNS: 1, Sending.SILENT: 2}
+    if viewer.watches is None:
+        publishers.sort(key=lambda f: best[f.sending])
+        publishers = [f for f in publishers if f.sending is publishers[0].sending]
     first = sorted(publishers, key=lambda f: (f.joined_at, f.session))[0]
     return {track.publication for track in tracks if track.session == first.session}
 

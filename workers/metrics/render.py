@@ -68,6 +68,7 @@ GAUGES = {
     "publications": "Tracks that are published",
     "subscriptions": "Outgoing streams",
     "handshakes": "DTLS handshakes under way",
+    "publishers_silent": "Publishers of whom nothing has come for 1.5 seconds",
     "session_records": "Session records in use, of millrace_session_records_limit for each worker",
 }
 """The engine's metrics that go up and down, by slot."""

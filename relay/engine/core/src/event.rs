@@ -15,6 +15,8 @@ pub enum Event {
     TransportAdopted(TransportAdopted),
     AdoptionDone(AdoptionDone),
     MoveDone(MoveDone),
+    PublisherSilent(PublisherSilent),
+    PublisherHeard(PublisherHeard),
 }
 
 /// Why a transport ended or does not work; the label is the metric's label and what `GET /sessions/{id}` says.
@@ -122,6 +124,20 @@ pub struct PublicationStarted {
 #[serde(deny_unknown_fields)]
 pub struct PublicationEnded {
     pub publication: u64,
+}
+
+/// No publication of the transport has brought a packet for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublisherSilent {
+    pub transport: u64,
+}
+
+/// A packet of one of the transport's publications came: the first since the opening, since the adoption or since `PublisherSilent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublisherHeard {
+    pub transport: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

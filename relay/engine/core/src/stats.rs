@@ -66,6 +66,8 @@ counters! {
     ProofsGivenUp => "proofs_given_up",
     /// Nominated addresses that were not proven: media stayed where it was.
     AddressMovesRefused => "address_moves_refused",
+    /// Another gauge: clients with publications none of which has brought a packet for a while.
+    PublishersSilent => "publishers_silent",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.

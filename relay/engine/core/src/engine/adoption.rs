@@ -184,6 +184,7 @@ impl Engine {
         self.clients[client].publications.push(key);
         self.clients[client].streams.add(&publish);
         self.clients[client].handle_published(&publish);
+        self.watch_silence(now, client);
         self.publications.insert(Published { publication, publish, client, has_news: true });
         self.advanced.push(key);
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use millrace_arena::prefetch;
 
+use super::silence::Silence;
 use super::{PublicationKey, SubscriptionKey};
 use crate::command::{ExtensionKind, Publish};
 use crate::congestion::arrivals::Arrivals;
@@ -34,6 +35,8 @@ pub struct Client {
     pub transport_cc: Option<u8>,
     /// The SSRC of the last packet, which transport-wide feedback has to name.
     pub media_ssrc: u32,
+    /// When media came last.
+    pub silence: Silence,
     /// Keys in the engine's tables.
     pub publications: Vec<PublicationKey>,
     pub subscriptions: Vec<SubscriptionKey>,
@@ -86,6 +89,7 @@ impl Client {
             arrivals: Arrivals::default(),
             transport_cc: None,
             media_ssrc: 0,
+            silence: Silence::default(),
             publications: Vec::new(),
             subscriptions: Vec::new(),
             traffic: Traffic::default(),

@@ -109,6 +109,7 @@ impl Engine {
         self.clients[client].publications.push(key);
         self.clients[client].streams.add(publish);
         self.clients[client].handle_published(publish);
+        self.watch_silence(now, client);
         self.mark_unsaved(client);
         self.stats.set(Counter::Publications, self.publications.len() as u64);
         // Subscriptions may have been attached before the log was open.

@@ -304,6 +304,9 @@ impl Engine {
         if let Some(at) = published.publication.next_deadline() {
             self.deadlines.wake_by(key, at);
         }
+        if handled.is_ok() {
+            self.note_heard(now, key);
+        }
         if let Some(at) = self.clients[key].arrivals.next_deadline() {
             self.deadlines.wake_by(key, at);
         }

@@ -16,6 +16,7 @@
 //! | `records.rs` | saving sessions |
 //! | `adoption.rs` | adopting saved sessions |
 //! | `moves.rs` | moving a session to another worker |
+//! | `silence.rs` | publishers that send nothing |
 //!
 //! `client.rs` and `tables.rs` have no method of `Engine`: a client, and the tables with their keys.
 
@@ -29,6 +30,7 @@ mod inbox;
 mod ingress;
 mod moves;
 mod records;
+mod silence;
 pub mod tables;
 
 use std::collections::{HashMap, VecDeque};
@@ -66,6 +68,15 @@ const BATCH: usize = 32;
 const MIN_WAKE_INTERVAL: Span = Span::from_millis(1);
 /// Room for the largest datagram that is built here: a full track log entry with its headers and tag.
 const DATAGRAM_ROOM: usize = 1_664;
+
+/// What begins at zero with each worker.
+const GAUGES: [Counter; 5] = [
+    Counter::Transports,
+    Counter::Publications,
+    Counter::Subscriptions,
+    Counter::Handshakes,
+    Counter::PublishersSilent,
+];
 
 /// A flow that the kernel should deliver to one worker from now on; `None` forgets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +134,8 @@ pub struct Engine {
     client_by_ufrag: HashMap<String, ClientKey>,
     client_by_path: HashMap<Path, ClientKey>,
     handshakes: usize,
+    /// Publishers of whose silence the control plane was told.
+    silent: u64,
     /// Steps of handshakes that are to be run.
     steps: VecDeque<Step>,
     records: Records,
@@ -185,7 +198,7 @@ impl Engine {
             media_timeout: Span::from_millis(config.media_timeout_ms),
         };
         let stats = Stats::new(arena.clone(), config.slot);
-        for gauge in [Counter::Transports, Counter::Publications, Counter::Subscriptions, Counter::Handshakes] {
+        for gauge in GAUGES {
             stats.set(gauge, 0);
         }
         Ok(Engine {
@@ -205,6 +218,7 @@ impl Engine {
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
             handshakes: 0,
+            silent: 0,
             steps: VecDeque::new(),
             records: Records::new(config.slot),
             moves: Vec::new(),
@@ -274,6 +288,7 @@ impl Engine {
             self.handle_transport_events(now, key);
             if self.clients.contains(key) {
                 self.end_publications(now, key);
+                self.look_for_silence(now, key);
                 self.report(now, key);
                 self.schedule(now, key);
             }
@@ -312,7 +327,7 @@ impl Engine {
         let publications = client.publications.iter().map(|key| self.publications[*key].publication.next_deadline());
         let subscriptions =
             client.subscriptions.iter().map(|key| self.subscriptions[*key].subscription.next_deadline());
-        let rest = [client.transport.next_deadline(), client.arrivals.next_deadline()].into_iter();
+        let rest = [client.transport.next_deadline(), client.arrivals.next_deadline(), client.silence.next_deadline()];
         if let Some(at) = publications.chain(subscriptions).chain(rest).flatten().min() {
             self.deadlines.wake_by(key, at.max(now + MIN_WAKE_INTERVAL));
         }
@@ -415,6 +430,7 @@ impl Engine {
             self.handle_forgotten(key, path);
         }
         self.deadlines.forget(key);
+        self.forget_silence(key);
         let client = self.clients.remove(key);
         if client.is_handshaking {
             self.handshakes -= 1;

@@ -86,6 +86,7 @@ impl Engine {
             self.remove_subscription(subscription);
         }
         self.deadlines.forget(key);
+        self.forget_silence(key);
         let client = self.clients.remove(key);
         self.client_by_id.remove(&client.transport.id());
         for ufrag in &client.ufrags {
