@@ -23,6 +23,7 @@ from millrace.relay.contract.inputs import (
     EndsHeard,
     EngineSaid,
     FactHeard,
+    HookAnswered,
     Input,
     Measured,
     MoveAll,
@@ -144,6 +145,8 @@ class Control:
                 handle_rooms_asked(ledger, received)
             case RoomsListed():
                 handle_rooms_listed(ledger, received)
+            case HookAnswered(question, answer):
+                ledger.hook_answered(question, answer)
             case RoomDeleted():
                 handle_room_deleted(ledger, received)
             case SlotsClosed():

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from millrace.relay.access.decision import Gate
+from millrace.relay.access.hook import Held
 from millrace.relay.config.model import Config
+from millrace.relay.contract.access import HookFailure, HookQuestion, HookReplied
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, Command, SaveRecord
 from millrace.relay.contract.effects import (
     Announce,
+    AskHook,
     AskSnapshot,
     DeleteElsewhere,
     Effect,
@@ -94,6 +98,7 @@ class Ledger:
         self.numbers = numbers
         self.moves = Moves()
         self.balance = Balance()
+        self.gate = Gate(config.auth)
         candidates = host_candidates(endpoint.addresses)
         self.opener = Opener(self.numbers, endpoint.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
@@ -109,9 +114,9 @@ class Ledger:
         """Publishers that send again, until they are relied on or are not here any more."""
         self._incarnation = incarnation
         self._sequence = 0
-        self.released: list[SessionRequest] = []
-        """Requests that were held while their session moved. It is known now where the session is:
-        `Control.handle` handles them after the input that ended the move.
+        self.released: list[SessionRequest | Held] = []
+        """Requests that were held while their session moved, or while the hook was asked. It is known now where the
+        session is, or what the hook says: `Control.handle` handles them after the input that told it.
         """
         # Of the input that is being handled.
         self.now = Now(0.0, 0.0)
@@ -155,6 +160,22 @@ class Ledger:
         """Answers a request with a problem, and counts it by its status."""
         self.counters.refused(refusal.status)
         self.add(problem(request, refusal.status, refusal.reason, refusal.detail))
+
+    # --- the hook
+
+    def ask_hook(self, question: HookQuestion, request: Held) -> None:
+        """Has the request handled again when the hook has answered the question."""
+        is_new = self.gate.hook.hold(question, request)
+        if isinstance(is_new, Refusal):
+            self.refuse(request.request, is_new)
+        elif is_new:
+            self.add(AskHook(question))
+
+    def hook_answered(self, question: HookQuestion, answer: HookReplied | HookFailure) -> None:
+        """Takes the hook's answer, and releases the requests that waited for it."""
+        outcome, held = self.gate.hook.take(question, answer, self.now.steady)
+        self.counters.hook_answered(outcome)
+        self.released += held
 
     # --- facts
 

@@ -2,6 +2,7 @@
 anything itself; every effect is one line. Read next: `relay/control.py`, which decides.
 
     http, admin --- Offered, Patched ... ---+                          +--- Reply ----------> pending -> http
+    hook ---------- HookAnswered -----------+                          +--- AskHook --------> hook
     bus ----------- FactHeard ... ----------+---> Control.handle --->--+--- Submit ---------> media
     media --------- EngineSaid -------------+                          +--- Announce ... ---> bus
     slot table ---- SlotChanged ------------+                          +--- SessionEnded ---> session_log
@@ -19,11 +20,13 @@ from pathlib import Path
 
 from millrace.relay.access.admission import session_slot
 from millrace.relay.config.model import is_loopback
+from millrace.relay.contract.access import HookQuestion
 from millrace.relay.contract.boot import Boot
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.effects import (
     Announce,
     AskEnds,
+    AskHook,
     AskSnapshot,
     CloseRoomEverywhere,
     DeleteElsewhere,
@@ -45,6 +48,7 @@ from millrace.relay.contract.inputs import (
     DrainBegan,
     EngineSaid,
     FactHeard,
+    HookAnswered,
     Input,
     MoveAll,
     RoomClosedElsewhere,
@@ -59,6 +63,7 @@ from millrace.relay.control import Control, MediaEndpoint
 from millrace.relay.load.counters import Count, Seconds
 from millrace.workers import logs
 from millrace.workers.bus import Bus, Handlers
+from millrace.workers.hook import HookClient
 from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
@@ -139,6 +144,7 @@ class Worker:
         admin = AdminRoutes(self._ask, metrics.page, self._not_ready, slots)
         # An address that is not loopback may have a host name, so there any Host is taken.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
+        self._hook = HookClient(config.auth)
         self._renewal = Renewal(boot.public_tls)
         self._gauge = Gauge(BEAT_SECONDS)
         self._beats = 0
@@ -190,6 +196,7 @@ class Worker:
             self._next_beat.cancel()
         for task in self._tasks:
             task.cancel()
+        await self._hook.stop()
         self._bus.stop()
         self._slot_table.close()
         if self._is_releasing:
@@ -264,6 +271,8 @@ class Worker:
                 self._bus.ask_snapshot(slot)
             case PassOn():
                 self._spawn(pass_on(effect, self._pending, self._bus))
+            case AskHook(question):
+                self._spawn(self._ask_hook(question))
             case DeleteElsewhere(slot, deleted):
                 self._spawn(self._delete_elsewhere(slot, deleted))
             case CloseRoomEverywhere(room):
@@ -283,6 +292,9 @@ class Worker:
     async def _ask(self, make: MakeRequest) -> Reply:
         reply = await self._pending.ask(make, ASK_SECONDS)
         return reply or problem(NO_REQUEST, 504, "no-answer", "No answer came in time.")
+
+    async def _ask_hook(self, question: HookQuestion) -> None:
+        self._handle_guarded(HookAnswered(question, await self._hook.ask(question)))
 
     async def _delete_elsewhere(self, slot: Slot, deleted: Deleted) -> None:
         await self._bus.call(slot, deleted)

@@ -35,7 +35,7 @@ def command(config: Config, arguments: Sequence[str]) -> list[str]:
     base = f"http://{_reachable(config.http.bind[0])}:{config.http.port}"
     metrics = f"http://{_reachable(config.admin.bind)}:{config.admin.port}/metrics"
     where = ["--metrics", metrics, "--pid", str(master)]
-    if config.is_open:
+    if not config.auth.keys:
         room = "{room}"
     else:
         # A token opens one room, so there is one publisher: too few for meeting, rooms, kills and several --publishers.

@@ -182,8 +182,10 @@ def _token(chosen: argparse.Namespace) -> int:
         config = None if demo is None else _config(chosen, demo)
     if config is None:
         return 1
-    if config.is_open:
-        return _refuse("no keys are configured, so the server asks for no token; `millrace keys` makes a key pair")
+    if not config.auth.keys:
+        return _refuse(
+            "no keys are configured, so the server takes no token of its own; `millrace keys` makes a key pair"
+        )
     key = chosen.key or next(iter(config.auth.keys))
     if key not in config.auth.keys:
         return _refuse(f"auth.keys has no key {key}")

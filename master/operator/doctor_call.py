@@ -91,7 +91,7 @@ def _request(method: str, url: str, token: str | None, body: bytes | None) -> tu
 
 
 def _token(config: Config, room: str) -> str | None:
-    if config.is_open:
+    if not config.auth.keys:
         return None
     key, secret = next(iter(config.auth.keys.items()))
     return make_token(

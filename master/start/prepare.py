@@ -23,7 +23,7 @@ from millrace.master.start.https import Https, https_for
 from millrace.master.start.spawn import Child
 from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, from_orphans, parse_inherited
 from millrace.master.takeover.runtime_directory import Runtime, claim, leave, living, remove_sockets
-from millrace.relay.config.model import Config, is_loopback
+from millrace.relay.config.model import Config, is_loopback, is_read_on_the_way
 from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
@@ -160,6 +160,8 @@ def prepare(config: Config, passed: Passed) -> Iterator[Prepared]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not config.is_open and not is_loopback(config.admin.bind):
         log.warning("admin.bind: other machines can reach %s, and it asks for no token", config.admin.bind)
+    if is_read_on_the_way(config.auth.hook):
+        log.warning("auth.hook: tokens go to %s without encryption, over the network", config.auth.hook)
     inherited = parse_inherited(passed.reexec) if passed.reexec else passed.fdstore
     if passed.reexec and inherited is not None:
         runtime = inherited.runtime()

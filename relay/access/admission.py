@@ -5,10 +5,10 @@ SDP or the tables. Read `relay/access/decision.py` next, which says who may publ
 import re
 from collections.abc import Callable, Iterable
 
-from millrace.relay.access.decision import decide
+from millrace.relay.access.decision import Admitted, Gate
 from millrace.relay.access.grants import SOURCE_KINDS, Denial, check, is_identity
 from millrace.relay.config.model import AuthConfig
-from millrace.relay.contract.access import Action, Visitor
+from millrace.relay.contract.access import Action, HookQuestion, Visitor
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MediaKind
 from millrace.relay.contract.ids import ParticipantId, RoomName, SessionId, Slot
@@ -37,9 +37,9 @@ def session_slot(text: str) -> tuple[SessionId, Slot] | None:
 
 
 def admit(
-    request: Offered, auth: AuthConfig, random_participant: Callable[[], ParticipantId], now: Now
-) -> Guest | Refusal:
-    """Checks names and token of an offer. Returns who is admitted, or why nobody is."""
+    request: Offered, gate: Gate, random_participant: Callable[[], ParticipantId], now: Now
+) -> Guest | Refusal | HookQuestion:
+    """Checks names and token of an offer. Returns who is admitted, or why nobody is, or what to ask the hook first."""
     room = room_name(request.room)
     if room is None:
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
@@ -48,9 +48,9 @@ def admit(
         if not is_identity(request.participant):
             return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
         watches = ParticipantId(request.participant)
-    visitor = Visitor(request.token, request.address, request.is_other_site)
-    admitted = decide(ACTIONS[request.protocol], room, visitor, auth, now)
-    if isinstance(admitted, Refusal):
+    visitor = Visitor(request.token, request.address, request.is_other_site, watches)
+    admitted = gate.decide(ACTIONS[request.protocol], room, visitor, now)
+    if not isinstance(admitted, Admitted):
         return admitted
     participant = random_participant() if admitted.identity is None else admitted.identity
     return Guest(request.protocol, room, participant, watches, now.unix, admitted.sources, admitted.by_key)

@@ -44,6 +44,10 @@ _ONLY_SIGNATURE: Options = {
 """The library's own checks of times read the system's clock."""
 
 
+NOT_OURS = frozenset({"no-token", "malformed-token", "wrong-algorithm", "unknown-key"})
+"""Reasons of `check` for a token that no key of ours has to do with. Somebody else may know it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Denial:
     """Why a token is refused."""
@@ -129,6 +133,16 @@ def is_identity(text: str) -> bool:
     return _IDENTITY.fullmatch(text) is not None
 
 
+def read_sources(claim: object) -> tuple[str, ...] | None:
+    """The names of a list of sources, as in `Grant.sources`."""
+    if claim is None:
+        return ()
+    if not isinstance(claim, list) or not all(isinstance(source, str) for source in claim):
+        return None
+    # LiveKit, too, reads the names without regard to case.
+    return tuple(source.lower() for source in claim)
+
+
 def make_token(  # noqa: PLR0913 - one for each claim
     key: str,
     secret: str,
@@ -188,14 +202,5 @@ def _grant(claims: dict[str, Any]) -> Grant | Denial:
         # As with LiveKit, whoever may join may do what no claim forbids.
         can_publish=video.get("canPublish", True) is True,
         can_subscribe=video.get("canSubscribe", True) is True,
-        sources=_sources(video.get("canPublishSources")),
+        sources=read_sources(video.get("canPublishSources")),
     )
-
-
-def _sources(claim: object) -> tuple[str, ...] | None:
-    if claim is None:
-        return ()
-    if not isinstance(claim, list) or not all(isinstance(source, str) for source in claim):
-        return None
-    # LiveKit, too, reads the names without regard to case.
-    return tuple(source.lower() for source in claim)

@@ -3,10 +3,9 @@ the checks; must never keep anything between two requests. Read `relay/admin/vie
 """
 
 from millrace.relay.access.admission import room_name
-from millrace.relay.access.decision import visible_rooms
 from millrace.relay.access.rules import is_named
 from millrace.relay.admin.views import room_view, sessions_view
-from millrace.relay.contract.access import Visitor
+from millrace.relay.contract.access import HookQuestion, Visitor
 from millrace.relay.contract.effects import CloseRoomEverywhere, Reply
 from millrace.relay.contract.ids import Slot
 from millrace.relay.contract.inputs import MoveAsked, RoomDeleted, RoomsAsked, RoomsListed, SessionAsked
@@ -35,9 +34,12 @@ def handle_rooms_asked(ledger: Ledger, request: RoomsAsked) -> None:
 
 def handle_rooms_listed(ledger: Ledger, request: RoomsListed) -> None:
     """GET of the rooms that the public page shows: those that the visitor may see."""
-    visible = visible_rooms(Visitor(request.token, request.address), ledger.config.auth, ledger.now)
+    visible = ledger.gate.visible_rooms(Visitor(request.token, request.address), ledger.now)
     if isinstance(visible, Refusal):
         ledger.refuse(request.request, visible)
+        return
+    if isinstance(visible, HookQuestion):
+        ledger.ask_hook(visible, request)
         return
     rooms = sorted(ledger.directory.rooms())
     shown = [room_view(name, room, with_sessions=False) for name, room in rooms if is_named(name, visible)]

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from millrace.relay.config.rules import (
     ABSOLUTE_OR_EMPTY,
     ANNOUNCED,
+    HOOK_URL,
     ICE_URL,
     IP_ADDRESS,
     KEY_NAME,
@@ -105,8 +107,8 @@ class AuthConfig:
     keys: Mapping[Annotated[str, KEY_NAME], Annotated[str, SECRET]] = field(
         default_factory=lambda: MappingProxyType({}), repr=False
     )
-    """API keys and their secrets (`millrace keys` makes a pair). Without any, no token is asked for, and only loopback
-    can be bound.
+    """API keys and their secrets (`millrace keys` makes a pair). Without any, and without a hook, no token is asked
+    for, and only loopback can be bound.
     """
     public_rooms: tuple[Annotated[str, ROOM_PATTERN], ...] = ()
     """Rooms that anybody may watch without a token: names, or patterns with one `*`, such as "public-*". None, as a
@@ -116,6 +118,19 @@ class AuthConfig:
     """Addresses and networks whose clients may publish without a token, such as "192.168.7.0/24". None, as whoever can
     send from there could then. Pages of other sites cannot, unless `http.cors_origins` names them.
     """
+    hook: Annotated[str, HOOK_URL] = ""
+    """Your own server's URL, such as "https://app.example/millrace": it is asked about whoever shows no token of these
+    keys and whom no rule above admits. Empty refuses those.
+    """
+    hook_secret: Annotated[str, VISIBLE_SECRET] = field(default="", repr=False)
+    """Sent to the hook as `Authorization: Bearer`, so that it knows who asks. Empty sends none."""
+    hook_timeout_ms: Annotated[int, within(50, 3_000)] = 1_000
+    """For the hook's whole answer; then the client gets 504. A person waits for that long without complaint."""
+
+    @property
+    def is_open(self) -> bool:
+        """True when nobody needs a token."""
+        return not (self.keys or self.hook)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +323,16 @@ class Config:
     @property
     def is_open(self) -> bool:
         """True when nobody needs a token."""
-        return not self.auth.keys
+        return self.auth.is_open
 
 
 def is_loopback(address: str) -> bool:
     """True for an address that only this machine can reach."""
     return ip_address(address).is_loopback
+
+
+def is_read_on_the_way(url: str) -> bool:
+    """True for an HTTP URL that leads to another machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "http" and host != "localhost" and not (IP_ADDRESS.accepts(host) and is_loopback(host))

@@ -57,12 +57,14 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
         for key, addresses in binds.items():
             for address in addresses:
                 if not is_loopback(address):
-                    expected = "loopback addresses while auth.keys is empty; `millrace keys` makes a key pair"
+                    expected = (
+                        "loopback addresses while auth.keys and auth.hook are empty; `millrace keys` makes a key pair"
+                    )
                     yield Problem(key, show(address), expected)
     if config.is_open and not any(key.startswith("auth") for key in refused):
         for key in ("auth.public_rooms", "auth.publish_from"):
             if value := attrgetter(key)(config):
-                expected = "an empty list while auth.keys is empty: then nobody needs a token for anything"
+                expected = "an empty list while auth.keys and auth.hook are empty, as nobody needs a token then"
                 yield Problem(key, show(value), expected)
     pairs = {"http": (config.http.certificate, config.http.key), "dtls": (config.dtls.certificate, config.dtls.key)}
     for section, (certificate, key) in pairs.items():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 MAX_SLOTS = 64
 """Workers at most: a track log has the set of interested slots in one 64-bit word."""
@@ -62,6 +63,16 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
 _ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
 """A STUN or TURN URL (RFC 7064, RFC 7065) without a character that would end it in a `Link` header."""
 
+
+def _is_hook(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and url.port != 0 and "@" not in url.netloc
+    except ValueError:
+        return False
+
+
+_HOOK_URL = re.compile(r"https?://[!-~]+")
 _ROOM_PATTERN = re.compile(r"(?=.{1,128}$)[A-Za-z0-9_.-]*\*?[A-Za-z0-9_.-]*")
 
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
@@ -72,6 +83,10 @@ ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one 
 ORIGIN = Rule(
     'an origin without a path, such as "https://app.example", or "*"',
     lambda text: text in ("*", "null") or _ORIGIN.fullmatch(text) is not None,
+)
+HOOK_URL = Rule(
+    'a URL such as "https://app.example/millrace", without a user or a fragment, or nothing',
+    lambda text: not text or (_HOOK_URL.fullmatch(text) is not None and "#" not in text and _is_hook(text)),
 )
 ICE_URL = Rule(
     'a STUN or TURN URL, such as "turn:turn.example:3478?transport=udp"',

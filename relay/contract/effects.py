@@ -4,6 +4,7 @@ hold what can wait, such as a socket or a future. Read `workers/worker.py` next,
 
 from dataclasses import dataclass
 
+from millrace.relay.contract.access import HookQuestion
 from millrace.relay.contract.commands import Command
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import Envelope
@@ -53,6 +54,13 @@ class PassOn:
     """The answer in place of 504. Also given at once when another worker passed the request on to us already: then all
     workers seem to be short of something.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class AskHook:
+    """Asks the operator's hook; HookAnswered follows, within `auth.hook_timeout_ms`."""
+
+    question: HookQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,7 @@ Effect = (
     | Announce
     | AskSnapshot
     | PassOn
+    | AskHook
     | DeleteElsewhere
     | CloseRoomEverywhere
     | TellEnds

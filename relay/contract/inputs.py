@@ -5,6 +5,7 @@ and the clock tell. Owns the shapes; none must ever hold what can wait, such as 
 
 from dataclasses import dataclass
 
+from millrace.relay.contract.access import HookFailure, HookQuestion, HookReplied
 from millrace.relay.contract.events import Event
 from millrace.relay.contract.facts import Envelope, Snapshot
 from millrace.relay.contract.ids import Incarnation, RequestId, Slot
@@ -66,6 +67,14 @@ class RoomsListed:
     token: str | None
     """Its bearer sees the room that it names, beside those that anybody may watch."""
     address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HookAnswered:
+    """What the operator's hook answered, or how it failed to: each AskHook is followed by one."""
+
+    question: HookQuestion
+    answer: HookReplied | HookFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,7 @@ Input = (
     | Deleted
     | RoomsAsked
     | RoomsListed
+    | HookAnswered
     | RoomDeleted
     | SessionAsked
     | MoveAsked

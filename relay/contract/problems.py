@@ -18,16 +18,18 @@ NOT_MOVED = {
     Outcome.REFUSED: "The other worker has no room for it, or cannot read its record.",
     Outcome.UNANSWERED: "The other worker did not answer in time.",
 }
+RETRY_LATER = (502, 503, 504)
+"""Statuses for what may be over soon."""
 RETRY_AFTER_SECONDS = 5
-"""Seconds after which a client that got 503 may come again: the many must not become the load, and a person still
-waits.
+"""Seconds after which a client that got one of these may come again: the many must not become the load, and a person
+still waits.
 """
 
 
 def problem(request: RequestId, status: int, reason: str, detail: str) -> Reply:
     """A refusal; `reason` is a stable name such as `room-name`, `detail` one sentence for a person."""
     headers = [("Content-Type", PROBLEM)]
-    if status == 503:
+    if status in RETRY_LATER:
         headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
     if status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))

@@ -5,6 +5,7 @@ has a bound; must never know how they are rendered (`workers/metrics/render.py`)
 from collections import defaultdict
 from enum import StrEnum
 
+from millrace.relay.contract.access import HookOutcome
 from millrace.relay.contract.events import Cause
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.load.pressure import Pressure
@@ -14,7 +15,7 @@ ENGINE_REFUSED = "engine_refused"
 FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
 """Causes that neither side wished for."""
 
-REFUSALS = (400, 401, 403, 404, 409, 412, 422, 428, 503, 504)
+REFUSALS = (400, 401, 403, 404, 409, 412, 422, 428, 502, 503, 504)
 """The statuses that control refuses requests with."""
 
 
@@ -68,6 +69,8 @@ class Counters:
             self.values[_sessions_rejected(pressure)] = 0
         for status in REFUSALS:
             self.values[_refused(status)] = 0
+        for outcome in HookOutcome:
+            self.values[_hook_answered(outcome)] = 0
         for count in Count:
             self.values[_counted(count)] = 0
         for contract in Contract:
@@ -95,6 +98,10 @@ class Counters:
     def refused(self, status: int) -> None:
         """Counts a request that control refused."""
         self.values[_refused(status)] += 1
+
+    def hook_answered(self, outcome: HookOutcome) -> None:
+        """Counts a question to the hook, by how it ended."""
+        self.values[_hook_answered(outcome)] += 1
 
     def count(self, name: Count) -> None:
         """Counts one more of these."""
@@ -124,6 +131,10 @@ def _unknown(contract: Contract) -> str:
 
 def _refused(status: int) -> str:
     return f'millrace_http_refusals_total{{status="{status}"}}'
+
+
+def _hook_answered(outcome: HookOutcome) -> str:
+    return f'millrace_hook_answers_total{{outcome="{outcome}"}}'
 
 
 def _failed(cause: str) -> str:

@@ -6,6 +6,7 @@ answers' headers; must never keep anything between two requests. Read `relay/led
 from dataclasses import replace
 
 from millrace.relay.access.admission import admit, deny_kinds, deny_session_request
+from millrace.relay.contract.access import HookQuestion
 from millrace.relay.contract.commands import RestartIce
 from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.ids import RequestId
@@ -21,7 +22,7 @@ from millrace.relay.negotiation.answering import published_kinds
 from millrace.relay.routing import find_session, pass_on
 from millrace.relay.sdp.fragment import Fragment, restart_answer
 from millrace.relay.sdp.offer import parse_offer
-from millrace.relay.session.opening import OpenedSession
+from millrace.relay.session.opening import Guest, OpenedSession
 from millrace.relay.session.sessions import Session
 from millrace.relay.whip.patch import Repeated, Restart, Trickle, read_patch
 
@@ -55,6 +56,9 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
     opened = shortage or _open(ledger, request)
     if isinstance(opened, Refusal):
         ledger.refuse(request.request, opened)
+        return
+    if isinstance(opened, HookQuestion):
+        ledger.ask_hook(opened, request)
         return
     ledger.open(opened)
     session = opened.session
@@ -110,12 +114,12 @@ def _shortage(ledger: Ledger) -> Refusal | None:
     return None
 
 
-def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal:
+def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal | HookQuestion:
     # The cheapest first: a flood is refused before its tokens and offers cost anything.
     if ledger.stopping:
         return DRAINING
-    guest = admit(request, ledger.config.auth, ledger.numbers.participant, ledger.now)
-    if isinstance(guest, Refusal):
+    guest = admit(request, ledger.gate, ledger.numbers.participant, ledger.now)
+    if not isinstance(guest, Guest):
         return guest
     # Into an open room clients may come back, say after a reload of their page. Checked after the token, as strangers
     # need not learn which rooms there are.

@@ -2,10 +2,10 @@
 
 import pytest
 
-from millrace.relay.access.decision import NAMELESS, Admitted, decide, visible_rooms
+from millrace.relay.access.decision import NAMELESS, Admitted, Gate
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import AuthConfig
-from millrace.relay.contract.access import Action, Visitor
+from millrace.relay.contract.access import Action, HookOutcome, HookQuestion, HookReplied, Visitor
 from millrace.relay.contract.refusal import Refusal
 from tests.unit.control_kit import NOW, moment
 
@@ -20,13 +20,13 @@ def token(room: str = "hall", expires_at: float = NOW + 60, **grants: bool) -> s
 
 
 def decided(action: Action, room: str, visitor: Visitor, auth: AuthConfig = SHARED) -> Admitted | str:
-    decision = decide(action, room, visitor, auth, moment(NOW))
+    decision = Gate(auth).decide(action, room, visitor, moment(NOW))
     return decision if isinstance(decision, Admitted) else decision.reason
 
 
 def test_without_keys_everybody_may_do_everything() -> None:
     assert all(decided(action, "hall", Visitor(), AuthConfig()) == NAMELESS for action in Action)
-    assert visible_rooms(Visitor(), AuthConfig(), moment(NOW)) == ("*",)
+    assert Gate(AuthConfig()).visible_rooms(Visitor(), moment(NOW)) == ("*",)
 
 
 def test_a_token_admits_under_its_identity_and_grants_its_sources() -> None:
@@ -78,10 +78,73 @@ def test_another_sites_page_does_not_publish_from_a_listed_network() -> None:
     ],
 )
 def test_the_list_has_the_public_rooms_and_that_of_the_token(shown: str | None, rooms: tuple[str, ...]) -> None:
-    assert visible_rooms(Visitor(shown), SHARED, moment(NOW)) == rooms
+    assert Gate(SHARED).visible_rooms(Visitor(shown), moment(NOW)) == rooms
 
 
 def test_without_public_rooms_the_list_needs_a_token() -> None:
-    refused = visible_rooms(Visitor(), AuthConfig(keys=KEYS), moment(NOW))
+    refused = Gate(AuthConfig(keys=KEYS)).visible_rooms(Visitor(), moment(NOW))
     assert isinstance(refused, Refusal)
     assert (refused.status, refused.reason) == (401, "no-token")
+
+
+HOOKED = AuthConfig(keys=KEYS, public_rooms=("lobby",), publish_from=("192.168.7.0/24",), hook="https://app.example/")
+
+
+def asked(action: Action, room: str, visitor: Visitor, auth: AuthConfig = HOOKED) -> HookQuestion | Admitted | Refusal:
+    return Gate(auth).decide(action, room, visitor, moment(NOW))
+
+
+@pytest.mark.parametrize("action", [Action.PUBLISH, Action.WATCH])
+@pytest.mark.parametrize("shown", [None, "opaque", make_token("other", SECRET, identity="a", room="r", expires_at=9e9)])
+def test_the_hook_is_asked_of_whom_neither_our_keys_nor_a_rule_know(action: Action, shown: str | None) -> None:
+    visitor = Visitor(shown, OUTSIDE, participant="bob")
+    assert asked(action, "hall", visitor) == HookQuestion(action, "hall", shown, OUTSIDE, "bob")
+    assert asked(action, "hall", visitor, AuthConfig(hook="https://app.example/")) == asked(action, "hall", visitor)
+
+
+def test_a_token_of_our_keys_decides_without_the_hook() -> None:
+    assert asked(Action.WATCH, "hall", Visitor(token())) == Admitted("ann", (), by_key=True)  # type: ignore[arg-type]
+    forged = make_token("key", "x" * 32, identity="ann", room="hall", expires_at=NOW + 60)
+    for shown, reason in (
+        (token(can_subscribe=False), "may-not-subscribe"),
+        (token("attic"), "other-room"),
+        (token(expires_at=NOW - 600), "expired"),
+        (forged, "bad-signature"),
+        ("x" * 8193, "malformed-token"),
+    ):
+        refused = asked(Action.WATCH, "hall", Visitor(shown))
+        assert isinstance(refused, Refusal)
+        assert refused.reason == reason
+
+
+def test_a_rule_decides_without_the_hook() -> None:
+    assert asked(Action.WATCH, "lobby", Visitor("opaque")) == NAMELESS
+    assert asked(Action.PUBLISH, "hall", Visitor("opaque", INSIDE)) == NAMELESS
+
+
+def test_the_hooks_answer_decides_the_rest_while_it_holds() -> None:
+    gate, visitor = Gate(HOOKED), Visitor("opaque", OUTSIDE)
+    question = gate.decide(Action.PUBLISH, "hall", visitor, moment(NOW))
+    assert isinstance(question, HookQuestion)
+    granted = HookReplied(200, b'{"identity": "bob", "can_publish_sources": ["camera"]}')
+    gate.hook.take(question, granted, moment(NOW).steady)
+    admitted = gate.decide(Action.PUBLISH, "hall", visitor, moment(NOW))
+    assert admitted == Admitted("bob", ("camera",), by_key=False)  # type: ignore[arg-type]
+    assert gate.decide(Action.PUBLISH, "hall", visitor, moment(NOW + 11)) == question
+    gate.hook.take(question, HookReplied(403, b'{"reason": "banned"}'), moment(NOW).steady)
+    assert gate.decide(Action.PUBLISH, "hall", visitor, moment(NOW)) == Refusal(403, "hook-refused", "banned")
+
+
+def test_the_hook_says_which_rooms_are_listed_to_whoever_shows_its_token() -> None:
+    gate, visitor = Gate(HOOKED), Visitor("opaque", OUTSIDE)
+    assert gate.visible_rooms(Visitor(), moment(NOW)) == ("lobby",)
+    question = gate.visible_rooms(visitor, moment(NOW))
+    assert question == HookQuestion(Action.LIST, "", "opaque", OUTSIDE)
+    assert isinstance(question, HookQuestion)
+    for answer, rooms in ((b'{"rooms": ["a", "b-*"]}', ("a", "b-*", "lobby")), (b"{}", ("lobby",))):
+        gate.hook.take(question, HookReplied(200, answer), moment(NOW).steady)
+        assert gate.visible_rooms(visitor, moment(NOW)) == rooms
+    gate.hook.take(question, HookOutcome.TIMEOUT, moment(NOW).steady)
+    assert gate.visible_rooms(visitor, moment(NOW)) == ("lobby",)
+    bare = Gate(AuthConfig(hook="https://app.example/"))
+    assert bare.visible_rooms(Visitor(), moment(NOW)) == HookQuestion(Action.LIST, "", None, "")

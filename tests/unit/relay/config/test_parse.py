@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.relay.config.model import Config
+from millrace.relay.config.model import Config, is_read_on_the_way
 from millrace.relay.config.parse import Problem, _Parser, parse
 
 EXAMPLE = Path(__file__).parents[4] / "deploy" / "millrace.example.toml"
@@ -146,9 +146,56 @@ def test_a_network_that_is_none_is_refused(network: str) -> None:
     assert str(found["auth.publish_from[0]"]).startswith(f'auth.publish_from[0]: found "{network}", expected an IP')
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["https://app.example", "https://app.example:8443/millrace?box=1", "http://127.0.0.1:9000/", "http://[::1]/hook"],
+)
+def test_a_hook_is_a_url_and_opens_the_server_to_other_machines(url: str) -> None:
+    made = config(f'http.bind = ["0.0.0.0"]\nauth.hook = "{url}"\nauth.public_rooms = ["lobby"]')
+    assert (made.auth.hook, made.auth.hook_timeout_ms, made.is_open) == (url, 1_000, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["app.example", "ftp://app.example", "https://", "https:///path", "https://a b", "https://app.example/#x",
+     "https://me:hush@app.example", "https://app.example:99999", "https://[::1", "https://\u00fc.example"],
+)  # fmt: skip
+def test_a_hook_that_cannot_be_asked_is_refused(url: str) -> None:
+    found = problems(f'auth.hook = "{url}"')
+    assert "https://app.example/millrace" in found["auth.hook"].expected
+
+
+@pytest.mark.parametrize("timeout", ["0", "49", "3001", '"1s"', "1.5"])
+def test_a_hooks_deadline_has_bounds(timeout: str) -> None:
+    found = problems(f'auth.hook = "https://app.example"\nauth.hook_timeout_ms = {timeout}')
+    assert str(found["auth.hook_timeout_ms"]).endswith("expected a whole number from 50 to 3000")
+
+
+def test_a_hooks_secret_is_never_shown() -> None:
+    found = problems('auth.hook = "https://app.example"\nauth.hook_secret = "hüsh"')
+    assert found["auth.hook_secret"].found == "something else"
+    assert "hush" not in repr(config('auth.hook = "https://app.example"\nauth.hook_secret = "hush"'))
+
+
+@pytest.mark.parametrize(
+    ("url", "is_read"),
+    [
+        ("", False),
+        ("https://app.example", False),
+        ("http://127.0.0.1:9000/", False),
+        ("http://[::1]/", False),
+        ("http://localhost/", False),
+        ("http://app.example/", True),
+        ("http://10.0.0.1/", True),
+    ],
+)
+def test_a_hook_over_http_on_another_machine_is_warned_of(url: str, is_read: bool) -> None:
+    assert is_read_on_the_way(url) is is_read
+
+
 @pytest.mark.parametrize(("key", "value"), [("public_rooms", '["lobby"]'), ("publish_from", '["10.0.0.0/8"]')])
 def test_rules_for_who_has_no_token_are_refused_where_nobody_needs_one(key: str, value: str) -> None:
-    assert "auth.keys is empty" in problems(f"auth.{key} = {value}")[f"auth.{key}"].expected
+    assert "auth.keys and auth.hook are empty" in problems(f"auth.{key} = {value}")[f"auth.{key}"].expected
 
 
 @pytest.mark.parametrize(
