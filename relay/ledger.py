@@ -11,6 +11,7 @@ from millrace.relay.access.decision import Gate
 from millrace.relay.access.hook import Held
 from millrace.relay.config.model import Config
 from millrace.relay.contract.access import HookFailure, HookQuestion, HookReplied
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, Command, SaveRecord
 from millrace.relay.contract.effects import (
@@ -59,12 +60,11 @@ from millrace.relay.membership.convergence import Convergence
 from millrace.relay.membership.directory import Change, Directory
 from millrace.relay.membership.room import is_newer, publications_for
 from millrace.relay.membership.tombstones import Tombstones
-from millrace.relay.negotiation.answering import host_candidates
 from millrace.relay.sdp.lines import SdpLimits
 from millrace.relay.session.feeding import feed
 from millrace.relay.session.moves import MOVED_AT_ONCE, Moves, here
 from millrace.relay.session.numbers import IsForeign, Numbers
-from millrace.relay.session.opening import OpenedSession, Opener, link_headers
+from millrace.relay.session.opening import Candidates, OpenedSession, Opener, link_headers
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
 from millrace.relay.session.sending import note_heard, note_silent, note_time
@@ -77,8 +77,8 @@ class MediaEndpoint:
 
     fingerprint: str
     """The text after `a=fingerprint:`."""
-    addresses: Sequence[tuple[str, int]]
-    """(IP address, port), the preferred one first."""
+    addresses: Sequence[CandidateAddress]
+    """The likeliest first."""
     is_foreign: IsForeign = lambda _: False
 
 
@@ -99,7 +99,7 @@ class Ledger:
         self.moves = Moves()
         self.balance = Balance()
         self.gate = Gate(config.auth)
-        candidates = host_candidates(endpoint.addresses)
+        candidates = Candidates(endpoint.addresses)
         self.opener = Opener(self.numbers, endpoint.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
         self.links = link_headers(config.ice.servers)

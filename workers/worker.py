@@ -110,8 +110,7 @@ class Worker:
     def __init__(self, boot: Boot, media: Media, engine_seconds: float) -> None:
         self._boot = boot
         self._media = media
-        addresses = [(candidate.address, candidate.port) for candidate in boot.candidates]
-        endpoint = MediaEndpoint(boot.fingerprint, addresses, TrackLogTable(boot.arena, boot.slot).is_foreign)
+        endpoint = MediaEndpoint(boot.fingerprint, boot.candidates, TrackLogTable(boot.arena, boot.slot).is_foreign)
         self._control = Control(boot.config, boot.slot, boot.incarnation, endpoint, os.urandom)
         self._control.counters.measured(Seconds.WORKER_ENGINE_STARTED, engine_seconds)
         self._slot_table = SlotTable(boot.arena, boot.slots, boot.slot)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from millrace.master.arena import Arena
-from millrace.master.kernel.addresses import candidates
+from millrace.master.kernel.addresses import candidates, likeliest_first, told_in_vain
 from millrace.master.kernel.eligible import EligibleSlots
 from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
 from millrace.master.kernel.steering import Steered, steer
@@ -267,7 +268,8 @@ def cores() -> int:
 def _prepared(
     config: Config, inherited: Inherited, sockets: Sockets, certificate: Certificate, eligible: EligibleSlots
 ) -> Prepared:
-    for warning in sockets.warnings:
+    bound = [group.address for group in sockets.media]
+    for warning in (*sockets.warnings, *told_in_vain(bound, config.media.bind, config.media.announced)):
         log.warning(warning)
     usable, slots = sorted(os.sched_getaffinity(0)), inherited.manifest.slots
     return Prepared(
@@ -290,8 +292,11 @@ def _listen_for_takeover(directory: Path) -> int:
 
 
 def announced_candidates(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
-    """Returns the addresses that clients are told to send to."""
-    return candidates([(group.address, group.port) for group in sockets.media], config.media.announced)
+    """Returns the addresses that clients are told to send to. Listed ones keep the order of the list."""
+    bound = [(group.address, group.port) for group in sockets.media]
+    if any(ip_address(address).is_unspecified for address in config.media.bind):
+        bound = likeliest_first(bound)
+    return candidates(bound, config.media.announced)
 
 
 def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:

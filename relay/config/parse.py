@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -66,6 +67,7 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
             if value := attrgetter(key)(config):
                 expected = "an empty list while auth.keys and auth.hook are empty, as nobody needs a token then"
                 yield Problem(key, show(value), expected)
+    yield from _never_told(config)
     pairs = {"http": (config.http.certificate, config.http.key), "dtls": (config.dtls.certificate, config.dtls.key)}
     for section, (certificate, key) in pairs.items():
         if bool(certificate) != bool(key):
@@ -77,6 +79,21 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
         value, limit = attrgetter(key, limit_key)(config)
         if value > limit:
             yield Problem(key, str(value), f"at most {limit_key}, which is {limit}")
+
+
+def _never_told(config: Config) -> Iterator[Problem]:
+    """Yields announced addresses that stand in for none that can be bound."""
+    bound = [ip_address(address) for address in config.media.bind]
+    for place, entry in enumerate(config.media.announced):
+        public, _, local = entry.partition("/")
+        version = ip_address(public).version
+        if not any(address.version == version for address in bound):
+            expected = f"an IPv{10 - version} address, or one of IPv{version} in media.bind too"
+            yield Problem(f"media.announced[{place}]", show(entry), expected)
+            continue
+        stands_for_all = any(address.is_unspecified and address.version == version for address in bound)
+        if local and not stands_for_all and ip_address(local) not in bound:
+            yield Problem(f"media.announced[{place}]", show(entry), f"{local} in media.bind, for which it stands")
 
 
 _NO_MORE_THAN = {

@@ -27,6 +27,8 @@ class CandidateAddress:
 
     address: str
     port: int
+    bound: str
+    """Our own address behind it; the same, unless another is announced in its place."""
 
 
 class PublicTls(Protocol):

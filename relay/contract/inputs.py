@@ -27,6 +27,8 @@ class Offered:
     address: str = ""
     """As in `Visitor`, and so is the next."""
     is_other_site: bool = False
+    reached_at: str | None = None
+    """The address of ours to which the client sent the request; None when it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,17 @@ order of things; must never decide who may come in, which is `relay/access/admis
 `relay/negotiation/answering.py` for the answers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millrace.relay.config.model import IceServer
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.ids import ParticipantId, RoomName
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
-from millrace.relay.negotiation.answering import OfferedTrack, answer_publisher, answer_viewer
+from millrace.relay.negotiation.answering import OfferedTrack, answer_publisher, answer_viewer, host_candidates
 from millrace.relay.sdp.answer import Candidate, Local
 from millrace.relay.sdp.offer import Offer, Remote
 from millrace.relay.session.numbers import Numbers
@@ -32,6 +34,8 @@ class Guest:
     """What the client may publish, as in `Grant.sources`."""
     needs_token: bool = False
     """As in `Session.needs_token`."""
+    reached_at: str | None = None
+    """As in `Offered`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +47,36 @@ class OpenedSession:
     answer: str
 
 
+class Candidates:
+    """Our addresses as candidates, the likeliest first (RFC 5245 section 4.1.4, which RFC 8839 keeps): some clients try
+    no other. A client reaches the address to which it sent its request; of the others the master knows the order.
+    """
+
+    def __init__(self, addresses: Sequence[CandidateAddress]) -> None:
+        told = [(each.address, each.port) for each in addresses]
+        self._otherwise = host_candidates(told)
+        self._reached_at = {
+            each.bound: host_candidates([told[place], *told[:place], *told[place + 1 :]])
+            for place, each in reversed(list(enumerate(addresses)))
+        }
+
+    def at(self, reached_at: str | None) -> tuple[Candidate, ...]:
+        """Returns them for a client that has reached us at this address; None when it is not known."""
+        return self._reached_at.get(reached_at or "", self._otherwise)
+
+
 @dataclass(frozen=True, slots=True)
 class Opener:
     """Opens sessions, and has what all answers of one worker share."""
 
     numbers: Numbers
     fingerprint: str
-    candidates: tuple[Candidate, ...]
+    candidates: Candidates
     max_publications: int
 
     def publisher(self, guest: Guest, offer: Offer, publications_here: int) -> OpenedSession | Refusal:
         """Opens a publisher's session (WHIP). `publications_here` counts those of this worker, against its limit."""
-        local = self.local()
+        local = self.local(reached_at=guest.reached_at)
         answer = answer_publisher(offer, local)
         if isinstance(answer, Refusal):
             return answer
@@ -86,7 +108,7 @@ class Opener:
         """Opens a viewer's session (WHEP). Its streams are not fed yet: the caller does that next, as it does when a
         publication comes later.
         """
-        local = self.local()
+        local = self.local(reached_at=guest.reached_at)
         cname = self.numbers.cname()
         streams = [(self.numbers.ssrc(), self.numbers.ssrc()) for _ in offer.media]
         ssrcs = tuple(ssrc for pair in streams for ssrc in pair)
@@ -114,14 +136,14 @@ class Opener:
             )
         return OpenedSession(session, tuple(commands), answer.sdp)
 
-    def local(self, credentials: tuple[str, str] | None = None) -> Local:
+    def local(self, credentials: tuple[str, str] | None = None, reached_at: str | None = None) -> Local:
         """Our side of an answer or a restart; with fresh credentials unless `credentials` (ufrag, pwd) are given."""
         ufrag, pwd = credentials or (self.numbers.ice_ufrag(), self.numbers.ice_pwd())
         return Local(
             ufrag=ufrag,
             pwd=pwd,
             fingerprint=self.fingerprint,
-            candidates=self.candidates,
+            candidates=self.candidates.at(reached_at),
             session_id=self.numbers.sdp_session(),
         )
 

@@ -125,6 +125,7 @@ def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal | HookQue
     # need not learn which rooms there are.
     if ledger.draining and ledger.directory.room(guest.room) is None:
         return DRAINING
+    guest = replace(guest, reached_at=request.reached_at)
     offer = parse_offer(request.sdp, ledger.sdp_limits)
     if isinstance(offer, Refusal):
         return offer

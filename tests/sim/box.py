@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import ArenaConfig, AuthConfig, Config
 from millrace.relay.contract import codec
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import Command, MoveTransport
 from millrace.relay.contract.effects import (
     Announce,
@@ -137,7 +138,9 @@ class Box:
         """A new life of the slot, with its predecessor's sessions but for a share that had not connected."""
         self.incarnations[slot] += 1
         incarnation = Incarnation(self.incarnations[slot])
-        endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)], lambda log: self._is_foreign(slot, log))
+        endpoint = MediaEndpoint(
+            FINGERPRINT, [CandidateAddress("127.0.0.1", 7882, "127.0.0.1")], lambda log: self._is_foreign(slot, log)
+        )
         control = Control(self.config, slot, incarnation, endpoint, self.chance.randbytes)
         left = self.arena.pop(slot, FakeEngine(slot, CONFIG.arena.logs_per_slot))
         lost = [one for one in sorted(left.transports) if not adopts or self.chance.random() < losing]

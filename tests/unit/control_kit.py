@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from millrace.relay.config.model import Config
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import Command
 from millrace.relay.contract.effects import Announce, Effect, Reply, Submit
@@ -92,7 +93,7 @@ class Desk:
 
 def desk(config: Config | None = None, slot: int = 0, incarnation: int = 1, seed: int = 1) -> Desk:
     chance = random.Random(seed * 64 + slot)
-    endpoint = MediaEndpoint(FINGERPRINT, [("127.0.0.1", 7882)])
+    endpoint = MediaEndpoint(FINGERPRINT, [CandidateAddress("127.0.0.1", 7882, "127.0.0.1")])
     return Desk(Control(config or Config(), Slot(slot), Incarnation(incarnation), endpoint, chance.randbytes))
 
 

@@ -14,7 +14,7 @@ from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
 from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
-from millrace.workers.http.server import Deadlines, bearer_token, header, path_segments, read_body
+from millrace.workers.http.server import Deadlines, bearer_token, header, own_address, path_segments, read_body
 from millrace.workers.pending import MakeRequest
 
 Ask = Callable[[MakeRequest], Awaitable[Reply]]
@@ -61,8 +61,9 @@ class PublicRoutes:
         participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
         address, host, origin = request.remote or "", request.headers.get("Host"), request.headers.get("Origin")
         is_other_site = self.guard.is_other_site(host, origin)
+        sent_to = own_address(request)
         reply = await self.ask(
-            lambda number: Offered(number, protocol, room, token, sdp, participant, address, is_other_site)
+            lambda number: Offered(number, protocol, room, token, sdp, participant, address, is_other_site, sent_to)
         )
         return from_reply(reply)
 

@@ -278,6 +278,12 @@ def bearer_token(request: web.BaseRequest) -> str | None:
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
+def own_address(request: web.BaseRequest) -> str | None:
+    """Returns the address of ours to which the request was sent, which a proxy before us may have chosen."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return name[0] if isinstance(name, tuple) else None
+
+
 async def read_body(request: web.BaseRequest, content_type: str, limit: int, deadlines: Deadlines) -> str:
     """Returns the body as text. A wrong type or announced length is refused before a byte is read, a longer body where
     it passes the limit. Raises Refused.

@@ -292,7 +292,24 @@ def test_overrides_win_and_take_plain_text() -> None:
 
 @pytest.mark.parametrize("address", ["203.0.113.5", "2001:db8::1", "203.0.113.5/10.0.0.5"])
 def test_announced_takes_an_address_or_a_pair(address: str) -> None:
-    assert config(f'media.announced = ["{address}"]').media.announced == (address,)
+    keys = f'auth.keys = {{ k = "{"s" * 32}" }}'
+    for bound in ("0.0.0.0", "10.0.0.5"):
+        made = config(f'{keys}\nmedia.bind = ["{bound}", "::"]\nmedia.announced = ["{address}"]')
+        assert made.media.announced == (address,)
+
+
+@pytest.mark.parametrize(
+    ("bind", "address", "expected"),
+    [
+        ("0.0.0.0", "2a01:4f8:10:20::5", "an IPv4 address, or one of IPv6 in media.bind too"),
+        ("::", "203.0.113.5", "an IPv6 address, or one of IPv4 in media.bind too"),
+        ("10.0.0.5", "203.0.113.5/10.0.0.6", "10.0.0.6 in media.bind, for which it stands"),
+        ("10.0.0.5", "10.0.0.5/203.0.113.5", "203.0.113.5 in media.bind, for which it stands"),
+    ],
+)
+def test_an_announced_address_that_nobody_would_be_told_is_refused(bind: str, address: str, expected: str) -> None:
+    text = f'auth.keys = {{ k = "{"s" * 32}" }}\nmedia.bind = ["{bind}"]\nmedia.announced = ["{address}"]'
+    assert {key: problem.expected for key, problem in problems(text).items()} == {"media.announced[0]": expected}
 
 
 @given(st.lists(st.one_of(st.text(), st.from_regex(r"(http|ice|arena|x)\.(port|bind|servers|y)(\.z)?=.*")), max_size=4))

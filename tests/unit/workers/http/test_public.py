@@ -24,7 +24,7 @@ async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> 
         assert "Location" in answer.headers["Access-Control-Expose-Headers"]
         assert answer.headers["Server"] == "Millrace"
     assert site.control.asked == [
-        Offered(RequestId(0), Protocol.WHIP, "r/é", "abc.def", "v=0\r\n", None, "127.0.0.1", True)
+        Offered(RequestId(0), Protocol.WHIP, "r/é", "abc.def", "v=0\r\n", None, "127.0.0.1", True, "127.0.0.1")
     ]
 
 
@@ -32,7 +32,9 @@ async def test_a_viewer_may_name_the_participant_and_sends_no_token(site: Site) 
     headers = {"Content-Type": "application/sdp; charset=utf-8", "Authorization": "Basic eA=="}
     async with site.client.post(f"{site.url}/whep/hall?participant=ann", data="v=0", headers=headers) as answer:
         assert answer.status == 201
-    assert site.control.asked == [Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann", "127.0.0.1")]
+    assert site.control.asked == [
+        Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann", "127.0.0.1", False, "127.0.0.1")
+    ]
 
 
 async def test_patch_and_delete_name_the_session(site: Site) -> None:
