@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from millrace.relay.contract.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
 from millrace.relay.contract.facts import PublicationHere
 from millrace.relay.contract.refusal import Refusal
-from millrace.relay.negotiation.codecs import OfferedCodec, differing_parameter, distance, forwarded, with_repair
+from millrace.relay.negotiation.codecs import (
+    OfferedCodec,
+    described,
+    differing_parameter,
+    distance,
+    forwarded,
+    with_repair,
+)
 from millrace.relay.negotiation.encodings import OfferedEncoding, offered_encodings, taken_rids
 from millrace.relay.negotiation.extensions import numbered, select_from_publisher, select_to_viewer
 from millrace.relay.sdp import answer as writer
@@ -247,9 +254,9 @@ def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
 
 def _lacking(media: MediaOffer, publication: PublicationHere | None) -> str:
     """Says what a viewer's m-line would have to offer, and what it does."""
-    offered = ", ".join(_described(line.name, line.parameters) for line in media.formats) or "no codec by name"
+    kind = media.kind or MediaKind.VIDEO
+    offered = ", ".join(described(kind, line) for line in media.formats) or "no codec by name"
     if publication is None:
-        kind = media.kind or MediaKind.VIDEO
         return f"The relay forwards {FORWARDED[kind]}; the m-line of {kind} offers {offered}."
     name, parameters = publication.codec, publication.format_parameters
     sent = _described(name.capitalize() if name is CodecName.OPUS else name.upper(), parameters)
@@ -278,7 +285,7 @@ def _sent_outside(offer: Offer) -> Refusal | None:
 
 
 def _not_forwarded(media: MediaOffer, kind: MediaKind) -> Refusal:
-    offered = ", ".join(dict.fromkeys(line.name for line in media.formats)) or "none by name"
+    offered = ", ".join(dict.fromkeys(described(kind, line) for line in media.formats)) or "none by name"
     detail = f"No codec of an m-line of {kind} is forwarded: it offers {offered}; the relay forwards {FORWARDED[kind]}."
     return Refusal(422, "no-common-codec", detail)
 

@@ -10,16 +10,19 @@ from millrace.relay.contract.commands import Codec, CodecName, MediaKind
 from millrace.relay.sdp.lines import number
 from millrace.relay.sdp.media_section import Format, MediaOffer
 
-_NAMES: dict[tuple[MediaKind, str, int, int], CodecName] = {
-    (MediaKind.AUDIO, "opus", 48000, 2): CodecName.OPUS,
-    (MediaKind.VIDEO, "vp8", 90000, 1): CodecName.VP8,
-    (MediaKind.VIDEO, "vp9", 90000, 1): CodecName.VP9,
-    (MediaKind.VIDEO, "h264", 90000, 1): CodecName.H264,
-    (MediaKind.VIDEO, "av1", 90000, 1): CodecName.AV1,
+_NAMES: dict[tuple[MediaKind, str], CodecName] = {
+    (MediaKind.AUDIO, "opus"): CodecName.OPUS,
+    (MediaKind.VIDEO, "vp8"): CodecName.VP8,
+    (MediaKind.VIDEO, "vp9"): CodecName.VP9,
+    (MediaKind.VIDEO, "h264"): CodecName.H264,
+    (MediaKind.VIDEO, "av1"): CodecName.AV1,
     # Chromium's name for AV1 until 2022.
-    (MediaKind.VIDEO, "av1x", 90000, 1): CodecName.AV1,
+    (MediaKind.VIDEO, "av1x"): CodecName.AV1,
 }
-"""By kind, encoding name, clock rate and channels (RFC 7587, 7741, 9628, 6184; AV1 RTP specification section 7)."""
+"""Encoding names (RFC 7587, 7741, 9628, 6184; AV1 RTP specification section 7)."""
+_CLOCK_RATES = {MediaKind.AUDIO: 48000, MediaKind.VIDEO: 90000}
+_MOST_CHANNELS = {MediaKind.AUDIO: 2, MediaKind.VIDEO: 1}
+"""RFC 7587 section 7 demands 2 of Opus, but cameras write 1 and GStreamer none, and there is one kind of stream."""
 
 RTCP_RANGE = range(64, 96)
 """Payload types that look like RTCP once the marker bit is set (RFC 5761 section 4)."""
@@ -102,14 +105,21 @@ def forwarded(media: MediaOffer) -> tuple[OfferedCodec, ...]:
                 repair_by_payload_type.setdefault(apt, line)
     found = []
     for line in media.formats:
-        name = _NAMES.get((kind, line.name.lower(), line.clock_rate, line.channels))
-        if name is None or line.payload_type in RTCP_RANGE or not _is_forwarded(name, line.parameters):
+        name = _NAMES.get((kind, line.name.lower()))
+        if name is None or _misfit(kind, line) or not _is_forwarded(name, line.parameters):
             continue
         repair = repair_by_payload_type.get(line.payload_type)
         repair_payload_type = repair.payload_type if repair else None
         codec = Codec(name, line.payload_type, repair_payload_type, line.clock_rate)
         found.append(OfferedCodec(codec, line, repair))
     return tuple(found)
+
+
+def described(kind: MediaKind, line: Format) -> str:
+    """The format in words for a refusal. When the relay forwards its name, with what else may be the reason."""
+    is_known = (kind, line.name.lower()) in _NAMES
+    notes = "; ".join(text for text in (_misfit(kind, line), line.parameters.strip()) if text and is_known)
+    return f"{line.name} ({notes})" if notes else line.name
 
 
 def with_repair(codecs: tuple[OfferedCodec, ...]) -> tuple[Format, ...]:
@@ -194,3 +204,10 @@ def _is_forwarded(name: CodecName, text: str) -> bool:
         return True
     pairs = parameters(text)
     return pairs.get(PACKETIZATION_MODE, "0") in ("0", "1") and h264_profile(pairs) is not None
+
+
+def _misfit(kind: MediaKind, line: Format) -> str:
+    """Why a format is none that the relay forwards, whatever its name and parameters; empty when it may be one."""
+    if line.clock_rate != _CLOCK_RATES[kind] or (line.channels or 1) > _MOST_CHANNELS[kind]:
+        return f"as {line.encoding}"
+    return f"as payload type {line.payload_type}, which RTCP has" if line.payload_type in RTCP_RANGE else ""

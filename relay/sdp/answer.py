@@ -155,9 +155,7 @@ def _extension(offered: ExtensionMap) -> str:
 
 
 def _format(line: Format, feedback: frozenset[str]) -> list[str]:
-    channels = f"/{line.channels}" if line.channels > 1 else ""
-    # The name comes back in the client's own letter case: GStreamer compares it.
-    lines = [f"a=rtpmap:{line.payload_type} {line.name}/{line.clock_rate}{channels}"]
+    lines = [f"a=rtpmap:{line.payload_type} {line.encoding}"]
     if line.name.lower() != "rtx":
         taken = (value for value in FEEDBACK if value in feedback and value in line.feedback)
         lines += [f"a=rtcp-fb:{line.payload_type} {value}" for value in taken]

@@ -1,5 +1,8 @@
 """What is read of one m-line of an offer, and the attributes of ICE and DTLS that may stand there or above all m-lines.
 Owns the check of each line by itself; must never compare m-lines. Read `relay/sdp/offer.py` next, which does.
+
+A line about one format, extension or stream that is broken is passed over, and of two with the same number the first
+counts: it may be of a format that nobody takes. What the transport rests on has to be right.
 """
 
 import re
@@ -39,11 +42,19 @@ class Format:
     name: str
     """As offered; compare without regard to case."""
     clock_rate: int
-    channels: int
+    channels: int | None
+    """None when the offer does not say; it comes back as it was offered."""
     parameters: str
     """The fmtp line, empty without one."""
     feedback: frozenset[str]
     """Those in FEEDBACK, with those that the offer gives for all payload types."""
+
+    @property
+    def encoding(self) -> str:
+        """The a=rtpmap line without the payload type (RFC 8866 section 6.6), in the client's own letter case: GStreamer
+        compares it.
+        """
+        return f"{self.name}/{self.clock_rate}" + ("" if self.channels is None else f"/{self.channels}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +138,11 @@ class MediaReader:
         ):
             raise malformed("bad-m-line", "An m-line is `m=<media> <port> <profile> <format> ...`.")
         port = number(parts[1].partition("/")[0], 65535)
-        if port is None or any(token(part) is None for part in parts[3:]):
+        formats = [part for part in parts[3:] if token(part) is not None]
+        if port is None or not formats:
             raise malformed("bad-m-line", "An m-line's port or formats are not valid.")
         self.position = position
-        self.token, self.port, self.protocol, self.formats = parts[0], port, parts[2], parts[3:]
+        self.token, self.port, self.protocol, self.formats = parts[0], port, parts[2], formats
         self.is_rtp = self.token in ("audio", "video")
         self.payload_types = self._payload_types() if self.is_rtp else []
         self.transport = TransportLines()
@@ -142,7 +154,7 @@ class MediaReader:
         self.extmap_allow_mixed = False
         self.extensions: list[ExtensionMap] = []
         self._extension_ids: set[int] = set()
-        self._maps: dict[int, tuple[str, int, int]] = {}
+        self._maps: dict[int, tuple[str, int, int | None]] = {}
         self._parameters: dict[int, str] = {}
         self._feedback: dict[int | None, set[str]] = {}
         self.streams = StreamLines()
@@ -223,15 +235,11 @@ class MediaReader:
         )
 
     def _payload_types(self) -> list[int]:
-        found = [number(text, 127) for text in self.formats]
-        if None in found:
-            raise malformed("bad-payload-type", "A payload type is a number, 0 to 127.")
-        if len(set(found)) != len(found):
-            raise malformed("duplicate-payload-type", "An m-line lists a payload type twice.")
-        return [payload_type for payload_type in found if payload_type is not None]
+        found = (number(text, 127) for text in self.formats)
+        return list(dict.fromkeys(payload_type for payload_type in found if payload_type is not None))
 
     def _handle_mid(self, value: str) -> None:
-        if self.mid is not None or token(value) is None:
+        if self.mid not in (None, value) or token(value) is None:
             raise malformed("bad-mid", "a=mid must be one token of at most 64 characters, once an m-line.")
         self.mid = value
 
@@ -239,15 +247,13 @@ class MediaReader:
         """RFC 8285 section 8: `<id>[/<direction>] <uri> [attributes]`."""
         parts = value.split(None, 2)
         if len(parts) < 2 or not _URI.fullmatch(parts[1]):
-            raise malformed("bad-extmap", "a=extmap is `<id>[/<direction>] <uri>`.")
+            return
         id_text, slash, direction_text = parts[0].partition("/")
         extension_id = number(id_text, PLACEHOLDER_IDS[-1])
         if extension_id is None or (not 1 <= extension_id <= 255 and extension_id not in PLACEHOLDER_IDS):
-            raise malformed("bad-extension-id", "An extmap id is 1 to 255, or 4096 to 4351 as a placeholder.")
-        if slash and direction_text not in tuple(Direction):
-            raise malformed("bad-extmap", "An extmap's direction is not one of sendrecv, sendonly, recvonly, inactive.")
-        if extension_id in self._extension_ids:
-            raise malformed("duplicate-extension-id", f"An m-line uses extmap id {extension_id} twice.")
+            return
+        if (slash and direction_text not in tuple(Direction)) or extension_id in self._extension_ids:
+            return
         self._extension_ids.add(extension_id)
         self.extensions.append(ExtensionMap(extension_id, parts[1], Direction(direction_text) if slash else None))
 
@@ -258,27 +264,21 @@ class MediaReader:
         name, _, rates = rest.strip().partition("/")
         clock_text, _, channels_text = rates.partition("/")
         clock_rate = number(clock_text, 4_294_967_295)
-        if payload_type is None or clock_rate is None or not _ENCODING_NAME.fullmatch(name):
-            raise malformed("bad-rtpmap", "a=rtpmap is `<payload type> <name>/<clock rate>`.")
-        if payload_type in self._maps:
-            raise malformed("duplicate-payload-type", f"Payload type {payload_type} has two a=rtpmap lines.")
-        self._maps[payload_type] = (name, clock_rate, number(channels_text, 255) or 1)
+        if payload_type is not None and clock_rate is not None and _ENCODING_NAME.fullmatch(name):
+            self._maps.setdefault(payload_type, (name, clock_rate, number(channels_text, 255) or None))
 
     def _handle_fmtp(self, value: str) -> None:
         payload_text, _, rest = value.partition(" ")
         payload_type, rest = number(payload_text, 127), rest.strip()
-        if payload_type is None or not _VISIBLE.fullmatch(rest):
-            raise malformed("bad-fmtp", "a=fmtp is `<payload type> <parameters>`.")
-        self._parameters.setdefault(payload_type, rest)
+        if payload_type is not None and _VISIBLE.fullmatch(rest):
+            self._parameters.setdefault(payload_type, rest)
 
     def _handle_feedback(self, value: str) -> None:
         """RFC 4585 section 4.2."""
         payload_text, _, rest = value.partition(" ")
         payload_type = None if payload_text == "*" else number(payload_text, 127)
-        if payload_type is None and payload_text != "*":
-            raise malformed("bad-rtcp-fb", "a=rtcp-fb is `<payload type or *> <feedback>`.")
         feedback = " ".join(rest.lower().split())
-        if feedback in FEEDBACK:
+        if feedback in FEEDBACK and (payload_type is not None or payload_text == "*"):
             self._feedback.setdefault(payload_type, set()).add(feedback)
 
 

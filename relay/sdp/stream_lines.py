@@ -1,17 +1,20 @@
 """What an offer's m-line tells of its RTP streams: rids, simulcast, SSRCs and their groups. Owns the check of each line
 by itself, and the bounds; must never know codecs. Read `relay/negotiation/encodings.py` next, which makes encodings of
 it.
+
+A line that is broken is passed over, and the first of two about the same thing counts: a stream that is named wrongly
+is a stream without that name, and the offer has others.
 """
 
 import re
 from dataclasses import dataclass
 
-from millrace.relay.contract.refusal import malformed
 from millrace.relay.sdp.lines import number
 
 MAX_SSRCS = 32
 """SSRCs and groups that are read of one m-line; more are passed over. Three encodings with repair have six."""
 MAX_RIDS = 16
+MAX_SSRC = 4_294_967_295
 
 _RID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -80,44 +83,33 @@ class StreamLines:
     def _add_rid(self, value: str) -> None:
         """RFC 8851 section 10. Other directions than send are passed over."""
         parts = value.split(None, 2)
-        if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] not in ("send", "recv"):
-            raise malformed("bad-rid", "a=rid is `<name> send|recv [restrictions]`, the name at most 32 characters.")
-        if parts[0] in self._rids:
-            raise malformed("duplicate-rid", "An m-line has the same a=rid twice.")
-        if parts[1] == "send" and len(self._rids) < MAX_RIDS:
-            pairs = parts[2].split(";") if len(parts) == 3 else []
-            restrictions = {
-                key: text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals
-            }
-            self._rids[parts[0]] = Rid(parts[0], restrictions)
+        if len(parts) < 2 or not _RID.fullmatch(parts[0]) or parts[1] != "send" or len(self._rids) >= MAX_RIDS:
+            return
+        pairs = parts[2].split(";") if len(parts) == 3 else []
+        restrictions = {key: text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals}
+        self._rids.setdefault(parts[0], Rid(parts[0], restrictions))
 
     def _set_simulcast(self, value: str) -> None:
         """RFC 8853 section 5.1, and the draft's `send rid=a;b` that old browsers write."""
         parts = value.split()
-        if len(parts) % 2 or not parts or any(text not in ("send", "recv") for text in parts[::2]):
-            raise malformed("bad-simulcast", "a=simulcast is `send <rids>`, `recv <rids>`, or both.")
-        for direction, streams in zip(parts[::2], parts[1::2], strict=True):
-            if direction == "send":
+        for direction, streams in zip(parts[::2], parts[1::2], strict=False):
+            if direction == "send" and self._simulcast is None:
                 names = [stream.split(",")[0].lstrip("~") for stream in streams.removeprefix("rid=").split(";")]
-                if any(not _RID.fullmatch(name) for name in names) or len(set(names)) != len(names):
-                    raise malformed("bad-simulcast", "a=simulcast names a rid twice, or one that is not valid.")
-                self._simulcast = names
+                self._simulcast = list(dict.fromkeys(name for name in names if _RID.fullmatch(name))) or None
 
     def _add_ssrc(self, value: str) -> None:
         """RFC 5576 section 4.1."""
-        ssrc = number(value.partition(" ")[0], 4_294_967_295)
-        if ssrc is None:
-            raise malformed("bad-ssrc", "a=ssrc begins with a 32-bit number.")
-        if len(self._ssrcs) < MAX_SSRCS:
+        ssrc = number(value.partition(" ")[0], MAX_SSRC)
+        if ssrc is not None and len(self._ssrcs) < MAX_SSRCS:
             self._ssrcs[ssrc] = None
 
     def _add_group(self, value: str) -> None:
         """RFC 5576 section 4.2. FID pairs media with its repair (RFC 4588), SIM lists encodings."""
         semantics, *texts = value.split()[: MAX_SSRCS + 1] or [""]
-        ssrcs = [ssrc for text in texts if (ssrc := number(text, 4_294_967_295)) is not None]
+        ssrcs = [ssrc for text in texts if (ssrc := number(text, MAX_SSRC)) is not None]
         if len(ssrcs) != len(texts):
-            raise malformed("bad-ssrc", "a=ssrc-group lists 32-bit numbers.")
-        if semantics == "FID" and len(ssrcs) == 2 and len(self._repair) < MAX_SSRCS:
-            self._repair[ssrcs[0]] = ssrcs[1]
-        elif semantics == "SIM":
+            return
+        if semantics == "FID" and len(ssrcs) == 2 and ssrcs[0] != ssrcs[1] and len(self._repair) < MAX_SSRCS:
+            self._repair.setdefault(ssrcs[0], ssrcs[1])
+        elif semantics == "SIM" and not self._simulcast_ssrcs:
             self._simulcast_ssrcs = tuple(dict.fromkeys(ssrcs))

@@ -449,6 +449,18 @@ def test_a_payload_type_that_looks_like_rtcp_is_passed_over() -> None:
         ),
         (both().replace("VP8/90000", "H265/90000"), "m-line of video is forwarded: it offers H265, rtx;"),
         (both().replace("a=rtpmap:111 opus/48000/2\r\n", ""), "it offers none by name;"),
+        (
+            both().replace("opus/48000/2", "multiopus/48000/6"),
+            "it offers multiopus; the relay forwards Opus.",
+        ),
+        (
+            both().replace("opus/48000/2", "opus/48000/6"),
+            "it offers opus (as opus/48000/6; minptime=10;useinbandfec=1); the relay forwards Opus.",
+        ),
+        (both().replace("opus/48000/2", "OPUS/16000"), "it offers OPUS (as OPUS/16000; minptime"),
+        (both().replace("VP8/90000", "VP8/8000"), "it offers VP8 (as VP8/8000), rtx;"),
+        (video_codecs((72, "VP8", "")), "it offers VP8 (as payload type 72, which RTCP has);"),
+        (video_codecs((99, "H264", "packetization-mode=2")), "it offers H264 (packetization-mode=2);"),
     ],
 )
 def test_a_publisher_is_taken_with_all_that_it_sends_or_refused_with_the_reason(body: str, said: str) -> None:
@@ -505,6 +517,13 @@ def test_no_common_codec_is_422_for_a_viewer_with_what_is_sent_and_what_it_offer
 ) -> None:
     refusal = refused_view(body, *([published(*stream)] if stream else []))
     assert (refusal.status, refusal.reason, refusal.detail) == (422, "no-common-codec", said)
+
+
+@pytest.mark.parametrize("name", ["OPUS/48000", "opus/48000/1", "Opus/48000/2"])
+def test_opus_is_taken_with_one_channel_or_without_their_number_and_comes_back_as_it_was_offered(name: str) -> None:
+    body = both().replace("opus/48000/2", name)
+    for answer in (publish(body), view(viewing(body), published(CodecName.OPUS)), view(viewing(body))):
+        assert f"a=rtpmap:111 {name}\r\n" in answer.sdp
 
 
 def test_a_viewer_keeps_all_codecs_the_publishers_first() -> None:
