@@ -31,7 +31,7 @@ build: .stamp-engine ## Build the engine into the virtual environment
 setup: ## Install the Debian packages and Python packages that tests need too
 	@$(DEBIAN_PACKAGES) test
 	@$(CHECK_TOOLCHAIN)
-	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node .stamp-pion
+	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node .stamp-pion .stamp-proxies
 
 .stamp-venv: requirements/run.txt scripts/debian-packages.sh
 	@$(DEBIAN_PACKAGES) build
@@ -63,6 +63,10 @@ GO = CGO_ENABLED=0 GOTOOLCHAIN=local $(abspath $(BIN))/go
 .stamp-pion: $(wildcard $(PION)/*.go) $(PION)/go.mod $(PION)/go.sum requirements/dev.txt | .stamp-dev
 	@echo "Building the pion client (a minute or two the first time) ..."
 	@cd $(PION) && $(GO) build -mod=readonly -buildvcs=false -trimpath -o build/client .
+	@touch $@
+
+.stamp-proxies: scripts/proxies.sh
+	@scripts/proxies.sh .proxies
 	@touch $@
 
 .PHONY: test

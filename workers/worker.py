@@ -134,7 +134,8 @@ class Worker:
         origins = config.http.cors_origins
         cors = Cors(origins, config.is_open)
         ours = Guard(origins, checks_host=False)
-        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, ours)
+        path = config.http.public_path
+        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, ours, path)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
         slots = SlotsView(self._slot_table, self._control, media.stats)

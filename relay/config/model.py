@@ -21,6 +21,7 @@ from millrace.relay.config.rules import (
     NETWORK,
     NON_EMPTY,
     ORIGIN,
+    PUBLIC_PATH,
     ROOM_PATTERN,
     SECRET,
     VISIBLE,
@@ -51,6 +52,10 @@ class HttpConfig:
     cors_origins: tuple[Annotated[str, ORIGIN], ...] = ("*",)
     """Which web pages may use the server. `*` is any page, as a token admits clients and no cookie is ever read.
     Without keys `*` stands for this machine's pages only; name others, such as "https://app.example".
+    """
+    public_path: Annotated[str, PUBLIC_PATH] = ""
+    """The path under which a proxy publishes the server, such as "/media". Answers then name their session under it.
+    Requests are taken with it and without it, as proxies strip it or do not.
     """
     certificate: str = ""
     """A PEM file, the chain included: with it the port speaks HTTPS, without it HTTP. Read anew when it changes, as

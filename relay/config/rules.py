@@ -76,6 +76,11 @@ _HOOK_URL = re.compile(r"https?://[!-~]+")
 _ROOM_PATTERN = re.compile(r"(?=.{1,128}$)[A-Za-z0-9_.-]*\*?[A-Za-z0-9_.-]*")
 
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
+PUBLIC_PATH = Rule(
+    'a path such as "/media" without a slash at its end, or nothing',
+    lambda path: re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9_.~-]+)*", path) is not None,
+)
+"""Of characters that stand in a URL as they are (RFC 3986 section 2.3)."""
 IP_ADDRESS = Rule('an IP address such as "127.0.0.1", "::1" or "0.0.0.0"', _is_address)
 NETWORK = Rule('an IP address or a network such as "192.168.7.0/24", with no bits behind its length', _is_network)
 NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))

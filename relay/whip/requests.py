@@ -64,7 +64,7 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
     session = opened.session
     headers = (
         ("Content-Type", "application/sdp"),
-        ("Location", f"/{session.protocol}/{session.room}/{session.id}"),
+        ("Location", f"{ledger.config.http.public_path}/{session.protocol}/{session.room}/{session.id}"),
         ("ETag", session.etag),
         ("Accept-Patch", "application/trickle-ice-sdpfrag"),
         *ledger.links,

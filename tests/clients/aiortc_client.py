@@ -6,6 +6,7 @@ import array
 import asyncio
 import itertools
 import math
+from collections.abc import Callable
 from types import TracebackType
 
 import aiohttp
@@ -62,6 +63,8 @@ class Client:
         self.connection = RTCPeerConnection()
         self.session_url = ""
         self.etag = ""
+        self.http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
+        """Makes what requests go through."""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def __aenter__(self) -> "Client":
@@ -99,7 +102,7 @@ class Client:
     async def close(self) -> None:
         """Ends the session at both ends."""
         if self.session_url:
-            async with aiohttp.ClientSession() as http, http.delete(self.session_url, headers=self._headers):
+            async with self.http() as http, http.delete(self.session_url, headers=self._headers):
                 self.session_url = ""
         await self.connection.close()
 
@@ -107,7 +110,7 @@ class Client:
         headers = self._headers | {"Content-Type": "application/sdp"}
         for _ in range(MAX_POSTS):
             # A connection of its own each time: the kernel chooses the worker by its ports.
-            async with aiohttp.ClientSession() as http:
+            async with self.http() as http:
                 async with http.post(self.url, data=self.connection.localDescription.sdp, headers=headers) as answer:
                     text = await answer.text()
                     assert answer.status == 201, f"{answer.status}: {text}"

@@ -37,10 +37,20 @@ class PublicRoutes:
     """The longest body of an offer or a fragment."""
     guard: Guard
     """Tells other sites' pages from ours, for rules that admit a client by its address."""
+    public_path: str = ""
+    """As in the configuration: it may stand before each path."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers a request, whatever its path."""
-        match path_segments(request):
+        segments = path_segments(request)
+        prefix = tuple(self.public_path.split("/")[1:])
+        if prefix and segments[: len(prefix)] == prefix:
+            # The proxy before us has not stripped it.
+            segments = segments[len(prefix) :]
+            if not segments and not request.path.endswith("/"):
+                # Else the page's own links would lead out of the prefix.
+                return web.Response(status=308, headers={"Location": f"{self.public_path}/"})
+        match segments:
             case ("whip" | "whep" as protocol, room):
                 return await self._endpoint(request, Protocol(protocol), room)
             case ("whip" | "whep", _, session):

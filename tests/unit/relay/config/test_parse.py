@@ -366,3 +366,13 @@ def test_an_ice_server_that_would_break_its_header_is_a_problem() -> None:
     found = problems('[ice]\nservers = [{ urls = ["stun:a"], username = "a\\nb", credential = "se\\ncret" }]')
     assert found.keys() == {"ice.servers[0].username", "ice.servers[0].credential"}
     assert "cret" not in str(found)
+
+
+@pytest.mark.parametrize("path", ["", "/media", "/a/b-c.d_e~f"])
+def test_a_public_path_is_taken(path: str) -> None:
+    assert config(f'http.public_path = "{path}"').http.public_path == path
+
+
+@pytest.mark.parametrize("path", ["media", "/media/", "/", "//media", "/a/../b", "/a b", "/a%20b", "/.", "/ä"])
+def test_a_public_path_that_is_none_is_refused(path: str) -> None:
+    assert set(problems(f'http.public_path = "{path}"')) == {"http.public_path"}

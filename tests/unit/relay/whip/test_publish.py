@@ -4,7 +4,7 @@ import jwt
 import pytest
 
 from millrace.relay.access.grants import make_token
-from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, IceConfig, IceServer, LimitsConfig
+from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, HttpConfig, IceConfig, IceServer, LimitsConfig
 from millrace.relay.contract.commands import CloseTransport, DtlsRole, OpenTransport, Publish
 from millrace.relay.contract.effects import Announce, Reply, SessionEnded, SessionOpened, Submit
 from millrace.relay.contract.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
@@ -17,6 +17,11 @@ LOCKED = Config(auth=AuthConfig(keys={"key": SECRET}))
 
 def token(room: str = "hall", identity: str = "ann", **grants: bool) -> str:
     return make_token("key", SECRET, identity=identity, room=room, expires_at=NOW + 60, **grants)
+
+
+def test_under_a_proxys_path_the_session_is_named_with_it() -> None:
+    reply = desk(Config(http=HttpConfig(public_path="/site/media"))).publish()
+    assert header(reply, "Location").startswith("/site/media/whip/hall/00.")
 
 
 def test_a_publisher_is_answered_with_everything_whip_asks_for() -> None:

@@ -1,5 +1,7 @@
 """The public routes: what reaches control, and what comes back."""
 
+from dataclasses import replace
+
 import pytest
 
 from millrace.relay.contract.ids import RequestId
@@ -10,7 +12,8 @@ from millrace.relay.contract.inputs import (
     RoomsListed,
 )
 from millrace.relay.contract.protocol import Protocol
-from tests.unit.workers.http.http_kit import FRAGMENT, SDP, Site
+from millrace.workers.http.page import Page
+from tests.unit.workers.http.http_kit import FRAGMENT, SDP, Control, Site, public, serve
 
 
 async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> None:
@@ -100,3 +103,20 @@ async def test_rooms_are_listed_for_the_bearer_of_a_token(site: Site) -> None:
         async with site.client.get(f"{site.url}/rooms", headers=headers) as answer:
             assert answer.status == 201
         assert site.control.asked.pop() == RoomsListed(RequestId(0), token, "127.0.0.1")
+
+
+async def test_a_proxys_path_may_stand_before_every_path_or_be_stripped(page: Page) -> None:
+    control = Control()
+    routes = replace(public(control, page), public_path="/site/media")
+    async for site in serve(routes, control, routes.deadlines, 8):
+        for path in ("/site/media/whip/hall", "/whip/hall"):
+            async with site.client.post(site.url + path, data="v=0", headers=SDP) as answer:
+                assert answer.status == 201
+        for path in ("/site/media/", "/"):
+            async with site.client.get(site.url + path) as answer:
+                assert answer.status == 200
+        async with site.client.get(f"{site.url}/site/media", allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (308, "/site/media/")
+        async with site.client.get(f"{site.url}/site/other") as answer:
+            assert answer.status == 404
+    assert [asked.room for asked in control.asked if isinstance(asked, Offered)] == ["hall", "hall"]
