@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from millrace.workers.http.answers import SERVER, Refused, problem
+from millrace.workers.http.connection import Connection, connection_of
 from millrace.workers.http.origins import Cors, Guard
 
 log = logging.getLogger("millrace.http")
@@ -195,42 +196,8 @@ class HttpServer:
             return problem(500, "defect", "This is a defect of the server; its log has it.")
 
 
-class _Connection(web.RequestHandler):
-    """Refuses what is not HTTP with a problem of ours, so that strangers fill no log and learn no library's name."""
-
-    __slots__ = ("body_awaited_since",)
-
-    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
-        super().__init__(manager, loop=loop, **options)
-        self.body_awaited_since = math.inf
-        """By the loop's clock; infinity while no body is read."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if status >= 500:
-            # A connection that is closed or cut in mid-body is no defect.
-            if not isinstance(exc, ConnectionError):
-                log.error("a connection failed", exc_info=exc)
-            response = problem(500, "defect", "This is a defect of the server; its log has it.")
-        else:
-            response = problem(status, "not-http", "The request is not HTTP as this server takes it.")
-        response.headers["Server"] = SERVER
-        response.force_close()
-        return response
-
-
-def _connection(request: web.BaseRequest) -> _Connection:
-    assert isinstance(request.protocol, _Connection), "each server here makes these"
-    return request.protocol
-
-
 def _awaited_since(request: web.BaseRequest) -> float:
-    return math.inf if request.content.is_eof() else _connection(request).body_awaited_since
+    return math.inf if request.content.is_eof() else connection_of(request).body_awaited_since
 
 
 class _BoundedServer(web.Server):
@@ -243,7 +210,7 @@ class _BoundedServer(web.Server):
         self._busy = busy
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -298,7 +265,7 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     body = bytearray()
-    connection = _connection(request)
+    connection = connection_of(request)
     connection.body_awaited_since = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(deadlines.request_seconds):
