@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 
 from millrace.relay.config.model import LogConfig
+from millrace.workers.trusted_files import open_trusted
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -57,6 +59,9 @@ class LogFile(WatchedFileHandler):
             os.fstat(2), os.fstat(self.stream.fileno())
         )
         """True when standard error goes to the file, as with a daemon: then it is opened anew with the file."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=open_trusted)
 
     def reopenIfNeeded(self) -> None:
         """Runs before each line. Closes the open file only when it has opened the next one."""

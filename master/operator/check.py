@@ -11,6 +11,7 @@ from millrace.master.start.https import https_for
 from millrace.master.start.x509 import certificate_for
 from millrace.master.takeover.runtime_directory import unusable
 from millrace.relay.config.model import Config
+from millrace.workers.trusted_files import open_trusted
 
 
 def outside(config: Config) -> list[str]:
@@ -28,21 +29,21 @@ def outside(config: Config) -> list[str]:
         except CertificateRefused as refusal:
             problems += refusal.problems
     if config.log.file and (why := _unwritable(Path(config.log.file))) is not None:
-        problems.append(f"log.file: {config.log.file} cannot be written: {os.strerror(why)}")
+        problems.append(f"log.file: {config.log.file} cannot be written: {why}")
     if config.runtime.directory and (refusal_of_it := unusable(Path(config.runtime.directory))) is not None:
         problems.append(refusal_of_it)
     return problems
 
 
-def _unwritable(file: Path) -> int | None:
-    """Returns the errno with which opening the file to append would fail, without making it; None when it would not."""
+def _unwritable(file: Path) -> str | None:
+    """Returns why opening the file to append would fail, without making it; None when it would not."""
     try:
         if file.exists():
-            os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
+            os.close(open_trusted(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
         elif not file.parent.is_dir():
-            return errno.ENOTDIR if file.parent.exists() else errno.ENOENT
+            return os.strerror(errno.ENOTDIR if file.parent.exists() else errno.ENOENT)
         elif not os.access(file.parent, os.W_OK | os.X_OK):
-            return errno.EACCES
+            return os.strerror(errno.EACCES)
     except OSError as error:
-        return error.errno
+        return error.strerror
     return None

@@ -13,12 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from millrace.relay.config.model import Config
-from millrace.relay.config.parse import parse, parse_all, show
+from millrace.relay.config.parse import parse, parse_all, secrets_in, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit status: 0, or 1 for a refusal; wrong arguments exit with 2."""
     chosen = _parser().parse_args(arguments)
+    for key in secrets_in(getattr(chosen, "set", [])):
+        why = f"--set {key} shows a secret to every user of this machine (ps)"
+        print(f"millrace: {why}; set it in a file that only the server may read (--config)", file=sys.stderr)
     match chosen.command:
         case "serve":
             return _serve(chosen)

@@ -11,6 +11,8 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from millrace.workers.trusted_files import open_trusted
+
 _FLOCK = struct.Struct("@hhqqi0q")
 """`struct flock` on 64-bit Linux: type, whence, start, length, process id."""
 
@@ -26,7 +28,7 @@ class Held(Exception):
 def lock_file(path: Path, at: int = 0) -> int:
     """Opens the file, made when missing, and locks a byte of it. Raises Held or OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_trusted(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             lock(descriptor, at)
         except Held:

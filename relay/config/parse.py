@@ -51,6 +51,17 @@ def parse_all(text: str = "", overrides: Sequence[str] = ()) -> tuple[Config, tu
     return config, tuple(parser.problems)
 
 
+def secrets_in(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Returns the keys of overrides that set a secret, such as `auth.keys`; no name below them, as that may be one."""
+    named = []
+    for each in overrides:
+        tree: dict[str, Any] = {}
+        _Parser([]).override(tree, each)
+        if _holds_secret(Config, tree):
+            named.append(".".join(each.partition("=")[0].strip().split(".")[:2]))
+    return tuple(dict.fromkeys(named))
+
+
 def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Problem]:
     """Yields problems that concern several keys. `refused` keys have their defaults in place of a wrong value."""
     if config.is_open and not any(key.startswith("auth.keys") for key in refused):
@@ -224,6 +235,22 @@ def _required(kind: type[Any]) -> list[str]:
 
 def _has_secret(hint: Any) -> bool:
     return any((isinstance(each, Rule) and each.secret) or _has_secret(each) for each in get_args(hint))
+
+
+def _holds_secret(hint: Any, found: Any) -> bool:
+    """True when this value, or one within it, is a secret that is not empty."""
+    if get_origin(hint) is Annotated:
+        inner, *rules = get_args(hint)
+        is_secret = any(isinstance(rule, Rule) and rule.secret for rule in rules)
+        return (is_secret and bool(found)) or _holds_secret(inner, found)
+    if is_dataclass(hint) and isinstance(found, dict):
+        hints = get_type_hints(hint, include_extras=True)
+        return any(_holds_secret(hints[name], value) for name, value in found.items() if name in hints)
+    if get_origin(hint) is tuple and isinstance(found, list):
+        return any(_holds_secret(get_args(hint)[0], value) for value in found)
+    if get_origin(hint) is Mapping and isinstance(found, dict):
+        return any(_holds_secret(get_args(hint)[1], value) for value in found.values())
+    return False
 
 
 def _found(value: object, rules: tuple[Rule, ...]) -> str:

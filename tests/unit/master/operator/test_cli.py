@@ -97,6 +97,31 @@ def test_each_problem_says_whether_the_file_or_the_command_line_is_wrong(
     assert capsys.readouterr().err.startswith("command line: workers.count: found 65, ")
 
 
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        (f'auth.keys={{ mykey = "{"s" * 32}" }}', "auth.keys"),
+        (f"auth.keys.mykey={'s' * 32}", "auth.keys"),
+        ('ice.servers=[{urls=["turn:t.example"], username="u", credential="secretword"}]', "ice.servers"),
+        ('ice.servers=[{urls=["stun:t.example"]}]', None),
+        ("auth.keys={}", None),
+        ("http.port=1", None),
+    ],
+)
+def test_a_secret_on_the_command_line_is_warned_of_by_its_key_alone(
+    override: str, named: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["token", "--room", "hall", "--identity", "ann", "--set", override])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "(ps)" in line]
+    assert len(lines) == (named is not None)
+    for line in lines:
+        assert line.startswith(f"millrace: --set {named} shows a secret to every user")
+        assert "--config" in line
+        assert "sss" not in line
+        assert "mykey" not in line
+        assert "secretword" not in line
+
+
 def test_keys_are_what_the_configuration_takes() -> None:
     first, second = parse(keys()), parse(keys())
     assert isinstance(first, Config)
