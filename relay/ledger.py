@@ -157,8 +157,7 @@ class Ledger:
             self.add(Submit(commands))
 
     def refuse(self, request: RequestId, refusal: Refusal) -> None:
-        """Answers a request with a problem, and counts it by its status."""
-        self.counters.refused(refusal.status)
+        """Answers a request with a problem."""
         self.add(problem(request, refusal.status, refusal.reason, refusal.detail))
 
     # --- the hook

@@ -39,7 +39,6 @@ def find_session(ledger: Ledger, request: SessionRequest) -> Session | None:
         if slot != ledger.slot and ledger.directory.is_alive(slot):
             pass_on(ledger, request.request, slot)
             return None
-    ledger.counters.refused(404)
     ledger.add(session_unknown(request.request))
     return None
 
@@ -49,7 +48,6 @@ def answer_ended(ledger: Ledger, request: SessionRequest, ended: Tombstone) -> N
     if isinstance(request, SessionAsked):
         ledger.add(json_reply(request.request, tombstone_view(ended)))
         return
-    ledger.counters.refused(404)
     ledger.add(session_replaced(request.request) if ended.cause == REPLACED else session_unknown(request.request))
 
 

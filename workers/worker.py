@@ -68,6 +68,7 @@ from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors, Guard
 from millrace.workers.http.page import Page
 from millrace.workers.http.public import PublicRoutes
+from millrace.workers.http.refusals import Refusals
 from millrace.workers.http.renewal import Renewal
 from millrace.workers.http.server import Deadlines, HttpServer
 from millrace.workers.media import Media
@@ -137,7 +138,9 @@ class Worker:
         path = config.http.public_path
         public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, ours, path)
         guard = Guard(origins, checks_host=True) if config.is_open else None
+        self._refusals = Refusals(self._control.counters.refused)
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
+        self._public.refusals = self._refusals
         slots = SlotsView(self._slot_table, self._control, media.stats)
         self._orphan = Orphan(boot, self._sessions, self._stop)
         metrics = MetricsPage(boot, self._slot_table, media, self._control, lambda: not self._orphan.is_orphaned)
@@ -317,6 +320,7 @@ class Worker:
             self._handle_guarded(self._gauge.measure())
             self._handle_guarded(Ticked())
             self._renewal.look()
+            self._refusals.tick()
         self._orphan.look()
         self._beats += 1
         self._next_beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)

@@ -11,6 +11,8 @@ from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.ids import RequestId, SessionId, Slot
 
 PROBLEM = "application/problem+json"
+TYPE = "urn:millrace:problem:"
+"""Before the reason, in a problem's `type`."""
 NOT_MOVED = {
     Outcome.HANDSHAKING: "Its handshake is under way, which no other worker could finish. Ask again in a second.",
     Outcome.NO_RECORD: "It has no session record from which another worker could adopt it.",
@@ -34,12 +36,20 @@ def problem(request: RequestId, status: int, reason: str, detail: str) -> Reply:
     if status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))
     body = {
-        "type": f"urn:millrace:problem:{reason}",
+        "type": TYPE + reason,
         "title": reason.replace("-", " "),
         "status": status,
         "detail": detail,
     }
     return Reply(request, status, tuple(headers), json.dumps(body).encode())
+
+
+def reason_of(reply: Reply) -> str | None:
+    """The stable name of a problem's reason; None for an answer that is no problem."""
+    if ("Content-Type", PROBLEM) not in reply.headers:
+        return None
+    # A reply may be another worker's, whose text has the reason already.
+    return str(json.loads(reply.body)["type"]).removeprefix(TYPE)
 
 
 def json_reply(request: RequestId, value: Mapping[str, Any] | Sequence[Any]) -> Reply:

@@ -15,8 +15,26 @@ ENGINE_REFUSED = "engine_refused"
 FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
 """Causes that neither side wished for."""
 
-REFUSALS = (400, 401, 403, 404, 409, 412, 422, 428, 502, 503, 504)
-"""The statuses that control refuses requests with."""
+REFUSALS = (
+    (401, "expired"),
+    (401, "no-token"),
+    (403, "hook-refused"),
+    (404, "session-unknown"),
+    (502, "hook-unreachable"),
+    (502, "hook-unreadable"),
+    (503, "draining"),
+    (503, "hook-busy"),
+    (503, "no-slot"),
+    (503, "overloaded"),
+    (503, "publications-full"),
+    (503, "sessions-full"),
+    (504, "hook-timeout"),
+)
+"""Statuses and reasons that alerts and people look for, so that they are there from the start. Others come when a
+request is refused for them.
+"""
+MAX_REFUSALS = 150
+"""Kinds of refusals that have a counter of their own: all that this release knows. Further ones count as `other`."""
 
 
 class Count(StrEnum):
@@ -67,8 +85,9 @@ class Counters:
             self.values[_ended(protocol)] = 0
         for pressure in Pressure:
             self.values[_sessions_rejected(pressure)] = 0
-        for status in REFUSALS:
-            self.values[_refused(status)] = 0
+        self._refusals = set(REFUSALS)
+        for status, reason in REFUSALS:
+            self.values[_refused(status, reason)] = 0
         for outcome in HookOutcome:
             self.values[_hook_answered(outcome)] = 0
         for count in Count:
@@ -95,9 +114,13 @@ class Counters:
         """Counts a session that was rejected because of this."""
         self.values[_sessions_rejected(pressure)] += 1
 
-    def refused(self, status: int) -> None:
-        """Counts a request that control refused."""
-        self.values[_refused(status)] += 1
+    def refused(self, status: int, reason: str) -> None:
+        """Counts a request of a client that was refused, once, by the worker that it came to."""
+        kind = (status, reason)
+        if kind not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
+            kind = (status, "other")
+        self._refusals.add(kind)
+        self.values[_refused(*kind)] += 1
 
     def hook_answered(self, outcome: HookOutcome) -> None:
         """Counts a question to the hook, by how it ended."""
@@ -129,8 +152,8 @@ def _unknown(contract: Contract) -> str:
     return f'millrace_messages_unknown_total{{contract="{contract}"}}'
 
 
-def _refused(status: int) -> str:
-    return f'millrace_http_refusals_total{{status="{status}"}}'
+def _refused(status: int, reason: str) -> str:
+    return f'millrace_http_refusals_total{{status="{status}",reason="{reason}"}}'
 
 
 def _hook_answered(outcome: HookOutcome) -> str:

@@ -8,6 +8,8 @@ import aiohttp
 
 from tests.system.relay_process import Relay
 
+WITH_HTTPS = {"millrace_http_certificate_end_time_seconds"}
+"""Of a relay with a certificate, as in `tests/system/test_https.py`."""
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -29,7 +31,7 @@ async def page(relay: Relay) -> set[str]:
 
 
 async def test_every_metric_that_is_asked_for_exists(relay: Relay) -> None:
-    found = await page(relay)
+    found = await page(relay) | WITH_HTTPS
     dashboard = json.loads((DEPLOY / "grafana" / "millrace.json").read_text())
     asked = names(" ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"]))
     assert len(asked) > 20

@@ -125,6 +125,8 @@ async def test_a_hook_grants_refuses_or_fails_and_the_client_is_told_which() -> 
         counted = await outcomes(relay)
         assert counted.keys() == {"granted", "refused", "timeout", "unreachable", "unreadable"}
         assert counted["unreachable"] == 0
+        for status, reason in ((403, "hook-refused"), (504, "hook-timeout"), (502, "hook-unreadable")):
+            assert f"request refused protocol=whep room=hall status={status} reason={reason}" in relay.log()
         assert "garbage" not in relay.log()
         assert SECRET not in relay.log()
 

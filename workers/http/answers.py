@@ -14,6 +14,13 @@ SERVER = "Millrace"
 """The `Server` field, which would else name our libraries and their versions."""
 
 
+class Answer(web.Response):
+    """A response to a request that control or we have answered."""
+
+    problem: str | None = None
+    """The stable name of the reason for a refusal, for the log and the metrics."""
+
+
 class Refused(Exception):
     """Ends a request early. An exception, though a refusal is a value elsewhere, as bodies are read deep in a call
     chain.
@@ -43,7 +50,8 @@ def respond(status: int, body: bytes, content_type: str) -> web.Response:
 
 def from_reply(reply: Reply) -> web.Response:
     """Returns control's reply as a response. A header's name may repeat, as `Link` does."""
-    response = web.Response(status=reply.status, body=reply.body)
+    response = Answer(status=reply.status, body=reply.body)
+    response.problem = problems.reason_of(reply)
     for name, value in reply.headers:
         response.headers.add(name, value)
     return response

@@ -19,6 +19,7 @@ from aiohttp import web
 from millrace.workers.http.answers import SERVER, Refused, problem
 from millrace.workers.http.connection import Connection, connection_of
 from millrace.workers.http.origins import Cors, Guard
+from millrace.workers.http.refusals import Refusals
 
 log = logging.getLogger("millrace.http")
 
@@ -73,6 +74,8 @@ class HttpServer:
         self._deadlines = deadlines
         self._guard = guard
         self._cors = cors
+        self.refusals: Refusals | None = None
+        """Is told of each refused request; set before the start."""
         self._max_requests = max_requests
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
         """Connections with a request under way, oldest first."""
@@ -93,6 +96,7 @@ class HttpServer:
             # A compressed body could grow a thousandfold; `read_body` refuses it.
             auto_decompress=False,
         )
+        self._web.refusals = self.refusals
         loop = asyncio.get_running_loop()
         secured: dict[str, Any] = {}
         if tls is not None:
@@ -147,6 +151,8 @@ class HttpServer:
             finally:
                 self._busy.pop(request.protocol, None)
         response.headers["Server"] = SERVER
+        if self.refusals is not None and response.status >= 400:
+            self.refusals.refused(request, response)
         if self._cors is not None:
             # On refusals, too: a page that may not read an answer sees a network error.
             response.headers.update(self._cors.headers(request.headers.get("Origin")))
@@ -208,9 +214,10 @@ class _BoundedServer(web.Server):
     def __init__(self, handle: Handle, busy: Collection[web.RequestHandler], **options: Any) -> None:
         super().__init__(handle, **options)
         self._busy = busy
+        self.refusals: Refusals | None = None
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        return Connection(self, self.refusals, loop=asyncio.get_running_loop(), **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -57,7 +57,7 @@ HELP = {
     "requests_passed_on": "Requests that were another worker's session's",
     "sessions_rejected": "Offers that got 503 because the worker was late, or memory or descriptors were short",
     "control_late_seconds": "How late the control loop was, on average over a second",
-    "http_refusals": "Requests that the control plane refused; what HTTP refuses before it is asked is not counted",
+    "http_refusals": "Requests of clients that were refused, by the worker that they came to",
     "hook_answers": "Questions to auth.hook, by how they ended",
     "ice_restarts": "ICE restarts that were answered",
     "commands_refused": "Commands that the engine could not carry out, each a defect",

@@ -98,15 +98,6 @@ def test_a_tick_tells_others_how_busy_we_are() -> None:
     assert worker.control.loads() == {0: load}
 
 
-def test_refusals_are_counted_by_status() -> None:
-    worker = desk()
-    worker.publish(room="?")
-    worker.handle(Deleted(worker.number(), "nothing", None))
-    counters = worker.control.counters.values
-    assert counters['millrace_http_refusals_total{status="400"}'] == 1
-    assert counters['millrace_http_refusals_total{status="404"}'] == 1
-
-
 def test_a_respawned_worker_asks_every_living_slot() -> None:
     one, two = desk(slot=0), desk(slot=1, incarnation=2)
     one.publish()
