@@ -6,7 +6,8 @@ import mmap
 import os
 import secrets
 
-from millrace.master.slots import Beats, Life
+from millrace.master.life import Life
+from millrace.master.watchdog import Beats
 from millrace.relay.config.model import ArenaConfig
 from millrace.relay.contract.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
 

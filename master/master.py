@@ -13,7 +13,7 @@ from millrace.master.kernel.sockets import BindRefused
 from millrace.master.reload import Change, compare
 from millrace.master.rollout import Rollout
 from millrace.master.scaling import Scaling
-from millrace.master.slots import Kill, Slots
+from millrace.master.slots import Slots
 from millrace.master.start.banner import banner
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import preload
@@ -26,6 +26,7 @@ from millrace.master.takeover.reexec import Executable
 from millrace.master.takeover.runtime_directory import DirectoryRefused
 from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.master.upgrade import INCOMPATIBLE, INHERITED, Upgrade
+from millrace.master.watchdog import Kill
 from millrace.relay.config.model import Config
 from millrace.workers import logs
 

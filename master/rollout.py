@@ -11,7 +11,7 @@ knows the state of each worker.
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from millrace.master.slots import Life
+from millrace.master.life import Life
 from millrace.relay.contract.layout import SlotState
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ import logging
 import os
 from typing import Protocol
 
-from millrace.master.slots import Life, Slots
+from millrace.master.life import Life
+from millrace.master.slots import Slots
 
 log = logging.getLogger("millrace.master")
 

@@ -19,8 +19,9 @@ The server as a whole: serves --drain--> opens no room, replaces workers still -
 import math
 import os
 import signal
-from dataclasses import dataclass
 
+from millrace.master.life import Death, Life, describe
+from millrace.master.watchdog import Beats, Kill, Watchdog, end
 from millrace.relay.config.model import WorkersConfig
 from millrace.relay.contract.exits import Exit
 from millrace.relay.contract.layout import SlotState
@@ -29,78 +30,6 @@ RELEASE_SECONDS = 10.0
 """For a worker to release its sessions, then it is killed: twice what its slowest HTTP clients can make of it. Media
 flows meanwhile.
 """
-
-
-@dataclass(slots=True)
-class Life:
-    """One slot: the worker that lives in it, or when the next one is due."""
-
-    slot: int
-    incarnation: int = 0
-    state: SlotState = SlotState.EMPTY
-    pid: int = 0
-    """0 while the slot has no worker."""
-    born_at: float = 0.0
-    due_at: float = 0.0
-    """When to fork, while the slot has no worker."""
-    silent_at: float = math.inf
-    """When the older of a running worker's two beats will be too old; infinity when not known."""
-    kill_at: float | None = None
-    """When to send SIGKILL to a worker that was told to end; None when it was not."""
-    quick_deaths: int = 0
-    """How many workers in a row died soon after their start."""
-    crashes: int = 0
-    """How many of the quick deaths were crashes: neither SIGKILL, which another process sends, nor a failed boot."""
-    failed_forks: int = 0
-    """How many forks in a row failed."""
-    serves: bool = False
-    """True when the present worker, else the last one, has served."""
-    has_served: bool = False
-    """True when a worker has served since the slot was empty: only then can it hold sessions."""
-    is_wanted: bool = True
-    """True when the slot is to have a worker for good. A worker in a slot that is not wanted is about to leave."""
-    joins: bool = False
-    """True when the slot was added and has not served since: nothing is lost when it is given up."""
-
-    @property
-    def is_needed(self) -> bool:
-        """True when the slot has a worker or will have one."""
-        return bool(self.pid) or self.is_wanted or self.has_served
-
-
-@dataclass(frozen=True, slots=True)
-class Beats:
-    """When each loop of a worker last beat, seconds on the monotonic clock; 0 for never."""
-
-    engine_at: float
-    control_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A signal to send, and why."""
-
-    slot: int
-    pid: int
-    signal: signal.Signals
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a worker ended, and what follows from it."""
-
-    slot: int
-    pid: int
-    incarnation: int
-    how: str
-    was_asked: bool
-    gives_up: str | None
-    """Why this slot gets no worker any more; None when it gets one."""
-    is_fatal: bool
-    """True when the server stops for it."""
-    loops: str | None
-    """What is wrong with a slot that is retried over and over, as other workers serve; None when nothing is."""
 
 
 class Slots:
@@ -112,7 +41,7 @@ class Slots:
         self.is_stopping = False
         self.drain_until: float | None = None
         """When a draining server stops all workers, whatever they still serve; None while it does not drain."""
-        self._watched_at: float | None = None
+        self._watchdog = Watchdog(config)
 
     @property
     def wanted(self) -> int:
@@ -164,7 +93,7 @@ class Slots:
 
     def configure(self, config: WorkersConfig) -> None:
         """Sets the policy from now on."""
-        self._config = config
+        self._config = self._watchdog.config = config
 
     def clear_failures(self, life: Life, now: float) -> None:
         """Forgets a slot's quick deaths, as their cause is gone, and has it forked at once."""
@@ -226,19 +155,11 @@ class Slots:
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Reads every worker's beats: notes which workers serve by now, and returns what has to be killed."""
-        # When the whole machine stood still, every beat is old, and the master is late, too. Let the workers catch up.
-        stood_still = self._watched_at is not None and now - self._watched_at > self._config.beat_seconds / 2
-        self._watched_at = now
-        living = [life for life in self.lives if life.pid]
-        if stood_still:
-            for life in living:
-                life.silent_at = math.inf
-            living = [life for life in living if life.state is SlotState.STOPPING]
-        return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
+        return self._watchdog.watch(self.lives, beats, now)
 
     def release(self, life: Life, now: float) -> Kill:
         """Asks a worker to release its sessions; its successor, which adopts them, is due when it has exited."""
-        kill = self._end(life, signal.SIGUSR2, now + RELEASE_SECONDS, "it is to release its sessions")
+        kill = end(life, signal.SIGUSR2, now + RELEASE_SECONDS, "it is to release its sessions")
         life.state = SlotState.RELEASING
         return kill
 
@@ -260,7 +181,7 @@ class Slots:
         """Begins the end of the server: no worker is forked again, and all are asked to stop."""
         self.is_stopping = True
         return [
-            self._end(life, signal.SIGTERM, now + self._config.stop_seconds, "the server stops")
+            end(life, signal.SIGTERM, now + self._config.stop_seconds, "the server stops")
             for life in self.lives
             if life.pid
         ]
@@ -321,60 +242,3 @@ class Slots:
         # More doublings than these would make numbers that no limit allows.
         doubled: int = self._config.respawn_backoff_ms << min(times - 2, 32)
         return min(doubled, self._config.respawn_backoff_limit_ms) / 1000
-
-    def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
-        if life.state is SlotState.RELEASING and self._is_silent(beats.engine_at, now):
-            # An engine beats until its process ends, as its clients have no other.
-            return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
-        if life.state in (SlotState.STOPPING, SlotState.RELEASING):
-            return self._overdue(life, now)
-        if life.state is SlotState.STARTING:
-            # Beats of the slot's last worker are older than the fork.
-            if min(beats.engine_at, beats.control_at) >= life.born_at:
-                life.state, life.serves, life.has_served, life.joins = SlotState.RUNNING, True, True, False
-            elif now - life.born_at > self._config.boot_seconds:
-                return self._abort(life, now, f"it has not started within {self._config.boot_seconds} s")
-            elif beats.engine_at >= life.born_at and self._is_silent(beats.engine_at, now):
-                # An engine beats from its start, as the clients that it adopted have no other.
-                return self._abort(life, now, f"its engine has been silent for {now - beats.engine_at:.1f} s")
-            return None
-        for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
-            if self._is_silent(at, now):
-                return self._abort(life, now, f"its {loop} has been silent for {now - at:.1f} s")
-        life.silent_at = min(beats.engine_at, beats.control_at) + self._config.beat_seconds
-        return None
-
-    def _is_silent(self, beat_at: float, now: float) -> bool:
-        return now >= beat_at + self._config.beat_seconds
-
-    def _abort(self, life: Life, now: float, reason: str) -> Kill:
-        return self._end(life, signal.SIGABRT, now + self._config.abort_seconds, reason)
-
-    def _end(self, life: Life, first: signal.Signals, kill_at: float, reason: str) -> Kill:
-        life.state, life.kill_at = SlotState.STOPPING, kill_at
-        return Kill(life.slot, life.pid, first, reason)
-
-    def _overdue(self, life: Life, now: float) -> Kill | None:
-        if not life.pid or life.kill_at is None or now < life.kill_at:
-            return None
-        life.kill_at = None
-        return Kill(life.slot, life.pid, signal.SIGKILL, "it did not end when it was told to")
-
-
-def describe(code: int) -> str:
-    """Returns an exit code, negative for a signal, in words."""
-    if code < 0:
-        try:
-            return f"was ended by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was ended by signal {-code}"
-    words = {
-        Exit.STOPPED: "stopped",
-        Exit.BOOT_FAILED: "could not start",
-        Exit.RELEASED: "released its sessions",
-        Exit.RETIRED: "left its slot empty",
-    }
-    try:
-        return words.get(Exit(code), Exit(code).name.lower())
-    except ValueError:
-        return f"ended with status {code}"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from millrace.master.arena import Arena
-from millrace.master.slots import describe
+from millrace.master.life import describe
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.preload import SHARED
 from millrace.master.start.prepare import Prepared, inherit

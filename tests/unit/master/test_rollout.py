@@ -2,8 +2,8 @@
 
 import pytest
 
+from millrace.master.life import Life
 from millrace.master.rollout import Rollout
-from millrace.master.slots import Life
 from millrace.relay.contract.layout import SlotState
 
 

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
+from millrace.master.life import Life
 from millrace.master.scaling import Scaling
-from millrace.master.slots import Life, Slots
+from millrace.master.slots import Slots
 from millrace.relay.contract.exits import Exit
 from tests.unit.master.test_slots import CONFIG, Box, exited
 

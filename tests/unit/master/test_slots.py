@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from millrace.master.slots import Beats, Kill, Slots
+from millrace.master.slots import Slots
+from millrace.master.watchdog import Beats, Kill
 from millrace.relay.config.model import WorkersConfig
 from millrace.relay.contract.exits import Exit
 from millrace.relay.contract.layout import SlotState

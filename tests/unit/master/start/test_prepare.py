@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace.master.slots import Life
+from millrace.master.life import Life
 from millrace.master.start.prepare import Passed, inherit, make, prepare
 from millrace.master.takeover.predecessor import (
     TakeoverRefused,
