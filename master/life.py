@@ -24,6 +24,10 @@ class Life:
     """When to fork, while the slot has no worker."""
     silent_at: float = math.inf
     """When the older of a running worker's two beats will be too old; infinity when not known."""
+    away_since: float = math.inf
+    """Since when the slot has no worker that serves; infinity while it has one, and before its first."""
+    is_down: bool = False
+    """True when it has been without one for longer than a moment, while others serve."""
     kill_at: float | None = None
     """When to send SIGKILL to a worker that was told to end; None when it was not."""
     quick_deaths: int = 0

@@ -3,6 +3,7 @@ time and every beat, and must never end a worker by itself. Read next: `master/s
 again.
 """
 
+import logging
 import math
 import signal
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from millrace.master.life import Life
 from millrace.relay.config.model import WorkersConfig
 from millrace.relay.contract.layout import SlotState
+
+log = logging.getLogger("millrace.master")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,28 @@ class Watchdog:
     def __init__(self, config: WorkersConfig) -> None:
         self.config = config
         self._watched_at: float | None = None
+        self._resumed_at = -math.inf
+        """When we last noticed that we, and so perhaps the whole machine, had stood still."""
 
     def watch(self, lives: Sequence[Life], beats: Sequence[Beats], now: float) -> list[Kill]:
         """Reads every worker's beats: notes which workers serve by now, and returns what has to be killed."""
-        # When the whole machine stood still, every beat is old, and the master is late, too. Let the workers catch up.
-        stood_still = self._watched_at is not None and now - self._watched_at > self.config.beat_seconds / 2
+        if self._watched_at is not None and now - self._watched_at > self.config.beat_seconds / 2:
+            self._resume(lives, now - self._watched_at, now)
         self._watched_at = now
-        living = [life for life in lives if life.pid]
-        if stood_still:
-            for life in living:
-                life.silent_at = math.inf
-            living = [life for life in living if life.state is SlotState.STOPPING]
-        return [kill for life in living if (kill := self._watch(life, beats[life.slot], now))]
+        return [kill for life in lives if life.pid and (kill := self._watch(life, beats[life.slot], now))]
+
+    def _resume(self, lives: Sequence[Life], stood_seconds: float, now: float) -> None:
+        """Forgives everybody the time for which we stood still: a frozen group of processes, a stopped job, a virtual
+        machine that was moved. Whoever was thawed after us has as long to beat as anybody.
+        """
+        log.warning("the master stood still, and perhaps the machine", extra={"seconds": round(stood_seconds, 1)})
+        self._resumed_at = now
+        for life in lives:
+            life.silent_at = math.inf
+            if life.state is SlotState.STARTING:
+                life.born_at += stood_seconds
+            if life.kill_at is not None:
+                life.kill_at += stood_seconds
 
     def _watch(self, life: Life, beats: Beats, now: float) -> Kill | None:
         if life.state is SlotState.RELEASING and self._is_silent(beats.engine_at, now):
@@ -60,6 +73,7 @@ class Watchdog:
             # Beats of the slot's last worker are older than the fork.
             if min(beats.engine_at, beats.control_at) >= life.born_at:
                 life.state, life.serves, life.has_served, life.joins = SlotState.RUNNING, True, True, False
+                life.away_since = math.inf
             elif now - life.born_at > self.config.boot_seconds:
                 return self._abort(life, now, f"it has not started within {self.config.boot_seconds} s")
             elif beats.engine_at >= life.born_at and self._is_silent(beats.engine_at, now):
@@ -69,13 +83,14 @@ class Watchdog:
         for loop, at in (("engine", beats.engine_at), ("control loop", beats.control_at)):
             if self._is_silent(at, now):
                 return self._abort(life, now, f"its {loop} has been silent for {now - at:.1f} s")
-        life.silent_at = min(beats.engine_at, beats.control_at) + self.config.beat_seconds
+        life.silent_at = max(self._resumed_at, min(beats.engine_at, beats.control_at)) + self.config.beat_seconds
         return None
 
     def _is_silent(self, beat_at: float, now: float) -> bool:
-        return now >= beat_at + self.config.beat_seconds
+        return now >= max(beat_at, self._resumed_at) + self.config.beat_seconds
 
     def _abort(self, life: Life, now: float, reason: str) -> Kill:
+        life.away_since = min(life.away_since, now)
         return end(life, signal.SIGABRT, now + self.config.abort_seconds, reason)
 
 

@@ -2,6 +2,7 @@
 the log, and replaced; its sessions go on.
 """
 
+import asyncio
 import os
 import re
 import signal
@@ -167,3 +168,24 @@ async def test_a_worker_whose_handshakes_hang_is_replaced_and_its_calls_go_on() 
         async with Viewer(f"{relay.url}/whep/hall", audio=False) as another:
             await another.open(0)
             await another.until_frames(10)
+
+
+async def test_a_box_that_was_frozen_loses_no_worker() -> None:
+    # Thawed one after the other, as by a freezer that takes its time; 4 s are twice `workers.beat_seconds`.
+    async with Relay(workers=2, settings=SETTINGS) as relay:
+        await relay.until_logged("all workers serve")
+        workers = relay.worker_pids()
+        for pid in (*workers, relay.pid):
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(4)
+        for pid in (relay.pid, *workers):
+            os.kill(pid, signal.SIGCONT)
+            # The master looks at once, and again.
+            os.kill(relay.pid, signal.SIGCHLD)
+            await asyncio.sleep(0.1)
+        await relay.until_logged("the master stood still")
+        await relay.until_ready()
+        # Who is taken for silent is aborted at one of the master's next looks.
+        await asyncio.sleep(1)
+        assert relay.worker_pids() == workers
+        assert "worker killed" not in relay.log()

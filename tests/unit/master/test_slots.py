@@ -236,6 +236,37 @@ def test_machine_that_stood_still_aborts_nobody() -> None:
     assert box.slots.are_running()
 
 
+def test_workers_that_are_thawed_after_the_master_have_as_long_to_beat_as_ever() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1010, 0, 1)
+    box.now += 60
+    # One look after the other, as each signal of a child that goes on ends the master's wait.
+    for _ in range(9):
+        assert box.watch() == []
+        box.now += 0.5
+        assert box.slots.next_deadline(box.now) > box.now
+    box.beat(0)
+    box.now += 0.5
+    assert [(kill.slot, kill.signal) for kill in box.watch()] == [(1, signal.SIGABRT)]
+
+
+def test_a_standstill_counts_for_no_limit_of_a_workers() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1010, 0)
+    box.slots.release(box.slots.lives[0], box.now)
+    # One has released nothing yet, the other not started: 10 of 10 and 19 of 30 seconds are left.
+    box.now += 60
+    box.beat(0)
+    assert box.watch() == []
+    assert box.run_until(1079, 0) == []
+    kills = box.run_until(1092, 0)
+    assert [(kill.slot, kill.signal) for kill in kills] == [
+        *((0, signal.SIGKILL), (1, signal.SIGABRT)),
+    ]
+
+
 def test_worker_that_releases_its_sessions_is_replaced_at_once_and_its_end_is_no_death_to_count() -> None:
     box = Box()
     for _ in range(CONFIG.crash_limit):
