@@ -1,6 +1,6 @@
 """The parent: forks the workers, waits for signals, forks again. It must never have a second thread, an event loop,
-ZeroMQ or an engine, as each of these would poison later forks. Read next: `master/slots.py`, which decides what happens
-to a slot.
+ZeroMQ's context or a running engine, as each of these would poison later forks. Read next: `master/slots.py`, which
+decides what happens to a slot.
 """
 
 import logging
@@ -28,6 +28,7 @@ from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.master.upgrade import INCOMPATIBLE, INHERITED, Upgrade
 from millrace.master.watchdog import Kill
 from millrace.relay.config.model import Config
+from millrace.relay.contract.layout import SlotState
 from millrace.workers import logs
 
 log = logging.getLogger("millrace.master")
@@ -68,7 +69,7 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: E
         reexec = (executable.passed or {}).get(INHERITED, ())
         with prepare(config, Passed(reexec, inherited, activation.activated)) as prepared:
             if not prepared.is_urgent:
-                preload(prepared.https is not None)
+                preload()
             descriptors = prepared.inherited.by_name()
             service_manager.store(descriptors)
             master = Master(prepared, read_again, startup, Upgrade(executable, prepared, service_manager))
@@ -114,7 +115,7 @@ class Master:
         started_at = time.monotonic()
         self._scaling.tell_kernel()
         self._fork_due()
-        preload(self._prepared.https is not None)
+        preload()
         self._startup.show_banner(banner(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
             now = time.monotonic()
@@ -127,18 +128,29 @@ class Master:
             # After every wait, as signals of one kind merge.
             self._reap()
             self._watch()
+            self._find_down()
             self._upgrade()
             self._end_drain()
             self._roll_out()
             self._scale()
             self._fork_due()
-            if not self._is_ready and self._slots.are_running():
-                self._is_ready = True
-                self._startup.succeeded()
-                self._service_manager.ready(self._status_line())
-                log.info("all workers serve", extra={"after_seconds": round(time.monotonic() - started_at, 2)})
+            if not self._is_ready:
+                self._look_whether_ready(started_at)
         log.info("stopped")
         return self._status
+
+    def _look_whether_ready(self, started_at: float) -> None:
+        now = time.monotonic()
+        are_all = self._slots.are_running()
+        if not are_all and not self._slots.serve_as_well_as_they_can(now):
+            return
+        self._is_ready = True
+        self._startup.succeeded()
+        self._service_manager.ready(self._status_line())
+        if are_all:
+            log.info("all workers serve", extra={"after_seconds": round(now - started_at, 2)})
+        else:
+            log.warning("the server is ready, and not all workers serve")
 
     def _handle_signal(self, number: int) -> None:
         match number:
@@ -206,6 +218,14 @@ class Master:
         for life in self._slots.lives:
             self._prepared.arena.write(life)
 
+    def _find_down(self) -> None:
+        for life in self._slots.find_down(time.monotonic()):
+            self._prepared.arena.write(life)
+            if life.is_down:
+                log.warning("slot %s is down: new clients go to the other workers", life.slot)
+            elif life.state is SlotState.RUNNING:
+                log.info("slot %s serves again", life.slot)
+
     def _fork_due(self) -> None:
         for life in self._slots.due(time.monotonic()):
             try:
@@ -244,7 +264,9 @@ class Master:
         if self.upgrade.verdict == INCOMPATIBLE:
             self.upgrade.is_due = True
             self._drain()
-        elif self._slots.are_running() and not self._rollout.is_under_way and self._scaling.is_reached:
+        elif self._slots.is_stuck() or (
+            self._slots.are_running() and not self._rollout.is_under_way and self._scaling.is_reached
+        ):
             # Returns only when the exec failed.
             self.upgrade.take_place(self._status_line())
 
@@ -293,7 +315,7 @@ class Master:
             applied = tuple(dict.fromkeys([*applied, "dtls.certificate"]))
         needs_workers = change.needs_workers or applied != change.applied
         if needs_workers:
-            self._rollout.begin(changed)
+            self._rollout.begin(changed, [life.slot for life in self._slots.lives if life.is_down])
         else:
             self._rollout.replace_config(changed)
         if "workers.count" in applied:

@@ -26,9 +26,12 @@ class Rollout(Generic[T]):
         self.is_under_way = False
         self._fallback: T | None = None
         self._booted: dict[int, T | None] = {}
+        self._excused: frozenset[int] = frozenset()
+        """Slots that were down before: nobody waits for them, and what they die of is not the target."""
 
-    def begin(self, target: T) -> None:
-        """Has every worker be replaced by one with `target`."""
+    def begin(self, target: T, down: Iterable[int] = ()) -> None:
+        """Has every worker be replaced by one with `target`. Slots that are `down` get it when they are back."""
+        self._excused = frozenset(down)
         # A second rollout may begin before the first is done. Only what all had before the first is known to work.
         if self._fallback is None:
             self._fallback = self.target
@@ -50,7 +53,7 @@ class Rollout(Generic[T]):
 
     def next(self, lives: Sequence[Life]) -> Life | None:
         """Returns the slot whose worker is to be replaced now; None while one is being replaced, and when all are."""
-        needed = [life for life in lives if life.is_needed]
+        needed = self._counted(lives)
         if any(life.state is not SlotState.RUNNING for life in needed):
             return None
         return next((life for life in needed if self._booted[life.slot] is not self.target), None)
@@ -59,8 +62,7 @@ class Rollout(Generic[T]):
         """True when all workers serve and have the target; then the rollout is no longer under way."""
         is_done = all(
             life.state is SlotState.RUNNING and self._booted[life.slot] is self.target
-            for life in lives
-            if life.is_needed
+            for life in self._counted(lives)
         )
         if is_done:
             self._fallback, self.is_under_way = None, False
@@ -74,7 +76,7 @@ class Rollout(Generic[T]):
         return next(
             (
                 life
-                for life in lives
+                for life in self._counted(lives)
                 if life.state in ended and not life.serves and self._booted.get(life.slot) is self.target
             ),
             None,
@@ -84,3 +86,10 @@ class Rollout(Generic[T]):
         """Goes back to the target that worked before."""
         assert self._fallback is not None, "only a rollout that has begun can fail"
         self.target, self._fallback, self.is_under_way = self._fallback, None, True
+
+    def _counted(self, lives: Sequence[Life]) -> list[Life]:
+        return [
+            life
+            for life in lives
+            if life.is_needed and (life.slot not in self._excused or life.state is SlotState.RUNNING)
+        ]

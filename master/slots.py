@@ -31,6 +31,9 @@ RELEASE_SECONDS = 10.0
 flows meanwhile.
 """
 
+DOWN_SECONDS = 1.0
+"""Without a worker that serves, then a slot is down, and what is new goes to the others. A respawn takes a tenth of it."""
+
 
 class Slots:
     """All slots. Times are seconds on the monotonic clock."""
@@ -115,6 +118,7 @@ class Slots:
         """Notes that the slot has a worker."""
         life.pid, life.born_at, life.kill_at, life.state = pid, now, None, SlotState.STARTING
         life.silent_at, life.serves, life.failed_forks = math.inf, False, 0
+        life.away_since = min(life.away_since, now)
 
     def not_forked(self, life: Life, now: float) -> float:
         """Notes that the fork failed, and returns in how many seconds the slot is due again. A failed fork is never a
@@ -122,6 +126,7 @@ class Slots:
         """
         life.incarnation -= 1
         life.failed_forks += 1
+        life.away_since = min(life.away_since, now)
         seconds = self._backoff(1 + life.failed_forks)
         life.due_at = now + seconds
         return seconds
@@ -135,7 +140,7 @@ class Slots:
         has_left = code in (Exit.RELEASED, Exit.RETIRED)
         is_release = has_left or life.state is SlotState.RELEASING
         was_asked = has_left or (self.is_stopping and life.state is SlotState.STOPPING)
-        life.pid, life.state = 0, SlotState.DEAD
+        life.pid, life.state, life.away_since = 0, SlotState.DEAD, min(life.away_since, now)
         if code == Exit.RETIRED:
             life.has_served = False
         loop = None
@@ -156,6 +161,16 @@ class Slots:
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Reads every worker's beats: notes which workers serve by now, and returns what has to be killed."""
         return self._watchdog.watch(self.lives, beats, now)
+
+    def find_down(self, now: float) -> list[Life]:
+        """Notes which slots are down, and returns those for which that has changed."""
+        changed = []
+        for life in self.lives:
+            is_down = self._is_down(life, now)
+            if is_down != life.is_down:
+                life.is_down = is_down
+                changed.append(life)
+        return changed
 
     def release(self, life: Life, now: float) -> Kill:
         """Asks a worker to release its sessions; its successor, which adopts them, is due when it has exited."""
@@ -201,6 +216,26 @@ class Slots:
         """True when every worker serves."""
         return all(life.state is SlotState.RUNNING for life in self.lives if life.is_needed)
 
+    def is_stuck(self) -> bool:
+        """True when a slot is down, and everything else has come to rest: who waits for all workers to serve may wait
+        for ever.
+        """
+        needed = [life for life in self.lives if life.is_needed]
+        return any(life.is_down for life in needed) and all(
+            life.state is SlotState.RUNNING or (life.is_down and not life.pid) for life in needed
+        )
+
+    def serve_as_well_as_they_can(self, now: float) -> bool:
+        """True when a worker serves, and each other slot has had its time to start, or its chances."""
+        config = self._config
+        return any(life.state is SlotState.RUNNING for life in self.lives) and all(
+            life.state is SlotState.RUNNING
+            or now - life.away_since > config.boot_seconds
+            or life.quick_deaths >= config.crash_limit
+            for life in self.lives
+            if life.is_needed
+        )
+
     def next_deadline(self, now: float) -> float:
         """Returns when to call `due` and `watch` again, at the latest."""
         # 20 ms while a worker starts, as the server is ready when the last one serves.
@@ -211,7 +246,9 @@ class Slots:
         times += [life.kill_at for life in self.lives if life.pid and life.kill_at is not None]
         times += [life.silent_at for life in self.lives if life.state is SlotState.RUNNING]
         if not self.is_stopping:
-            times += [life.due_at for life in self.lives if life.is_needed and not life.pid]
+            needed = [life for life in self.lives if life.is_needed]
+            times += [life.due_at for life in needed if not life.pid]
+            times += [at for life in needed if (at := life.away_since + DOWN_SECONDS) > now]
         return min(times)
 
     def _plan(self, life: Life, code: int, now: float) -> str | None:
@@ -235,6 +272,12 @@ class Slots:
         quick = self._config.quick_death_seconds
         others = (other for other in self.lives if other is not life and other.state is SlotState.RUNNING)
         return any(now - other.born_at >= quick for other in others)
+
+    def _is_down(self, life: Life, now: float) -> bool:
+        if not life.is_needed or life.joins or self.is_stopping:
+            return False
+        is_away = now - life.away_since >= (DOWN_SECONDS if life.quick_deaths <= 1 else 0)
+        return is_away and any(other.state is SlotState.RUNNING for other in self.lives)
 
     def _backoff(self, times: int) -> float:
         if times <= 1:

@@ -19,7 +19,7 @@ from importlib import import_module
 from millrace.master.arena import Arena
 from millrace.master.life import describe
 from millrace.master.start.certificate import CertificateRefused
-from millrace.master.start.preload import SHARED
+from millrace.master.start.preload import LATER, WORKERS_OWN
 from millrace.master.start.prepare import Prepared, inherit
 from millrace.master.start.spawn import flush
 from millrace.master.takeover.predecessor import NotInheritable, TakeoverRefused, parse_inherited
@@ -34,8 +34,6 @@ READY, INCOMPATIBLE = 90, 91
 """Exit statuses of a rehearsal. Not 0, with which any other program ends."""
 INHERITED = "estate"
 """The name of the inherited descriptors between an old and a new program; it changes with the manifest's version."""
-_WORKERS_OWN = ("uvloop", "zmq", "millrace.workers.worker", "millrace.workers.media")
-"""What the master must not import before a fork. A rehearsal may, as it forks nothing and exits."""
 
 
 class Upgrade:
@@ -117,7 +115,7 @@ def rehearse(config: Config, executable: Executable) -> int:
     logs.set_up(config.log, "rehearsal")
     try:
         prepared = inherit(config, parse_inherited((executable.passed or {}).get(INHERITED, ())))
-        for name in (*SHARED, *_WORKERS_OWN):
+        for name in (*WORKERS_OWN, *LATER):
             import_module(name)
         _try_engine(prepared)
     except NotInheritable as error:

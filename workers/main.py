@@ -1,7 +1,7 @@
 """Where a forked child becomes a worker: its log, its engine, its loop, its exit status. It must never know what a
 worker does. Read next: `workers/worker.py`, which serves.
 
-    fork -> engine started: media of adopted sessions flows -> uvloop, ZeroMQ, HTTP imported and built -> serves
+    fork -> engine started: media of adopted sessions flows -> uvloop, ZeroMQ, HTTP made -> serves
 """
 
 import asyncio

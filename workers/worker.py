@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 
 from millrace.relay.access.admission import session_slot
 from millrace.relay.config.model import is_loopback
@@ -66,7 +65,7 @@ from millrace.workers.bus import Bus, Handlers
 from millrace.workers.hook import HookClient
 from millrace.workers.http.admin import AdminRoutes
 from millrace.workers.http.origins import Cors, Guard
-from millrace.workers.http.page import Page
+from millrace.workers.http.page import DEMO
 from millrace.workers.http.public import PublicRoutes
 from millrace.workers.http.refusals import Refusals
 from millrace.workers.http.renewal import Renewal
@@ -102,7 +101,6 @@ LEAVE_SECONDS = 2.0
 """How long a worker that leaves still takes connections. The kernel may have begun some before it was told to pick
 other slots, and a handshake whose SYN-ACK is lost takes a second more. No client waits meanwhile.
 """
-WEB = Path(__file__).parent / "web"
 
 
 class Worker:
@@ -136,7 +134,7 @@ class Worker:
         cors = Cors(origins, config.is_open)
         ours = Guard(origins, checks_host=False)
         path = config.http.public_path
-        public = PublicRoutes(self._ask, Page(WEB), cors, deadlines, config.limits.sdp_bytes, ours, path)
+        public = PublicRoutes(self._ask, DEMO, cors, deadlines, config.limits.sdp_bytes, ours, path)
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._refusals = Refusals(self._control.counters.refused)
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)

@@ -1,5 +1,5 @@
-"""Imports before the first fork what every worker imports: a respawned worker then serves some tenths of a second
-earlier, and all share the memory. It must never import ZeroMQ, uvloop or the engine, of which the master stays free.
+"""Imports before the first fork all that a worker ever imports: the files on disk may be another release's by the time
+a worker is forked again, and may not fit the modules that the master has. It must never import what starts a thread.
 Read next: `master/start/spawn.py`, which forks.
 """
 
@@ -7,29 +7,21 @@ import gc
 from contextlib import suppress
 from importlib import import_module
 
-SHARED = (
-    *("asyncio", "aiohttp.web", "jwt", "msgpack", "prometheus_client"),
-    *("millrace.relay.control", "millrace.relay.negotiation.answering", "millrace.relay.contract.engine_config"),
-    *(
-        "millrace.workers.main",
-        "millrace.workers.http.server",
-        "millrace.workers.http.public",
-        "millrace.workers.http.admin",
-        "millrace.workers.http.page",
-        "millrace.workers.metrics.render",
-    ),
-    *("millrace.workers.pending", "millrace.workers.slot_table"),
-)
-"""Modules that start no thread when they are imported."""
-HTTPS = ("ssl", "millrace.master.start.x509")
-"""For the date in the metrics; on a worker's loop the import would make it late by a tenth of a second."""
+WORKERS_OWN = ("millrace.workers.main", "millrace.workers.worker", "millrace.workers.media", "uvloop")
+"""With these come the engine, ZeroMQ, HTTP, metrics, the demo page's files, and everything of `relay/`. None of them
+starts a thread when it is imported; `tests/system/test_master.py` holds the master to that.
+"""
+LATER = ("millrace.master.start.x509", "encodings.idna")
+"""What is imported in functions: of ours, for certificates that HUP reads anew and the date in the metrics; of Python,
+for host names. `tests/system/test_disk.py` has a worker do everything, and finds what is missing here.
+"""
 
 
-def preload(is_https: bool = False) -> None:
-    """Imports what workers share. A failed import is ignored here: it is a worker's failed boot, with its traceback,
-    and not the master's end.
+def preload() -> None:
+    """Imports what a worker and the master need as long as they live. A failed import is ignored here: it is a worker's
+    failed boot, with its traceback, and not the master's end.
     """
-    for name in SHARED + (HTTPS if is_https else ()):
+    for name in WORKERS_OWN + LATER:
         with suppress(Exception):
             import_module(name)
     # A worker's garbage collections then do not write to these objects, and their memory stays shared.

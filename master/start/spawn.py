@@ -58,7 +58,8 @@ def _become(child: Child, parent: int) -> NoReturn:
         _claim_slot(child, parent)
         if child.core is not None:
             _pin(child.core)
-        # Imported in the child, so that a failed import is this worker's failed boot and not the master's end.
+        # The master has imported it, unless the start was in a hurry. Here, so that an import that failed there is this
+        # worker's failed boot and not the master's end.
         from millrace.workers.main import run
 
         code = Exit.CRASHED

@@ -46,14 +46,16 @@ class Executable:
         """Replaces this program with that one: same process, same children, same locks. Returns only by an OSError."""
         passed = {**self.always_passed, **descriptors}
         _set_inheritable(passed, True)
-        here = os.getcwd()
+        # A descriptor, as the directory may have been replaced since, and then has no name.
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
             os.chdir(self.directory)
             os.execve(self.command[0], self.command, {**os.environ, **environment, _DESCRIPTORS: json.dumps(passed)})
         finally:
             _set_inheritable(passed, False)
             with suppress(OSError):
-                os.chdir(here)
+                os.fchdir(here)
+            os.close(here)
 
     def rehearse(self, descriptors: Mapping[str, Sequence[int]]) -> int:
         """Starts that program beside us, and returns its process id; its exit status says whether it could go on.

@@ -1,7 +1,7 @@
 """The master as a process: what it says, how it stops, what it does about workers that do not serve.
 
-Most workers here are real ones that are kept from starting by a module found before theirs, so that what is tested is
-the master and nothing of the relay.
+Most workers here are real ones that are kept from starting by another engine than theirs, so that what is tested is the
+master and nothing of the relay.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PORTS = ("http.port=0", "admin.port=0", "media.port=0")
 SECONDS = 30.0
 
-BREAKS = "raise ImportError('this module is broken')"
+BREAKS = "raise ImportError('the engine is broken')"
 HANGS = "import time; print('hanging', flush=True); time.sleep(1000)"
 IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + HANGS
 BEATS = """
@@ -120,13 +121,14 @@ class Master:
 
 @contextmanager
 def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2, customize: str = "") -> Iterator[Master]:
-    """A master whose workers run `stand_in` in place of the engine, the first thing that only workers import.
-    `customize` runs in every process before all else.
+    """A master whose workers run `stand_in` in place of an engine's start, their first act. `customize` runs
+    in every process before all else.
     """
     modules, temporary = folder / "modules", folder / "temporary"
     modules.mkdir()
     temporary.mkdir()
-    (modules / "stand_in.py").write_text(stand_in)
+    engine = "class Engine:\n    def __init__(self, *given):\n" + textwrap.indent(stand_in, " " * 8)
+    (modules / "stand_in.py").write_text(engine)
     (modules / "sitecustomize.py").write_text(FINDS_THE_STAND_IN + customize)
     arguments = [part for setting in (*PORTS, *settings) for part in ("--set", setting)]
     environment = os.environ | {"PYTHONPATH": f"{modules}:{ROOT / 'src'}", "TMPDIR": str(temporary)}
@@ -224,11 +226,11 @@ def test_many_deaths_at_once_leave_no_zombie(tmp_path: Path) -> None:
         assert master.status() == 0
 
 
-def test_broken_import_in_workers_ends_in_a_clear_line_and_status_1(tmp_path: Path) -> None:
+def test_workers_that_cannot_start_end_in_a_clear_line_and_status_1(tmp_path: Path) -> None:
     settings = ("workers.crash_limit=3", "workers.respawn_backoff_ms=1")
     with serving(tmp_path, BREAKS, *settings, workers=1) as master:
         assert master.status() == 1
-        assert "ImportError: this module is broken" in master.output()
+        assert "ImportError: the engine is broken" in master.output()
         assert "the server stops: worker 0 died 3 times in a row soon after its start" in master.output()
         assert master.output().count("worker started") == 3
 
@@ -371,13 +373,18 @@ def test_configured_runtime_directory_has_to_be_private(tmp_path: Path) -> None:
         assert "mode 0700" in master.output()
 
 
-def test_master_runs_one_thread_and_holds_neither_loop_nor_bus_nor_engine(tmp_path: Path) -> None:
-    with serving(tmp_path, HANGS) as master:
-        master.until_said("worker started", 2)
+def test_master_has_all_modules_of_workers_and_one_thread_no_loop_and_no_bus(tmp_path: Path) -> None:
+    # The engine is the real one: a folder without the stand-in.
+    with serving(tmp_path, HANGS, "workers.drain_seconds=0", customize="\nsys.meta_path.pop(0)\n") as master:
+        master.until_said("all workers serve")
         process = Path(f"/proc/{master.process.pid}")
-        assert len(list((process / "task").iterdir())) == 1
         mapped = (process / "maps").read_text()
-        assert not [name for name in ("libzmq", "_zmq", "uvloop", "_engine") if name in mapped]
+        assert [name for name in ("zmq", "uvloop", "relay/_engine") if name in mapped] == [
+            "zmq",
+            "uvloop",
+            "relay/_engine",
+        ]
+        assert len(list((process / "task").iterdir())) == 1
         kinds = {os.readlink(each) for each in (process / "fd").iterdir()}
         assert "anon_inode:[eventpoll]" not in kinds
         master.send(signal.SIGTERM)

@@ -1,5 +1,5 @@
-"""The demo page and its files, read once from `workers/web/` and served from memory. It must never know what the page
-does. Read next: `workers/http/public.py`, which serves it at `/`.
+"""The demo page and its files, read from `workers/web/` at the import, before the fork, and served from memory. It must
+never know what the page does. Read next: `workers/http/public.py`, which serves it at `/`.
 """
 
 import hashlib
@@ -74,3 +74,6 @@ class Page:
         if file.etag in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.content, headers=headers | {"Content-Type": file.content_type})
+
+
+DEMO = Page(Path(__file__).parents[1] / "web")
