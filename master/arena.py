@@ -49,6 +49,7 @@ class Arena:
         write_word(self._table, at.incarnation, life.incarnation)
         write_word(self._table, at.pid, life.pid)
         write_word(self._table, at.wanted, life.is_wanted)
+        write_word(self._table, at.down, life.is_down)
         write_word(self._table, at.state, life.state)
 
     def incarnation(self, slot: int) -> int:

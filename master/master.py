@@ -113,8 +113,9 @@ class Master:
     def run(self) -> int:
         """Forks, waits, forks again; returns the exit status when no worker is left."""
         started_at = time.monotonic()
-        self._scaling.tell_kernel()
         self._fork_due()
+        # With sockets that were inherited this takes some milliseconds, in which clients without a worker would wait.
+        self._scaling.tell_kernel()
         preload()
         self._startup.show_banner(banner(self._prepared))
         while not (self._slots.is_stopping and self._slots.are_empty()):
@@ -267,8 +268,15 @@ class Master:
         elif self._slots.is_stuck() or (
             self._slots.are_running() and not self._rollout.is_under_way and self._scaling.is_reached
         ):
+            self._tell_of_none_down()
             # Returns only when the exec failed.
             self.upgrade.take_place(self._status_line())
+
+    def _tell_of_none_down(self) -> None:
+        try:
+            self._prepared.eligible.tell_of_none_down()
+        except OSError as error:
+            log.warning("slots that are down now will stay left out: %s", error.strerror)
 
     def _scale(self) -> None:
         """Brings the number of workers closer to what was asked for, once all serve and none is being replaced."""
@@ -315,7 +323,7 @@ class Master:
             applied = tuple(dict.fromkeys([*applied, "dtls.certificate"]))
         needs_workers = change.needs_workers or applied != change.applied
         if needs_workers:
-            self._rollout.begin(changed, [life.slot for life in self._slots.lives if life.is_down])
+            self._rollout.begin(changed, self._slots.down)
         else:
             self._rollout.replace_config(changed)
         if "workers.count" in applied:

@@ -61,8 +61,7 @@ class Rollout(Generic[T]):
     def is_done(self, lives: Sequence[Life]) -> bool:
         """True when all workers serve and have the target; then the rollout is no longer under way."""
         is_done = all(
-            life.state is SlotState.RUNNING and self._booted[life.slot] is self.target
-            for life in self._counted(lives)
+            life.state is SlotState.RUNNING and self._booted[life.slot] is self.target for life in self._counted(lives)
         )
         if is_done:
             self._fallback, self.is_under_way = None, False

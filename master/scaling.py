@@ -19,8 +19,10 @@ log = logging.getLogger("millrace.master")
 class Kernel(Protocol):
     """Which slots the kernel may pick, as in `master/kernel/eligible.py`."""
 
-    def tell(self, opened: int, living: int) -> bool:
-        """Has new clients go to the first `opened` slots; the first `living` have a worker. Raises OSError."""
+    def tell(self, opened: int, living: int, down: frozenset[int]) -> bool:
+        """Has new clients go to the first `opened` slots; the first `living` have a worker, but for those that are
+        `down`. Raises OSError.
+        """
 
 
 class Table(Protocol):
@@ -41,7 +43,7 @@ class Scaling:
         self._kernel = kernel
         self._table = table
         self.goal = slots.wanted
-        self._refused: tuple[int, int] | None = None
+        self._refused: tuple[int, int, frozenset[int]] | None = None
         """What the kernel refused last, so that a refusal is logged once."""
 
     @property
@@ -95,7 +97,7 @@ class Scaling:
     def tell_kernel(self) -> bool:
         """Tells the kernel which slots it may pick, if that has changed; returns False when the kernel refuses."""
         slots = self._slots
-        wanted = slots.opened, slots.living
+        wanted = slots.opened, slots.living, slots.down
         try:
             self._kernel.tell(*wanted)
         except OSError as error:

@@ -32,7 +32,8 @@ flows meanwhile.
 """
 
 DOWN_SECONDS = 1.0
-"""Without a worker that serves, then a slot is down, and what is new goes to the others. A respawn takes a tenth of it."""
+"""Without a worker that serves; then the slot is down, and what is new goes elsewhere. A respawn takes a tenth of it.
+"""
 
 
 class Slots:
@@ -60,6 +61,11 @@ class Slots:
     def living(self) -> int:
         """How many slots, from the first, have a worker or will soon have one."""
         return max((life.slot + 1 for life in self.lives if life.is_needed), default=0)
+
+    @property
+    def down(self) -> frozenset[int]:
+        """The slots that are down."""
+        return frozenset(life.slot for life in self.lives if life.is_down)
 
     def add(self, now: float) -> Life:
         """Has one more slot have a worker, and returns it: the first that is not wanted, empty or about to leave."""

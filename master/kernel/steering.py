@@ -5,13 +5,14 @@ next: `master/kernel/bpf.py`, the assembler.
     STUN binding request  -> the slot in the first two digits of USERNAME, which begins with the server's ufrag
     any other datagram    -> the slot that the flow map has for its source address; that slot's worker wrote it
     neither, or the slot has no worker -> the kernel's hash over addresses and ports, among the open slots
+    that one is down      -> the hash once more, among the open slots that are not
 """
 
 import os
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -40,6 +41,15 @@ _ATTRIBUTE = -32  # 6 bytes: type (2), length (2), first two bytes of the value
 _HEADER = -48  # 16 bytes: UDP header (8), STUN type (2), length (2), magic cookie (4)
 _LIVING = -52  # u32
 _OPEN = -56  # u32
+_DOWN = -64  # u64: a bit for each slot that is down
+_UP = -68  # u32: how many open slots are not down
+_INDEX = -72  # u32
+
+_MASK, _COUNT, _FIRST = 0, 1, 2
+"""Where what lies in the map of `set_down`: the bits, how many open slots are not down, and which these are."""
+_SECOND = 0x85EBCA6B
+"""MurmurHash3's first constant: it makes another hash of the kernel's."""
+_MOST_SLOTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +60,16 @@ class Steered:
     """Its keys are as `flow_key` makes them, its values slots, u32 in this machine's byte order."""
     eligible: int
     """The map that `set_eligible` fills."""
+    down: int | None
+    """The map that `set_down` fills; None when a master of an earlier release has attached its program, which has none.
+    It cannot be replaced: the kernel lets a socket be in one array only, and that program holds it.
+    """
 
     def close(self) -> None:
         """Closes our descriptors; the program holds the maps by itself."""
-        os.close(self.flow_map)
-        os.close(self.eligible)
+        for each in (self.flow_map, self.eligible, self.down):
+            if each is not None:
+                os.close(each)
 
 
 def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
@@ -65,12 +80,14 @@ def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
     # evict before it is full.
     flow_map = create_map(MapType.LRU_HASH, 20, 4, 2 * flows, "millrace_flows")
     try:
-        steered = Steered(flow_map, create_map(MapType.ARRAY, 4, 8, 1, "millrace_counts"))
+        eligible = create_map(MapType.ARRAY, 4, 8, 1, "millrace_counts")
+        down = create_map(MapType.ARRAY, 4, 8, _FIRST + _MOST_SLOTS, "millrace_down")
     except OSError:
         os.close(flow_map)
         raise
+    steered = Steered(flow_map, eligible, down)
     try:
-        set_eligible(steered.eligible, len(groups[0]), len(groups[0]))
+        set_eligible(eligible, len(groups[0]), len(groups[0]))
         for group in groups:
             _attach(group, steered)
     except OSError:
@@ -84,6 +101,17 @@ def set_eligible(eligible: int, opened: int, living: int) -> None:
     them (`living`). Raises OSError.
     """
     update_map(eligible, struct.pack("=I", 0), struct.pack("=II", living, opened))
+
+
+def set_down(descriptor: int, opened: int, down: Collection[int]) -> None:
+    """Sets which slots get nothing. What would go to one of them goes to the others of the first `opened`, of which not
+    all may be down. Raises OSError.
+    """
+    up = [slot for slot in range(opened) if slot not in down]
+    words = {_FIRST + number: slot for number, slot in enumerate(up)}
+    # The bits last: the program may run in between.
+    for at, word in {**words, _COUNT: len(up), _MASK: sum(1 << slot for slot in down)}.items():
+        update_map(descriptor, struct.pack("=I", at), struct.pack("=Q", word))
 
 
 def flow_key(address: str, port: int) -> bytes:
@@ -112,13 +140,15 @@ def _attach(group: Sequence[socket.socket], steered: Steered) -> None:
 def assemble(sockets: int, steered: Steered) -> bytes:
     """Returns the program for one group; `sockets` is the descriptor of the group's socket array."""
     a = Assembler()
+    assert steered.down is not None, "made before its program"
     a.register(Alu.MOVE, 6, 1)  # r6: the context, kept over calls
     _load_eligible(a, steered.eligible)
+    _load_down(a, steered.down)
     _stun(a, sockets)
     a.label("flow")
     _flow(a, sockets, steered.flow_map)
     a.label("hash")
-    _hash(a, sockets)
+    _hash(a, sockets, steered.down)
     a.label("pass")
     a.number(Alu.MOVE, 0, _PASS)
     a.exit()
@@ -135,6 +165,24 @@ def _load_eligible(a: Assembler, eligible: int) -> None:
     for offset, to in ((0, _LIVING), (4, _OPEN)):
         a.load(Size.WORD, 1, 0, offset)
         a.store(Size.WORD, FP, to, 1)
+
+
+def _load_down(a: Assembler, down: int) -> None:
+    """Copies to the stack which slots are down, and how many open ones are not."""
+    for at, size, to in ((_MASK, Size.DOUBLE, _DOWN), (_COUNT, Size.WORD, _UP)):
+        _look_up(a, down, at)
+        a.load(Size.DOUBLE, 1, 0, 0)
+        a.store(size, FP, to, 1)
+
+
+def _look_up(a: Assembler, array: int, index: int | None) -> None:
+    """r0 = where the array has the entry; with None, the entry whose index stands on the stack."""
+    if index is not None:
+        a.store_number(Size.WORD, FP, _INDEX, index)
+    a.map(1, array)
+    _stack_address(a, 2, _INDEX)
+    a.call(_MAP_LOOKUP)
+    a.jump_if_null(0, "pass")
 
 
 def _stun(a: Assembler, sockets: int) -> None:
@@ -188,20 +236,43 @@ def _flow(a: Assembler, sockets: int, flow_map: int) -> None:
     a.jump_if(Jump.EQUAL, 0, 0, "pass")
 
 
-def _hash(a: Assembler, sockets: int) -> None:
-    """Selects as the kernel would if the group had only the sockets of open slots."""
-    a.load(Size.WORD, 8, 6, _HASH_OFFSET)
-    a.load(Size.WORD, 1, FP, _OPEN)
-    a.register(Alu.MULTIPLY, 8, 1)
-    a.number(Alu.SHIFT_RIGHT, 8, 32)
+def _hash(a: Assembler, sockets: int, down: int) -> None:
+    """Selects as the kernel would if the group had only the sockets of open slots; once more if that slot is down, so
+    that what goes to the others goes there still.
+    """
+    _scale_hash(a, _OPEN)
+    _select(a, sockets, 8, "again")
+    a.jump("pass")
+    a.label("again")
+    _scale_hash(a, _UP, _SECOND)
+    a.number(Alu.ADD, 8, _FIRST)
+    a.store(Size.WORD, FP, _INDEX, 8)
+    _look_up(a, down, None)
+    a.load(Size.DOUBLE, 8, 0, 0)
     # If that socket cannot be selected, the kernel's own choice stands.
     _select(a, sockets, 8, "pass")
+
+
+def _scale_hash(a: Assembler, count: int, factor: int = 1) -> None:
+    """r8 = a number below the one on the stack, made of the kernel's hash times a factor."""
+    a.load(Size.WORD, 8, 6, _HASH_OFFSET)
+    if factor != 1:
+        a.number(Alu.MULTIPLY, 8, factor)
+        a.number(Alu.SHIFT_LEFT, 8, 32)
+        a.number(Alu.SHIFT_RIGHT, 8, 32)
+    a.load(Size.WORD, 1, FP, count)
+    a.register(Alu.MULTIPLY, 8, 1)
+    a.number(Alu.SHIFT_RIGHT, 8, 32)
 
 
 def _select(a: Assembler, sockets: int, slot: int, otherwise: str) -> None:
     """r0 = 0 when the socket of the slot in register `slot` was selected; without a worker there, on to `otherwise`."""
     a.load(Size.WORD, 1, FP, _LIVING)
     a.jump_if_register(Jump.AT_LEAST, slot, 1, otherwise)
+    a.load(Size.DOUBLE, 1, FP, _DOWN)
+    a.register(Alu.SHIFT_RIGHT, 1, slot)
+    a.number(Alu.AND, 1, 1)
+    a.jump_if(Jump.EQUAL, 1, 1, otherwise)
     a.store(Size.WORD, FP, _SLOT, slot)
     a.register(Alu.MOVE, 1, 6)
     a.map(2, sockets)

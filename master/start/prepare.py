@@ -29,7 +29,7 @@ from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
 from millrace.relay.contract.ids import Incarnation, Slot
-from millrace.relay.contract.takeover import ELIGIBLE, TAKEOVER_SOCKET, Manifest, fixed_at_start, with_inherited
+from millrace.relay.contract.takeover import DOWN, ELIGIBLE, TAKEOVER_SOCKET, Manifest, fixed_at_start, with_inherited
 
 log = logging.getLogger("millrace.master")
 
@@ -200,6 +200,7 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
         count=config.workers.count,
         groups=tuple(name for name, _ in named),
         is_steered=steered_by is not None,
+        has_down=steered_by is not None,
         has_takeover_socket=runtime.can_be_found,
         directory=str(runtime.directory),
         is_ours=runtime.is_ours,
@@ -217,9 +218,10 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
     if runtime.can_be_found:
         descriptors.append(_listen_for_takeover(runtime.directory))
     if steered_by is not None:
-        descriptors += (steered_by.flow_map, steered_by.eligible)
+        assert steered_by.down is not None, "our own program has one"
+        descriptors += (steered_by.flow_map, steered_by.eligible, steered_by.down)
     descriptors += (member.fileno() for _, group in named for member in group.members)
-    eligible = EligibleSlots.fresh(sockets, slots, steered_by.eligible if steered_by else None)
+    eligible = EligibleSlots.fresh(sockets, slots, steered_by)
     try:
         # Before the first client, which would else wait at a slot without a worker.
         eligible.tell(count, count)
@@ -251,7 +253,8 @@ def inherit(config: Config, inherited: Inherited) -> Prepared:
         certificate = certificate_for(config.dtls)
     by_name = inherited.by_name()
     sockets = inherit_all(config, manifest, by_name)
-    eligible = EligibleSlots(sockets, manifest.slots, by_name.get(ELIGIBLE))
+    steered = Steered(by_name["flow-map"], by_name[ELIGIBLE], by_name.get(DOWN)) if manifest.is_steered else None
+    eligible = EligibleSlots(sockets, manifest.slots, steered)
     return _prepared(config, inherited, sockets, certificate, eligible)
 
 

@@ -104,6 +104,10 @@ class SlotOffsets:
     """
     closed: int
     """1 while an operator wants the slot to have no session. Written by whichever worker is asked."""
+    down: int
+    """1 while the slot has no worker that serves, and has had none for a while: another worker takes its connections.
+    Written by the master.
+    """
     engine_beat: int
     """Microseconds of CLOCK_MONOTONIC, written by the engine thread; 0 before the first beat."""
     control_beat: int
@@ -143,6 +147,7 @@ def slot_offsets(slot: int) -> SlotOffsets:
         log_level=start + 32,
         wanted=start + 40,
         closed=start + 48,
+        down=start + 56,
         engine_beat=start + 64,
         control_beat=start + 72,
         drained=start + 80,

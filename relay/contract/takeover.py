@@ -40,8 +40,8 @@ FIXED_AT_START = (
 )
 """Keys with whose values the sockets and the arena were made. A master that inherits those keeps the old values."""
 
-TAKEOVER_SOCKET, ELIGIBLE = "heirs", "places"
-"""Names of descriptors as masters of before know them, too; the takeover socket's file has the same name."""
+TAKEOVER_SOCKET, ELIGIBLE, DOWN = "heirs", "places", "down"
+"""Names of descriptors, two as masters of before know them, too; the takeover socket's file has the same name."""
 _WIRE_NAMES = {"has_takeover_socket": "has_heirs", "fixed": "baked"}
 """Of fields whose names are no longer those of VERSION 2."""
 _FIELDS = {wire: name for name, wire in _WIRE_NAMES.items()}
@@ -89,6 +89,8 @@ class Manifest:
     """The names of the descriptors in their order, those of a later release among them. Without it they are
     `own_names`, as with earlier releases.
     """
+    has_down: bool = False
+    """True when the steering program has a map of slots that are down."""
 
     def names(self) -> tuple[str, ...]:
         """The descriptors in their order. The manifest itself lies in the first."""
@@ -107,6 +109,8 @@ class Manifest:
             yield TAKEOVER_SOCKET
         if self.is_steered:
             yield from ("flow-map", ELIGIBLE)
+        if self.has_down:
+            yield DOWN
         for number, group in enumerate(self.groups):
             if group.section in SECTIONS:
                 yield from (f"{group.section}-{number}-{slot}" for slot in range(self.slots))

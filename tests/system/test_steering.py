@@ -13,7 +13,7 @@ import pytest
 
 from millrace.master.kernel.bpf import delete_from_map, update_map
 from millrace.master.kernel.reuseport import spread
-from millrace.master.kernel.steering import flow_key, set_eligible, steer
+from millrace.master.kernel.steering import flow_key, set_down, set_eligible, steer
 
 pytestmark = pytest.mark.system
 
@@ -30,6 +30,7 @@ class Steered:
     groups: tuple[tuple[socket.socket, ...], ...]
     flow_map: int
     eligible: int
+    down: int
 
 
 def group(family: int, address: str, kind: int = socket.SOCK_DGRAM) -> tuple[socket.socket, ...]:
@@ -48,7 +49,8 @@ def steered() -> Iterator[Steered]:
         pytest.skip("loading a program needs root; what happens without is tested below")
     groups = (group(socket.AF_INET, "127.0.0.1"), group(socket.AF_INET6, "::1"))
     steered = steer(groups, 1024)
-    yield Steered(groups, steered.flow_map, steered.eligible)
+    assert steered.down is not None
+    yield Steered(groups, steered.flow_map, steered.eligible, steered.down)
     steered.close()
     for member in (*groups[0], *groups[1]):
         member.close()
@@ -175,6 +177,48 @@ def test_what_names_a_slot_goes_there_while_somebody_lives_in_it(steered: Steere
             assert landed(members, binding_request("03abcdefgh"), source) == lands, "its address still tells"
 
 
+@pytest.mark.parametrize("down", [{1}, {0}, {0, 3}, {1, 2, 3}], ids=str)
+@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
+def test_what_is_for_a_slot_that_is_down_goes_to_the_others_and_nothing_else_moves(
+    steered: Steered, family: int, down: set[int]
+) -> None:
+    members = steered.groups[family]
+    set_eligible(steered.eligible, 4, 4)
+    for source in sources(members):
+        set_down(steered.down, 4, ())
+        before = landed(members, MEDIA, source)
+        set_down(steered.down, 4, down)
+        after = landed(members, MEDIA, source)
+        assert after not in down
+        assert after == before or before in down
+        for slot in range(SLOTS):
+            assert landed(members, binding_request(f"{slot:02x}abcdefgh"), source) == (after if slot in down else slot)
+            update_map(steered.flow_map, flow_key(*source.getsockname()[:2]), struct.pack("=I", slot))
+            assert landed(members, MEDIA, source) == (after if slot in down else slot)
+            delete_from_map(steered.flow_map, flow_key(*source.getsockname()[:2]))
+    set_down(steered.down, 4, {1})
+    assert {landed(members, MEDIA, source) for source in sources(members)} <= {0, 2, 3}
+
+
+@pytest.mark.parametrize("down", [{1}, {0}, {0, 3}, {1, 2, 3}], ids=str)
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_without_a_steering_program_flows_of_a_slot_that_is_down_go_to_the_others_and_no_other_moves(
+    family: int, address: str, down: set[int]
+) -> None:
+    members = group(family, address)
+    for source in sources(members):
+        spread(members, 4)
+        before = landed(members, MEDIA, source)
+        spread(members, 4, down)
+        after = landed(members, MEDIA, source)
+        assert after not in down
+        assert after == before or before in down
+    spread(members, 4, {1})
+    assert len({landed(members, MEDIA, source) for source in sources(members)}) > 1
+    for member in members:
+        member.close()
+
+
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_without_a_steering_program_flows_go_to_the_open_slots_only_and_each_stays_with_one(
     family: int, address: str
@@ -200,8 +244,8 @@ def test_connections_go_to_the_open_listeners_only(family: int, address: str) ->
     spread(members, 1)
     for member in members[1:]:
         member.listen(SOURCES)
-    for opened in (1, 3, 2):
-        spread(members, opened)
+    for opened, down in ((1, ()), (3, ()), (2, ()), (3, (0,))):
+        spread(members, opened, down)
         clients, slots = [], set()
         for _ in range(SOURCES):
             clients.append(socket.create_connection(members[0].getsockname()[:2], timeout=5))
@@ -210,6 +254,7 @@ def test_connections_go_to_the_open_listeners_only(family: int, address: str) ->
             clients.append(member.accept()[0])
             slots.add(members.index(member))
         assert are_spread(slots, opened)
+        assert slots.isdisjoint(down)
         for client in clients:
             client.close()
     for member in members:

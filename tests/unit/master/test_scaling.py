@@ -24,8 +24,8 @@ class Scaled:
         self.scaling = Scaling(self.slots, self, self)
         self.pass_time()
 
-    def tell(self, opened: int, living: int) -> bool:
-        line = f"kernel {opened} {living}"
+    def tell(self, opened: int, living: int, down: frozenset[int]) -> bool:
+        line = f"kernel {opened} {living}" + "".join(f" without {slot}" for slot in down)
         if line == self.kernel:
             return False
         if self.refuses:

@@ -50,7 +50,7 @@ def test_label_cannot_stand_twice() -> None:
 
 
 def test_steering_program_is_small_enough_for_every_kernel() -> None:
-    assert len(assemble(3, Steered(4, 5))) // 8 <= 4096
+    assert len(assemble(3, Steered(4, 5, 6))) // 8 <= 4096
 
 
 @pytest.mark.parametrize(
