@@ -128,7 +128,7 @@ class Worker:
         )
         others = [row.slot for row in self._slot_table.rows() if row.slot != boot.slot and not row.is_empty]
         self._bus = Bus(boot.runtime_directory, boot.slot, others, handlers)
-        deadlines = Deadlines(boot.config.limits.request_seconds)
+        deadlines = Deadlines(boot.config.limits.request_seconds, boot.config.limits.idle_seconds)
         config = boot.config
         origins = config.http.cors_origins
         cors = Cors(origins, config.is_open)

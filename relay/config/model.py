@@ -205,6 +205,10 @@ class LimitsConfig:
     """Media sections of one offer: as many as `streams_per_session`."""
     request_seconds: Seconds = 10
     """For a request to come in whole; then it is cut."""
+    idle_seconds: Seconds = 620
+    """For a connection between two requests: longer than proxies keep theirs (nginx 60, Caddy 120, Google 600), as a
+    request that crosses our closing is lost. Where there are too many, those that have been idle longest end first.
+    """
     late_ms: Annotated[int, within(1, 60_000)] = 250
     """A worker whose loops run this late, on average over some seconds, answers POST with 503: its sessions suffer
     already.

@@ -1,5 +1,11 @@
-"""One connection of an HTTP client, and the answer to what is not HTTP. Owns what a stranger can send before a request
-is whole; must never know a route. Read next: `workers/http/server.py`, which answers requests.
+"""One connection of an HTTP client, and the answer to what is not HTTP. Owns what a stranger may send around a body,
+and until when. It must never know a route. Read next: `workers/http/server.py`, which answers requests.
+
+aiohttp bounds each field and their number, which multiplied are megabytes. Here their sum is bounded, and each part of
+a connection's life has its own time:
+
+    opened --------- head --------- body, answer --------- idle --------- head --------- ...
+       request_seconds               (server.py)        idle_seconds   request_seconds
 """
 
 import asyncio
@@ -8,25 +14,135 @@ import math
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from millrace.workers.http.answers import SERVER, problem
 from millrace.workers.http.refusals import Refusals
 
 log = logging.getLogger("millrace.http")
 
+MAX_HEAD_BYTES = 32 * 1024
+"""Request line and fields together; of a chunked body likewise what is no data. nginx passes on as much (4 buffers of
+8 KiB). Behind an access proxy, cookies and tokens of 16 KiB are usual.
+"""
+MAX_FIELDS = 256
+"""Each costs some 300 bytes beside its text. Browsers and proxies send 20 to 60."""
+PIECE_BYTES = 16 * 1024
+"""As much is given to the parser at once, so that a head behind a body's end is counted from there on."""
+
+_HEAD = "before a head's end"
+_FIELDS_TOO_MANY = "Too many headers"
+
 
 class Connection(web.RequestHandler):
     """Refuses what is not HTTP with a problem of ours, so that strangers fill no log and learn no library's name."""
 
-    __slots__ = ("_refusals", "body_awaited_since")
+    __slots__ = ("_around", "_body", "_has_line", "_head_seconds", "_head_timer", "_refusals", "body_awaited_since")
 
     def __init__(
-        self, manager: web.Server, refusals: Refusals | None, loop: asyncio.AbstractEventLoop, **options: Any
+        self,
+        manager: web.Server,
+        refusals: Refusals | None,
+        loop: asyncio.AbstractEventLoop,
+        head_seconds: float,
+        **options: Any,
     ) -> None:
-        super().__init__(manager, loop=loop, **options)
+        """`head_seconds` bounds the time from the connection's start, or a head's first byte, to its last."""
+        super().__init__(
+            manager,
+            loop=loop,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_FIELDS,
+            **options,
+        )
         self._refusals = refusals
         self.body_awaited_since = math.inf
         """By the loop's clock; infinity while no body is read."""
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._around = 0
+        """Bytes of the present head; after it, those around the body's data."""
+        self._has_line = False
+        """True when the present head's first line is in."""
+        self._body: StreamReader = EMPTY_PAYLOAD
+        """Of the last request that came."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins to wait for the first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends the wait for a head."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands what came to the parser, as far as the sum is within its bounds."""
+        while True:
+            most = MAX_HEAD_BYTES - self._around if self._body.is_eof() else PIECE_BYTES
+            piece = data[: min(PIECE_BYTES, most)]
+            data = data[len(piece) :]
+            self._take(piece)
+            if not data or self._close or self.transport is None:
+                return
+
+    def _take(self, piece: bytes) -> None:
+        requests, in_body, data_before = self._request_count, not self._body.is_eof(), self._body.total_bytes
+        super().data_received(piece)
+        if self._close:
+            return
+        if self._request_count > requests:
+            # Several may have come: the body of the last one is still to be read.
+            self._body = self._messages[-1][1]
+            self._around, self._has_line = 0, False
+            self._stop_waiting()
+        elif in_body:
+            self._around += len(piece) - (self._body.total_bytes - data_before)
+            if self._body.is_eof():
+                self._around = 0
+            elif self._around > MAX_HEAD_BYTES and not self._reading_paused and self.transport is not None:
+                # While it is paused, the parser itself holds what came.
+                self.transport.abort()
+        elif piece:
+            self._around += len(piece)
+            self._has_line = self._has_line or b"\n" in piece
+            if self._around == MAX_HEAD_BYTES:
+                self._refuse_head()
+            elif self._head_timer is None:
+                self._await_head()
+
+    def _refuse_head(self) -> None:
+        """Has the present head answered as the parser has its own errors answered. What still comes is dropped for
+        `lingering_time`, as the rest of a body is: else the client would see a reset and no answer.
+        """
+        error = LineTooLong(_HEAD, str(MAX_HEAD_BYTES))
+        rest = StreamReader(self, limit=0, loop=self._loop)
+        self._messages.append((_ErrInfo(status=400, exc=error, message=_HEAD), rest))
+        self._request_count += 1
+        self._close = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _await_head(self) -> None:
+        self._stop_waiting()
+        self._head_timer = self._loop.call_later(self._head_seconds, self._end_head)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _end_head(self) -> None:
+        self._head_timer = None
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+        else:
+            # A request before it is being answered.
+            self.close()
 
     def handle_error(
         self,
@@ -42,12 +158,24 @@ class Connection(web.RequestHandler):
                 log.error("a connection failed", exc_info=exc)
             response = problem(500, "defect", "This is a defect of the server; its log has it.")
         else:
-            response = problem(status, "not-http", "The request is not HTTP as this server takes it.")
+            response = self._refusal(exc)
             if self._refusals is not None:
                 self._refusals.refused(request, response)
         response.headers["Server"] = SERVER
         response.force_close()
         return response
+
+    def _refusal(self, exc: BaseException | None) -> web.Response:
+        if isinstance(exc, LineTooLong) and not self._has_line:
+            # RFC 9110 section 15.5.15.
+            return problem(414, "uri-too-long", f"The request line and the fields may have {MAX_HEAD_BYTES} bytes.")
+        if isinstance(exc, LineTooLong):
+            # RFC 6585 section 5.
+            detail = f"The request line and the fields, cookies among them, may have {MAX_HEAD_BYTES} bytes together."
+            return problem(431, "fields-too-large", detail)
+        if isinstance(exc, HttpProcessingError) and exc.message.startswith(_FIELDS_TOO_MANY):
+            return problem(431, "too-many-fields", f"A request may have at most {MAX_FIELDS} fields.")
+        return problem(400, "not-http", "The request is not HTTP as this server takes it.")
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -33,8 +33,8 @@ bodies. At the limit the slowest body is cut; if there is none, the new request 
 BODY_SECONDS = 1.0
 """After that a body may be cut in favour of another request. It is several times a round trip around the world."""
 MAX_CONNECTIONS = 1024
-"""For each server; one connection costs some 20 kB and a descriptor. At the limit the oldest idle connection is cut,
-else the new one.
+"""For each server; one connection costs some 20 kB and a descriptor. At the limit the connection is cut that has been
+idle longest, else the new one.
 """
 IDLE_SECONDS = 2.0
 """For a kept-alive connection to be used once more before a worker that releases its sessions closes it. A request that
@@ -54,9 +54,9 @@ class Deadlines:
     """How long clients may take, also those that are slow on purpose."""
 
     request_seconds: float
-    """For the headers, then for the body, then for the client to take the answer; a connection may idle as long. Then
-    it is cut.
-    """
+    """For the headers, then for the body, then for the client to take the answer; then it is cut."""
+    idle_seconds: float
+    """For a connection between two requests; then it is closed."""
 
 
 class HttpServer:
@@ -87,11 +87,9 @@ class HttpServer:
         """Serves on these listening sockets, whose descriptors stay open; HTTPS with a context, else HTTP."""
         self._web = _BoundedServer(
             self._handle,
-            self._busy,
             access_log=None,
-            # Counts from the connection's start and from each answer, so it cuts headers that never end (slowloris),
-            # too.
-            keepalive_timeout=self._deadlines.request_seconds,
+            head_seconds=self._deadlines.request_seconds,
+            keepalive_timeout=self._deadlines.idle_seconds,
             lingering_time=LINGER_SECONDS,
             # A compressed body could grow a thousandfold; `read_body` refuses it.
             auto_decompress=False,
@@ -142,6 +140,16 @@ class HttpServer:
                     await asyncio.sleep(LOOK_SECONDS)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = connection_of(request)
+        assert self._web is not None, "it is the one that asks"
+        self._web.idle.pop(connection, None)
+        try:
+            return await self._answer(request)
+        finally:
+            if connection.transport is not None:
+                self._web.idle[connection] = None
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._has_room():
             response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
         else:
@@ -207,24 +215,32 @@ def _awaited_since(request: web.BaseRequest) -> float:
 
 
 class _BoundedServer(web.Server):
-    """Holds at most MAX_CONNECTIONS. At the limit a new connection replaces the oldest without a request under way, so
-    that connections that are only held open block no client.
+    """Holds at most MAX_CONNECTIONS. At the limit a new connection replaces the one that has been without a request for
+    the longest time, so that connections that are only held open block no client, and those that a proxy keeps and uses
+    stay.
     """
 
-    def __init__(self, handle: Handle, busy: Collection[web.RequestHandler], **options: Any) -> None:
+    def __init__(self, handle: Handle, **options: Any) -> None:
         super().__init__(handle, **options)
-        self._busy = busy
         self.refusals: Refusals | None = None
+        self.idle: dict[web.RequestHandler, None] = {}
+        """Connections without a request under way, the longest idle first."""
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, self.refusals, loop=asyncio.get_running_loop(), **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        self.idle[handler] = None
         if len(self.connections) > MAX_CONNECTIONS:
-            idle = next((each for each in self.connections if each not in self._busy and each is not handler), handler)
+            idle = next(iter(self.idle))
+            del self.idle[idle]
             if idle.transport is not None:
                 idle.transport.abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.idle.pop(handler, None)
 
 
 def path_segments(request: web.BaseRequest) -> tuple[str, ...]:

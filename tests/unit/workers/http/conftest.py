@@ -22,19 +22,19 @@ def page(tmp_path: Path) -> Page:
 @pytest.fixture
 async def site(page: Page) -> AsyncIterator[Site]:
     control = Control()
-    async for site in serve(public(control, page), control, Deadlines(5), 4):
+    async for site in serve(public(control, page), control, Deadlines(5, 60), 4):
         yield site
 
 
 @pytest.fixture
 async def impatient(page: Page) -> AsyncIterator[Site]:
     control = Control()
-    async for site in serve(public(control, page, seconds=0.3), control, Deadlines(0.3), 4):
+    async for site in serve(public(control, page, seconds=0.3), control, Deadlines(0.3, 60), 4):
         yield site
 
 
 @pytest.fixture
 async def patient(page: Page) -> AsyncIterator[Site]:
     control = Control()
-    async for site in serve(public(control, page, seconds=60), control, Deadlines(60), 4):
+    async for site in serve(public(control, page, seconds=60), control, Deadlines(60, 60), 4):
         yield site

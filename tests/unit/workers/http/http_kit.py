@@ -86,4 +86,4 @@ async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests
 
 def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
     guard = Guard(origins, checks_host=False)
-    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds), 1000, guard)
+    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds, 60), 1000, guard)

@@ -51,7 +51,9 @@ async def test_admin_routes_reach_control(slots: SlotsView) -> None:
     async def metrics() -> tuple[bytes, str]:
         return b"m 1\n", "text/plain"
 
-    async for site in serve(AdminRoutes(control.ask, metrics, reasons.__getitem__, slots), control, Deadlines(5), 4):
+    async for site in serve(
+        AdminRoutes(control.ask, metrics, reasons.__getitem__, slots), control, Deadlines(5, 60), 4
+    ):
         for method, path, asked in [
             ("GET", "/rooms", RoomsAsked(RequestId(0))),
             ("GET", "/rooms/a%20b", RoomsAsked(RequestId(0), "a b")),

@@ -37,7 +37,7 @@ def watched() -> Watched:
 @pytest.fixture
 async def watched_site(page: Page, watched: Watched) -> AsyncIterator[Site]:
     control = Control(reply=BANNED)
-    server = HttpServer(public(control, page), Deadlines(5), guard=Guard((), checks_host=True))
+    server = HttpServer(public(control, page), Deadlines(5, 60), guard=Guard((), checks_host=True))
     server.refusals = watched
     descriptor, port = listen()
     await server.start([descriptor])

@@ -50,7 +50,7 @@ async def test_connections_held_open_keep_nobody_out(site: Site, monkeypatch: py
 async def test_only_listed_origins_may_read_the_answers(page: Page) -> None:
     control = Control()
     routes = public(control, page, ("https://good.example",))
-    async for site in serve(routes, control, Deadlines(5), 4):
+    async for site in serve(routes, control, Deadlines(5, 60), 4):
         url = f"{site.url}/whip/hall"
         async with site.client.options(url, headers={"Origin": "https://good.example"}) as answer:
             assert answer.headers["Access-Control-Allow-Origin"] == "https://good.example"
@@ -72,7 +72,7 @@ async def test_every_refusal_may_be_read_by_a_page_of_a_listed_origin(page: Page
             assert answer.headers["Access-Control-Allow-Origin"] == "https://good.example"
             assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
 
-    async for site in serve(routes, control, Deadlines(0.3), 1):
+    async for site in serve(routes, control, Deadlines(0.3, 60), 1):
         await refused(site, 415, {"Content-Type": "text/plain"}, b"v=0")
         await refused(site, 413, SDP, b"x" * 1001)
         await refused(site, 400, SDP, b"\xff\xfe")
@@ -197,11 +197,6 @@ async def test_a_client_that_leaves_in_mid_body_leaves_no_line_in_the_log(
     assert not caplog.records
 
 
-async def test_headers_too_large_are_refused(site: Site) -> None:
-    answer = await site.raw(b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 100_000 + b"\r\n\r\n")
-    assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
-
-
 async def test_too_many_requests_at_once_get_503_and_later_ones_go_on(site: Site) -> None:
     site.control.hold = asyncio.Event()
 
@@ -305,7 +300,7 @@ async def test_a_server_that_releases_its_listeners_answers_on_kept_alive_connec
     page: Page,
 ) -> None:
     control = Control(hold=asyncio.Event())
-    server = HttpServer(public(control, page), Deadlines(5))
+    server = HttpServer(public(control, page), Deadlines(5, 60))
     descriptor, port = listen()
     # As the master's: it stays open whatever a worker does.
     kept = socket.socket(fileno=os.dup(descriptor))
@@ -335,7 +330,7 @@ async def test_a_server_that_releases_its_listeners_answers_on_kept_alive_connec
     # The listener itself goes on, and what knocks waits for the successor.
     waiting = await asyncio.open_connection("127.0.0.1", port)
     waiting[1].write(REQUEST)
-    successor = HttpServer(public(control, page), Deadlines(5))
+    successor = HttpServer(public(control, page), Deadlines(5, 60))
     await successor.start([kept.detach()])
     assert b"200 OK" in await waiting[0].readuntil(b"</title>")
     for _, each in (waiting, idle, (reader, writer)):

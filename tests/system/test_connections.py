@@ -1,0 +1,57 @@
+"""Connections that proxies keep, and heads as long as access proxies make them, against the real server. Read next:
+`workers/http/connection.py`.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from tests.system.relay_process import ROOT, Relay
+
+OFFER = (ROOT / "tests/vectors/sdp/chromium156.pt96.sdp").read_bytes()
+VIEWER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_bytes()
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(relay: Relay) -> Streams:
+    return await asyncio.open_connection("127.0.0.1", relay.http_port)
+
+
+async def ask(streams: Streams, line: str, *fields: str, body: bytes = b"") -> int:
+    """The status of a request on a connection that is kept."""
+    reader, writer = streams
+    head = [f"{line} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", *fields, "", ""]
+    writer.write("\r\n".join(head).encode() + body)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    length = next(field for field in answer.split(b"\r\n") if field.lower().startswith(b"content-length:"))
+    await reader.readexactly(int(length.partition(b":")[2]))
+    return int(answer.split(b" ")[1])
+
+
+async def test_a_proxys_connection_is_kept_longer_than_a_request_may_take() -> None:
+    async with Relay(workers=1, settings={"limits.request_seconds": "1"}) as relay:
+        kept, silent = await connect(relay), await connect(relay)
+        assert await ask(kept, "GET /rooms") == 200
+        for _ in range(3):
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(silent[0].read(), 20) == b""
+            silent[1].close()
+            silent = await connect(relay)
+        # Three times as long as a request may take, and a POST goes through.
+        assert await ask(kept, "POST /whip/hall", "Content-Type: application/sdp", body=OFFER) == 201
+        for _, writer in (kept, silent):
+            writer.close()
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [(8_300, True), (16_000, True), (30_000, True), (40_000, False)])
+async def test_long_cookies_of_the_site_are_passed_over(relay: Relay, length: int, is_taken: bool) -> None:
+    cookie, sdp = f"Cookie: CF_Authorization={'x' * length}", "Content-Type: application/sdp"
+    for line, right, body in [
+        ("GET /", 200, b""),
+        ("POST /whip/hall", 201, OFFER),
+        ("POST /whep/hall", 201, VIEWER),
+    ]:
+        streams = await connect(relay)
+        assert await ask(streams, line, cookie, sdp, body=body) == (right if is_taken else 431)
+        streams[1].close()
