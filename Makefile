@@ -31,7 +31,7 @@ build: .stamp-engine ## Build the engine into the virtual environment
 setup: ## Install the Debian packages and Python packages that tests need too
 	@$(DEBIAN_PACKAGES) test
 	@$(CHECK_TOOLCHAIN)
-	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node .stamp-pion .stamp-proxies
+	@$(MAKE) --no-print-directory .stamp-engine .stamp-dev .stamp-node .stamp-pion .stamp-test-servers
 
 .stamp-venv: requirements/run.txt scripts/debian-packages.sh
 	@$(DEBIAN_PACKAGES) build
@@ -65,8 +65,8 @@ GO = CGO_ENABLED=0 GOTOOLCHAIN=local $(abspath $(BIN))/go
 	@cd $(PION) && $(GO) build -mod=readonly -buildvcs=false -trimpath -o build/client .
 	@touch $@
 
-.stamp-proxies: scripts/proxies.sh
-	@scripts/proxies.sh .proxies
+.stamp-test-servers: scripts/test-servers.sh
+	@scripts/test-servers.sh .test-servers
 	@touch $@
 
 .PHONY: test

@@ -64,7 +64,7 @@ from millrace.relay.sdp.lines import SdpLimits
 from millrace.relay.session.feeding import feed
 from millrace.relay.session.moves import MOVED_AT_ONCE, Moves, here
 from millrace.relay.session.numbers import IsForeign, Numbers
-from millrace.relay.session.opening import Candidates, OpenedSession, Opener, link_headers
+from millrace.relay.session.opening import Candidates, OpenedSession, Opener
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
 from millrace.relay.session.sending import note_heard, note_silent, note_time
@@ -102,7 +102,6 @@ class Ledger:
         candidates = Candidates(endpoint.addresses)
         self.opener = Opener(self.numbers, endpoint.fingerprint, candidates, config.limits.publications_per_worker)
         self.sdp_limits = SdpLimits(config.limits.sdp_bytes, config.limits.sdp_lines, config.limits.m_lines)
-        self.links = link_headers(config.ice.servers)
         self.draining = False
         """True while the server drains: no new room is opened."""
         self.stopping = False

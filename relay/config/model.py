@@ -228,6 +228,10 @@ class IceServer:
     urls: Annotated[tuple[Annotated[str, ICE_URL], ...], NON_EMPTY]
     username: Annotated[str, VISIBLE] = ""
     credential: Annotated[str, VISIBLE_SECRET] = field(default="", repr=False)
+    secret: Annotated[str, VISIBLE_SECRET] = field(default="", repr=False)
+    """coturn's `static-auth-secret`: then each client gets a user name and a password of its own, which end after
+    `ice.credential_seconds`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +239,11 @@ class IceConfig:
     """Which STUN and TURN servers clients are told."""
 
     servers: tuple[IceServer, ...] = ()
-    """None, as the server has an address that clients reach, which is enough for ICE."""
+    """None, as the server has an address that clients reach, which is enough for ICE. Clients in networks that let no
+    UDP out need a TURN server.
+    """
+    credential_seconds: Annotated[int, within(60, 604_800)] = 86_400
+    """How long credentials made of a server's `secret` last: longer than calls, as clients get no others meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
                 expected = "an empty list while auth.keys and auth.hook are empty, as nobody needs a token then"
                 yield Problem(key, show(value), expected)
     yield from _never_told(config)
+    for place, server in enumerate(config.ice.servers):
+        if server.secret and (server.username or server.credential):
+            expected = "no username and no credential beside it, as each client gets one of its own"
+            yield Problem(f"ice.servers[{place}].secret", "something else", expected)
     pairs = {"http": (config.http.certificate, config.http.key), "dtls": (config.dtls.certificate, config.dtls.key)}
     for section, (certificate, key) in pairs.items():
         if bool(certificate) != bool(key):

@@ -6,7 +6,6 @@ order of things; must never decide who may come in, which is `relay/access/admis
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from millrace.relay.config.model import IceServer
 from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
 from millrace.relay.contract.facts import PublicationHere
@@ -178,24 +177,6 @@ class Opener:
             pli=track.pli,
             fir=track.fir,
         )
-
-
-def link_headers(servers: tuple[IceServer, ...]) -> tuple[tuple[str, str], ...]:
-    """Link headers that name the ICE servers, one for each URL (RFC 9725 section 4.6)."""
-    headers = []
-    for server in servers:
-        for url in server.urls:
-            link = f'<{url}>; rel="ice-server"'
-            if server.username:
-                link += f"; username={_quoted(server.username)}; credential={_quoted(server.credential)}"
-                link += '; credential-type="password"'
-            headers.append(("Link", link))
-    return tuple(headers)
-
-
-def _quoted(text: str) -> str:
-    """A quoted-string (RFC 9110 section 5.6.4)."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _open_transport(session: Session, local: Local, remote: Remote, expects_media: bool) -> OpenTransport:

@@ -22,6 +22,7 @@ from millrace.relay.negotiation.answering import published_kinds
 from millrace.relay.routing import find_session, pass_on
 from millrace.relay.sdp.fragment import Fragment, restart_answer
 from millrace.relay.sdp.offer import parse_offer
+from millrace.relay.session.ice_servers import link_headers
 from millrace.relay.session.opening import Guest, OpenedSession
 from millrace.relay.session.sessions import Session
 from millrace.relay.whip.patch import Repeated, Restart, Trickle, read_patch
@@ -67,7 +68,7 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
         ("Location", f"{ledger.config.http.public_path}/{session.protocol}/{session.room}/{session.id}"),
         ("ETag", session.etag),
         ("Accept-Patch", "application/trickle-ice-sdpfrag"),
-        *ledger.links,
+        *link_headers(ledger.config.ice, session.participant, ledger.now.unix),
     )
     ledger.add(Reply(request.request, 201, headers, opened.answer.encode()))
 

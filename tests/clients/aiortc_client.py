@@ -6,12 +6,19 @@ import array
 import asyncio
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import aiohttp
 import av
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError
 from yarl import URL
 
@@ -57,10 +64,11 @@ class Tone(AudioStreamTrack):
 class Client:
     """One session. `async with` ends it with DELETE."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, ice_servers: Sequence[RTCIceServer] = ()) -> None:
         self.url = url
         """`.../whip/{room}` or `.../whep/{room}`."""
-        self.connection = RTCPeerConnection()
+        # Without a list aiortc asks a public server.
+        self.connection = RTCPeerConnection(RTCConfiguration(list(ice_servers)))
         self.session_url = ""
         self.etag = ""
         self.http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
@@ -126,8 +134,15 @@ class Client:
 class Publisher(Client):
     """Sends a picture and a tone."""
 
-    def __init__(self, url: str, token: str | None = None, brightness: int = 200, audio: bool = True) -> None:
-        super().__init__(url, token)
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        brightness: int = 200,
+        audio: bool = True,
+        ice_servers: Sequence[RTCIceServer] = (),
+    ) -> None:
+        super().__init__(url, token, ice_servers)
         self.connection.addTrack(Picture(brightness))
         if audio:
             self.connection.addTrack(Tone())
@@ -136,8 +151,10 @@ class Publisher(Client):
 class Viewer(Client):
     """Counts and keeps what it decodes."""
 
-    def __init__(self, url: str, token: str | None = None, audio: bool = True) -> None:
-        super().__init__(url, token)
+    def __init__(
+        self, url: str, token: str | None = None, audio: bool = True, ice_servers: Sequence[RTCIceServer] = ()
+    ) -> None:
+        super().__init__(url, token, ice_servers)
         self.frames: list[tuple[float, float]] = []
         """When each picture was decoded, and how bright it was on average."""
         self.loudness: list[float] = []

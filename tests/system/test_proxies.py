@@ -4,7 +4,6 @@ ICE and leave through them, on a host of its own and under a path.
 
 import asyncio
 import re
-import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -20,20 +19,10 @@ from millrace.master.start.x509 import make_certificate
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.posts import OFFER
 from tests.system.relay_process import ROOT, Relay, free_port
+from tests.system.unpacked import environment, program
 
-UNPACKED = ROOT / ".proxies"
 SITE = {"own host": ("relay.example", ""), "path": ("site.example", "/media")}
 SDP = {"Content-Type": "application/sdp"}
-
-
-def program(name: str) -> str:
-    """The one that `make setup` has unpacked, else the one on PATH."""
-    for folder in ("usr/sbin", "usr/bin"):
-        if (UNPACKED / folder / name).exists():
-            return str(UNPACKED / folder / name)
-    found = shutil.which(name)
-    assert found, f"{name} is missing; `make setup` unpacks it"
-    return found
 
 
 def nginx(folder: Path, relay: Relay, port: int) -> list[str]:
@@ -96,9 +85,7 @@ async def behind(kind: str, site: str, folder: Path) -> AsyncIterator[tuple[Rela
     settings = {"http.cors_origins": f'["https://{host}", "https://app.example"]', "http.public_path": f'"{path}"'}
     async with Relay(settings=settings) as relay:
         port = free_port(socket.SOCK_STREAM)
-        proxy = await asyncio.create_subprocess_exec(
-            *COMMANDS[kind](folder, relay, port), env={"HOME": str(folder), "PATH": "/usr/bin:/bin"}
-        )
+        proxy = await asyncio.create_subprocess_exec(*COMMANDS[kind](folder, relay, port), env=environment(folder))
         try:
             url = f"https://{host}:{port}{path}"
             await until_it_serves(url, proxy)

@@ -376,3 +376,11 @@ def test_a_public_path_is_taken(path: str) -> None:
 @pytest.mark.parametrize("path", ["media", "/media/", "/", "//media", "/a/../b", "/a b", "/a%20b", "/.", "/ä"])
 def test_a_public_path_that_is_none_is_refused(path: str) -> None:
     assert set(problems(f'http.public_path = "{path}"')) == {"http.public_path"}
+
+
+def test_a_turn_servers_secret_stands_alone_and_is_shown_nowhere() -> None:
+    secret = "north-of-here"
+    found = problems(f'[[ice.servers]]\nurls = ["turn:t"]\nsecret = "{secret}"\nusername = "u"')
+    assert set(found) == {"ice.servers[0].secret"}
+    assert secret not in str(found)
+    assert secret not in repr(config(f'[[ice.servers]]\nurls = ["turn:t"]\nsecret = "{secret}"'))

@@ -4,7 +4,7 @@ import jwt
 import pytest
 
 from millrace.relay.access.grants import make_token
-from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, HttpConfig, IceConfig, IceServer, LimitsConfig
+from millrace.relay.config.model import ArenaConfig, AuthConfig, Config, HttpConfig, LimitsConfig
 from millrace.relay.contract.commands import CloseTransport, DtlsRole, OpenTransport, Publish
 from millrace.relay.contract.effects import Announce, Reply, SessionEnded, SessionOpened, Submit
 from millrace.relay.contract.facts import ParticipantGone, ParticipantHere, PublicationGone, PublicationHere
@@ -290,17 +290,3 @@ def test_a_worker_without_publications_left_asks_to_come_again(config: Config) -
     assert worker.publish().status == 503
     assert worker.publish(sdp=offer(["audio"])).status == 201
     assert worker.watch().status == 201
-
-
-def test_ice_servers_are_told_in_link_headers() -> None:
-    servers = (
-        IceServer(("stun:stun.example.org",)),
-        IceServer(("turn:a.example.org", "turns:b.example.org"), 'us"er', "se\\cret"),
-    )
-    reply = desk(Config(ice=IceConfig(servers))).publish()
-    credentials = r'username="us\"er"; credential="se\\cret"; credential-type="password"'
-    assert [value for name, value in reply.headers if name == "Link"] == [
-        '<stun:stun.example.org>; rel="ice-server"',
-        f'<turn:a.example.org>; rel="ice-server"; {credentials}',
-        f'<turns:b.example.org>; rel="ice-server"; {credentials}',
-    ]
