@@ -7,6 +7,7 @@ from millrace.relay.contract.commands import CloseTransport
 from millrace.relay.contract.effects import EngineRefused, SessionsAdopted
 from millrace.relay.contract.events import (
     AdoptionDone,
+    CodecInUse,
     CommandFailed,
     Event,
     MoveDone,
@@ -60,6 +61,9 @@ def handle_event(ledger: Ledger, event: Event) -> None:
         case PublisherHeard():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
                 ledger.note_heard(session)
+        case CodecInUse():
+            if (session := ledger.sessions.of_thing(event.publication)) is not None:
+                ledger.use_codec(session, event.publication, event.payload_type)
         case TransportReport():
             if (session := ledger.reports.take(event.request)) is not None:
                 ledger.add(json_reply(event.request, session_view(session, event)))

@@ -23,6 +23,7 @@ from millrace.relay.contract.effects import (
     SessionEnded,
     SessionMoved,
     SessionOpened,
+    StreamUnplayable,
     Submit,
     TellEnds,
 )
@@ -68,7 +69,7 @@ from millrace.relay.session.opening import Candidates, OpenedSession, Opener
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
 from millrace.relay.session.sending import note_heard, note_silent, note_time
-from millrace.relay.session.sessions import REPLACED, Session, Sessions
+from millrace.relay.session.sessions import REPLACED, Receiving, Session, Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,6 +410,16 @@ class Ledger:
                 del self._returning[session.id]
                 self._announce_changed(session)
 
+    def use_codec(self, session: Session, publication: PublicationId, payload_type: int) -> None:
+        """Announces a publication again, with the codec that it sends now."""
+        known = session.publications[publication]
+        told = known.with_codec(payload_type)
+        if told != known:
+            session.publications[publication] = told
+            self.mark_unsaved(session)
+            if publication not in session.paused:
+                self.announce(told)
+
     def close_room(self, room: RoomName) -> None:
         """Closes our sessions of a room."""
         for session in self.sessions.in_room(room):
@@ -455,8 +466,16 @@ class Ledger:
         for viewer in viewers:
             if viewer.watches not in watched:
                 watched[viewer.watches] = self.watched(room, viewer.watches)
-            changes = feed(viewer, watched[viewer.watches])
-            if changes:
-                commands += changes
+            fed = feed(viewer, watched[viewer.watches])
+            commands += fed.commands
+            if fed.has_changed:
                 self.mark_unsaved(viewer)
+            for receiving in fed.lacking:
+                self._tell_lacking(viewer, receiving)
         return commands
+
+    def _tell_lacking(self, viewer: Session, receiving: Receiving) -> None:
+        if receiving.lacks is not None:
+            self.counters.unplayable(receiving.lacks)
+            kind, codec = receiving.receiver.kind, receiving.lacks
+            self.add(StreamUnplayable(viewer.id, viewer.room, viewer.participant, kind, codec))

@@ -4,12 +4,19 @@ session's id than its beginning. Read next: `relay/contract/effects.py`, where t
 
 import logging
 
-from millrace.relay.contract.effects import EngineRefused, SessionEnded, SessionMoved, SessionOpened, SessionsAdopted
+from millrace.relay.contract.effects import (
+    EngineRefused,
+    SessionEnded,
+    SessionMoved,
+    SessionOpened,
+    SessionsAdopted,
+    StreamUnplayable,
+)
 from millrace.relay.contract.events import Outcome
 
 log = logging.getLogger("millrace.worker")
 
-Logged = SessionOpened | SessionEnded | SessionsAdopted | SessionMoved | EngineRefused
+Logged = SessionOpened | SessionEnded | SessionsAdopted | SessionMoved | StreamUnplayable | EngineRefused
 
 
 def log_effect(effect: Logged) -> None:
@@ -23,6 +30,9 @@ def log_effect(effect: Logged) -> None:
             fields = {"session": _short(session), "room": room, "participant": participant, "slot": slot}
             level = logging.INFO if outcome is Outcome.MOVED else logging.DEBUG
             log.log(level, "session move ended", extra=fields | {"outcome": outcome})
+        case StreamUnplayable(session, room, participant, kind, codec):
+            fields = {"session": _short(session), "room": room, "participant": participant}
+            log.info("viewer cannot play the codec in use", extra=fields | {"kind": kind, "codec": codec})
         case SessionsAdopted(adopted, lost):
             log.info("sessions of the slot's last worker adopted", extra={"adopted": adopted, "lost": lost})
         case EngineRefused(command, session, reason):

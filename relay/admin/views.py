@@ -6,10 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from millrace.relay.contract.events import TransportReport
-from millrace.relay.contract.facts import Sending
+from millrace.relay.contract.facts import PublicationHere, Sending
 from millrace.relay.contract.ids import RoomName
 from millrace.relay.membership.directory import Room
-from millrace.relay.session.sessions import Session
+from millrace.relay.session.sessions import Receiving, Session
+
+CODEC_UNPLAYABLE = "codec_unplayable"
+"""The cause of a viewer's session that cannot play what is sent. It goes on, as the codec may change."""
 
 
 def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def room_view(name: RoomName, room: Room, with_sessions: bool) -> dict[str, Any]
         view: dict[str, Any] = {
             "participant": fact.participant,
             "silent": fact.sending is Sending.SILENT,
-            "tracks": [{"kind": p.kind.value, "codec": p.codec.value} for p in publications],
+            "tracks": [_track_view(publication) for publication in publications],
         }
         if with_sessions:
             view |= {"session": fact.session, "slot": slot}
@@ -60,8 +63,9 @@ def session_view(session: Session, report: TransportReport | None) -> dict[str, 
         "room": session.room,
         "participant": session.participant,
         "opened_at": session.opened_at,
-        "cause": None if session.stalled is None else session.stalled.value,
+        "cause": _cause(session),
         "silent": session.sending is Sending.SILENT,
+        "streams": [_stream_view(receiving) for receiving in session.receiving],
         "transport": None,
     }
     if report is not None:
@@ -77,3 +81,29 @@ def session_view(session: Session, report: TransportReport | None) -> dict[str, 
                     stream[name] = f"{stream[name]:x}"
         view["transport"] = transport
     return view
+
+
+def _track_view(publication: PublicationHere) -> dict[str, Any]:
+    """A track with the codec in use; where there is a choice, with all codecs that it may have."""
+    in_use = publication.codec.value if publication.is_codec_known else None
+    view: dict[str, Any] = {"kind": publication.kind.value, "codec": in_use}
+    if publication.formats:
+        view["may_send"] = list(dict.fromkeys(known.codec.value for known in publication.formats))
+    return view
+
+
+def _stream_view(receiving: Receiving) -> dict[str, Any]:
+    """What one m-line of a viewer gets, or why it gets nothing."""
+    return {
+        "kind": receiving.receiver.kind.value,
+        "position": receiving.receiver.position,
+        "publication": None if receiving.publication is None else f"{receiving.publication:x}",
+        "codec": None if receiving.codec is None else receiving.codec.name.value,
+        "lacks": None if receiving.lacks is None else receiving.lacks.value,
+    }
+
+
+def _cause(session: Session) -> str | None:
+    if session.stalled is not None:
+        return session.stalled.value
+    return CODEC_UNPLAYABLE if any(receiving.lacks is not None for receiving in session.receiving) else None

@@ -75,6 +75,26 @@ class Codec:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackCodec:
+    """A codec that a publisher may send, and whether it answers generic NACK, PLI and FIR then."""
+
+    codec: Codec
+    nack: bool
+    pli: bool
+    fir: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a payload type of the publisher's is at a subscriber."""
+
+    payload_type: int
+    """As the publisher numbers it."""
+    codec: Codec
+    """As the subscriber numbers it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """One RTP stream of a publication: the only one, or one simulcast encoding."""
 
@@ -130,12 +150,15 @@ class Publish:
     kind: MediaKind
     mid: str
     codec: Codec
+    """The first of `codecs`, with what the client answers then. A release that takes one codec goes on with it."""
     encodings: tuple[Encoding, ...]
     """Lowest quality first, at most three."""
     extensions: tuple[Extension, ...]
     nack: bool
     pli: bool
     fir: bool
+    codecs: tuple[TrackCodec, ...]
+    """All codecs that the client may send; empty when `codec` is the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +190,12 @@ class Attach:
     publication: PublicationId
     logs: tuple[int, ...]
     codec: Codec
-    """As the subscriber numbers it."""
+    """The codec in use, as the subscriber numbers it."""
     source_extensions: tuple[Extension, ...]
     """As the publisher numbers them."""
+    formats: tuple[Format, ...]
+    """The publisher's payload types that the subscriber can play, for when the codec changes; empty when there is one.
+    """
 
 
 @dataclass(frozen=True, slots=True)

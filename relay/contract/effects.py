@@ -5,7 +5,7 @@ hold what can wait, such as a socket or a future. Read `workers/worker.py` next,
 from dataclasses import dataclass
 
 from millrace.relay.contract.access import HookQuestion
-from millrace.relay.contract.commands import Command
+from millrace.relay.contract.commands import CodecName, Command, MediaKind
 from millrace.relay.contract.events import Outcome
 from millrace.relay.contract.facts import Envelope
 from millrace.relay.contract.ids import ParticipantId, RequestId, RoomName, SessionId, Slot
@@ -135,6 +135,17 @@ class SessionMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamUnplayable:
+    """For the log: a viewer cannot play the codec that is sent, so nothing feeds one of its streams."""
+
+    session: SessionId
+    room: RoomName
+    participant: ParticipantId
+    kind: MediaKind
+    codec: CodecName
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRefused:
     """For the log: the engine could not carry out a command, which is a defect of ours."""
 
@@ -158,5 +169,6 @@ Effect = (
     | SessionEnded
     | SessionsAdopted
     | SessionMoved
+    | StreamUnplayable
     | EngineRefused
 )

@@ -82,6 +82,16 @@ class PublisherHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class CodecInUse:
+    """Which of its codecs a publication sends: with the first packet, and when that changes. Never of one that has a
+    single codec.
+    """
+
+    publication: PublicationId
+    payload_type: int
+
+
+@dataclass(frozen=True, slots=True)
 class PublicationReport:
     """What one publication has received since it was opened."""
 
@@ -193,6 +203,7 @@ Event = (
     | TransportStalled
     | PublicationStarted
     | PublicationEnded
+    | CodecInUse
     | TransportReport
     | CommandFailed
     | TransportAdopted

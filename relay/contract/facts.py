@@ -4,7 +4,7 @@ never know in which order they arrive. Read `relay/membership/remote_worker.py` 
 `relay/membership/directory.py` for the union.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from millrace.relay.contract.commands import CodecName, Extension, MediaKind
@@ -51,8 +51,21 @@ class ParticipantGone:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedFormat:
+    """A codec that a publisher may send."""
+
+    payload_type: int
+    codec: CodecName
+    clock_rate: int
+    format_parameters: str
+    """As in PublicationHere."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublicationHere:
-    """A participant publishes a track. The fields are all that a viewer's worker needs to subscribe to it."""
+    """A participant publishes a track. The fields are all that a viewer's worker needs to subscribe to it. Told once
+    when it is negotiated, and again when the codec in use is known or changes.
+    """
 
     room: RoomName
     session: SessionId
@@ -62,6 +75,7 @@ class PublicationHere:
     position: int
     """The m-line's place among those of its kind in the publisher's offer."""
     codec: CodecName
+    """The codec in use; as long as that is not known, the first of `formats`."""
     clock_rate: int
     format_parameters: str
     """The fmtp line as negotiated with the publisher, such as `profile-level-id=42e01f;packetization-mode=1`."""
@@ -69,6 +83,28 @@ class PublicationHere:
     extensions: tuple[Extension, ...]
     published_at: float
     """Unix time, seconds."""
+    formats: tuple[PublishedFormat, ...] = ()
+    """All codecs that the publisher may send, in the answer's order; empty when there is one."""
+    in_use: int | None = None
+    """The payload type of the codec in use; None before the first packet, and when there is one codec."""
+
+    @property
+    def is_codec_known(self) -> bool:
+        """True when `codec` is the one in use."""
+        return not self.formats or self.in_use is not None
+
+    def with_codec(self, payload_type: int) -> "PublicationHere":
+        """The same publication with the codec in use that the publisher numbers so; unchanged when it has none."""
+        for known in self.formats:
+            if known.payload_type == payload_type:
+                return replace(
+                    self,
+                    codec=known.codec,
+                    clock_rate=known.clock_rate,
+                    format_parameters=known.format_parameters,
+                    in_use=payload_type,
+                )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from enum import StrEnum
 
 from millrace.relay.contract.access import HookOutcome
+from millrace.relay.contract.commands import CodecName
 from millrace.relay.contract.events import Cause
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.load.pressure import Pressure
@@ -90,6 +91,8 @@ class Counters:
             self.values[_refused(status, reason)] = 0
         for outcome in HookOutcome:
             self.values[_hook_answered(outcome)] = 0
+        for codec in CodecName:
+            self.values[_unplayable(codec)] = 0
         for count in Count:
             self.values[_counted(count)] = 0
         for contract in Contract:
@@ -113,6 +116,10 @@ class Counters:
     def session_rejected(self, pressure: Pressure) -> None:
         """Counts a session that was rejected because of this."""
         self.values[_sessions_rejected(pressure)] += 1
+
+    def unplayable(self, codec: CodecName) -> None:
+        """Counts a stream of a viewer that lacks the codec which is sent."""
+        self.values[_unplayable(codec)] += 1
 
     def refused(self, status: int, reason: str) -> None:
         """Counts a request of a client that was refused, once, by the worker that it came to."""
@@ -158,6 +165,10 @@ def _refused(status: int, reason: str) -> str:
 
 def _hook_answered(outcome: HookOutcome) -> str:
     return f'millrace_hook_answers_total{{outcome="{outcome}"}}'
+
+
+def _unplayable(codec: CodecName) -> str:
+    return f'millrace_streams_unplayable_total{{codec="{codec}"}}'
 
 
 def _failed(cause: str) -> str:

@@ -234,7 +234,13 @@ class Directory:
         fact = standing.publications.pop(publication, None)
         if fact is None:
             return False
-        if not any(publication in other.publications for other in self._standing.values()):
+        others = [
+            other.publications[publication] for other in self._standing.values() if publication in other.publications
+        ]
+        if others:
+            # It has moved. What the slot that it left said last may be older.
+            self._rooms[fact.room].publications[publication] = others[0]
+        else:
             self._rooms[fact.room].publications.pop(publication, None)
             self._sweep(fact.room)
         return True

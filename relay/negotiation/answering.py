@@ -5,9 +5,18 @@ be taken, and `relay/sdp/answer.py`, which writes the answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from millrace.relay.contract.commands import Codec, CodecName, Extension, ExtensionKind, MediaKind
-from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.commands import (
+    Codec,
+    CodecName,
+    Extension,
+    ExtensionKind,
+    Format,
+    MediaKind,
+    TrackCodec,
+)
+from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.negotiation.codecs import (
     OfferedCodec,
@@ -42,6 +51,11 @@ FROM_VIEWERS = {
 FORWARDED = {MediaKind.AUDIO: "Opus", MediaKind.VIDEO: "AV1, H264 with packetization-mode 0 or 1, VP8, VP9"}
 """What is forwarded, in words for a refusal."""
 
+_NOWHERE = (1 << 30, 0)
+"""The place of a codec that the publisher does not send."""
+MAX_CODECS = 16
+"""Codecs that one m-line of a publisher is answered with; Chromium offers 13. They are part of facts and records."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfferedTrack:
@@ -52,14 +66,13 @@ class OfferedTrack:
     """Empty when the offer's only m-line has none."""
     position: int
     """Among the offer's m-lines of its kind that flow the same way."""
-    codec: Codec
-    format_parameters: str
+    codecs: tuple[TrackCodec, ...]
+    """All that it may send, in the order of the answer; at least one."""
+    format_parameters: tuple[str, ...]
+    """The fmtp line of each."""
     encodings: tuple[OfferedEncoding, ...]
     """Lowest quality first, at most three."""
     extensions: tuple[Extension, ...]
-    nack: bool
-    pli: bool
-    fir: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +125,21 @@ def published_kinds(offer: Offer) -> list[MediaKind]:
 
 
 def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
-    """Takes one codec for each m-line: the first in the client's order that the relay forwards. All m-lines are taken
-    or none: a publisher would not notice that half of them go nowhere (RFC 9725 section 4.4).
+    """Takes every codec that the relay forwards, in the client's order (RFC 9429 section 5.3.1), as a client sends what
+    its track is. All m-lines are taken or none: a publisher would not notice that half of them go nowhere (RFC 9725
+    section 4.4).
     """
     if (outside := _sent_outside(offer)) is not None:
         return outside
     sections: list[Section] = []
     tracks: list[OfferedTrack] = []
     for media, kind, position in _flowing(offer, Direction.SENDONLY):
-        codecs = forwarded(media)[:1]
+        codecs = forwarded(media)[:MAX_CODECS]
         if not codecs:
             return _not_forwarded(media, kind)
-        section = _publisher_section(media, kind, codecs[0])
+        section = _publisher_section(media, kind, codecs)
         sections.append(section)
-        tracks.append(_track(section, codecs[0], kind, position))
+        tracks.append(_track(section, codecs, kind, position))
     if not sections:
         return _nothing_taken(offer, "A publisher offers sendonly or sendrecv audio or video.", without_codec=False)
     taken = writer.completed(offer, sections)
@@ -139,8 +153,9 @@ def answer_viewer(
     cname: str,
     publications: Sequence[PublicationHere],
 ) -> ViewerAnswer | Refusal:
-    """Takes every codec of each m-line that both sides know, so that a publisher may come or change later. The codec of
-    the publication that exists already comes first. `streams` has the SSRCs (media, RTX) for each of the offer's
+    """Takes every codec of each m-line that both sides know, so that a publisher may come or change later. Those of the
+    publication that exists already come first, above all the one in use. An m-line that can play none of them is not
+    taken, and when no m-line is, the viewer is refused. `streams` has the SSRCs (media, RTX) for each of the offer's
     m-lines.
     """
     published = {(publication.kind, publication.position): publication for publication in publications}
@@ -180,16 +195,30 @@ def answer_viewer(
     return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
 
 
-def codec_for(receiver: Receiver, publication: PublicationHere) -> Codec | None:
-    """The publication's codec as the viewer numbers it; None when the viewer cannot play it."""
-    if receiver.kind is not publication.kind:
-        return None
+def codec_for(receiver: Receiver, sent: PublicationHere) -> Codec | None:
+    """The publication's codec in use as the viewer numbers it; None when the viewer cannot play it."""
+    return _nearest(receiver.codecs, sent)
+
+
+def _nearest(codecs: tuple[tuple[Codec, str], ...], sent: PublicationHere | PublishedFormat) -> Codec | None:
     near = [
         (far, index, codec)
-        for index, (codec, text) in enumerate(receiver.codecs)
-        if (far := _distance(publication, codec.name, codec.clock_rate, text)) is not None
+        for index, (codec, text) in enumerate(codecs)
+        if (far := _distance(sent, codec.name, codec.clock_rate, text)) is not None
     ]
     return min(near)[2] if near else None
+
+
+def formats_for(receiver: Receiver, publication: PublicationHere) -> tuple[Format, ...]:
+    """Each payload type of the publisher's that the viewer can play; empty when the publisher has one codec."""
+    return _playable(receiver.codecs, publication.formats)
+
+
+@lru_cache(maxsize=256)
+def _playable(codecs: tuple[tuple[Codec, str], ...], formats: tuple[PublishedFormat, ...]) -> tuple[Format, ...]:
+    # Most viewers of a room have the same browser.
+    found = ((known.payload_type, _nearest(codecs, known)) for known in formats)
+    return tuple(Format(payload_type, codec) for payload_type, codec in found if codec is not None)
 
 
 def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, MediaKind, int]]:
@@ -204,9 +233,9 @@ def _flowing(offer: Offer, direction: Direction) -> list[tuple[MediaOffer, Media
     return found
 
 
-def _publisher_section(media: MediaOffer, kind: MediaKind, codec: OfferedCodec) -> Section:
+def _publisher_section(media: MediaOffer, kind: MediaKind, codecs: tuple[OfferedCodec, ...]) -> Section:
     """Takes transport-cc only as a pair: the extension that numbers packets and the feedback that reports them."""
-    numbered_by_client = "transport-cc" in codec.format.feedback
+    numbered_by_client = any("transport-cc" in offered.format.feedback for offered in codecs)
     extensions = select_from_publisher(
         media.extensions, kind, transport_cc=numbered_by_client, rids=bool(media.streams.rids)
     )
@@ -214,38 +243,48 @@ def _publisher_section(media: MediaOffer, kind: MediaKind, codec: OfferedCodec) 
     if all(line.kind is not ExtensionKind.TRANSPORT_CC for line in extensions):
         feedback -= {"transport-cc"}
     rids = tuple(rid.name for rid in taken_rids(media.streams))
-    formats = with_repair((codec,))
-    return Section(media, Direction.RECVONLY, formats, feedback & codec.format.feedback, extensions, rids)
+    return Section(media, Direction.RECVONLY, with_repair(codecs), feedback, extensions, rids)
 
 
-def _track(section: Section, codec: OfferedCodec, kind: MediaKind, position: int) -> OfferedTrack:
+def _track(section: Section, codecs: tuple[OfferedCodec, ...], kind: MediaKind, position: int) -> OfferedTrack:
+    def track_codec(offered: OfferedCodec) -> TrackCodec:
+        answered = section.feedback & offered.format.feedback
+        return TrackCodec(offered.codec, nack="nack" in answered, pli="nack pli" in answered, fir="ccm fir" in answered)
+
     return OfferedTrack(
         kind=kind,
         mid=section.media.mid or "",
         position=position,
-        codec=codec.codec,
-        format_parameters=codec.format.parameters,
-        encodings=offered_encodings(section.media.streams, codec.repair is not None),
+        codecs=tuple(track_codec(offered) for offered in codecs),
+        format_parameters=tuple(offered.format.parameters for offered in codecs),
+        encodings=offered_encodings(
+            section.media.streams, with_repair=any(offered.repair is not None for offered in codecs)
+        ),
         extensions=numbered(section.extensions),
-        nack="nack" in section.feedback,
-        pli="nack pli" in section.feedback,
-        fir="ccm fir" in section.feedback,
     )
 
 
 def _preferred(codecs: tuple[OfferedCodec, ...], publication: PublicationHere | None) -> tuple[OfferedCodec, ...]:
-    """The publication's codec first, nearest match before others; empty when the viewer lacks it."""
+    """The publication's codec in use first, then the others that it may send, nearest matches before others, then the
+    rest; empty when the viewer lacks all of the publication's.
+    """
     if publication is None:
         return codecs
-    far = [_distance(publication, c.codec.name, c.codec.clock_rate, c.format.parameters) for c in codecs]
-    order = sorted(range(len(codecs)), key=lambda index: (far[index] is None, far[index] or 0))
-    return tuple(codecs[index] for index in order) if any(value is not None for value in far) else ()
+    sent: tuple[PublicationHere | PublishedFormat, ...] = (publication, *publication.formats)
+
+    def place(offered: OfferedCodec) -> tuple[int, int]:
+        name, clock_rate, text = offered.codec.name, offered.codec.clock_rate, offered.format.parameters
+        far = (_distance(one, name, clock_rate, text) for one in sent)
+        return min(((at, value) for at, value in enumerate(far) if value is not None), default=_NOWHERE)
+
+    placed = sorted(((place(offered), index) for index, offered in enumerate(codecs)))
+    return tuple(codecs[index] for _, index in placed) if placed and placed[0][0] != _NOWHERE else ()
 
 
-def _distance(publication: PublicationHere, name: CodecName, clock_rate: int, text: str) -> int | None:
-    if (name, clock_rate) != (publication.codec, publication.clock_rate):
+def _distance(sent: PublicationHere | PublishedFormat, name: CodecName, clock_rate: int, text: str) -> int | None:
+    if (name, clock_rate) != (sent.codec, sent.clock_rate):
         return None
-    return distance(name, publication.format_parameters, text)
+    return distance(name, sent.format_parameters, text)
 
 
 def _mids(sections: Sequence[Section]) -> tuple[str, ...]:
@@ -258,12 +297,22 @@ def _lacking(media: MediaOffer, publication: PublicationHere | None) -> str:
     offered = ", ".join(described(kind, line) for line in media.formats) or "no codec by name"
     if publication is None:
         return f"The relay forwards {FORWARDED[kind]}; the m-line of {kind} offers {offered}."
-    name, parameters = publication.codec, publication.format_parameters
-    sent = _described(name.capitalize() if name is CodecName.OPUS else name.upper(), parameters)
-    like = [line for line in forwarded(media) if line.codec.name is name]
-    differing = dict.fromkeys(differing_parameter(name, parameters, line.format.parameters) for line in like)
-    why = f"; it differs in {', '.join(differing)}" if like else ""
-    return f"The publisher sends {sent}; the m-line of {publication.kind} offers {offered}{why}."
+    formats = publication.formats or (publication,)
+    sent = ", ".join(_described(_title(one.codec), one.format_parameters) for one in formats)
+    differing = dict.fromkeys(
+        differing_parameter(one.codec, one.format_parameters, line.format.parameters)
+        for one in formats
+        for line in forwarded(media)
+        if line.codec.name is one.codec
+    )
+    why = f"; it differs in {', '.join(differing)}" if differing else ""
+    verb = "sends" if len(formats) == 1 else "may send"
+    return f"The publisher {verb} {sent}; the m-line of {publication.kind} offers {offered}{why}."
+
+
+def _title(name: CodecName) -> str:
+    """The codec's name as people write it."""
+    return name.capitalize() if name is CodecName.OPUS else name.upper()
 
 
 def _described(name: str, parameters: str) -> str:

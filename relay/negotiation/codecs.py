@@ -5,6 +5,7 @@ next, which chooses among what it finds.
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from millrace.relay.contract.commands import Codec, CodecName, MediaKind
 from millrace.relay.sdp.lines import number
@@ -103,7 +104,7 @@ def forwarded(media: MediaOffer) -> tuple[OfferedCodec, ...]:
             apt = number(parameters(line.parameters).get("apt", ""), 127)
             if apt is not None and line.payload_type not in RTCP_RANGE:
                 repair_by_payload_type.setdefault(apt, line)
-    found = []
+    found: list[OfferedCodec] = []
     for line in media.formats:
         name = _NAMES.get((kind, line.name.lower()))
         if name is None or _misfit(kind, line) or not _is_forwarded(name, line.parameters):
@@ -127,6 +128,7 @@ def with_repair(codecs: tuple[OfferedCodec, ...]) -> tuple[Format, ...]:
     return tuple(line for offered in codecs for line in (offered.format, offered.repair) if line is not None)
 
 
+@lru_cache(maxsize=1024)
 def distance(name: CodecName, stream: str, decoder: str) -> int | None:
     """How far a decoder's fmtp line is from a stream's: 0 the same, more is worse, None cannot play it.
 

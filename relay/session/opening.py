@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
-from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.ids import ParticipantId, RoomName
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
@@ -87,6 +87,10 @@ class Opener:
         for track in answer.tracks:
             publish = self._publish(session, track)
             commands.append(publish)
+            formats = tuple(
+                PublishedFormat(known.codec.payload_type, known.codec.name, known.codec.clock_rate, parameters)
+                for known, parameters in zip(track.codecs, track.format_parameters, strict=True)
+            )
             session.publications[publish.publication] = PublicationHere(
                 room=session.room,
                 session=session.id,
@@ -94,12 +98,13 @@ class Opener:
                 publication=publish.publication,
                 kind=track.kind,
                 position=track.position,
-                codec=track.codec.name,
-                clock_rate=track.codec.clock_rate,
-                format_parameters=track.format_parameters,
+                codec=formats[0].codec,
+                clock_rate=formats[0].clock_rate,
+                format_parameters=formats[0].format_parameters,
                 logs=tuple(encoding.log for encoding in publish.encodings),
                 extensions=track.extensions,
                 published_at=guest.joined_at,
+                formats=formats if len(formats) > 1 else (),
             )
         return OpenedSession(session, tuple(commands), answer.sdp)
 
@@ -163,19 +168,21 @@ class Opener:
         )
 
     def _publish(self, session: Session, track: OfferedTrack) -> Publish:
+        first = track.codecs[0]
         return Publish(
             publication=self.numbers.publication(),
             transport=session.transport,
             kind=track.kind,
             mid=track.mid,
-            codec=track.codec,
+            codec=first.codec,
             encodings=tuple(
                 Encoding(offered.rid, offered.ssrc, offered.rtx_ssrc, self.numbers.log()) for offered in track.encodings
             ),
             extensions=track.extensions,
-            nack=track.nack,
-            pli=track.pli,
-            fir=track.fir,
+            nack=first.nack,
+            pli=first.pli,
+            fir=first.fir,
+            codecs=track.codecs if len(track.codecs) > 1 else (),
         )
 
 

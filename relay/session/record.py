@@ -2,7 +2,8 @@
 shape and its two directions; must never decide what becomes of a session. Read `relay/engine_events.py` next, which
 does.
 
-    [RECORD_VERSION, what changes: etag, credentials, what is paused, what feeds each stream; as bytes: what never does]
+    [RECORD_VERSION, what changes: etag, credentials, what is paused, codecs in use, what feeds each stream;
+     as bytes: what never does]
 
 The unchanging part is packed and compressed once, since a publisher's coming changes the records of all its viewers.
 What a later release wrote there and this one does not know goes on with it, as these bytes. In the changing part it is
@@ -10,7 +11,7 @@ lost with the first change, because that change was made without regard to it.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from millrace.relay.contract import codec
@@ -80,6 +81,8 @@ class SessionRecord:
     """A FixedRecord, packed and compressed."""
     restarted_with: tuple[str, str] | None = None
     sending: Sending = Sending.SENDS
+    in_use: tuple[tuple[PublicationId, int], ...] = ()
+    """The payload type of the codec in use, for each publication that has a choice and has begun to send."""
 
 
 def pack_session(session: Session) -> bytes:
@@ -94,9 +97,9 @@ def pack_session(session: Session) -> bytes:
         tuple(receiving.publication for receiving in session.receiving),
         session.packed_fixed,
         session.restarted_with,
-        session.sending,
     )
-    return codec.pack_record_part(_WHOLE, whole)
+    in_use = tuple((one.publication, one.in_use) for one in session.publications.values() if one.in_use is not None)
+    return codec.pack_record_part(_WHOLE, replace(whole, sending=session.sending, in_use=in_use))
 
 
 def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
@@ -106,6 +109,9 @@ def unpack_session(record: bytes, skip: codec.Skip = codec.ignore) -> Session:
     whole: SessionRecord = codec.unpack_record_part(_WHOLE, record, skip)
     fixed: FixedRecord = codec.unpack_record_part(_FIXED, _decompressed(whole.fixed), skip)
     publications = {publication.publication: publication for publication in fixed.publications}
+    for publication, payload_type in whole.in_use:
+        if publication in publications:
+            publications[publication] = publications[publication].with_codec(payload_type)
     if len(whole.fed_from) != len(fixed.streams) or not publications.keys() >= set(whole.paused):
         raise codec.Unreadable("the record's two parts do not belong together")
     return Session(
@@ -161,8 +167,8 @@ def _fixed(session: Session) -> FixedRecord:
         watches=session.watches,
         publications=tuple(session.publications.values()),
         streams=tuple(_stream(receiving) for receiving in session.receiving),
-        ssrcs=session.ssrcs,
         needs_token=session.needs_token,
+        ssrcs=session.ssrcs,
     )
 
 

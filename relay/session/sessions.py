@@ -5,6 +5,7 @@
 from dataclasses import dataclass, field
 
 from millrace.relay.contract.clock import Now
+from millrace.relay.contract.commands import Codec, CodecName
 from millrace.relay.contract.events import Cause
 from millrace.relay.contract.facts import PublicationHere, Sending
 from millrace.relay.contract.ids import (
@@ -32,6 +33,10 @@ class Receiving:
     subscription: SubscriptionId
     receiver: Receiver
     publication: PublicationId | None = None
+    codec: Codec | None = None
+    """The codec in use as the viewer numbers it; None as long as that is not known."""
+    lacks: CodecName | None = None
+    """The codec that is sent and that the viewer cannot play, for which nothing feeds it; None when it is not so."""
 
 
 @dataclass(slots=True)

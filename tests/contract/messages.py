@@ -18,6 +18,7 @@ from millrace.relay.contract.commands import (
     Encoding,
     Extension,
     ExtensionKind,
+    Format,
     MediaKind,
     MoveTransport,
     OpenTransport,
@@ -26,6 +27,7 @@ from millrace.relay.contract.commands import (
     RestartIce,
     SaveRecord,
     Subscribe,
+    TrackCodec,
     Unpublish,
     Unsubscribe,
 )
@@ -34,6 +36,7 @@ from millrace.relay.contract.engine_config import EngineConfig, pack_engine_conf
 from millrace.relay.contract.events import (
     AdoptionDone,
     Cause,
+    CodecInUse,
     CommandFailed,
     Event,
     MoveDone,
@@ -58,6 +61,7 @@ from millrace.relay.contract.facts import (
     ParticipantHere,
     PublicationGone,
     PublicationHere,
+    PublishedFormat,
     Sending,
     Snapshot,
 )
@@ -91,6 +95,7 @@ TRANSPORT = TransportId(2**63 - 1)
 PUBLICATION = PublicationId(0x1122334455667788)
 SUBSCRIPTION = SubscriptionId(1)
 VP8 = Codec(CodecName.VP8, 96, 97, 90_000)
+H264 = Codec(CodecName.H264, 102, 103, 90_000)
 OPUS = Codec(CodecName.OPUS, 111, None, 48_000)
 ALL_EXTENSIONS = tuple(Extension(number, kind) for number, kind in enumerate(ExtensionKind, start=1))
 
@@ -130,6 +135,7 @@ COMMANDS: dict[str, Command] = {
         nack=True,
         pli=True,
         fir=False,
+        codecs=(TrackCodec(VP8, True, True, False), TrackCodec(H264, True, False, True)),
     ),
     "publish_without_rids": Publish(
         publication=PUBLICATION,
@@ -142,15 +148,16 @@ COMMANDS: dict[str, Command] = {
         nack=False,
         pli=False,
         fir=True,
+        codecs=(),
     ),
     "unpublish": Unpublish(PUBLICATION),
     "subscribe": Subscribe(
         SUBSCRIPTION, TRANSPORT, MediaKind.VIDEO, "video", 0xDEADBEEF, 0xCAFEF00D, "cname", ALL_EXTENSIONS
     ),
     "subscribe_without_repair": Subscribe(SUBSCRIPTION, TRANSPORT, MediaKind.AUDIO, "0", 1, None, "cname", ()),
-    "attach": Attach(SUBSCRIPTION, PUBLICATION, (1, 2, 3), VP8, ALL_EXTENSIONS),
+    "attach": Attach(SUBSCRIPTION, PUBLICATION, (1, 2, 3), VP8, ALL_EXTENSIONS, (Format(96, VP8), Format(102, H264))),
     **{
-        f"attach_{name}": Attach(SUBSCRIPTION, PUBLICATION, (0,), Codec(name, 127, None, 90_000), ())
+        f"attach_{name}": Attach(SUBSCRIPTION, PUBLICATION, (0,), Codec(name, 127, None, 90_000), (), ())
         for name in CodecName
     },
     "detach": Detach(SUBSCRIPTION),
@@ -165,6 +172,7 @@ EVENTS: dict[str, Event] = {
     "transport_connected": TransportConnected(TRANSPORT, "AEAD_AES_128_GCM", "DTLSv1.2", 12_345),
     **{f"transport_closed_{cause}": TransportClosed(TRANSPORT, cause) for cause in Cause},
     "transport_stalled": TransportStalled(TRANSPORT, Cause.NO_SRTP),
+    "codec_in_use": CodecInUse(PUBLICATION, 102),
     "publication_started": PublicationStarted(PUBLICATION),
     "publication_ended": PublicationEnded(PUBLICATION),
     "publisher_silent": PublisherSilent(TRANSPORT),
@@ -220,6 +228,11 @@ FACTS: dict[str, Fact] = {
         logs=(3072, 3073),
         extensions=ALL_EXTENSIONS,
         published_at=1_790_000_000.5,
+        formats=(
+            PublishedFormat(96, CodecName.VP8, 90_000, ""),
+            PublishedFormat(102, CodecName.H264, 90_000, "profile-level-id=42e01f;packetization-mode=1"),
+        ),
+        in_use=102,
     ),
     "publication_gone": PublicationGone(_ROOM, PUBLICATION),
     "load": Load(1, 2, 3, (('millrace_sessions_failed_total{cause="no_stun"}', 4),)),

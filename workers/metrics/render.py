@@ -55,6 +55,7 @@ HELP = {
     "messages_unknown": "Messages and parts of messages that another release has and this one does not, all skipped",
     "snapshots_asked": "Times that a worker asked another for all of its facts",
     "requests_passed_on": "Requests that were another worker's session's",
+    "streams_unplayable": "Streams of viewers that nothing feeds because the publisher sends a codec that they lack",
     "sessions_rejected": "Offers that got 503 because the worker was late, or memory or descriptors were short",
     "control_late_seconds": "How late the control loop was, on average over a second",
     "http_refusals": "Requests of clients that were refused, by the worker that they came to",

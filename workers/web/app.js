@@ -230,7 +230,7 @@ function roomRow(room) {
   name.textContent = room.name;
   const who = document.createElement('span');
   const names = room.publishers.map((publisher) => {
-    const codecs = publisher.tracks.map(({ codec }) => CODECS[codec] ?? codec).join(' + ');
+    const codecs = publisher.tracks.map(({ codec }) => CODECS[codec] ?? codec).filter(Boolean).join(' + ');
     return codecs ? `${publisher.participant} (${codecs})` : publisher.participant;
   });
   who.textContent = names.length ? names.join(', ') : 'waiting for a publisher';

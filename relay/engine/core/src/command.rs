@@ -130,6 +130,26 @@ pub struct Codec {
     pub clock_rate: u32,
 }
 
+/// A codec that a publisher may send, and whether it answers generic NACK (RFC 4585), PLI and FIR (RFC 5104) then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackCodec {
+    pub codec: Codec,
+    pub nack: bool,
+    pub pli: bool,
+    pub fir: bool,
+}
+
+/// What a payload type of the publisher's is at a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Format {
+    /// As the publisher numbers it.
+    pub payload_type: u8,
+    /// As the subscriber numbers it.
+    pub codec: Codec,
+}
+
 /// One RTP stream of a publication: the only one, or one simulcast encoding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,14 +170,29 @@ pub struct Publish {
     pub transport: u64,
     pub kind: MediaKind,
     pub mid: String,
+    /// The codec in use, as far as it is known; else the first of `codecs`. A release that takes one codec goes on with it.
     pub codec: Codec,
     /// Lowest quality first, at most three.
     pub encodings: Vec<Encoding>,
     pub extensions: Vec<Extension>,
-    /// Whether the client answers generic NACK (RFC 4585), PLI and FIR (RFC 5104).
+    /// Whether the client answers generic NACK (RFC 4585), PLI and FIR (RFC 5104) while it sends `codec`.
     pub nack: bool,
     pub pli: bool,
     pub fir: bool,
+    /// All codecs that the client may send. Empty when `codec` is the only one.
+    #[serde(default)]
+    pub codecs: Vec<TrackCodec>,
+}
+
+impl Publish {
+    /// All codecs that the client may send, at least one.
+    pub fn track_codecs(&self) -> Vec<TrackCodec> {
+        if self.codecs.is_empty() {
+            let Publish { codec, nack, pli, fir, .. } = *self;
+            return vec![TrackCodec { codec, nack, pli, fir }];
+        }
+        self.codecs.clone()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,10 +224,13 @@ pub struct Attach {
     pub publication: u64,
     /// The logs of the publication's encodings, lowest quality first.
     pub logs: Vec<u32>,
-    /// As the subscriber numbers it.
+    /// The codec in use, as the subscriber numbers it.
     pub codec: Codec,
     /// The publisher's numbering, to be rewritten to the subscriber's.
     pub source_extensions: Vec<Extension>,
+    /// The publisher's payload types that the subscriber can play. Empty when each packet is `codec`.
+    #[serde(default)]
+    pub formats: Vec<Format>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

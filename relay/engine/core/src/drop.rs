@@ -99,6 +99,8 @@ drops! {
     DtlsPlainAlert => "dtls_plain_alert" in,
     /// An address that is not proven would have got more than three times what came from there.
     UnprovenAddress => "unproven_address" out,
+    /// Of a codec that the publisher changed to and this subscription cannot play.
+    CodecNotPlayable => "codec_not_playable" out,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub enum Event {
     TransportStalled(TransportStalled),
     PublicationStarted(PublicationStarted),
     PublicationEnded(PublicationEnded),
+    CodecInUse(CodecInUse),
     TransportReport(TransportReport),
     CommandFailed(CommandFailed),
     TransportAdopted(TransportAdopted),
@@ -138,6 +139,14 @@ pub struct PublisherSilent {
 #[serde(deny_unknown_fields)]
 pub struct PublisherHeard {
     pub transport: u64,
+}
+
+/// Which of its codecs a publication sends: with the first packet, and when that changes. Never for one that has a single codec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodecInUse {
+    pub publication: u64,
+    pub payload_type: u8,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use millrace_core::command::{
-    Attach, Codec, CodecName, Command, DtlsRole, Encoding, ExtensionKind, FingerprintHash, MediaKind, Publish,
-    Subscribe,
+    Attach, Codec, CodecName, Command, DtlsRole, Encoding, ExtensionKind, FingerprintHash, Format, MediaKind, Publish,
+    Subscribe, TrackCodec,
 };
 use millrace_core::config::EngineConfig;
 use millrace_core::event::{Cause, Event, Outcome, TransportClosed, TransportReport};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 /// The variants' names. No match has a wildcard, so that a new message asks for its golden bytes here.
 const COMMANDS: usize = 12;
-const EVENTS: usize = 12;
+const EVENTS: usize = 13;
 
 #[test]
 fn every_command_is_read_and_packed_to_its_golden_bytes() {
@@ -59,9 +59,12 @@ fn opening_a_transport_has_the_same_meaning_on_both_sides() {
     assert_eq!((open.dtls_role, open.fingerprint_hash), (DtlsRole::Client, FingerprintHash::Sha512));
 }
 
+const H264: Codec = Codec { name: CodecName::H264, payload_type: 102, rtx_payload_type: Some(103), clock_rate: 90_000 };
+
 #[test]
 fn publishing_has_the_same_meaning_on_both_sides() {
-    let Command::Publish(Publish { kind, codec, encodings, extensions, nack, pli, fir, .. }) = one("commands/publish")
+    let Command::Publish(Publish { kind, codec, encodings, extensions, nack, pli, fir, codecs, .. }) =
+        one("commands/publish")
     else {
         panic!("another command")
     };
@@ -71,12 +74,22 @@ fn publishing_has_the_same_meaning_on_both_sides() {
     assert_eq!(encodings[2], Encoding { rid: Some("f".to_string()), ssrc: None, rtx_ssrc: None, log: 1026 });
     assert_eq!((extensions[0].kind, extensions[11].kind), (ExtensionKind::Mid, ExtensionKind::ColorSpace));
     assert_eq!((nack, pli, fir), (true, true, false));
+    assert_eq!(
+        codecs,
+        [TrackCodec { codec, nack, pli, fir }, TrackCodec { codec: H264, nack: true, pli: false, fir: true }]
+    );
+    let Command::Publish(alone) = one("commands/publish_without_rids") else { panic!("another command") };
+    assert!(alone.codecs.is_empty());
+    let Publish { codec, nack, pli, fir, .. } = alone.clone();
+    assert_eq!(alone.track_codecs(), [TrackCodec { codec, nack, pli, fir }]);
 }
 
 #[test]
 fn watching_has_the_same_meaning_on_both_sides() {
     let Command::Subscribe(Subscribe { ssrc, rtx_ssrc, .. }) = one("commands/subscribe") else { panic!() };
     assert_eq!((ssrc, rtx_ssrc), (0xdead_beef, Some(0xcafe_f00d)));
+    let Command::Attach(Attach { formats, codec, .. }) = one("commands/attach") else { panic!("another command") };
+    assert_eq!(formats, [Format { payload_type: 96, codec }, Format { payload_type: 102, codec: H264 }]);
     let names: Vec<_> = ["opus", "vp8", "vp9", "h264", "av1"]
         .iter()
         .map(|name| match one(&format!("commands/attach_{name}")) {
@@ -179,6 +192,7 @@ fn event_name(event: &Event) -> &'static str {
         Event::TransportStalled(_) => "TransportStalled",
         Event::PublicationStarted(_) => "PublicationStarted",
         Event::PublicationEnded(_) => "PublicationEnded",
+        Event::CodecInUse(_) => "CodecInUse",
         Event::TransportReport(_) => "TransportReport",
         Event::CommandFailed(_) => "CommandFailed",
         Event::TransportAdopted(_) => "TransportAdopted",

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use millrace_core::command::{
     Attach, CloseTransport, Codec, CodecName, Command, Detach, DtlsRole, Encoding, FingerprintHash, MediaKind,
-    OpenTransport, Publish, ReportTransport, RestartIce, Subscribe, Unpublish, Unsubscribe,
+    OpenTransport, Publish, ReportTransport, RestartIce, Subscribe, TrackCodec, Unpublish, Unsubscribe,
 };
 use millrace_core::drop::Drop;
 use millrace_core::event::Event;
@@ -404,6 +404,7 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
             nack: true,
             pli: true,
             fir: true,
+            codecs: vec![],
         })
     };
     for refused in [&[2, 2][..], &[0], &[1, 2, 3, 4], &[16], &[]] {
@@ -439,6 +440,7 @@ fn attach(subscription: u64, publication: u64, logs: &[u32]) -> Command {
         logs: logs.to_vec(),
         codec: VIEWED_VIDEO,
         source_extensions: extensions(),
+        formats: vec![],
     })
 }
 
@@ -499,11 +501,13 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => (ids(), ufrags).prop_map(|(transport, local_ufrag)| Command::RestartIce(RestartIce {
             transport, local_ufrag, local_pwd: "another".into(), remote_ufrag: "r".into(), remote_pwd: "p".into(),
         })),
-        4 => (ids(), ids(), kinds.clone(), codecs(), logs.clone()).prop_map(|(publication, transport, kind, codec, logs)| {
+        4 => (ids(), ids(), kinds.clone(), prop::collection::vec(codecs(), 1..4), logs.clone()).prop_map(|(publication, transport, kind, codecs, logs)| {
+            let codec = codecs[0];
+            let codecs = codecs.into_iter().map(|codec| TrackCodec { codec, nack: true, pli: true, fir: false });
             let encodings = logs.into_iter().map(|log| Encoding { rid: None, ssrc: None, rtx_ssrc: Some(3), log });
             Command::Publish(Publish {
                 publication, transport, kind, mid: "h".into(), codec, encodings: encodings.collect(),
-                extensions: extensions(), nack: true, pli: false, fir: true,
+                extensions: extensions(), nack: true, pli: false, fir: true, codecs: codecs.collect(),
             })
         }),
         2 => ids().prop_map(|publication| Command::Unpublish(Unpublish { publication })),

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use millrace_arena::{Arena, Parameters};
 use millrace_core::command::{
     Attach, CloseTransport, Codec, CodecName, Command, Detach, DtlsRole, Encoding, Extension, ExtensionKind,
-    FingerprintHash, MediaKind, MoveTransport, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord,
-    Subscribe, Unpublish, Unsubscribe,
+    FingerprintHash, Format, MediaKind, MoveTransport, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord,
+    Subscribe, TrackCodec, Unpublish, Unsubscribe,
 };
 use millrace_core::config::EngineConfig;
 use millrace_core::engine::Engine;
@@ -165,6 +165,7 @@ fn publish(publication: u64, transport: u64, logs: impl Iterator<Item = u32>) ->
         nack: true,
         pli: true,
         fir: false,
+        codecs: [96, 98].map(|number| TrackCodec { codec: video(number), nack: true, pli: true, fir: false }).to_vec(),
     })
 }
 
@@ -183,7 +184,9 @@ fn subscribe(subscription: u64, transport: u64) -> Command {
 
 fn attach(subscription: u64, publication: u64, logs: impl Iterator<Item = u32>) -> Command {
     let source_extensions = extensions();
-    Command::Attach(Attach { subscription, publication, logs: logs.collect(), codec: video(100), source_extensions })
+    let formats = vec![Format { payload_type: 96, codec: video(100) }];
+    let logs = logs.collect();
+    Command::Attach(Attach { subscription, publication, logs, codec: video(100), source_extensions, formats })
 }
 
 fn path(place: u8) -> Path {

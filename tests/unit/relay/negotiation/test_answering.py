@@ -1,11 +1,12 @@
 import re
+from dataclasses import replace
 
 import aiortc
 import pytest
 from aiortc.sdp import SessionDescription
 
-from millrace.relay.contract.commands import CodecName, DtlsRole, ExtensionKind, MediaKind
-from millrace.relay.contract.facts import PublicationHere
+from millrace.relay.contract.commands import CodecName, DtlsRole, ExtensionKind, Format, MediaKind
+from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId
 from millrace.relay.negotiation.answering import (
     OfferedEncoding,
@@ -17,6 +18,7 @@ from millrace.relay.negotiation.answering import (
     answer_publisher,
     answer_viewer,
     codec_for,
+    formats_for,
     host_candidates,
 )
 from millrace.relay.sdp.offer import Offer, parse_offer
@@ -120,8 +122,10 @@ def test_real_publishers_get_an_answer_that_reads_back(name: str) -> None:
     assert all(media.rtcp_mux for media in read.media)
     assert read.group[0].items == list(answer.mids)
     for media, track in zip(read.media, answer.tracks, strict=True):
-        assert media.rtp.codecs[0].payloadType == track.codec.payload_type
-        assert len(media.rtp.codecs) == (1 if track.codec.rtx_payload_type is None else 2)
+        codecs = [known.codec for known in track.codecs]
+        expected = [(codec.payload_type, codec.rtx_payload_type) for codec in codecs]
+        written = [number for pair in expected for number in pair if number is not None]
+        assert [line.payloadType for line in media.rtp.codecs] == written
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,8 +159,8 @@ EXPECTED = {
 def test_real_publishers_video_is_understood(name: str) -> None:
     (track,) = (track for track in publish(real(name)).tracks if track.kind is MediaKind.VIDEO)
     (encoding,) = track.encodings
-    codec = track.codec
-    feedback = (track.nack, track.pli, track.fir)
+    codec = track.codecs[0].codec
+    feedback = (track.codecs[0].nack, track.codecs[0].pli, track.codecs[0].fir)
     found = (codec.name, codec.payload_type, codec.rtx_payload_type, encoding.ssrc, encoding.rtx_ssrc, feedback)
     assert found == EXPECTED[name]
 
@@ -217,7 +221,7 @@ def test_browsers_simulcast_is_taken_by_rid(name: str) -> None:
     answer = publish(real(name))
     track = next(track for track in answer.tracks if track.kind is MediaKind.VIDEO)
     assert track.encodings == tuple(OfferedEncoding(rid, None, None) for rid in "qhf")
-    assert track.codec.rtx_payload_type is not None
+    assert track.codecs[0].codec.rtx_payload_type is not None
     taken = {extension.kind for extension in track.extensions}
     assert {ExtensionKind.MID, ExtensionKind.RID, ExtensionKind.REPAIRED_RID} <= taken
     assert "a=simulcast:recv q;h;f\r\n" in answer.sdp
@@ -237,7 +241,7 @@ def test_an_offer_of_obs_shape_is_taken() -> None:
     (track,) = (track for track in answer.tracks if track.kind is MediaKind.VIDEO)
     assert track.encodings == (OfferedEncoding(None, 42, None),)
     assert kinds(track.extensions) == [(1, ExtensionKind.MID)]
-    assert (track.nack, track.pli, track.fir) == (True, True, False)
+    assert (track.codecs[0].nack, track.codecs[0].pli, track.codecs[0].fir) == (True, True, False)
 
 
 # --- the shape of answers
@@ -420,20 +424,36 @@ def receiver_of(body: str, *publications: PublicationHere) -> Receiver:
     return receiver
 
 
-def test_the_first_codec_in_the_clients_order_is_taken() -> None:
-    body = video_codecs((99, "H265", ""), (100, "VP9", "profile-id=0"), (101, "VP8", ""))
-    assert track_of(body).codec.name is CodecName.VP9
+def test_every_codec_is_taken_in_the_clients_order() -> None:
+    body = video_codecs((99, "H265", ""), (100, "VP9", "profile-id=0"), (101, "VP8", ""), (102, "H264", CONSTRAINED))
+    track = track_of(body)
+    assert [known.codec.name for known in track.codecs] == [CodecName.VP9, CodecName.VP8, CodecName.H264]
+    assert track.format_parameters == ("profile-id=0", "", CONSTRAINED)
+    assert "m=video 7882 UDP/TLS/RTP/SAVPF 100 101 102\r\n" in publish(body).sdp
+
+
+def test_what_pion_offers_for_any_track_is_taken_whole() -> None:
+    """VP8 comes first, whatever the track is; a client that is answered with that alone cannot send the rest."""
+    codecs = [(96, "VP8"), (98, "VP9"), (102, "H264"), (106, "H264"), (45, "AV1"), (116, "H265")]
+    texts = {98: "profile-id=0", 102: BASELINE, 106: SAYS_0}
+    body = video_codecs(*((number, name, texts.get(number, "")) for number, name in codecs))
+    assert [known.codec.payload_type for known in track_of(body).codecs] == [96, 98, 102, 106, 45]
+
+
+def test_codecs_of_one_m_line_are_bounded() -> None:
+    body = video_codecs(*((number, "VP8", "") for number in range(96, 127)))
+    assert len(track_of(body).codecs) == 16
 
 
 @pytest.mark.parametrize(
     "parameters", ["packetization-mode=2;profile-level-id=42e01f", "packetization-mode=1;profile-level-id=7a001f"]
 )
 def test_h264_that_is_not_forwarded_is_passed_over(parameters: str) -> None:
-    assert track_of(video_codecs((99, "H264", parameters), (101, "VP8", ""))).codec.payload_type == 101
+    assert track_of(video_codecs((99, "H264", parameters), (101, "VP8", ""))).codecs[0].codec.payload_type == 101
 
 
 def test_a_payload_type_that_looks_like_rtcp_is_passed_over() -> None:
-    assert track_of(video_codecs((72, "VP8", ""), (101, "VP8", ""))).codec.payload_type == 101
+    assert track_of(video_codecs((72, "VP8", ""), (101, "VP8", ""))).codecs[0].codec.payload_type == 101
 
 
 @pytest.mark.parametrize(
@@ -535,6 +555,41 @@ def test_a_viewer_keeps_all_codecs_the_publishers_first() -> None:
     assert "m=video 7882 UDP/TLS/RTP/SAVPF 98 99 96 97\r\n" in view(viewing(body), published(CodecName.AV1)).sdp
 
 
+def may_send(*codecs: tuple[int, CodecName, str], in_use: int | None = None) -> PublicationHere:
+    """A publication of several codecs."""
+    formats = tuple(PublishedFormat(number, name, 90000, text) for number, name, text in codecs)
+    publication = replace(published(codecs[0][1], codecs[0][2]), formats=formats)
+    return publication if in_use is None else publication.with_codec(in_use)
+
+
+SEVERAL = ((96, CodecName.VP8, ""), (98, CodecName.VP9, "profile-id=0"), (102, CodecName.H264, CONSTRAINED))
+
+
+def test_a_viewer_is_answered_with_all_that_may_be_sent_what_is_in_use_first() -> None:
+    body = video_codecs((45, "AV1", ""), (97, "H264", CONSTRAINED), (99, "VP8", ""), (100, "H264", SAYS_0))
+    unknown = receiver_of(body, may_send(*SEVERAL))
+    assert [codec.payload_type for codec, _ in unknown.codecs] == [99, 97, 45, 100]
+    known = receiver_of(body, may_send(*SEVERAL, in_use=102))
+    assert [codec.payload_type for codec, _ in known.codecs] == [97, 99, 45, 100]
+    lacks_the_one_in_use = receiver_of(body, may_send(*SEVERAL, in_use=98))
+    assert {codec.payload_type for codec, _ in lacks_the_one_in_use.codecs} == {99, 97, 45, 100}
+
+
+def test_the_payload_types_that_a_viewer_can_play_are_told_with_its_own() -> None:
+    receiver = receiver_of(video_codecs((120, "VP8", ""), (121, "rtx", "apt=120"), (126, "H264", BASELINE)))
+    vp8, h264 = (codec for codec, _ in receiver.codecs)
+    assert formats_for(receiver, may_send(*SEVERAL)) == (Format(96, vp8), Format(102, h264))
+    assert formats_for(receiver, published(CodecName.VP8)) == ()
+
+
+def test_a_viewer_is_refused_only_when_it_can_play_nothing_that_may_be_sent() -> None:
+    refusal = refused_view(video_codecs((45, "AV1", "")), may_send(*SEVERAL, in_use=98))
+    assert (refusal.status, refusal.detail) == (
+        422,
+        f"The publisher may send VP8, VP9 (profile-id=0), H264 ({CONSTRAINED}); the m-line of video offers AV1.",
+    )
+
+
 def test_a_viewer_without_the_publishers_video_codec_still_hears() -> None:
     answer = view(viewing(both()), published(CodecName.OPUS), published(CodecName.H264, BASELINE))
     assert [receiver.kind for receiver in answer.receivers] == [MediaKind.AUDIO]
@@ -606,7 +661,7 @@ def test_a_viewer_that_says_nothing_of_its_h264_gets_its_own_format_back(body: s
 @pytest.mark.parametrize("parameters", ["", "profile-level-id=42e01f", SAYS_0])
 def test_a_publisher_of_single_nal_units_is_taken(parameters: str) -> None:
     track = track_of(video_codecs((103, "H264", parameters)))
-    assert (track.codec.name, track.format_parameters) == (CodecName.H264, parameters)
+    assert (track.codecs[0].codec.name, track.format_parameters[0]) == (CodecName.H264, parameters)
 
 
 @pytest.mark.parametrize(
@@ -633,7 +688,7 @@ def test_opus_parameters_come_back() -> None:
     body = both().replace("minptime=10;useinbandfec=1", "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1")
     answer = publish(body)
     assert "a=fmtp:111 minptime=10;useinbandfec=1;stereo=1\r\n" in answer.sdp
-    assert answer.tracks[0].format_parameters.endswith("sprop-stereo=1")
+    assert answer.tracks[0].format_parameters[0].endswith("sprop-stereo=1")
 
 
 # --- repair and feedback
@@ -645,8 +700,9 @@ def test_repair_follows_its_codec() -> None:
         codecs=(*VIDEO_CODECS, "a=rtpmap:98 VP9/90000", "a=rtpmap:99 rtx/90000", "a=fmtp:99 apt=98"),
     )
     track = track_of(body)
-    assert (track.codec.payload_type, track.codec.rtx_payload_type) == (98, 99)
-    assert "UDP/TLS/RTP/SAVPF 98 99\r\n" in publish(body).sdp
+    numbers = [(known.codec.payload_type, known.codec.rtx_payload_type) for known in track.codecs]
+    assert numbers == [(98, 99), (96, 97)]
+    assert "UDP/TLS/RTP/SAVPF 98 99 96 97\r\n" in publish(body).sdp
 
 
 def test_without_repair_no_repair_ssrc_is_announced() -> None:
@@ -663,11 +719,24 @@ def test_feedback_is_what_both_sides_do() -> None:
     expected = {"nack\r", "nack pli\r", "ccm fir\r", "goog-remb\r"}
     assert set(re.findall("a=rtcp-fb:96 (.*)", view(viewing(body)).sdp)) == expected
     track = track_of(body)
-    assert (track.nack, track.pli, track.fir) == (True, True, True)
+    assert (track.codecs[0].nack, track.codecs[0].pli, track.codecs[0].fir) == (True, True, True)
 
 
 def test_feedback_for_all_payload_types_counts() -> None:
-    assert track_of(video_only("a=rtcp-fb:* ccm fir")).fir
+    assert track_of(video_only("a=rtcp-fb:* ccm fir")).codecs[0].fir
+
+
+def test_feedback_is_each_codecs_own() -> None:
+    body = video_codecs((96, "VP8", ""), (98, "VP9", "")) + "a=rtcp-fb:96 nack\r\na=rtcp-fb:98 nack pli\r\n"
+    track = track_of(body)
+    assert [(known.nack, known.pli, known.fir) for known in track.codecs] == [
+        (True, False, False),
+        (False, True, False),
+    ]
+    assert [line for line in publish(body).sdp.splitlines() if "rtcp-fb" in line] == [
+        "a=rtcp-fb:96 nack",
+        "a=rtcp-fb:98 nack pli",
+    ]
 
 
 # --- extensions

@@ -3,8 +3,9 @@
 //! next for a client's datagrams, `forward/publication/mod.rs` for its packets.
 
 use super::{ClientKey, Counter, Engine};
+use crate::command::{Publish, TrackCodec};
 use crate::drop::Drop;
-use crate::event::{Event, PublicationStarted};
+use crate::event::{CodecInUse, Event, PublicationStarted};
 use crate::outbox::{Path, SocketIndex};
 use crate::rtp::{self, Header};
 use crate::time::Time;
@@ -301,6 +302,14 @@ impl Engine {
         if published.publication.take_started() {
             self.events.push_back(Event::PublicationStarted(PublicationStarted { publication: stream.publication }));
         }
+        if let Some(TrackCodec { codec, nack, pli, fir }) = published.publication.take_codec(now) {
+            // For a successor of a release that takes one codec.
+            published.publish = Publish { codec, nack, pli, fir, ..published.publish.clone() };
+            let (publication, payload_type) = (stream.publication, codec.payload_type);
+            self.events.push_back(Event::CodecInUse(CodecInUse { publication, payload_type }));
+            self.mark_unsaved(key);
+        }
+        let published = &mut self.publications[publication];
         if let Some(at) = published.publication.next_deadline() {
             self.deadlines.wake_by(key, at);
         }

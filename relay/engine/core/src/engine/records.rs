@@ -181,7 +181,8 @@ impl Engine {
             let subscribed = &self.subscriptions[*key];
             Some(LastingSubscription {
                 subscribe: subscribed.subscribe.clone(),
-                attach: subscribed.attach.clone(),
+                // A release that takes one codec goes on with the one in use.
+                attach: subscribed.attach.clone().map(|attach| subscribed.subscription.with_codec_in_use(attach)),
                 words: subscribed.words?,
             })
         };

@@ -2,6 +2,7 @@
 //! that nothing is lost or sent twice on the way. Must never wait for a real clock. Read `world.rs` for the cast.
 #![allow(clippy::unwrap_used, reason = "clippy knows test functions, and not the helpers of a test")]
 
+mod codecs;
 mod network;
 mod world;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use millrace_arena::{Arena, Parameters};
 use millrace_core::command::{
-    Attach, Codec, CodecName, Encoding, Extension, ExtensionKind, MediaKind, Publish, Subscribe,
+    Attach, Codec, CodecName, Encoding, Extension, ExtensionKind, Format, MediaKind, Publish, Subscribe,
 };
 use millrace_core::drop::Drop;
 use millrace_core::forward::feed::{Feed, Scratch};
@@ -42,6 +42,7 @@ pub fn publish(publication: u64, codec: Codec, logs: &[u32]) -> Publish {
         nack: true,
         pli: true,
         fir: true,
+        codecs: vec![],
     }
 }
 
@@ -119,6 +120,13 @@ pub fn number(packet: &[u8]) -> Option<u64> {
     header.payload(packet).get(2..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
+/// A codec of the publisher's as the viewer numbers it: 24 higher.
+fn viewed(codec: Codec) -> Format {
+    let Codec { payload_type, rtx_payload_type, .. } = codec;
+    let rtx_payload_type = rtx_payload_type.map(|number| number + 24);
+    Format { payload_type, codec: Codec { payload_type: payload_type + 24, rtx_payload_type, ..codec } }
+}
+
 /// One subscription on one worker.
 pub struct Viewer {
     pub subscription: Subscription,
@@ -161,6 +169,7 @@ impl Viewer {
             logs,
             codec: Codec { payload_type: 120, rtx_payload_type: Some(121), ..publish.codec },
             source_extensions: vec![],
+            formats: publish.codecs.iter().map(|known| viewed(known.codec)).collect(),
         });
         self.subscription.join(now, &mut self.scratch, |log| self.feeds.get(&log));
         while let Some(replay) = self.subscription.next_replay() {

@@ -397,6 +397,7 @@ impl World {
             nack: true,
             pli: true,
             fir: false,
+            codecs: vec![],
         };
         self.command(self.peers[peer].slot, Command::Publish(publish.clone()));
         publish
@@ -439,6 +440,7 @@ impl World {
             logs: publish.encodings.iter().map(|encoding| encoding.log).collect(),
             codec,
             source_extensions: publish.extensions.clone(),
+            formats: vec![],
         };
         self.command(self.peers[peer].slot, Command::Attach(attach));
     }

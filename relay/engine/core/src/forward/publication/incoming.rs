@@ -7,7 +7,7 @@ use millrace_arena::{
 };
 
 use crate::codec;
-use crate::command::{Codec, Encoding, MediaKind};
+use crate::command::{Encoding, MediaKind, TrackCodec};
 use crate::drop::Drop;
 use crate::rtcp::SenderInfo;
 use crate::rtp::Header;
@@ -34,9 +34,10 @@ const STRAGGLING: Span = Span::from_secs(2);
 #[derive(Debug)]
 pub struct Incoming {
     pub(super) log: u32,
-    codec: Codec,
+    codecs: Vec<TrackCodec>,
+    /// Of the newest packet; before any, the first.
+    pub(super) codec: TrackCodec,
     kind: MediaKind,
-    nack: bool,
     writer: LogWriter,
 
     ssrc: Option<u32>,
@@ -73,14 +74,14 @@ impl Incoming {
     pub fn open(
         arena: &Arena,
         (publication, slot): (u64, u8),
-        (kind, codec, nack): (MediaKind, Codec, bool),
+        (kind, codecs): (MediaKind, &[TrackCodec]),
         encoding: &Encoding,
     ) -> Result<Incoming, String> {
         let whole = arena.parameters().log_packets;
         let capacity = if kind == MediaKind::Audio { whole.min(AUDIO_LOG_PACKETS) } else { whole };
         let writer = LogWriter::open(arena, encoding.log, publication, slot, capacity)
             .map_err(|error| format!("track log {}: {error:?}", encoding.log))?;
-        Ok(Incoming::new(writer, (kind, codec, nack), encoding))
+        Ok(Incoming::new(writer, (kind, codecs), encoding))
     }
 
     /// Resumes the log that a predecessor wrote, under the same SSRC and numbers, so that missing packets are asked for. Statistics
@@ -89,7 +90,7 @@ impl Incoming {
         now: Time,
         arena: &Arena,
         (publication, slot): (u64, u8),
-        track: (MediaKind, Codec, bool),
+        track: (MediaKind, &[TrackCodec]),
         encoding: &Encoding,
     ) -> Option<Incoming> {
         let writer = LogWriter::resume(arena, encoding.log, publication, slot)?;
@@ -114,9 +115,10 @@ impl Incoming {
         seen.sort_unstable_by_key(|(index, _)| *index);
         if let Some((index, header)) = seen.last().copied() {
             self.ssrc = Some(header.ssrc);
+            self.codec = self.codec_of(header.payload_type).unwrap_or(self.codec);
             self.base = index.wrapping_sub(self.unwrapper.index(header.sequence));
             // The predecessor may have asked for the missing ones, but it no longer waits for them.
-            seen.retain(|(_, seen)| self.nack && seen.ssrc == header.ssrc);
+            seen.retain(|(_, seen)| self.codec.nack && seen.ssrc == header.ssrc);
             self.missing.restart(seen.first().map_or(index, |(first, _)| *first));
             for (index, _) in seen.iter().skip(1) {
                 self.missing.handle_arrival(now, *index);
@@ -126,12 +128,13 @@ impl Incoming {
         self.key_frame_timestamp = key_frame.map(|header| header.timestamp);
     }
 
-    fn new(writer: LogWriter, (kind, codec, nack): (MediaKind, Codec, bool), encoding: &Encoding) -> Incoming {
+    fn new(writer: LogWriter, (kind, codecs): (MediaKind, &[TrackCodec]), encoding: &Encoding) -> Incoming {
+        let codec = codecs[0];
         Incoming {
             log: encoding.log,
+            codecs: codecs.to_vec(),
             codec,
             kind,
-            nack,
             writer,
             ssrc: None,
             previous_ssrc: None,
@@ -140,7 +143,7 @@ impl Incoming {
             first: 0,
             missing: Missing::new(),
             key_frames: Requests::default(),
-            reception: Reception::new(codec.clock_rate),
+            reception: Reception::new(codec.codec.clock_rate),
             key_frame_timestamp: None,
             has_news: false,
             said_bye: false,
@@ -170,9 +173,7 @@ impl Incoming {
 
     /// Takes a packet of the stream itself.
     pub fn handle_media(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<(), Drop> {
-        if header.payload_type != self.codec.payload_type {
-            return Err(Drop::RtpPayloadType);
-        }
+        let codec = self.codec_of(header.payload_type).ok_or(Drop::RtpPayloadType)?;
         if packet.len() > MAX_PACKET {
             return Err(Drop::RtpTooLarge);
         }
@@ -182,15 +183,14 @@ impl Incoming {
             Some(_) if self.is_straggler(now, header.ssrc) => return Err(Drop::RtpTooOld),
             Some(ssrc) => self.restart(now, ssrc, header),
         }
-        self.append(now, header, packet, false)
+        self.append(now, header, packet, (codec, false))
     }
 
     /// Takes a packet of the stream's retransmissions (RFC 4588 section 4): two bytes of original sequence number, then the
     /// original payload.
     pub fn handle_rtx(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<(), Drop> {
-        if Some(header.payload_type) != self.codec.rtx_payload_type {
-            return Err(Drop::RtpPayloadType);
-        }
+        let repairs = |known: &&TrackCodec| known.codec.rtx_payload_type == Some(header.payload_type);
+        let codec = *self.codecs.iter().find(repairs).ok_or(Drop::RtpPayloadType)?;
         // Padding on this SSRC probes for bandwidth, and repairs nothing.
         let Some(([high, low], payload)) = header.payload(packet).split_first_chunk::<2>() else {
             return Err(Drop::RtpPadding);
@@ -208,11 +208,11 @@ impl Incoming {
         restored[head..len].copy_from_slice(payload);
         // The head still has the RTX packet's padding bit, payload type, sequence and SSRC.
         restored[0] &= !0x20;
-        restored[1] = restored[1] & 0x80 | self.codec.payload_type;
+        restored[1] = restored[1] & 0x80 | codec.codec.payload_type;
         restored[2..4].copy_from_slice(&[*high, *low]);
         restored[8..12].copy_from_slice(&ssrc.to_be_bytes());
         let result = match Header::parse(&restored[..len]) {
-            Ok(header) if self.is_repair(header.sequence) => self.append(now, &header, &restored[..len], true),
+            Ok(header) if self.is_repair(header.sequence) => self.append(now, &header, &restored[..len], (codec, true)),
             Ok(_) => Err(Drop::RtpTooOld),
             Err(_) => Err(Drop::RtpMalformed),
         };
@@ -248,7 +248,7 @@ impl Incoming {
         self.previous_ssrc = Some((old, now));
         self.ssrc = Some(header.ssrc);
         self.counts.lost_before += self.reception.lost().max(0) as u64;
-        self.reception = Reception::new(self.codec.clock_rate);
+        self.reception = Reception::new(self.codec.codec.clock_rate);
         self.unwrapper = Unwrapper::new();
         let first = self.unwrapper.peek(header.sequence);
         self.first = self.writer.highest() + 1;
@@ -260,15 +260,24 @@ impl Incoming {
         self.writer.set_sender_report(SenderReport { ntp: 0, rtp: 0, at_us: 0 });
     }
 
-    fn append(&mut self, now: Time, header: &Header, packet: &[u8], is_rtx: bool) -> Result<(), Drop> {
+    fn append(
+        &mut self,
+        now: Time,
+        header: &Header,
+        packet: &[u8],
+        (codec, is_rtx): (TrackCodec, bool),
+    ) -> Result<(), Drop> {
         let sequence_index = self.unwrapper.index(header.sequence);
         let index = sequence_index.wrapping_add(self.base);
-        let arrival = if self.nack { self.missing.handle_arrival(now, index) } else { Arrival::InOrder };
+        if codec != self.codec && index > self.writer.highest() {
+            self.change_codec(codec, index);
+        }
+        let arrival = if self.codec.nack { self.missing.handle_arrival(now, index) } else { Arrival::InOrder };
         let is_recovered = is_rtx || arrival == Arrival::Recovered;
         if arrival == Arrival::Outage && self.kind == MediaKind::Video {
             self.key_frames.need(now);
         }
-        let traits = codec::inspect(self.codec.name, header.payload(packet));
+        let traits = codec::inspect(codec.codec.name, header.payload(packet));
         let starts_key_frame = traits.key_frame_start && self.begins_frame(header.timestamp);
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         let meta = EntryMeta {
@@ -302,6 +311,22 @@ impl Incoming {
         self.has_news = true;
         self.said_bye = false;
         Ok(())
+    }
+
+    /// Goes on with the codec of the packet that is the newest now. Older ones, which come late, keep theirs.
+    fn change_codec(&mut self, codec: TrackCodec, index: u64) {
+        if codec.nack && !self.codec.nack {
+            self.missing.restart(index - 1);
+        }
+        self.codec = codec;
+    }
+
+    /// The codec that the publisher numbers so.
+    fn codec_of(&self, payload_type: u8) -> Option<TrackCodec> {
+        if payload_type == self.codec.codec.payload_type {
+            return Some(self.codec);
+        }
+        self.codecs.iter().find(|known| known.codec.payload_type == payload_type).copied()
     }
 
     /// True when this is the first packet of its frame that looks like the start of a key frame. Several may (H264: SPS, then IDR).

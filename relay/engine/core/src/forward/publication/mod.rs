@@ -8,7 +8,7 @@ pub mod streams;
 
 use millrace_arena::{Arena, LogWriter};
 
-use crate::command::{MediaKind, Publish};
+use crate::command::{MediaKind, Publish, TrackCodec};
 use crate::drop::Drop;
 use crate::event::PublicationReport;
 use crate::rtcp::{ReportBlock, SenderInfo, Writer};
@@ -27,6 +27,8 @@ const REPORT_INTERVAL: Span = Span::from_secs(1);
 /// A BYE counts after this long without a packet. An end, and the start that may follow, are events for every worker and every viewer
 /// of the room; a stranger's two packets must not cause one of each.
 const BYE_PATIENCE: Span = Span::from_millis(500);
+/// A change of codec is told no sooner than this after the one before, for the same reason. Packets are forwarded by their own.
+const CODEC_PATIENCE: Span = Span::from_millis(500);
 /// Sequence numbers of one NACK packet: the bound of `Missing` takes a few.
 const MAX_NACK: usize = 256;
 /// The head of a NACK packet (RFC 4585 section 6.1), and the empty receiver report that begins a compound.
@@ -39,9 +41,10 @@ pub struct Publication {
     transport: u64,
     kind: MediaKind,
     encodings: Vec<Incoming>,
-    nack: bool,
-    pli: bool,
-    fir: bool,
+    /// More than one codec was negotiated.
+    has_choice: bool,
+    /// The payload type that `take_codec` told last, and when.
+    told_codec: Option<(u8, Time)>,
     fir_command: u8,
     report_at: Option<Time>,
     nacks_sent: u64,
@@ -54,7 +57,8 @@ pub struct Publication {
 impl Publication {
     /// Opens the track log of each encoding.
     pub fn new(publish: &Publish, arena: &Arena, slot: u8) -> Result<Publication, String> {
-        let track = (publish.kind, publish.codec, publish.nack);
+        let codecs = publish.track_codecs();
+        let track = (publish.kind, &codecs[..]);
         let open = |encoding| Incoming::open(arena, (publish.publication, slot), track, encoding);
         let encodings = publish.encodings.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Publication::with(publish, encodings))
@@ -62,7 +66,8 @@ impl Publication {
 
     /// Resumes the track logs that a predecessor wrote. `None` when they are not this publication's any more.
     pub fn resume(now: Time, publish: &Publish, arena: &Arena, slot: u8) -> Option<Publication> {
-        let track = (publish.kind, publish.codec, publish.nack);
+        let codecs = publish.track_codecs();
+        let track = (publish.kind, &codecs[..]);
         let resume = |encoding| Incoming::resume(now, arena, (publish.publication, slot), track, encoding);
         let Some(encodings) = publish.encodings.iter().map(resume).collect::<Option<_>>() else {
             Publication::give_up(publish, arena, slot);
@@ -86,9 +91,8 @@ impl Publication {
             transport: publish.transport,
             kind: publish.kind,
             encodings,
-            nack: publish.nack,
-            pli: publish.pli,
-            fir: publish.fir,
+            has_choice: publish.codecs.len() > 1,
+            told_codec: None,
             fir_command: 0,
             report_at: None,
             nacks_sent: 0,
@@ -167,6 +171,20 @@ impl Publication {
         ends
     }
 
+    /// The codec in use when it is to be told: once with the first packet, and once for each change, of the lowest encoding that sends.
+    pub fn take_codec(&mut self, now: Time) -> Option<TrackCodec> {
+        if !self.has_choice {
+            return None;
+        }
+        let codec = self.encodings.iter().find(|encoding| encoding.ssrc().is_some())?.codec;
+        let number = codec.codec.payload_type;
+        if self.told_codec.is_some_and(|(told, at)| told == number || now.since(at) < CODEC_PATIENCE) {
+            return None;
+        }
+        self.told_codec = Some((number, now));
+        Some(codec)
+    }
+
     fn is_over(&self) -> bool {
         let mut used = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some()).peekable();
         used.peek().is_some() && used.all(|encoding| encoding.said_bye)
@@ -200,7 +218,8 @@ impl Publication {
     fn next_feedback(&self) -> Option<Time> {
         let encodings = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some());
         let feedback = encodings.flat_map(|encoding| {
-            let key_frame = encoding.key_frames.next_deadline().filter(|_| self.pli || self.fir);
+            let answers = encoding.codec.pli || encoding.codec.fir;
+            let key_frame = encoding.key_frames.next_deadline().filter(|_| answers);
             [encoding.missing.next_deadline(), key_frame]
         });
         feedback.flatten().chain(self.report_at).min()
@@ -237,7 +256,7 @@ impl Publication {
 
     fn write_nack(&mut self, now: Time, at: usize, writer: &mut Writer<'_>) {
         let encoding = &mut self.encodings[at];
-        let Some(ssrc) = encoding.ssrc().filter(|_| self.nack) else { return };
+        let Some(ssrc) = encoding.ssrc().filter(|_| encoding.codec.nack) else { return };
         let room = writer.room().saturating_sub(NACK_HEAD + EMPTY_REPORT) / 4;
         let mut sequences = [0; MAX_NACK];
         let mut count = 0;
@@ -258,12 +277,12 @@ impl Publication {
 
     fn write_key_frame_request(&mut self, now: Time, at: usize, writer: &mut Writer<'_>) {
         let encoding = &mut self.encodings[at];
-        let Some(ssrc) = encoding.ssrc().filter(|_| self.pli || self.fir) else { return };
+        let Some(ssrc) = encoding.ssrc().filter(|_| encoding.codec.pli || encoding.codec.fir) else { return };
         let room = EMPTY_REPORT + 20;
         if writer.room() < room || !encoding.key_frames.ask(now) || !begin_compound(writer) {
             return;
         }
-        let _written = if self.pli {
+        let _written = if encoding.codec.pli {
             writer.pli(REPORTER_SSRC, ssrc)
         } else {
             self.fir_command = self.fir_command.wrapping_add(1);

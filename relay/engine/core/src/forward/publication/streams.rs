@@ -24,7 +24,7 @@ pub struct Stream {
 struct Track {
     publication: u64,
     mid: String,
-    codec: Codec,
+    codecs: Vec<Codec>,
     rids: Vec<Option<String>>,
     /// Extension ids of the m-line; 0 when it was not negotiated.
     mid_id: u8,
@@ -53,7 +53,7 @@ impl Streams {
         self.tracks.push(Track {
             publication: publish.publication,
             mid: publish.mid.clone(),
-            codec: publish.codec,
+            codecs: publish.track_codecs().into_iter().map(|known| known.codec).collect(),
             rids: publish.encodings.iter().map(|encoding| encoding.rid.clone()).collect(),
             mid_id: id(ExtensionKind::Mid),
             rid_id: id(ExtensionKind::Rid),
@@ -133,14 +133,18 @@ impl Streams {
 
 impl Track {
     fn takes(&self, payload_type: u8) -> bool {
-        self.codec.payload_type == payload_type || self.codec.rtx_payload_type == Some(payload_type)
+        self.is_media(payload_type) || self.codecs.iter().any(|codec| codec.rtx_payload_type == Some(payload_type))
+    }
+
+    fn is_media(&self, payload_type: u8) -> bool {
+        self.codecs.iter().any(|codec| codec.payload_type == payload_type)
     }
 
     fn stream(&self, header: &Header, packet: &[u8]) -> Result<Stream, Drop> {
         if !self.takes(header.payload_type) {
             return Err(Drop::RtpPayloadType);
         }
-        let is_rtx = header.payload_type != self.codec.payload_type;
+        let is_rtx = !self.is_media(header.payload_type);
         let wire_rid = is_rtx
             .then(|| value(header, packet, self.repaired_rid_id))
             .flatten()
@@ -188,6 +192,7 @@ mod tests {
             nack: true,
             pli: true,
             fir: false,
+            codecs: vec![],
         }
     }
 

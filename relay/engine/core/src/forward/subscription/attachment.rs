@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 
 use millrace_arena::KEY_FRAME_START;
 
-use crate::command::{Attach, Codec, MediaKind};
+use crate::command::{Attach, MediaKind};
 use crate::drop::Drop;
 
+use super::formats::Formats;
 use super::frame_ids::Shifts;
 use super::layers::Layers;
 use super::numbering::Numbering;
@@ -20,12 +21,14 @@ const MAX_GAP: u64 = 1_000;
 /// Sources from before a switch whose packets can still be repaired.
 const MAX_PAST: usize = 2;
 
-/// One source of a stream: a log from one packet on, of one SSRC, and its outgoing numbers.
+/// One source of a stream: a log from one packet on, of one SSRC and one codec, and its outgoing numbers.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub log: u32,
     pub rank: usize,
     pub(super) ssrc: u32,
+    /// The publisher's number of the codec; `None` where a predecessor of an older release did not save it.
+    pub(super) payload_type: Option<u8>,
     /// The arrival after the newest that was looked at. Replays and batches may overlap, and a packet that went twice would be sealed
     /// twice under one SRTP index.
     pub(super) next_position: u64,
@@ -50,6 +53,7 @@ impl Source {
             log: packet.log,
             rank,
             ssrc: packet.header.ssrc,
+            payload_type: Some(packet.header.payload_type),
             next_position: packet.position,
             numbering: Numbering::new(packet.meta.index, outgoing),
             timestamp_shift,
@@ -75,11 +79,13 @@ impl Source {
         Ok((index, packet.header.timestamp.wrapping_add(self.timestamp_shift)))
     }
 
-    /// True when the publisher started this log over, or too much is lost to continue.
+    /// True when the publisher started this log over or changed its codec, or too much is lost to continue.
     fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
         let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
         let is_new = packet.position >= self.next_position;
-        self.log == packet.log && is_new && (self.ssrc != packet.header.ssrc || ahead > MAX_GAP)
+        let is_other_codec = self.payload_type.is_some_and(|number| number != packet.header.payload_type);
+        let is_over = self.ssrc != packet.header.ssrc || ahead > MAX_GAP || (is_other_codec && ahead > 0);
+        self.log == packet.log && is_new && is_over
     }
 }
 
@@ -95,7 +101,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Attachment {
     pub publication: u64,
-    pub codec: Codec,
+    pub formats: Formats,
     pub extensions: ExtensionMap,
     pub layers: Layers,
     pub source: Option<Source>,
@@ -105,10 +111,10 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    pub fn new(attach: &Attach, extensions: ExtensionMap) -> Attachment {
+    pub fn new(attach: &Attach, formats: Formats, extensions: ExtensionMap) -> Attachment {
         Attachment {
             publication: attach.publication,
-            codec: attach.codec,
+            formats,
             extensions,
             layers: Layers::new(&attach.logs),
             source: None,
@@ -119,6 +125,13 @@ impl Attachment {
 
     /// Decides what a packet is. A source that ends or is switched from is past then.
     pub fn step(&mut self, kind: MediaKind, packet: &LoggedPacket<'_>) -> Result<Step, Drop> {
+        if !self.formats.handle_packet(packet.header.payload_type) {
+            // What follows, if the publisher ever changes back, begins with a key frame.
+            if self.source.as_ref().is_some_and(|source| source.is_over(packet)) {
+                self.leave_source();
+            }
+            return Err(Drop::CodecNotPlayable);
+        }
         let rank = self.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
         if self.source.as_ref().is_some_and(|source| source.is_over(packet)) {
             self.leave_source();
@@ -146,6 +159,9 @@ impl Attachment {
 
     /// The log of which a key frame is awaited.
     pub fn key_frame_wanted(&self) -> Option<u32> {
+        if !self.formats.is_playable() {
+            return None;
+        }
         let awaited = self.layers.awaited(self.source.as_ref().map(|source| source.rank));
         awaited.or(self.source.as_ref().filter(|_| self.refresh).map(|source| source.log))
     }

@@ -4,7 +4,7 @@
 //! ```text
 //! 0 next index   1 first index and 2 shift of the numbering   3 next arrival   4 newest timestamp and its arrival
 //! 5 next RTX index   6 newest frame ids   7 whether there is a source
-//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids   11 followed since   12 publication
+//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids, payload type   11 followed since   12 publication
 //! ```
 //! Words 0 to 6 change with packets, 7 to 12 with every source. A death between any two stores leaves at worst an index that was
 //! reserved and never used; never one that was used and looks free.
@@ -31,6 +31,8 @@ const HAS_SOURCE: usize = 7;
 const LOG: usize = 8;
 const SSRC: usize = 9;
 const SHIFTS: usize = 10;
+/// `SHIFTS` is `payload type present 1 | payload type 7 | shifts 40`, from bit 47 down; an older release reads the shifts alone.
+const PAYLOAD_TYPE_PRESENT: u64 = 1 << 47;
 const SINCE: usize = 11;
 const PUBLICATION: usize = 12;
 
@@ -83,7 +85,8 @@ impl Words {
         self.put_has_source(false);
         self.put(LOG, u64::from(source.log) | (source.rank as u64) << 32);
         self.put(SSRC, u64::from(source.ssrc) | u64::from(source.timestamp_shift) << 32);
-        self.put(SHIFTS, source.shifts.pack());
+        let payload_type = source.payload_type.map_or(0, |number| PAYLOAD_TYPE_PRESENT | u64::from(number) << 40);
+        self.put(SHIFTS, payload_type | source.shifts.pack());
         self.put(SINCE, source.since_us);
         self.put(PUBLICATION, publication);
         self.put_progress(source, timeline);
@@ -130,14 +133,16 @@ impl Words {
             return None;
         }
         let (log, ssrc, next) = (self.get(LOG), self.get(SSRC), self.next_index());
+        let shifts = self.get(SHIFTS);
         Some(Source {
             log: log as u32,
             rank: (log >> 32) as usize,
             ssrc: ssrc as u32,
+            payload_type: (shifts & PAYLOAD_TYPE_PRESENT != 0).then_some((shifts >> 40) as u8 & 0x7f),
             next_position: self.get(NEXT_POSITION),
             numbering: Numbering::resume(self.get(FROM), self.get(SHIFT), next)?,
             timestamp_shift: (ssrc >> 32) as u32,
-            shifts: Shifts::unpack(self.get(SHIFTS)),
+            shifts: Shifts::unpack(shifts),
             since_us: self.get(SINCE),
             floor: next,
         })
@@ -171,6 +176,7 @@ mod tests {
                 log: 0,
                 rank: 0,
                 ssrc: 7,
+                payload_type: Some(96),
                 next_position: 0,
                 numbering: Numbering::new(70_000, 7),
                 timestamp_shift: 0,
@@ -193,6 +199,7 @@ mod tests {
                 for word in NEXT_INDEX..=NEWEST {
                     torn.put(word, whole.get(word));
                     let Some(resumed) = torn.source(1) else { continue };
+                    prop_assert_eq!((resumed.payload_type, resumed.shifts), (Some(96), Shifts::default()));
                     let last = before.highest_outgoing();
                     for used in last.saturating_sub(8).max(7)..=last {
                         let found = resumed.numbering.source(used);

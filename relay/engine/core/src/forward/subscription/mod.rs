@@ -9,10 +9,12 @@
 //! | waiting | audio, or the first of a key frame | forwarded: following |
 //! | following | of the same log and SSRC | forwarded under its number; left out when it is padding only |
 //! | following | the first of a key frame of a better log, or of any while its own is silent | switched: following |
-//! | following | same log, other SSRC, or far ahead | the publisher started over: waiting, or following at once |
+//! | following | same log, other SSRC or codec, or far ahead | the publisher started over: waiting, or following at once |
+//! | any | of a codec that the viewer cannot play | dropped, no key frame is wanted: waiting |
 
 mod attachment;
 pub mod continuity;
+mod formats;
 mod frame_ids;
 pub mod layers;
 mod numbering;
@@ -33,6 +35,7 @@ use crate::time::{Span, Time};
 
 use self::attachment::{Attachment, Source, Step};
 use self::continuity::Words;
+use self::formats::Formats;
 use self::frame_ids::FrameIds;
 use self::playout::Playout;
 use self::repairs::Repairs;
@@ -221,13 +224,20 @@ impl Subscription {
     /// Attaches a publication in place of the one before. The caller opens a feed for each log, then calls `join`.
     pub fn attach(&mut self, attach: &Attach) {
         self.detach();
-        let has_rtx = self.rtx_ssrc.is_some() && attach.codec.rtx_payload_type.is_some();
+        let formats = Formats::new(attach);
+        let has_rtx = self.rtx_ssrc.is_some() && formats.have_rtx();
         // Without RTX a repair is the packet once more, under its SRTP index. Then its bytes have to be the same, or one key
         // stream covers two plaintexts. So nothing that depends on the time is written.
         let extensions = ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx);
-        let mut attachment = Attachment::new(attach, extensions);
+        let mut attachment = Attachment::new(attach, formats, extensions);
         attachment.extensions.set_playout_delay(self.playout.told());
         self.attachment = Some(attachment);
+    }
+
+    /// The command that attached it, with the codec that it forwards by now.
+    pub fn with_codec_in_use(&self, attach: Attach) -> Attach {
+        let codec = self.attachment.as_ref().map_or(attach.codec, |attachment| attachment.formats.codec());
+        Attach { codec, ..attach }
     }
 
     /// Detaches the publication. The stream stays open, and the next publication continues its numbers.
@@ -278,10 +288,11 @@ impl Subscription {
         let step = attachment.step(self.kind, packet)?;
         if let Step::Begin(rank) = step {
             let outgoing = attachment.next_index().unwrap_or(self.next_index);
-            let (timestamp, rate) = (packet.header.timestamp, attachment.codec.clock_rate);
+            let codec = attachment.formats.codec();
+            let (timestamp, rate) = (packet.header.timestamp, codec.clock_rate);
             let timestamp_shift = self.timeline.begin(timestamp, packet.meta.arrived_us, rate);
             let descriptor = attachment.extensions.descriptor(packet);
-            let shifts = self.frame_ids.begin(attachment.codec.name, packet.payload(), descriptor);
+            let shifts = self.frame_ids.begin(codec.name, packet.payload(), descriptor);
             attachment.source = Some(Source::begin(packet, rank, outgoing, timestamp_shift, shifts));
             self.reports.handle_source(packet.arrived_at());
         }
@@ -314,15 +325,16 @@ impl Subscription {
     ) -> Result<Outgoing, Drop> {
         let attachment = self.attachment.as_ref().ok_or(Drop::LayerNotSelected)?;
         let shifts = attachment.source.as_ref().ok_or(Drop::AwaitsKeyFrame)?.shifts;
+        let codec = attachment.formats.codec();
         let fields = Fields {
             marker: packet.header.marker,
-            payload_type: attachment.codec.payload_type,
+            payload_type: codec.payload_type,
             sequence: selected.index as u16,
             timestamp: selected.timestamp,
             ssrc: self.ssrc,
         };
         let written = rewrite::write(now, packet, (&attachment.extensions, shifts), fields, None, out)?;
-        if attachment.codec.name == CodecName::Vp8 {
+        if codec.name == CodecName::Vp8 {
             self.frame_ids.rewrite_vp8(&mut out[written.payload()]);
         }
         if let Some(descriptor) = attachment.extensions.descriptor(packet) {
@@ -343,7 +355,8 @@ impl Subscription {
         let attachment = self.attachment.as_ref();
         let known = attachment.and_then(|attachment| attachment.next_index().zip(Some(attachment)));
         // Without RTX a second repair would be the same packet, which the viewer's replay check refuses.
-        let has_rtx = self.rtx_ssrc.is_some() && attachment.is_some_and(|it| it.codec.rtx_payload_type.is_some());
+        let has_rtx =
+            self.rtx_ssrc.is_some() && attachment.is_some_and(|it| it.formats.codec().rtx_payload_type.is_some());
         let mut asked = 0;
         for sequence in sequences {
             asked += 1;
@@ -384,11 +397,13 @@ impl Subscription {
     ) -> Result<Outgoing, Drop> {
         let attachment = self.attachment.as_ref().ok_or(Drop::LayerNotSelected)?;
         let (source, _) = attachment.find(repair.outgoing).ok_or(Drop::LogOvertaken)?;
-        let rtx = self.rtx_ssrc.zip(attachment.codec.rtx_payload_type);
+        // The codec in use may be another one by now.
+        let codec = attachment.formats.of(packet.header.payload_type).ok_or(Drop::CodecNotPlayable)?;
+        let rtx = self.rtx_ssrc.zip(codec.rtx_payload_type);
         let sequence = repair.outgoing as u16;
         let original = Fields {
             marker: packet.header.marker,
-            payload_type: attachment.codec.payload_type,
+            payload_type: codec.payload_type,
             sequence,
             timestamp: packet.header.timestamp.wrapping_add(source.timestamp_shift),
             ssrc: self.ssrc,
@@ -402,7 +417,7 @@ impl Subscription {
         };
         let tables = (&attachment.extensions, source.shifts);
         let written = rewrite::write(now, packet, tables, fields, rtx.map(|_| sequence), out)?;
-        if attachment.codec.name == CodecName::Vp8 {
+        if codec.name == CodecName::Vp8 {
             source.shifts.vp8.apply(&mut out[written.payload()]);
         }
         self.next_rtx_index += u64::from(rtx.is_some());

@@ -50,7 +50,7 @@ impl Subscription {
         Some(Mapping {
             publisher,
             shift: source.timestamp_shift,
-            clock_rate: attachment.codec.clock_rate,
+            clock_rate: attachment.formats.codec().clock_rate,
             newest: self.timeline.newest()?,
             since: Time(source.since_us),
         })

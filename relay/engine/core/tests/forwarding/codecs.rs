@@ -1,0 +1,231 @@
+//! A publisher with several codecs: which one is in use, a change in mid-stream, and viewers that lack some. Must never look at whole
+//! calls; `../engine_calls.rs` does. Read `world.rs` for the cast.
+
+use millrace_core::command::{Codec, CodecName, MediaKind, Publish, TrackCodec};
+use millrace_core::drop::Drop;
+use millrace_core::forward::publication::Publication;
+use millrace_core::rtp::Header;
+
+use super::world::{Source, VIDEO, Viewer, arena, feedback, ms, number, publish, rtx};
+use super::{is_continuous, play};
+
+const H264: Codec = Codec { name: CodecName::H264, payload_type: 102, rtx_payload_type: Some(103), clock_rate: 90_000 };
+const VP9: Codec = Codec { name: CodecName::Vp9, payload_type: 98, rtx_payload_type: None, clock_rate: 90_000 };
+
+/// A publication of all these codecs, of which only VP9 has no feedback.
+fn publish_all(codecs: &[Codec]) -> Publish {
+    let answers = |codec: &Codec| {
+        let has = codec.name != CodecName::Vp9;
+        TrackCodec { codec: *codec, nack: has, pli: has, fir: false }
+    };
+    Publish { codecs: codecs.iter().map(answers).collect(), ..publish(1, codecs[0], &[0]) }
+}
+
+/// Frames of one packet in H264: an IDR picture when `key`, and slices.
+fn play_h264(publication: &mut Publication, source: &mut Source, start: u64, frames: u64, key: bool) {
+    for frame in 0..frames {
+        for mut packet in source.frame(false, 1) {
+            let unit = if key && frame == 0 { [0x65, 0x88] } else { [0x41, 0x9a] };
+            packet[12..14].copy_from_slice(&unit);
+            publication.handle_rtp(ms(start + frame * 30), 0, false, &packet).unwrap();
+        }
+    }
+}
+
+fn payload_types(viewer: &Viewer) -> Vec<u8> {
+    viewer.sent.iter().map(|(_, packet)| Header::parse(packet).unwrap().payload_type).collect()
+}
+
+#[test]
+fn whatever_the_publisher_sends_goes_out_as_the_viewers_codec_of_that_name() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(0), &arena, &publish);
+    play_h264(&mut publication, &mut Source::new(7, H264, 10, 0), 0, 4, true);
+    viewer.pull(ms(130));
+    assert_eq!(payload_types(&viewer), [126; 4]);
+    assert_eq!(publication.report().key_frames, 1, "looked for in H264");
+}
+
+#[test]
+fn a_change_in_mid_stream_is_followed_from_its_key_frame_which_is_asked_for() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, Some(0xcafe));
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, VIDEO, 65_530, 0);
+    play(&mut publication, 0, &mut source, 0, 4, true);
+    // The same SSRC and numbers go on, as with libwebrtc's setParameters.
+    source.codec = H264;
+    play_h264(&mut publication, &mut source, 120, 2, false);
+    viewer.pull(ms(200));
+    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (8, Some(0)));
+    assert_eq!(viewer.drops, [Drop::AwaitsKeyFrame; 2]);
+    play_h264(&mut publication, &mut source, 200, 3, true);
+    viewer.pull(ms(300));
+    assert_eq!(payload_types(&viewer), [[120; 8].as_slice(), &[126; 3]].concat());
+    assert!(is_continuous(&viewer));
+    assert_eq!(viewer.subscription.key_frame_wanted(), None);
+    // What was sent before the change is repaired as what it was.
+    let (index, original) = viewer.sent[5].clone();
+    let repairs = viewer.nack(ms(310), &[index as u16, viewer.sent[9].0 as u16]);
+    let kinds: Vec<u8> = repairs.iter().map(|(_, packet)| Header::parse(packet).unwrap().payload_type).collect();
+    assert_eq!(kinds, [121, 127]);
+    let repaired = Header::parse(&repairs[0].1).unwrap();
+    assert_eq!(repaired.payload(&repairs[0].1)[2..], *Header::parse(&original).unwrap().payload(&original));
+}
+
+#[test]
+fn without_rtx_repairs_repeat_their_bytes_over_a_change() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, VIDEO, 1, 0);
+    play(&mut publication, 0, &mut source, 0, 3, true);
+    source.codec = H264;
+    play_h264(&mut publication, &mut source, 90, 3, true);
+    viewer.pull(ms(200));
+    let sequences: Vec<u16> = viewer.sent.iter().map(|(index, _)| *index as u16).collect();
+    assert_eq!((sequences.len(), viewer.nack(ms(210), &sequences)), (9, viewer.sent));
+}
+
+#[test]
+fn a_late_packet_of_the_old_codec_changes_nothing_back() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, Some(0xcafe));
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, VIDEO, 1, 0);
+    play(&mut publication, 0, &mut source, 0, 2, true);
+    let late = source.frame(false, 1).remove(0);
+    source.codec = H264;
+    play_h264(&mut publication, &mut source, 90, 2, true);
+    assert_eq!(publication.take_codec(ms(120)).map(|known| known.codec), Some(H264));
+    publication.handle_rtp(ms(125), 0, true, &rtx(&late, 5, 1)).unwrap();
+    assert_eq!(publication.take_codec(ms(5_000)), None);
+    play_h264(&mut publication, &mut source, 150, 1, false);
+    viewer.pull(ms(200));
+    assert_eq!(payload_types(&viewer), [[120; 4].as_slice(), &[126; 3]].concat());
+}
+
+#[test]
+fn repairs_are_restored_under_the_number_of_their_own_codec() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, H264, 1, 0);
+    play_h264(&mut publication, &mut source, 0, 1, true);
+    let lost = source.frame(false, 1).remove(0);
+    let mut repair = rtx(&lost, 5, 1);
+    repair[1] = repair[1] & 0x80 | 103;
+    publication.handle_rtp(ms(60), 0, true, &repair).unwrap();
+    viewer.pull(ms(70));
+    assert_eq!(payload_types(&viewer), [126, 126]);
+    assert_eq!(number(&viewer.sent[1].1), Some(1));
+}
+
+#[test]
+fn a_viewer_that_cannot_play_what_is_sent_gets_nothing_and_asks_for_nothing_until_it_can() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    // It took VP8 and VP9.
+    viewer.attach(ms(0), &arena, &publish_all(&[VIDEO, VP9]));
+    let mut source = Source::new(7, VIDEO, 1, 0);
+    play(&mut publication, 0, &mut source, 0, 2, true);
+    viewer.pull(ms(60));
+    source.codec = H264;
+    play_h264(&mut publication, &mut source, 60, 3, true);
+    viewer.pull(ms(200));
+    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (4, None));
+    assert_eq!(viewer.drops, [Drop::CodecNotPlayable; 3]);
+    source.codec = VIDEO;
+    play(&mut publication, 0, &mut source, 200, 1, false);
+    viewer.pull(ms(230));
+    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (4, Some(0)));
+    play(&mut publication, 0, &mut source, 230, 1, true);
+    viewer.pull(ms(260));
+    assert_eq!(viewer.sent.len(), 6);
+    assert!(is_continuous(&viewer));
+}
+
+#[test]
+fn the_codec_in_use_is_told_with_the_first_packet_and_for_each_change_that_is_not_too_soon() {
+    let arena = arena(256);
+    let mut publication = Publication::new(&publish_all(&[VIDEO, H264]), &arena, 0).unwrap();
+    let told = |publication: &mut Publication, at| publication.take_codec(ms(at)).map(|known| known.codec.name);
+    assert_eq!(told(&mut publication, 0), None);
+    let mut source = Source::new(7, H264, 1, 0);
+    play_h264(&mut publication, &mut source, 0, 1, true);
+    assert_eq!(told(&mut publication, 0), Some(CodecName::H264));
+    assert_eq!(told(&mut publication, 1), None);
+    for packet in 0..20 {
+        source.codec = if packet % 2 == 0 { VIDEO } else { H264 };
+        play(&mut publication, 0, &mut source, packet, 1, false);
+        assert_eq!(told(&mut publication, packet), None, "nothing that a stranger sends is an event a packet");
+    }
+    source.codec = VIDEO;
+    play(&mut publication, 0, &mut source, 500, 1, false);
+    assert_eq!(told(&mut publication, 500), Some(CodecName::Vp8));
+    let mut alone = Publication::new(&publish(2, VIDEO, &[1]), &arena, 0).unwrap();
+    play(&mut alone, 0, &mut Source::new(8, VIDEO, 1, 0), 0, 1, true);
+    assert_eq!(told(&mut alone, 0), None, "it was known from the start");
+}
+
+#[test]
+fn a_payload_type_of_no_codec_is_dropped() {
+    let arena = arena(256);
+    let mut publication = Publication::new(&publish_all(&[VIDEO, H264]), &arena, 0).unwrap();
+    let mut source = Source::new(7, VP9, 1, 0);
+    let packet = source.frame(true, 1).remove(0);
+    assert_eq!(publication.handle_rtp(ms(0), 0, false, &packet), Err(Drop::RtpPayloadType));
+    assert_eq!(publication.handle_rtp(ms(0), 0, true, &rtx(&packet, 5, 1)), Err(Drop::RtpUnknownStream));
+    let mut unknown = rtx(&packet, 5, 1);
+    unknown[1] = 99;
+    assert_eq!(publication.handle_rtp(ms(0), 0, true, &unknown), Err(Drop::RtpPayloadType));
+}
+
+#[test]
+fn feedback_is_what_was_negotiated_for_the_codec_in_use() {
+    let arena = arena(256);
+    let mut publication = Publication::new(&publish_all(&[VP9, VIDEO]), &arena, 0).unwrap();
+    let mut source = Source::new(7, VP9, 1, 0);
+    play(&mut publication, 0, &mut source, 0, 1, true);
+    source.frame(false, 2);
+    play(&mut publication, 0, &mut source, 60, 1, false);
+    publication.want_key_frame(ms(200), 0);
+    let asked = feedback(&mut publication, ms(300));
+    assert_eq!((asked.nacks.len(), asked.plis), (0, 0));
+    source.codec = VIDEO;
+    play(&mut publication, 0, &mut source, 300, 1, false);
+    let asked = feedback(&mut publication, ms(400));
+    assert_eq!((asked.nacks.len(), asked.plis), (0, 1), "what was lost before is not asked for");
+    source.frame(false, 1);
+    play(&mut publication, 0, &mut source, 430, 1, false);
+    assert_eq!(feedback(&mut publication, ms(500)).nacks.len(), 1);
+}
+
+#[test]
+fn a_successor_knows_the_codec_in_use_from_the_log_and_tells_it_with_the_next_packet() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, H264, 65_530, 0);
+    play_h264(&mut publication, &mut source, 0, 3, true);
+    drop(publication);
+    let mut successor = Publication::resume(ms(100), &publish, &arena, 0).unwrap();
+    successor.want_key_frame(ms(100), 0);
+    assert_eq!(feedback(&mut successor, ms(100)).plis, 1);
+    play_h264(&mut successor, &mut source, 120, 1, false);
+    assert_eq!(successor.take_codec(ms(120)).map(|known| known.codec), Some(H264));
+    assert_eq!(successor.report().key_frames, 0);
+}
