@@ -58,8 +58,32 @@ def _is_announced(text: str) -> bool:
     return len({ip_address(part).version for part in parts}) == 1
 
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z\x00-\x1f]+")
-"""An origin (RFC 6454 section 6.2) in lower case, as browsers write it."""
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[1-9][0-9]{0,4}))?"
+)
+"""An origin (RFC 6454 section 6.2) as browsers write it: in lower case, names in their ASCII form."""
+_USUAL_PORTS = {"http": "80", "https": "443"}
+_OF_NO_PAGE = frozenset({"about", "blob", "data", "file", "ftp", "ws", "wss"})
+"""Schemes whose pages send another origin, or `null`."""
+
+
+def _is_origin(text: str) -> bool:
+    """True when a browser can send it."""
+    found = _ORIGIN.fullmatch(text)
+    if found is None or found["scheme"] in _OF_NO_PAGE or int(found["port"] or 0) > 65535:
+        return False
+    host, usual = found["host"], _USUAL_PORTS.get(found["scheme"])
+    if usual is None:
+        return True
+    labels = host.removesuffix(".").split(".")
+    if found["port"] == usual or not all(labels):
+        return False
+    if host.startswith("[") or labels[-1].isdigit():
+        # Browsers write each address in one way.
+        return _is_address(host.strip("[]")) and str(ip_address(host.strip("[]"))) == host.strip("[]")
+    return True
+
+
 _ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
 """A STUN or TURN URL (RFC 7064, RFC 7065) without a character that would end it in a `Link` header."""
 
@@ -86,8 +110,9 @@ NETWORK = Rule('an IP address or a network such as "192.168.7.0/24", with no bit
 NON_EMPTY = Rule("a list with at least one entry and no entry twice", lambda value: 0 < len(value) == len(set(value)))
 ANNOUNCED = Rule('an IP address such as "203.0.113.5", or "public/local" of one family', _is_announced)
 ORIGIN = Rule(
-    'an origin without a path, such as "https://app.example", or "*"',
-    lambda text: text in ("*", "null") or _ORIGIN.fullmatch(text) is not None,
+    'an origin as browsers send it, such as "https://app.example", or "*": in lower case, without a path, a slash at '
+    "the end, a wildcard in the name, or the scheme's usual port",
+    lambda text: text in ("*", "null") or _is_origin(text),
 )
 HOOK_URL = Rule(
     'a URL such as "https://app.example/millrace", without a user or a fragment, or nothing',

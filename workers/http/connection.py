@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
@@ -96,6 +96,7 @@ class Connection(web.RequestHandler):
         if self._close:
             return
         if self._request_count > requests:
+            self._refuse_other_versions(self._request_count - requests)
             # Several may have come: the body of the last one is still to be read.
             self._body = self._messages[-1][1]
             self._around, self._has_line = 0, False
@@ -114,6 +115,14 @@ class Connection(web.RequestHandler):
                 self._refuse_head()
             elif self._head_timer is None:
                 self._await_head()
+
+    def _refuse_other_versions(self, requests: int) -> None:
+        """Of so many last requests. The parser takes a request line without a version, as HTTP 0.9 had it, and 2.0."""
+        for at in range(-requests, 0):
+            message, body = self._messages[at]
+            if not isinstance(message, _ErrInfo) and message.version.major != 1:
+                error = BadStatusLine(f"HTTP/{message.version.major}")
+                self._messages[at] = (_ErrInfo(status=400, exc=error, message=error.message), body)
 
     def _refuse_head(self) -> None:
         """Has the present head answered as the parser has its own errors answered. What still comes is dropped for

@@ -1,11 +1,15 @@
 """Which web pages may use a server, by the `Origin` and `Host` that browsers send. Owns CORS, and the guard of
 addresses that ask for no token: a browser on this machine reaches its loopback for any page in the world. It must never
 know a route. Read next: `workers/http/server.py`, which asks for each request.
+
+Both fields are read strictly, as browsers write them: a lenient reader of URLs finds this machine in
+`http://evil.example\\@127.0.0.1`. What is not written so is of no machine that is known here.
 """
 
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -13,6 +17,40 @@ from millrace.workers.http.answers import problem
 
 EXPOSED = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, WWW-Authenticate"
 """Response headers that a script of another origin needs: RFC 9725 sections 4.2, 4.3, 4.5 and 4.6."""
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:(?P<port>[0-9]{1,5}))?")
+"""RFC 9110 section 7.2, without what no browser sends: a user, escapes, an empty port, a zone."""
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[^A-Z]+)")
+"""RFC 6454 section 6.2, of pages that a server sent."""
+_ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+"""A request's target in absolute form (RFC 9112 section 3.2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """A host as `Host` and `Origin` name it."""
+
+    name: str
+    """In lower case, without the brackets of an IPv6 address."""
+    port: str | None
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        try:
+            return ip_address(self.name)
+        except ValueError:
+            return None
+
+    @property
+    def is_this_machine(self) -> bool:
+        address = self.address
+        return self.name == "localhost" if address is None else address.is_loopback
+
+
+def named_host(target: str, field: str | None) -> str | None:
+    """Returns the host that a request names: by its target, when that is a whole URL, else by its `Host`."""
+    absolute = _ABSOLUTE.match(target)
+    return absolute[1] if absolute is not None else field
 
 
 class Cors:
@@ -44,7 +82,10 @@ class Cors:
         return headers
 
     def _allows(self, origin: str) -> bool:
-        return origin in self._origins or (self._this_machine and _names_this_machine(_host(origin)))
+        if origin in self._origins:
+            return True
+        page = _page(origin)
+        return self._this_machine and page is not None and page.is_this_machine
 
 
 class Guard:
@@ -54,7 +95,7 @@ class Guard:
 
     def __init__(self, origins: Collection[str], checks_host: bool) -> None:
         self._origins = frozenset(origins)
-        self._hosts = frozenset(map(_host, origins)) - {""}
+        self._names = {page.name for page in map(_page, origins) if page is not None}
         self._checks_host = checks_host
 
     def refusal(self, host: str | None, origin: str | None) -> web.Response | None:
@@ -70,35 +111,35 @@ class Guard:
         """True when a page of another site sent the request. A page with our own name and HTTPS is ours: a name that
         was rebound has no certificate for us to show.
         """
-        return origin is not None and not (
-            self._trusts(origin, host) or (host is not None and origin == f"https://{host}")
-        )
+        if origin is None or self._trusts(origin, host):
+            return False
+        page = _page(origin)
+        return page is None or not origin.startswith("https:") or page != _host(host)
 
-    def _knows(self, host: str) -> bool:
-        name = _host(f"//{host}")
-        return name in self._hosts or name == "localhost" or _address(name) is not None
+    def _knows(self, field: str) -> bool:
+        host = _host(field)
+        return host is not None and (host.name in self._names or host.name == "localhost" or host.address is not None)
 
     def _trusts(self, origin: str, host: str | None) -> bool:
-        if origin in self._origins or _names_this_machine(_host(origin)):
+        if origin in self._origins:
             return True
-        return host is not None and origin.partition("://")[2] == host and self._knows(host)
+        page = _page(origin)
+        if page is None:
+            return False
+        return page.is_this_machine or (host is not None and page == _host(host) and self._knows(host))
 
 
-def _host(url: str) -> str:
-    """Returns the host in lower case, without the port; empty when the URL has none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+def _page(origin: str) -> _Host | None:
+    """Returns the host of a page's origin; None for what is no page's, such as `null`."""
+    found = _ORIGIN.fullmatch(origin)
+    return None if found is None else _host(found["host"])
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
+def _host(field: str | None) -> _Host | None:
+    """Returns what a `Host` names; None for what is no host with or without a port."""
+    found = None if field is None else _HOST.fullmatch(field)
+    if found is None or int(found["port"] or 0) > 65535:
         return None
-
-
-def _names_this_machine(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    host = _Host(found["name"].strip("[]").lower(), found["port"])
+    is_bracketed = found["name"].startswith("[")
+    return None if is_bracketed and not isinstance(host.address, IPv6Address) else host

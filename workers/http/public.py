@@ -12,7 +12,7 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.inputs import Deleted, Offered, Patched, RoomsListed
 from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
-from millrace.workers.http.origins import Cors, Guard
+from millrace.workers.http.origins import Cors, Guard, named_host
 from millrace.workers.http.page import Page
 from millrace.workers.http.server import Deadlines, bearer_token, header, own_address, path_segments, read_body
 from millrace.workers.pending import MakeRequest
@@ -69,7 +69,11 @@ class PublicRoutes:
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
         token = bearer_token(request)
         participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
-        address, host, origin = request.remote or "", request.headers.get("Host"), request.headers.get("Origin")
+        address, host, origin = (
+            request.remote or "",
+            named_host(request.raw_path, request.headers.get("Host")),
+            request.headers.get("Origin"),
+        )
         is_other_site = self.guard.is_other_site(host, origin)
         sent_to = own_address(request)
         reply = await self.ask(

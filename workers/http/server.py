@@ -18,7 +18,7 @@ from aiohttp import web
 
 from millrace.workers.http.answers import SERVER, Refused, problem
 from millrace.workers.http.connection import Connection, connection_of
-from millrace.workers.http.origins import Cors, Guard
+from millrace.workers.http.origins import Cors, Guard, named_host
 from millrace.workers.http.refusals import Refusals
 
 log = logging.getLogger("millrace.http")
@@ -194,8 +194,12 @@ class HttpServer:
         return True
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
+        if len(request.headers.getall("Origin", ())) > 1:
+            # Which page is it? RFC 6454 section 7.3 allows one.
+            return problem(400, "several-origins", "A request has at most one Origin.")
         if self._guard is not None:
-            refusal = self._guard.refusal(request.headers.get("Host"), request.headers.get("Origin"))
+            host = named_host(request.raw_path, request.headers.get("Host"))
+            refusal = self._guard.refusal(host, request.headers.get("Origin"))
             if refusal is not None:
                 return refusal
         try:

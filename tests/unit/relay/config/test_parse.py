@@ -1,5 +1,6 @@
 """The configuration: its defaults, its example file, and what it refuses."""
 
+import json
 import tomllib
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -343,16 +344,73 @@ def test_config_is_deeply_frozen() -> None:
     assert asdict(config().http)["port"] == 7880
 
 
-@pytest.mark.parametrize("origin", ["*", "null", "https://app.example", "http://localhost:3000", "http://[::1]:3000"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "null",
+        "https://app.example",
+        "https://app.example:8443",
+        "http://app.example:443",
+        "https://app.example.",
+        "https://xn--bcher-kva.example",
+        "https://my_host",
+        "http://localhost:3000",
+        "http://192.0.2.1",
+        "http://[::1]:3000",
+        "http://[2001:db8::1]",
+        "capacitor://localhost",
+        "chrome-extension://abcdefghijklmnop",
+    ],
+)
 def test_an_origin_is_taken_as_a_browser_writes_it(origin: str) -> None:
     assert config(f'[http]\ncors_origins = ["{origin}"]').http.cors_origins == (origin,)
 
 
 @pytest.mark.parametrize(
-    "origin", ["", "app.example", "https://app.example/", "https://App.example", "https://*@a", "**"]
+    "origin",
+    [
+        "",
+        "**",
+        "app.example",
+        "//app.example",
+        "https://",
+        "https://app.example/",
+        "https://app.example/page",
+        "https://app.example?x",
+        "https://app.example#x",
+        "https://App.example",
+        "HTTPS://app.example",
+        "https://*@a",
+        "https://user@app.example",
+        "https://*.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://app.example:",
+        "https://app.example:0443",
+        "https://app.example:65536",
+        "https://app..example",
+        "https://.example",
+        "https://b\u00fccher.example",
+        "https://app.example\\\\@evil.example",
+        "https://app%2eexample",
+        "http://127.1",
+        "http://010.0.0.1",
+        "http://2130706433",
+        "http://[2001:db8:0::1]",
+        "http://[::1%25lo]",
+        "http://[::1",
+        "wss://app.example",
+        "file:///index.html",
+        "https://a.example,https://b.example",
+        "https://a.example https://b.example",
+        " https://a.example",
+    ],
 )
 def test_an_origin_that_no_browser_would_send_is_a_problem(origin: str) -> None:
-    assert "http.cors_origins[0]" in problems(f'[http]\ncors_origins = ["{origin}"]')
+    problem = problems(f'[http]\ncors_origins = ["{origin}"]')["http.cors_origins[0]"]
+    assert problem.found == json.dumps(origin.replace("\\\\", "\\"), ensure_ascii=False)
+    assert problem.expected.startswith('an origin as browsers send it, such as "https://app.example", or "*": ')
 
 
 @pytest.mark.parametrize("url", ["stun:stun.example", "turns:[2001:db8::1]:443?transport=tcp"])

@@ -172,6 +172,13 @@ async def test_a_body_that_never_ends_is_cut_with_408(impatient: Site) -> None:
         b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET nonsense HTTP/9\r\n\r\n",
         b"POST /whip/hall HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET /\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/0.9\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET / HTTP\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_gets_400_and_no_detail_of_ours_and_no_line_in_the_log(
@@ -183,6 +190,11 @@ async def test_what_is_not_http_gets_400_and_no_detail_of_ours_and_no_line_in_th
     for detail in (b"Traceback", b"aiohttp", b"Python"):
         assert detail not in answer
     assert not caplog.records
+
+
+async def test_two_origins_are_refused(site: Site) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n"
+    assert (await site.raw(request + b"Connection: close\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
 
 
 async def test_a_client_that_leaves_in_mid_body_leaves_no_line_in_the_log(
