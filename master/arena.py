@@ -52,6 +52,13 @@ class Arena:
         write_word(self._table, at.down, life.is_down)
         write_word(self._table, at.state, life.state)
 
+    def count_end(self, slot: int, died: bool, was_replaced: bool) -> None:
+        """Counts a worker that died, or was replaced, for the metrics. The next master goes on counting."""
+        at = slot_offsets(slot)
+        for offset, is_meant in ((at.deaths, died), (at.replacements, was_replaced)):
+            if is_meant:
+                write_word(self._table, offset, read_word(self._table, offset) + 1)
+
     def incarnation(self, slot: int) -> int:
         """Returns the number of the slot's last life, under whatever master; 0 when it had none."""
         return read_word(self._table, slot_offsets(slot).incarnation)

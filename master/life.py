@@ -60,6 +60,8 @@ class Death:
     incarnation: int
     how: str
     was_asked: bool
+    was_replaced: bool
+    """True when it left its sessions to a successor, as it was asked to."""
     gives_up: str | None
     """Why this slot gets no worker any more; None when it gets one."""
     is_fatal: bool

@@ -195,6 +195,7 @@ class Master:
             if death is None:
                 continue
             self._prepared.arena.write(self._slots.lives[death.slot])
+            self._prepared.arena.count_end(death.slot, not death.was_asked, death.was_replaced)
             level = logging.DEBUG if death.was_asked else logging.WARNING
             fields = {"slot": death.slot, "pid": pid, "incarnation": death.incarnation}
             log.log(level, "worker %s", death.how, extra=fields)

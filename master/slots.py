@@ -146,6 +146,7 @@ class Slots:
         has_left = code in (Exit.RELEASED, Exit.RETIRED)
         is_release = has_left or life.state is SlotState.RELEASING
         was_asked = has_left or (self.is_stopping and life.state is SlotState.STOPPING)
+        was_replaced = code == Exit.RELEASED
         life.pid, life.state, life.away_since = 0, SlotState.DEAD, min(life.away_since, now)
         if code == Exit.RETIRED:
             life.has_served = False
@@ -162,7 +163,9 @@ class Slots:
             life.is_wanted = life.joins = life.has_served = False
         if not life.is_needed:
             life.state = SlotState.EMPTY
-        return Death(life.slot, pid, life.incarnation, describe(code), was_asked, gives_up, is_fatal, loops)
+        return Death(
+            life.slot, pid, life.incarnation, describe(code), was_asked, was_replaced, gives_up, is_fatal, loops
+        )
 
     def watch(self, beats: list[Beats], now: float) -> list[Kill]:
         """Reads every worker's beats: notes which workers serve by now, and returns what has to be killed."""

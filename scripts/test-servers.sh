@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Unpacks Debian's nginx, Caddy and coturn into a folder, for the tests of their configurations in deploy/. They are not
-# installed, as their packages would start servers on well-known ports. Without apt, the tests take those on PATH.
+# Unpacks Debian's nginx, Caddy, coturn and Prometheus into a folder, for the tests of their configurations in deploy/.
+# They are not installed, as their packages would start servers on well-known ports. Without apt, the tests take those
+# on PATH.
 # Usage: scripts/test-servers.sh FOLDER
 set -euo pipefail
 
-servers=(nginx caddy coturn)
+servers=(nginx caddy coturn prometheus)
 folder=$(realpath -m "$1")
 if ! command -v apt-get >/dev/null; then
-    for program in nginx caddy turnserver; do
+    for program in nginx caddy turnserver promtool; do
         command -v "$program" >/dev/null || echo "No apt-get here. Tests need $program on PATH." >&2
     done
     exit 0

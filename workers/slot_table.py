@@ -27,6 +27,10 @@ class SlotRow:
     """CLOCK_MONOTONIC; 0 while the server does not drain."""
     is_wanted: bool
     """True when the slot is to have a worker."""
+    deaths: int
+    """Of its workers, unasked."""
+    replacements: int
+    """Of its workers, by a successor, as they were asked to."""
 
     @property
     def lives(self) -> bool:
@@ -162,6 +166,8 @@ class SlotTable:
             word(at.control_beat),
             word(at.drain_until),
             word(at.wanted) != 0,
+            word(at.deaths),
+            word(at.replacements),
         )
 
     def _is_leaving(self, at: SlotOffsets) -> bool:

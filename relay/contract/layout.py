@@ -114,6 +114,10 @@ class SlotOffsets:
     """Microseconds of CLOCK_MONOTONIC, written by the worker's Python loop; 0 before the first beat."""
     drained: int
     """The `drain_until` for which the worker has no session left. Written by the worker's Python loop."""
+    deaths: int
+    """How many workers of the slot ended unasked, under whatever master. Written by the master."""
+    replacements: int
+    """How many workers of the slot were asked to leave their sessions to a successor. Written by the master."""
     counters: int
     """The first of `COUNTERS` words, written by the engine thread."""
 
@@ -151,6 +155,8 @@ def slot_offsets(slot: int) -> SlotOffsets:
         engine_beat=start + 64,
         control_beat=start + 72,
         drained=start + 80,
+        deaths=start + 104,
+        replacements=start + 112,
         counters=start + 4096,
     )
 

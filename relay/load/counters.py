@@ -13,8 +13,10 @@ from millrace.relay.load.pressure import Pressure
 
 ENGINE_REFUSED = "engine_refused"
 """Control's own cause: a command that opens a session failed."""
-FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER})
-"""Causes that neither side wished for."""
+FAILURES = frozenset({*Cause, ENGINE_REFUSED} - {Cause.CLOSED, Cause.CLOSED_BY_PEER, Cause.CONSENT_LOST})
+"""Causes that neither side wished for. Who was connected and left without a word (a phone that sleeps, a window that is
+closed, a network that is gone) has not failed.
+"""
 
 REFUSALS = (
     (401, "expired"),

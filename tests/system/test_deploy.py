@@ -2,11 +2,13 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import aiohttp
 
 from tests.system.relay_process import Relay
+from tests.system.unpacked import program
 
 WITH_HTTPS = {"millrace_http_certificate_end_time_seconds"}
 """Of a relay with a certificate, as in `tests/system/test_https.py`."""
@@ -41,3 +43,11 @@ async def test_every_metric_that_is_asked_for_exists(relay: Relay) -> None:
     assert rules - found == set()
     histograms = {name.removesuffix("_bucket") for name in found}
     assert names((DEPLOY / "OPERATIONS.md").read_text()) - found - histograms == set()
+
+
+def test_alerts_cry_when_they_should_and_not_at_what_was_planned() -> None:
+    tested = subprocess.run(
+        [program("promtool"), "test", "rules", "millrace.rules.test.yml"],
+        cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout + tested.stderr

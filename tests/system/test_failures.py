@@ -129,9 +129,12 @@ async def test_each_failure_has_its_one_cause_which_is_counted(impatient: Relay)
     counted = failures(impatient)
     expected = dict.fromkeys(counted, 0.0)
     for _, _, cause in CASES:
-        if cause != "closed_by_peer":
+        if cause not in ("closed_by_peer", "consent_lost"):
             expected[cause] += 1
     assert counted == expected
+    assert "closed_by_peer" not in counted
+    vanished = "\nmillrace_sessions_vanished_total 1.0\n"
+    assert vanished in request("GET", f"{impatient.admin}/metrics").body, "who leaves without a word has not failed"
 
 
 async def test_a_publisher_that_sends_nothing_is_said_to_and_mends_when_it_does() -> None:

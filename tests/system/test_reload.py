@@ -18,6 +18,7 @@ from tests.system.asking import counter, patch
 from tests.system.posts import OFFER
 from tests.system.relay_process import Relay
 from tests.system.watched import Watched, watched_call
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 DONE = "all workers have the new configuration"
 SECRETS = {"old": "0123456789abcdef0123456789abcdef", "kept": "k" * 32, "new": "n" * 32}
@@ -77,6 +78,23 @@ async def test_limit_below_what_there_is_turns_newcomers_away_and_nobody_out() -
             await late.until_frames(1)
             assert await posted(relay) == {503}
         await goes_on(relay, watched, states)
+
+
+async def test_a_planned_replacement_is_no_death_and_a_death_is_no_replacement() -> None:
+    async with Relay(workers=2) as relay:
+
+        async def counted(slot: int) -> list[int]:
+            names = ("starts", "deaths", "replacements")
+            return [await counter(relay, f'millrace_worker_{name}_total{{slot="{slot}"}}') for name in names]
+
+        await reload(relay, "[limits]\nm_lines = 16\n")
+        assert [await counted(slot) for slot in (0, 1)] == [[2, 0, 1], [2, 0, 1]]
+        victim = pid_by_slot(relay)[1]
+        os.kill(victim, signal.SIGKILL)
+        await until_gone(victim, 20)
+        await relay.until_logged("worker started", 5)
+        await relay.until_ready()
+        assert [await counted(slot) for slot in (0, 1)] == [[2, 0, 1], [3, 1, 1]]
 
 
 def keys(*names: str) -> str:

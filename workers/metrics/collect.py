@@ -57,6 +57,8 @@ class MetricsPage:
                 row.drain_deadline(time.time(), now_us),
                 row.is_wanted,
                 row.slot in closed,
+                row.deaths,
+                row.replacements,
             )
             for row in self._table.rows()
         )

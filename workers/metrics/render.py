@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest  # noqa: TID251
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric  # noqa: TID251
 from prometheus_client.registry import Collector  # noqa: TID251
 
+from millrace.relay.contract.events import Cause
+from millrace.relay.load.counters import FAILURES
 from millrace.workers.metrics.processes import ProcessStats, read_process
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -109,6 +111,8 @@ class SlotMetrics:
     """True when the slot is to have a worker."""
     is_closed: bool = False
     """True when an operator has drained the slot."""
+    deaths: int = 0
+    replacements: int = 0
 
     @property
     def is_shown(self) -> bool:
@@ -201,6 +205,12 @@ class _Page(Collector):
         lives = CounterMetricFamily(
             "millrace_worker_starts", "How often the slot's worker was started", labels=["slot"]
         )
+        deaths = CounterMetricFamily(
+            "millrace_worker_deaths", "How often the slot's worker ended unasked", labels=["slot"]
+        )
+        replacements = CounterMetricFamily(
+            "millrace_worker_replacements", "How often the slot's worker was replaced as planned", labels=["slot"]
+        )
         age = GaugeMetricFamily(
             "millrace_worker_beat_age_seconds", "Since the loop last vouched for itself", labels=["slot", "loop"]
         )
@@ -217,10 +227,12 @@ class _Page(Collector):
             up.add_metric([str(slot.slot)], int(slot.pid != 0))
             wanted.add_metric([str(slot.slot)], int(slot.is_wanted))
             lives.add_metric([str(slot.slot)], slot.incarnation)
+            deaths.add_metric([str(slot.slot)], slot.deaths)
+            replacements.add_metric([str(slot.slot)], slot.replacements)
             drain.add_metric([str(slot.slot)], slot.drain_deadline)
             for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
                 age.add_metric([str(slot.slot), loop], seconds)
-        yield from (up, wanted, lives, age, drain, closed)
+        yield from (up, wanted, lives, deaths, replacements, age, drain, closed)
 
     def _resources(self) -> Iterator[Metric]:
         resources = self._box.resources
@@ -242,15 +254,26 @@ class _Page(Collector):
             "millrace_drops", "Datagrams and packets not forwarded", labels=["direction", "reason"]
         )
         failed = CounterMetricFamily("millrace_sessions_failed", "Sessions that failed or stalled", labels=["cause"])
+        vanished = 0
         for name, value in totals.items():
             kind, _, label = name.partition(".")
             if kind == "drops":
                 drops.add_metric(label.split("."), value)
-            elif kind == "failures":
+            elif kind == "failures" and label == Cause.CONSENT_LOST:
+                vanished = value
+            elif kind == "failures" and label in FAILURES:
                 failed.add_metric([label], value)
+            elif kind == "failures":
+                # Closed by one of both, which is counted as ended.
+                continue
             elif not label and name not in GAUGES:
                 yield CounterMetricFamily(f"millrace_{name}", HELP.get(name, name), value=value)
         yield from (drops, failed)
+        yield CounterMetricFamily(
+            "millrace_sessions_vanished",
+            "Sessions whose client was connected and then silent: it was closed, fell asleep or lost its network",
+            value=vanished,
+        )
         for name, documentation in GAUGES.items():
             gauge = GaugeMetricFamily(f"millrace_{name}", documentation, labels=["slot"])
             for slot in self._slots:

@@ -12,6 +12,7 @@
 //!   +48   u64 closed: an operator wants no session there                                   the worker that is asked
 //!   +56   u64 down: no worker serves there, and none will in a moment                      the master
 //!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/contract/layout.py`             the slot's worker
+//!   +104, +112: `relay/contract/layout.py`                                                             the master
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
 //!   +192  u64 session records used so far: those from there on were never touched
 //!   +4096 u64 x 512 counters                                                                the slot's engine

@@ -19,6 +19,8 @@ ENGINE = {
     "histogram.handshake.inf": 1,
     "histogram.handshake.sum": 9_000_000,
     "failures.no_stun": 1,
+    "failures.consent_lost": 3,
+    "failures.closed_by_peer": 8,
     "new_counter": 5,
 }
 CONTROL = (
@@ -119,3 +121,20 @@ def test_a_slot_that_is_empty_for_good_is_not_down_and_what_it_counted_stays() -
 
 def test_the_number_of_series_stays_in_the_hundreds() -> None:
     assert len(samples(render_now(figures(8)))) < 300
+
+
+def test_who_was_connected_and_left_without_a_word_has_not_failed() -> None:
+    found = samples(render_now(figures()))
+    assert found["millrace_sessions_vanished_total", ()] == 6
+    failed = {dict(labels)["cause"]: value for (name, labels), value in found.items() if "sessions_failed" in name}
+    assert failed == {"no_stun": 2}
+
+
+def test_deaths_and_planned_replacements_are_counted_apart() -> None:
+    box = figures(1)
+    box = replace(box, slots=(replace(box.slots[0], incarnation=9, deaths=2, replacements=6),))
+    found = samples(render_now(box))
+    counted = [
+        found[f"millrace_worker_{what}_total", (("slot", "0"),)] for what in ("starts", "deaths", "replacements")
+    ]
+    assert counted == [9, 2, 6]
