@@ -15,8 +15,8 @@ use std::net::SocketAddr;
 
 use millrace_arena::{Arena, Parameters};
 use millrace_core::command::{
-    Attach, Codec, CodecName, Command, DtlsRole, Encoding, Extension, ExtensionKind, FingerprintHash, MediaKind,
-    OpenTransport, Publish, Subscribe,
+    Attach, Codec, CodecName, Command, DtlsRole, Encoding, Extension, ExtensionKind, FingerprintHash, Format,
+    MediaKind, OpenTransport, Publish, Subscribe, TrackCodec,
 };
 use millrace_core::config::EngineConfig;
 use millrace_core::drop::Drop;
@@ -38,6 +38,15 @@ pub const AUDIO: Codec = Codec { name: CodecName::Opus, payload_type: 111, rtx_p
 /// The viewers' extension ids.
 pub const VIEWED_VIDEO: Codec = Codec { payload_type: 120, rtx_payload_type: Some(121), ..VIDEO };
 pub const VIEWED_AUDIO: Codec = Codec { payload_type: 109, ..AUDIO };
+
+/// Each codec as viewers number it.
+fn viewed(name: CodecName) -> Codec {
+    match name {
+        CodecName::Opus => VIEWED_AUDIO,
+        CodecName::Vp8 => VIEWED_VIDEO,
+        name => Codec { name, payload_type: 122, rtx_payload_type: Some(123), ..VIEWED_VIDEO },
+    }
+}
 
 pub const MID: u8 = 1;
 pub const RID: u8 = 2;
@@ -429,18 +438,17 @@ impl World {
     }
 
     pub fn attach(&mut self, peer: usize, subscription: u64, publish: &Publish) {
-        let codec = match publish.codec.name {
-            CodecName::Opus => VIEWED_AUDIO,
-            CodecName::Vp8 => VIEWED_VIDEO,
-            name => Codec { name, payload_type: 122, rtx_payload_type: Some(123), ..VIEWED_VIDEO },
-        };
+        let formats = publish
+            .codecs
+            .iter()
+            .map(|TrackCodec { codec, .. }| Format { payload_type: codec.payload_type, codec: viewed(codec.name) });
         let attach = Attach {
             subscription,
             publication: publish.publication,
             logs: publish.encodings.iter().map(|encoding| encoding.log).collect(),
-            codec,
+            codec: viewed(publish.codec.name),
             source_extensions: publish.extensions.clone(),
-            formats: vec![],
+            formats: formats.collect(),
         };
         self.command(self.peers[peer].slot, Command::Attach(attach));
     }
