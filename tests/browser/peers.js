@@ -160,6 +160,16 @@ globalThis.peers ??= (() => {
     return found;
   }
 
+  // Has the encoder go on with another one of the codecs that were negotiated.
+  async function change(name, mimeType) {
+    const sender = all.get(name).pc.getSenders().find(({ track }) => track?.kind === 'video');
+    const parameters = sender.getParameters();
+    const codec = parameters.codecs.find((one) => one.mimeType === mimeType);
+    if (!codec) throw new Error(`${mimeType} was not negotiated: ${parameters.codecs.map((one) => one.mimeType)}`);
+    parameters.encodings[0].codec = codec;
+    await sender.setParameters(parameters);
+  }
+
   async function leave(name) {
     const peer = all.get(name);
     all.delete(name);
@@ -170,5 +180,5 @@ globalThis.peers ??= (() => {
     peer.video?.remove();
   }
 
-  return { all, publish, watch, firstFrame, figures, leave };
+  return { all, publish, watch, firstFrame, figures, change, leave };
 })();

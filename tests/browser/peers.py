@@ -45,6 +45,10 @@ class Peer:
         """Milliseconds from the POST: `first` to the first picture shown, `connected` to the end of DTLS."""
         return await self._call("firstFrame", self.name, seconds=seconds)
 
+    async def change(self, codec: str) -> None:
+        """Has a publisher go on with another codec."""
+        await self._call("change", self.name, codec)
+
     async def leave(self) -> None:
         """DELETE, and closes."""
         await self._call("leave", self.name)
