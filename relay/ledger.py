@@ -13,7 +13,7 @@ from millrace.relay.config.model import Config
 from millrace.relay.contract.access import HookFailure, HookQuestion, HookReplied
 from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.clock import Now
-from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, Command, SaveRecord
+from millrace.relay.contract.commands import MAX_RECORD_BYTES, CloseTransport, CodecName, Command, MediaKind, SaveRecord
 from millrace.relay.contract.effects import (
     Announce,
     AskHook,
@@ -69,7 +69,7 @@ from millrace.relay.session.opening import Candidates, OpenedSession, Opener
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
 from millrace.relay.session.sending import note_heard, note_silent, note_time
-from millrace.relay.session.sessions import REPLACED, Receiving, Session, Sessions
+from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +228,8 @@ class Ledger:
             self.submit(*self._feed(session.room, [session]))
         self.mark_unsaved(session)
         self.add(SessionOpened(session.id, session.protocol, session.room, session.participant))
+        for kind, codec in opened.lacking:
+            self._tell_lacking(session, kind, codec)
 
     def adopt(self, session: Session) -> bool:
         """Adds a session that the engine adopted: our predecessor's or another slot's. False, and nothing is added,
@@ -471,11 +473,10 @@ class Ledger:
             if fed.has_changed:
                 self.mark_unsaved(viewer)
             for receiving in fed.lacking:
-                self._tell_lacking(viewer, receiving)
+                if receiving.lacks is not None:
+                    self._tell_lacking(viewer, receiving.receiver.kind, receiving.lacks)
         return commands
 
-    def _tell_lacking(self, viewer: Session, receiving: Receiving) -> None:
-        if receiving.lacks is not None:
-            self.counters.unplayable(receiving.lacks)
-            kind, codec = receiving.receiver.kind, receiving.lacks
-            self.add(StreamUnplayable(viewer.id, viewer.room, viewer.participant, kind, codec))
+    def _tell_lacking(self, viewer: Session, kind: MediaKind, codec: CodecName) -> None:
+        self.counters.unplayable(codec)
+        self.add(StreamUnplayable(viewer.id, viewer.room, viewer.participant, kind, codec))

@@ -109,6 +109,8 @@ class ViewerAnswer:
     remote: Remote
     receivers: tuple[Receiver, ...]
     mids: tuple[str, ...]
+    lacking: tuple[tuple[MediaKind, CodecName], ...] = ()
+    """For each m-line that is not taken, as it can play nothing that is sent: its kind, and the codec that it lacks."""
 
 
 def host_candidates(addresses: Sequence[tuple[str, int]]) -> tuple[Candidate, ...]:
@@ -192,7 +194,8 @@ def answer_viewer(
         detail = " ".join(_lacking(media, publication) for media, publication in rejected)
         return _nothing_taken(offer, detail or expected, without_codec=bool(rejected))
     taken = writer.completed(offer, sections)
-    return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken))
+    lacking = tuple((publication.kind, publication.codec) for _, publication in rejected if publication is not None)
+    return ViewerAnswer(writer.write(offer, local, taken), offer.remote, tuple(receivers), _mids(taken), lacking)
 
 
 def codec_for(receiver: Receiver, sent: PublicationHere) -> Codec | None:

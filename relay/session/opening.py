@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millrace.relay.contract.boot import CandidateAddress
-from millrace.relay.contract.commands import Command, Encoding, OpenTransport, Publish, Subscribe
+from millrace.relay.contract.commands import CodecName, Command, Encoding, MediaKind, OpenTransport, Publish, Subscribe
 from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.ids import ParticipantId, RoomName
 from millrace.relay.contract.protocol import Protocol
@@ -44,6 +44,8 @@ class OpenedSession:
     session: Session
     commands: tuple[Command, ...]
     answer: str
+    lacking: tuple[tuple[MediaKind, CodecName], ...] = ()
+    """As in ViewerAnswer."""
 
 
 class Candidates:
@@ -138,7 +140,7 @@ class Opener:
                     extensions=receiver.extensions,
                 )
             )
-        return OpenedSession(session, tuple(commands), answer.sdp)
+        return OpenedSession(session, tuple(commands), answer.sdp, answer.lacking)
 
     def local(self, credentials: tuple[str, str] | None = None, reached_at: str | None = None) -> Local:
         """Our side of an answer or a restart; with fresh credentials unless `credentials` (ufrag, pwd) are given."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from millrace.relay.contract.commands import CodecName, MediaKind
@@ -174,3 +176,16 @@ def test_the_last_load_of_each_living_worker_is_kept(directory: Directory) -> No
     directory.handle_slot(Slot(1), None, 0)
     list(directory.handle_tick(HOLD_SECONDS))
     assert set(directory.loads()) == {0}
+
+
+def test_a_publication_is_as_the_slot_that_still_has_it_says(directory: Directory) -> None:
+    """A session moved from slot 1 to slot 2, and its codec changed there; then slot 1 repeats what it knows."""
+    source, target = Speaker(directory, 1), Speaker(directory, 2)
+    moved = publication("ann", 7)
+    later = replace(moved, codec=CodecName.VP9)
+    source.say(moved)
+    target.say(later)
+    directory.handle_snapshot(source.snapshot(moved), 0)
+    source.say(moved)
+    source.say(PublicationGone(moved.room, moved.publication))
+    assert directory.room(moved.room).publications == {7: later}

@@ -200,3 +200,13 @@ def test_a_viewer_is_not_detached_while_a_successor_of_the_publishers_worker_doe
     sends(successor, publication, VP8)
     told(successor, two)
     assert not two.commands(Attach) + two.commands(Detach), "the engine follows by itself"
+
+
+def test_an_m_line_that_can_play_nothing_is_not_taken_and_that_is_told() -> None:
+    worker = desk()
+    worker.publish(sdp=offer(codecs="vp9"))
+    reply = worker.watch(sdp=offer(direction="recvonly", codecs="vp8"))
+    assert reply.status == 201
+    assert b"m=video 0 " in reply.body
+    assert [(one.kind.value, one.codec.value) for one in worker.all(StreamUnplayable)] == [("video", "vp9")]
+    assert worker.control.counters.values['millrace_streams_unplayable_total{codec="vp9"}'] == 1
