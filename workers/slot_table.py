@@ -11,6 +11,8 @@ from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.inputs import SlotChanged
 from millrace.relay.contract.layout import SlotOffsets, SlotState, slot_offsets
 
+SILENT = "does not beat"
+
 
 @dataclass(frozen=True, slots=True)
 class SlotRow:
@@ -31,6 +33,8 @@ class SlotRow:
     """Of its workers, unasked."""
     replacements: int
     """Of its workers, by a successor, as they were asked to."""
+    is_down: bool
+    """True when no worker serves there, and none will in a moment, by what the master wrote."""
 
     @property
     def lives(self) -> bool:
@@ -50,7 +54,7 @@ class SlotRow:
         """Returns what keeps the slot's worker from serving; None when it serves."""
         if self.state != SlotState.RUNNING:
             return f"is {_state_name(self.state)}"
-        return "does not beat" if max(self.beat_ages(now_us)) > beat_seconds else None
+        return SILENT if max(self.beat_ages(now_us)) > beat_seconds else None
 
     def beat_ages(self, now_us: int) -> tuple[float, float]:
         """Returns the seconds since the engine's and the control loop's last beat."""
@@ -69,7 +73,7 @@ class SlotTable:
         self._words = memoryview(self._map).cast("Q")
         self._known: dict[Slot, SlotChanged] = {}
         offsets = [slot_offsets(slot) for slot in self._slots]
-        words = [word for at in offsets for word in (at.incarnation, at.state, at.wanted, at.closed)]
+        words = [word for at in offsets for word in (at.incarnation, at.state, at.wanted, at.closed, at.down)]
         self._followed_words = [word // 8 for word in (*words, slot_offsets(own).log_level)]
         """Indexes of the words in which the master and operators write what workers follow."""
         self._followed: list[int] = []
@@ -112,6 +116,19 @@ class SlotTable:
     def is_wanted(self) -> bool:
         """True when our slot is to have a worker."""
         return self._word(slot_offsets(self._own).wanted) != 0
+
+    def deserted(self, beat_seconds: float) -> frozenset[Slot]:
+        """Returns the slots whose connections our worker is to take, as theirs takes none: those that are down or do
+        not beat, if ours is the first that serves. Without a master nobody is told to be down, so beats tell.
+        """
+        now_us = monotonic_us()
+        rows = [row for row in self.rows() if not row.is_empty]
+        absent = [row for row in rows if row.is_down or row.lacks(now_us, beat_seconds) == SILENT]
+        serving = (row for row in rows if row.state == SlotState.RUNNING and row.is_wanted and row not in absent)
+        first = next(serving, None)
+        if first is None or first.slot != self._own:
+            return frozenset()
+        return frozenset(row.slot for row in absent)
 
     def closed(self) -> frozenset[Slot]:
         """Returns the slots that an operator has drained."""
@@ -168,6 +185,7 @@ class SlotTable:
             word(at.wanted) != 0,
             word(at.deaths),
             word(at.replacements),
+            word(at.down) != 0,
         )
 
     def _is_leaving(self, at: SlotOffsets) -> bool:

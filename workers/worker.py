@@ -80,6 +80,7 @@ from millrace.workers.pending import MakeRequest, PendingRequests
 from millrace.workers.scheduling import lower_priority
 from millrace.workers.session_log import log_effect
 from millrace.workers.slot_table import SlotTable
+from millrace.workers.substitute import Substitute
 from millrace.workers.track_log_table import TrackLogTable
 
 log = logging.getLogger("millrace.worker")
@@ -146,6 +147,9 @@ class Worker:
         # An address that is not loopback may have a host name, so there any Host is taken.
         self._admin = HttpServer(admin, deadlines, guard=Guard((), checks_host=is_loopback(config.admin.bind)))
         self._hook = HookClient(config.auth)
+        self._serves = False
+        """True once our listeners are served."""
+        self._substitute = Substitute(boot, self._slot_table, self._public, self._admin, self._spawn)
         self._renewal = Renewal(boot.public_tls)
         self._gauge = Gauge(BEAT_SECONDS)
         self._beats = 0
@@ -176,8 +180,8 @@ class Worker:
         self._beat()
         await _within(START_SECONDS, self._converged)
         tls = self._boot.public_tls
-        await self._public.start(self._boot.http_sockets, tls.context if tls is not None else None)
-        await self._admin.start(self._boot.admin_sockets)
+        await self._public.start(self._boot.http_sockets[self._boot.slot], tls.context if tls is not None else None)
+        await self._admin.start(self._boot.admin_sockets[self._boot.slot])
         self._started()
         await self._told_to_end.wait()
         if self._is_releasing:
@@ -230,6 +234,7 @@ class Worker:
         self._media.stop()
 
     def _started(self) -> None:
+        self._serves = True
         lower_priority()
         seconds = time.monotonic() - self._boot.forked_at
         self._control.counters.measured(Seconds.WORKER_CONTROL_STARTED, seconds)
@@ -318,6 +323,8 @@ class Worker:
             self._handle_guarded(self._gauge.measure())
             self._handle_guarded(Ticked())
             self._renewal.look()
+            if self._serves:
+                self._substitute.look()
             self._refusals.tick()
         self._orphan.look()
         self._beats += 1

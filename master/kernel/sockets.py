@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.reuseport import spread
@@ -60,6 +60,11 @@ class Sockets:
         for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
             for group in groups:
                 yield SocketGroup(section, group.address, group.port), group
+
+    def by_slot(self, section: Literal["http", "admin"], slots: int) -> tuple[tuple[int, ...], ...]:
+        """Returns the listeners of each slot, by their descriptors."""
+        groups = self.http if section == "http" else self.admin
+        return tuple(tuple(group.members[slot].fileno() for group in groups) for slot in range(slots))
 
 
 def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = (), opened: int | None = None) -> Sockets:

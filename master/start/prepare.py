@@ -115,9 +115,9 @@ class Prepared:
             incarnation=Incarnation(incarnation),
             slots=self.slots,
             adopts=adopts,
-            http_sockets=tuple(group.members[slot].fileno() for group in self.sockets.http),
+            http_sockets=self.sockets.by_slot("http", self.slots),
             public_tls=self.https,
-            admin_sockets=tuple(group.members[slot].fileno() for group in self.sockets.admin),
+            admin_sockets=self.sockets.by_slot("admin", self.slots),
             media_sockets=tuple(
                 MediaSocket(group.members[slot].fileno(), group.address, group.port) for group in self.sockets.media
             ),

@@ -63,11 +63,12 @@ class Boot:
     """How many workers there may be; slots are 0 to slots - 1."""
     adopts: bool
     """True when the worker adopts the sessions that the slot's last worker left; else it drops them."""
-    http_sockets: tuple[int, ...]
-    """This slot's TCP listeners, listening."""
+    http_sockets: tuple[tuple[int, ...], ...]
+    """Each slot's TCP listeners, listening. Those of another slot are served while it is down."""
     public_tls: PublicTls | None
     """For `http_sockets`; None when they speak HTTP."""
-    admin_sockets: tuple[int, ...]
+    admin_sockets: tuple[tuple[int, ...], ...]
+    """Each slot's listeners of the administration address."""
     media_sockets: tuple[MediaSocket, ...]
     """In the order of `media.bind`, each wildcard as the addresses that it stands for, and last the one for Firefox, if
     there is one (`master/kernel/sockets.py`): the place is the socket number in paths and in the address table.

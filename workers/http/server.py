@@ -80,7 +80,14 @@ class HttpServer:
         self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
         """Connections with a request under way, oldest first."""
         self._is_releasing = False
+        self._is_closed = False
+        """True when no listener is to be served any more."""
         self._servers: list[asyncio.Server] = []
+        self._borrowed: dict[int, asyncio.Server] = {}
+        """By descriptor: on listeners of slots that are down."""
+        self._borrowing = asyncio.Lock()
+        self._secured: dict[str, Any] = {}
+        """What each listener gets for HTTPS."""
         self._web: _BoundedServer | None = None
 
     async def start(self, sockets: Sequence[int], tls: SSLContext | None = None) -> None:
@@ -95,14 +102,26 @@ class HttpServer:
             auto_decompress=False,
         )
         self._web.refusals = self.refusals
-        loop = asyncio.get_running_loop()
-        secured: dict[str, Any] = {}
         if tls is not None:
-            secured = {"ssl": tls, "ssl_handshake_timeout": self._deadlines.request_seconds}
+            self._secured = {"ssl": tls, "ssl_handshake_timeout": self._deadlines.request_seconds}
         for descriptor in sockets:
-            # A copy, which is closed at the end. The descriptor itself stays open for the next master.
-            listener = socket.socket(fileno=os.dup(descriptor))
-            self._servers.append(await loop.create_server(self._web, sock=listener, backlog=BACKLOG, **secured))
+            self._servers.append(await self._listen(descriptor))
+
+    async def borrow(self, sockets: frozenset[int]) -> None:
+        """Serves on these listening sockets of other slots, too, and no longer on those that are not among them."""
+        async with self._borrowing:
+            for descriptor in self._borrowed.keys() - sockets:
+                self._borrowed.pop(descriptor).close()
+            for descriptor in sockets - self._borrowed.keys():
+                if not self._is_closed:
+                    self._borrowed[descriptor] = await self._listen(descriptor)
+
+    async def _listen(self, descriptor: int) -> asyncio.Server:
+        assert self._web is not None, "started"
+        # A copy, which is closed at the end. The descriptor itself stays open for the next master.
+        listener = socket.socket(fileno=os.dup(descriptor))
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._web, sock=listener, backlog=BACKLOG, **self._secured)
 
     async def release(self, seconds: float, listening: float = 0) -> None:
         """Leaves the listeners to a successor and fails no request: each connection is closed after its next answer, or
@@ -127,7 +146,8 @@ class HttpServer:
             await self._web.shutdown(seconds)
 
     def _close_listeners(self) -> None:
-        for server in self._servers:
+        self._is_closed = True
+        for server in (*self._servers, *self._borrowed.values()):
             server.close()
 
     def _connections(self) -> set[web.RequestHandler]:

@@ -101,6 +101,7 @@ def test_another_one_in_the_middle_takes_over_and_falls_back_to_the_first() -> N
     box = Box()
     box.rollout.begin("new")
     box.replace_next()
+    box.serve(box.lives[0])
     box.rollout.begin("newer")
     life = box.release()
     assert life.slot == 0
@@ -149,3 +150,24 @@ def test_nothing_is_under_way_where_nobody_lived() -> None:
     rollout = Rollout("new")
     rollout.inherit([])
     assert not rollout.is_under_way
+
+
+def test_a_slot_that_was_down_before_holds_nobody_up_and_is_not_the_new_configurations_fault() -> None:
+    box = Box()
+    box.end(box.lives[0])
+    box.rollout.begin("new", down=[0])
+    box.fork(box.lives[0])
+    box.end(box.lives[0])
+    assert box.rollout.failed(box.lives) is None
+    for _ in range(2):
+        box.replace_next()
+    assert box.rollout.is_done(box.lives)
+    assert box.has == {0: "new", 1: "new", 2: "new"}
+    # One that goes down on the way is another matter.
+    box.serve(box.lives[0])
+    box.rollout.begin("newer")
+    life = box.release()
+    box.end(life)
+    box.fork(life)
+    box.end(life)
+    assert box.rollout.failed(box.lives) is life

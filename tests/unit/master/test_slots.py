@@ -553,3 +553,72 @@ def test_slot_that_cannot_be_forked_waits_twice_as_long_each_time_and_is_never_g
     box.slots.reaped(life.pid, KILLED, box.now + 20)
     box.slots.next_incarnation(life)
     assert box.slots.not_forked(life, box.now) == 0.1
+
+
+def down(box: Box) -> list[int]:
+    box.slots.find_down(box.now)
+    return sorted(box.slots.down)
+
+
+def test_a_slot_is_down_when_it_has_been_without_a_worker_that_serves_for_more_than_a_moment() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1020, 0, 1)
+    box.slots.reaped(2, KILLED, box.now)
+    assert down(box) == []
+    box.fork_due()
+    assert box.slots.next_deadline(box.now) < box.now + 1
+    box.now += 0.9
+    assert down(box) == []
+    box.now += 0.2
+    assert down(box) == [1]
+    box.run_until(box.now + 1, 0, 1)
+    assert down(box) == []
+
+
+def test_a_slot_whose_workers_die_one_after_the_other_is_down_at_once_and_nothing_waits_for_it() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1020, 0, 1)
+    for _ in range(2):
+        box.slots.reaped(box.slots.lives[1].pid, KILLED, box.now)
+        box.fork_due()
+        assert not box.slots.is_stuck()
+    box.slots.reaped(box.slots.lives[1].pid, KILLED, box.now)
+    assert down(box) == [1]
+    assert box.slots.is_stuck()
+    assert not box.slots.are_running()
+    # While it is tried, an upgrade would take the attempt for one that serves.
+    box.now += 1
+    box.fork_due()
+    assert not box.slots.is_stuck()
+
+
+def test_no_slot_is_down_when_nobody_serves() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1020, 0, 1)
+    for pid in (1, 2):
+        box.slots.reaped(pid, KILLED, box.now)
+    box.fork_due()
+    box.now += 5
+    assert down(box) == []
+    assert box.slots.next_deadline(box.now) > box.now
+
+
+def test_a_server_is_ready_without_a_worker_that_had_its_time_or_its_chances() -> None:
+    box = Box(2)
+    box.fork_due()
+    box.run_until(1029, 0)
+    assert not box.slots.serve_as_well_as_they_can(box.now)
+    box.run_until(1031, 0)
+    assert box.slots.serve_as_well_as_they_can(box.now)
+    quick = Box(2)
+    quick.fork_due()
+    quick.run_until(1001, 0)
+    for _ in range(CONFIG.crash_limit):
+        assert not quick.slots.serve_as_well_as_they_can(quick.now)
+        quick.slots.reaped(quick.slots.lives[1].pid, exited(Exit.BOOT_FAILED), quick.now)
+        quick.now += 1
+        quick.fork_due()
+    assert quick.slots.serve_as_well_as_they_can(quick.now)

@@ -152,3 +152,21 @@ def test_a_beat_looks_closer_only_when_something_was_written(master: Master) -> 
     assert table.was_written()
     assert not table.was_written()
     table.close()
+
+
+def test_the_first_worker_that_serves_stands_in_for_those_that_do_not(master: Master) -> None:
+    now = monotonic_us()
+    tables = [SlotTable(master.arena, 3, Slot(slot)) for slot in range(3)]
+    for slot in range(3):
+        master.write(slot, 1, SlotState.RUNNING, now)
+    assert [table.deserted(5) for table in tables] == [frozenset()] * 3
+    # Down, by the master's word, whatever became of its worker.
+    master.write(0, 1, SlotState.DEAD)
+    assert [table.deserted(5) for table in tables] == [frozenset()] * 3
+    write_word(master.map, slot_offsets(0).down, 1)
+    assert [table.deserted(5) for table in tables] == [frozenset(), {0}, frozenset()]
+    # Silent, which is all that can be known without a master.
+    master.write(1, 1, SlotState.RUNNING, now - 6_000_000)
+    assert [table.deserted(5) for table in tables] == [frozenset(), frozenset(), {0, 1}]
+    for table in tables:
+        table.close()
