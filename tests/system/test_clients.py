@@ -3,13 +3,17 @@ on another worker: what comes out is byte for byte what was encoded. Read next: 
 """
 
 import itertools
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.clients.bitstreams import bitstream
 from tests.clients.client_process import PROGRAMS, ClientProcess
+from tests.system.asking import until_moved
 from tests.system.relay_process import Relay
+from tests.system.worker_pids import pid_by_slot, until_gone
 
 FRAMES = {"video": 60, "audio": 50}
 """So many are watched: two seconds of pictures, one of sound."""
@@ -53,6 +57,30 @@ async def test_a_viewer_that_came_first_gets_its_publisher(
         async with ClientProcess(publisher, "publish", f"{relay.url}/whip/hall", slot=0, **files):
             await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=1)
             await receiver.until("received", "audio", like_file=FRAMES["audio"])
+
+
+async def test_the_codec_that_a_publisher_chose_of_several_outlives_its_worker_and_a_move(
+    relay: Relay, streams: Path
+) -> None:
+    """pion offers VP8 first, and sends H264. Who comes afterwards is told what is in use by those who went on."""
+    files = {"video": bitstream("H264", streams), "audio": bitstream("OPUS", streams)}
+
+    async def watch(slot: int) -> None:
+        async with ClientProcess("pion", "watch", f"{relay.url}/whep/hall", slot=slot, **files) as receiver:
+            received = await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=1)
+            assert received["codec"] == "video/H264"
+
+    async with ClientProcess("pion", "publish", f"{relay.url}/whip/hall", slot=0, **files) as sender:
+        await sender.until("sent", "video")
+        await watch(1)
+        pid = pid_by_slot(relay)[0]
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid, 10)
+        await watch(1)
+        session = sender.last["answered", ""]["session"]
+        await until_moved(relay, session, 1)
+        await watch(0)
+        assert await sender.end() == 0
 
 
 @pytest.mark.parametrize("viewer", PROGRAMS)
