@@ -36,7 +36,11 @@ def parse_fragment(text: str, limits: SdpLimits) -> Fragment | Refusal:
 
 
 def restart_answer(fragment: Fragment, mids: Sequence[str], local: Local) -> str:
-    """The body of the 200 that answers a restart; `mids` are those of the m-lines that the session's answer took."""
+    """The body of the 200 that answers a restart; `mids` are those of the m-lines that the session's answer took.
+
+    It names one candidate, the likeliest, as the example of RFC 9725 section 4.3.3 does; none has changed. The client
+    of npm's whip-whep takes all of its own out, and makes no SDP of several new ones.
+    """
     known = [(kind, mid) for kind, mid in fragment.media if mid in mids]
     kind, mid = known[0] if known else ("audio", mids[0])
     out = ["a=ice-lite", "a=ice-options:trickle ice2"]
@@ -47,8 +51,7 @@ def restart_answer(fragment: Fragment, mids: Sequence[str], local: Local) -> str
     if mid:
         out.append(f"a=mid:{mid}")
     out += [f"a=ice-ufrag:{local.ufrag}", f"a=ice-pwd:{local.pwd}"]
-    out += [f"a={candidate.line()}" for candidate in local.candidates]
-    out.append("a=end-of-candidates")
+    out += [f"a={local.candidates[0].line()}", "a=end-of-candidates"]
     return "\r\n".join(out) + "\r\n"
 
 

@@ -60,8 +60,8 @@ async def test_methods_and_preflights(relay: Relay, protocol: str) -> None:
     with RawClient(f"{relay.url}/{protocol}/hall") as client:
         client.post()
         for url, methods, accepts in (
-            (client.url, "POST, OPTIONS", "Accept-Post"),
-            (client.session_url, "PATCH, DELETE, OPTIONS", "Accept-Patch"),
+            (client.url, "GET, HEAD, POST, OPTIONS", "Accept-Post"),
+            (client.session_url, "GET, HEAD, PATCH, DELETE, OPTIONS", "Accept-Patch"),
         ):
             asked = {
                 "Origin": ORIGIN,
@@ -73,9 +73,13 @@ async def test_methods_and_preflights(relay: Relay, protocol: str) -> None:
             assert accepts in preflight.headers
             assert preflight.headers["Access-Control-Allow-Methods"] == methods
             assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
-            for method in ("GET", "HEAD", "PUT"):
-                refused = request(method, url)
-                assert (refused.status, refused.headers["Allow"]) == (405, methods)
+            for method in ("GET", "HEAD"):
+                answered = request(method, url)
+                assert (answered.status in (200, 204), answered.body) == (True, "")
+            refused = request("PUT", url)
+            assert (refused.status, refused.headers["Allow"]) == (405, methods)
+        kind = request("HEAD", client.url).headers.get("Content-Type")
+        assert kind == ("application/sdp" if protocol == "whep" else None)
 
 
 @pytest.mark.parametrize("protocol", ["whip", "whep"])
@@ -91,6 +95,7 @@ async def test_a_patch_is_taken_or_refused_by_its_precondition(relay: Relay, pro
         restarted = patch(client, fragment(*NEW), "*")
         assert restarted.status == 200
         assert restarted.headers["Content-Type"] == FRAGMENT["Content-Type"]
+        assert restarted.body.count("a=candidate:") == 1
         assert restarted.headers["ETag"] != client.etag
         assert patch(client, fragment(*NEW), client.etag).status == 412
         assert patch(client, fragment(*NEW), restarted.headers["ETag"]).status == 204

@@ -21,8 +21,8 @@ Ask = Callable[[MakeRequest], Awaitable[Reply]]
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
-ENDPOINT_METHODS = "POST, OPTIONS"
-SESSION_METHODS = "PATCH, DELETE, OPTIONS"
+ENDPOINT_METHODS = "GET, HEAD, POST, OPTIONS"
+SESSION_METHODS = "GET, HEAD, PATCH, DELETE, OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class PublicRoutes:
     async def _endpoint(self, request: web.BaseRequest, protocol: Protocol, room: str) -> web.Response:
         if request.method == "OPTIONS":
             return self._options(request, ENDPOINT_METHODS, {"Accept-Post": SDP})
+        if request.method in ("GET", "HEAD"):
+            # RFC 9725 section 4 wants success and no content. In WHEP the type tells players what this URL is.
+            is_whep = protocol is Protocol.WHEP
+            return web.Response(status=200, headers={"Content-Type": SDP}) if is_whep else web.Response(status=204)
         if request.method != "POST":
             return method_not_allowed(ENDPOINT_METHODS)
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
@@ -87,6 +91,8 @@ class PublicRoutes:
             return self._options(request, SESSION_METHODS, {"Accept-Patch": FRAGMENT})
         if request.method == "DELETE":
             return from_reply(await self.ask(lambda number: Deleted(number, session, token)))
+        if request.method in ("GET", "HEAD"):
+            return web.Response(status=204)
         if request.method != "PATCH":
             return method_not_allowed(SESSION_METHODS)
         fragment = await read_body(request, FRAGMENT, self.sdp_bytes, self.deadlines)

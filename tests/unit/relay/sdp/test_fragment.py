@@ -82,7 +82,7 @@ def test_limits_hold_for_fragments_too() -> None:
     assert refusal.reason == "sdp-too-large"
 
 
-def test_a_restart_is_answered_with_our_new_credentials_and_candidates() -> None:
+def test_a_restart_is_answered_with_our_new_credentials_and_the_likeliest_candidate() -> None:
     assert restart_answer(taken(TRICKLE), ("0", "1"), LOCAL).splitlines() == [
         "a=ice-lite",
         "a=ice-options:trickle ice2",
@@ -92,7 +92,6 @@ def test_a_restart_is_answered_with_our_new_credentials_and_candidates() -> None
         "a=ice-ufrag:00abcdEFGH",
         f"a=ice-pwd:{'A' * 24}",
         "a=candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host",
-        "a=candidate:2 1 udp 2130706175 ::1 7882 typ host",
         "a=end-of-candidates",
     ]
 
@@ -110,7 +109,7 @@ def test_a_session_without_mids_is_answered_without() -> None:
 
 def test_our_answer_reads_back() -> None:
     fragment = taken(restart_answer(taken(TRICKLE), ("0", "1"), LOCAL))
-    assert (fragment.ufrag, fragment.pwd, fragment.candidates) == (LOCAL.ufrag, LOCAL.pwd, 2)
+    assert (fragment.ufrag, fragment.pwd, fragment.candidates) == (LOCAL.ufrag, LOCAL.pwd, 1)
 
 
 @settings(max_examples=200, deadline=None)

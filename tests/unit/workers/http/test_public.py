@@ -57,24 +57,39 @@ async def test_options_say_what_is_accepted(site: Site) -> None:
     async with site.client.options(f"{site.url}/whip/hall", headers=preflight) as answer:
         assert answer.status == 204
         assert answer.headers["Accept-Post"] == "application/sdp"
-        assert answer.headers["Access-Control-Allow-Methods"] == "POST, OPTIONS"
+        assert answer.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, OPTIONS"
         assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
         assert "If-Match" in answer.headers["Access-Control-Allow-Headers"]
     async with site.client.options(f"{site.url}/whep/hall/00.x") as answer:
         assert answer.headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
-        assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+        assert answer.headers["Allow"] == "GET, HEAD, PATCH, DELETE, OPTIONS"
         assert "Access-Control-Allow-Methods" not in answer.headers
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "PROPFIND"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_get_succeeds_without_content_and_tells_a_whep_endpoint(site: Site, method: str) -> None:
+    for path, content_type in [
+        ("/whip/hall", None),
+        ("/whep/hall", "application/sdp"),
+        ("/whip/hall/00.x", None),
+        ("/whep/hall/00.x", None),
+    ]:
+        async with site.client.request(method, f"{site.url}{path}") as answer:
+            assert answer.status in (200, 204)
+            assert answer.headers.get("Content-Type") == content_type
+            assert await answer.read() == b""
+    assert site.control.asked == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "PROPFIND"])
 async def test_other_methods_get_405_with_allow(site: Site, method: str) -> None:
     async with site.client.request(method, f"{site.url}/whip/hall") as answer:
         assert answer.status == 405
-        assert answer.headers["Allow"] == "POST, OPTIONS"
+        assert answer.headers["Allow"] == "GET, HEAD, POST, OPTIONS"
     if method not in ("DELETE", "PATCH"):
         async with site.client.request(method, f"{site.url}/whip/hall/00.x") as answer:
             assert answer.status == 405
-            assert answer.headers["Allow"] == "PATCH, DELETE, OPTIONS"
+            assert answer.headers["Allow"] == "GET, HEAD, PATCH, DELETE, OPTIONS"
     assert site.control.asked == []
 
 
