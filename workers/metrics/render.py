@@ -50,6 +50,7 @@ HELP = {
     "proofs_answered": "Addresses that answered such a request",
     "proofs_given_up": "Addresses that were asked for two seconds in vain",
     "address_moves_refused": "Addresses that a client nominated and that did not answer, so that media did not move",
+    "unknown_sources_tried": "Packets from unknown addresses, tried with the keys of the client that their SSRC names",
     "wakeups": "Wake-ups of the engines' loops",
     "sessions_opened": "Offers that were answered, by protocol",
     "ring_messages_unknown": "Messages between engines that another release has and this one does not, all skipped",

@@ -68,6 +68,8 @@ counters! {
     AddressMovesRefused => "address_moves_refused",
     /// Another gauge: clients with publications none of which has brought a packet for a while.
     PublishersSilent => "publishers_silent",
+    /// Packets from addresses that nobody knows which were tried with the keys of the client that their SSRC names.
+    UnknownSourcesTried => "unknown_sources_tried",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.

@@ -12,6 +12,7 @@ use crate::congestion::arrivals::Arrivals;
 use crate::drop::Drop;
 use crate::forward::publication::streams::Streams;
 use crate::outbox::Path;
+use crate::time::Time;
 use crate::transport::Transport;
 
 /// Datagrams that may wait for one step of a handshake: a frame of 64 packets; more are dropped. An answer to our last flight takes a
@@ -35,6 +36,10 @@ pub struct Client {
     pub transport_cc: Option<u8>,
     /// The SSRC of the last packet, which transport-wide feedback has to name.
     pub media_ssrc: u32,
+    /// SSRCs that lead to this client from unknown addresses, as it sends no checks.
+    pub listed_ssrcs: Vec<u32>,
+    /// Before this its packets from unknown addresses are not tried.
+    pub next_trial_at: Time,
     /// When media came last.
     pub silence: Silence,
     /// Keys in the engine's tables.
@@ -89,6 +94,8 @@ impl Client {
             arrivals: Arrivals::default(),
             transport_cc: None,
             media_ssrc: 0,
+            listed_ssrcs: Vec::new(),
+            next_trial_at: Time::default(),
             silence: Silence::default(),
             publications: Vec::new(),
             subscriptions: Vec::new(),

@@ -41,7 +41,7 @@ impl Engine {
                     Some(slot) if slot != self.slot && slot != from => {
                         self.hand_over(slot, path, datagram).map_err(|drop| (None, drop))
                     }
-                    _ => Err((None, Drop::UnknownSource)),
+                    _ => self.handle_unknown_source(now, path, datagram, (kind, true)),
                 },
             },
         };
@@ -121,7 +121,12 @@ impl Engine {
     }
 
     /// Hands a datagram over by what it says. Anybody can name a slot: who floods it must not push out what its clients send.
-    fn hand_over_named(&mut self, slot: u8, path: Path, datagram: &[u8]) -> Result<(), (Option<ClientKey>, Drop)> {
+    pub(super) fn hand_over_named(
+        &mut self,
+        slot: u8,
+        path: Path,
+        datagram: &[u8],
+    ) -> Result<(), (Option<ClientKey>, Drop)> {
         let is_known = self.owner_of(path) == Some(slot);
         if !is_known && !self.arena.handover(self.slot, slot).has_room_for_strangers() {
             return Err((None, Drop::HandoverFull));
@@ -184,7 +189,7 @@ impl Engine {
         }
         match self.owner_of(path) {
             Some(slot) if slot != self.slot => self.hand_over(slot, path, datagram).map_err(|drop| (None, drop)),
-            _ => Err((None, Drop::UnknownSource)),
+            _ => self.handle_unknown_source(now, path, datagram, (kind, false)),
         }
     }
 
@@ -275,7 +280,7 @@ impl Engine {
         }
     }
 
-    fn handle_rtp(&mut self, now: Time, key: ClientKey, packet: &[u8]) -> Result<(), Drop> {
+    pub(super) fn handle_rtp(&mut self, now: Time, key: ClientKey, packet: &[u8]) -> Result<(), Drop> {
         let header = Header::parse(packet).map_err(|_| Drop::RtpMalformed)?;
         let client = &mut self.clients[key];
         if let Some(id) = client.transport_cc

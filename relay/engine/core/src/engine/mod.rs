@@ -16,6 +16,7 @@
 //! | `records.rs` | saving sessions |
 //! | `adoption.rs` | adopting saved sessions |
 //! | `moves.rs` | moving a session to another worker |
+//! | `rebinding.rs` | media from addresses that nobody knows |
 //! | `silence.rs` | publishers that send nothing |
 //!
 //! `client.rs` and `tables.rs` have no method of `Engine`: a client, and the tables with their keys.
@@ -29,6 +30,7 @@ mod handshakes;
 mod inbox;
 mod ingress;
 mod moves;
+mod rebinding;
 mod records;
 mod silence;
 pub mod tables;
@@ -41,6 +43,7 @@ use millrace_arena::Arena;
 
 use self::client::Client;
 use self::moves::Move;
+use self::rebinding::Rebinding;
 use self::records::Records;
 use self::tables::{ClientKey, PublicationKey, SubscriptionKey, Table};
 use crate::command::{Attach, Publish, Subscribe};
@@ -133,6 +136,7 @@ pub struct Engine {
     client_by_id: IdMap<u64, ClientKey>,
     client_by_ufrag: HashMap<String, ClientKey>,
     client_by_path: HashMap<Path, ClientKey>,
+    rebinding: Rebinding,
     handshakes: usize,
     /// Publishers of whose silence the control plane was told.
     silent: u64,
@@ -217,6 +221,7 @@ impl Engine {
             client_by_id: IdMap::default(),
             client_by_ufrag: HashMap::new(),
             client_by_path: HashMap::new(),
+            rebinding: Rebinding::default(),
             handshakes: 0,
             silent: 0,
             steps: VecDeque::new(),
@@ -344,8 +349,14 @@ impl Engine {
                 TransportEvent::TooManyAddresses => self.count_drop(Some(key), Drop::TooManyAddresses),
                 TransportEvent::HeldBack => self.count_drop(Some(key), Drop::UnprovenAddress),
                 TransportEvent::ProofAsked => self.stats.add(Counter::ProofsAsked, 1),
-                TransportEvent::ProofAnswered => self.stats.add(Counter::ProofsAnswered, 1),
-                TransportEvent::ProofGivenUp => self.stats.add(Counter::ProofsGivenUp, 1),
+                TransportEvent::ProofAnswered => {
+                    self.stats.add(Counter::ProofsAnswered, 1);
+                    self.list_if_unchecked(now, key);
+                }
+                TransportEvent::ProofGivenUp => {
+                    self.stats.add(Counter::ProofsGivenUp, 1);
+                    self.list_if_unchecked(now, key);
+                }
                 TransportEvent::MoveRefused => self.stats.add(Counter::AddressMovesRefused, 1),
                 TransportEvent::HabitLearnt => self.mark_unsaved(key),
                 TransportEvent::UfragForgotten(ufrag) => {
@@ -431,6 +442,7 @@ impl Engine {
         }
         self.deadlines.forget(key);
         self.forget_silence(key);
+        self.unlist(key);
         let client = self.clients.remove(key);
         if client.is_handshaking {
             self.handshakes -= 1;

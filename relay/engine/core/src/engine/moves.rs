@@ -87,6 +87,7 @@ impl Engine {
         }
         self.deadlines.forget(key);
         self.forget_silence(key);
+        self.unlist(key);
         let client = self.clients.remove(key);
         self.client_by_id.remove(&client.transport.id());
         for ufrag in &client.ufrags {

@@ -4,10 +4,11 @@
 use millrace_arena::prefetch;
 
 use super::Transport;
+use super::lasting::Habit;
 use super::srtp::{Srtp, Tags};
 use crate::drop::Drop;
-use crate::outbox::Path;
-use crate::time::Time;
+use crate::outbox::{Outbox, Path};
+use crate::time::{Span, Time};
 
 impl Transport {
     /// Opens SRTP in place, from known addresses only; returns the length of the RTP packet.
@@ -37,6 +38,31 @@ impl Transport {
     pub fn open_rtcp(&mut self, _now: Time, path: Path, packet: &mut [u8]) -> Result<usize, Drop> {
         let len = self.opener(path)?.open_rtcp(packet)?;
         self.note_media(path);
+        Ok(len)
+    }
+
+    /// The SSRCs that came from a client that has sent no check for this long; none of one that sends checks, or that would not answer
+    /// a request.
+    pub fn ssrcs_without_checks(&self, now: Time, span: Span) -> Vec<u32> {
+        let is_found_by_them = self.ice.sends_no_checks(now, span) && self.ice.habit() == Habit::Answers;
+        self.srtp.as_ref().filter(|_| is_found_by_them).map(Srtp::ssrcs).unwrap_or_default()
+    }
+
+    /// Opens SRTP or SRTCP in place from an address that no check came from, and has that address asked back when the packet is authentic
+    /// and new.
+    pub fn open_from_unknown(
+        &mut self,
+        now: Time,
+        path: Path,
+        packet: &mut [u8],
+        is_rtp: bool,
+        outbox: &mut Outbox,
+    ) -> Result<usize, Drop> {
+        let received = packet.len();
+        let srtp = self.srtp.as_mut().ok_or(Drop::SrtpNoKeys)?;
+        let len = if is_rtp { srtp.open_rtp(packet)? } else { srtp.open_rtcp(packet)? };
+        self.phase_due = None;
+        self.ice.ask_source(now, path, received, outbox, &mut self.events);
         Ok(len)
     }
 

@@ -35,6 +35,23 @@ impl Ice {
         }
     }
 
+    /// Media that authenticates and is new came from an address that no check came from. It is asked as if a check had nominated it: who
+    /// carried the packet there answers in vain.
+    pub fn ask_source(
+        &mut self,
+        now: Time,
+        path: Path,
+        received: usize,
+        outbox: &mut Outbox,
+        events: &mut VecDeque<TransportEvent>,
+    ) {
+        self.note_address(now, path, events);
+        if let Some(address) = self.find_mut(path) {
+            address.note_received(received);
+        }
+        self.ask(now, path, true, outbox, events);
+    }
+
     /// Sends the request of the proof under way; false when it is time to give up. What the address may not get is not sent.
     pub(super) fn request(
         &mut self,

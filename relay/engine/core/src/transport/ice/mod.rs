@@ -71,6 +71,8 @@ pub(super) struct Ice {
     saw_bad_integrity: bool,
     /// Since the keys are there: from then on the selected path is asked for its consent.
     connected_at: Option<Time>,
+    /// When a check came last, from wherever.
+    checked_at: Option<Time>,
     /// When the selected path is asked next.
     ask_at: Option<Time>,
     habit: Habit,
@@ -95,6 +97,7 @@ impl Ice {
             max_addresses: max_addresses.max(2),
             saw_bad_integrity: false,
             connected_at: None,
+            checked_at: None,
             ask_at: None,
             habit: Habit::Unknown,
             heard: false,
@@ -211,12 +214,22 @@ impl Ice {
         }
     }
 
-    fn note_check(&mut self, now: Time, path: Path, message: &Message<'_>, events: &mut VecDeque<TransportEvent>) {
+    fn note_address(&mut self, now: Time, path: Path, events: &mut VecDeque<TransportEvent>) {
         if self.find(path).is_none() {
             self.make_room(events);
             self.addresses.push(Address::new(path, now));
             events.push_back(TransportEvent::AddressChecked(path));
         }
+    }
+
+    /// True when the client is connected, and has been for this long without a check.
+    pub fn sends_no_checks(&self, now: Time, span: Span) -> bool {
+        self.connected_at.is_some_and(|at| now >= at.max(self.checked_at.unwrap_or(at)) + span)
+    }
+
+    fn note_check(&mut self, now: Time, path: Path, message: &Message<'_>, events: &mut VecDeque<TransportEvent>) {
+        self.note_address(now, path, events);
+        self.checked_at = Some(now);
         if let Some(address) = self.find_mut(path) {
             address.checked_at = now;
             address.priority = message.priority().unwrap_or(0);

@@ -106,6 +106,11 @@ impl Srtp {
         self.keying.profile
     }
 
+    /// The streams that have brought an authentic packet, those of reports first.
+    pub fn ssrcs(&self) -> Vec<u32> {
+        self.rtcp_streams.ssrcs().chain(self.rtp_streams.ssrcs()).collect()
+    }
+
     /// Whether this packet, if it authenticates, is newer than all that its stream brought.
     pub fn is_newest(&self, packet: &[u8]) -> bool {
         let Some(header) = packet.first_chunk::<RTP_HEADER>() else { return false };

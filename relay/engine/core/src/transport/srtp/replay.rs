@@ -98,6 +98,10 @@ impl Streams {
         Streams { windows: Vec::new(), max, words: None }
     }
 
+    pub fn ssrcs(&self) -> impl Iterator<Item = u32> {
+        self.windows.iter().map(|(ssrc, _)| *ssrc)
+    }
+
     /// The packet index of a 16-bit sequence number (RFC 3711 section 3.3.1 and appendix A): the one closest to the
     /// highest so far. A stream begins with a rollover counter of zero. What would lie before the beginning cannot
     /// have been sent, so it counts as too old.
