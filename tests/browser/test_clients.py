@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.browser.browser import Browser
-from tests.browser.peers import Peer, assert_seen_and_heard, hold, open_page, relay_token, watch
+from tests.browser.peers import Peer, assert_seen_and_heard, hold, open_page, publish, relay_token, watch
 from tests.clients.aiortc_client import Viewer
 from tests.clients.ffmpeg_publish import publish_with_ffmpeg
 from tests.system.relay_process import Relay
@@ -86,15 +86,29 @@ async def test_chromium_and_aiortc_see_and_hear_gstreamer(lan_relay: Relay, chro
         await hear_and_see_with_aiortc(lan_relay, slot)
 
 
+async def see_and_hear_with_gstreamer(relay: Relay, codec: str) -> None:
+    """Returns when GStreamer has 90 pictures and as many packets of sound."""
+    url, token = f"{relay.url}/whep/hall", relay_token(relay)
+    viewer = await asyncio.create_subprocess_exec(DEBIAN_PYTHON, str(CLIENTS / "gst_watch.py"), url, "90", codec, token)
+    try:
+        assert await asyncio.wait_for(viewer.wait(), 90) == 0
+    finally:
+        if viewer.returncode is None:
+            viewer.kill()
+            await viewer.wait()
+
+
 @pytest.mark.netns
 async def test_gstreamer_sees_and_hears_gstreamer(lan_relay: Relay) -> None:
     async with publish_with_gstreamer(lan_relay, "vp8"):
-        viewer = await asyncio.create_subprocess_exec(
-            DEBIAN_PYTHON, str(CLIENTS / "gst_watch.py"), f"{lan_relay.url}/whep/hall", "90", relay_token(lan_relay)
-        )
-        try:
-            assert await asyncio.wait_for(viewer.wait(), 90) == 0
-        finally:
-            if viewer.returncode is None:
-                viewer.kill()
-                await viewer.wait()
+        await see_and_hear_with_gstreamer(lan_relay, "vp8")
+
+
+@pytest.mark.netns
+async def test_gstreamer_that_says_nothing_of_its_h264_sees_and_hears_chromium(
+    lan_relay: Relay, chromium: Browser
+) -> None:
+    await open_page(chromium, lan_relay)
+    sender = await publish(chromium, lan_relay, codec="video/H264")
+    await see_and_hear_with_gstreamer(lan_relay, "h264")
+    await sender.leave()

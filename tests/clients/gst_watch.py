@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """A GStreamer webrtcbin viewer over WHEP, run by Debian's own python3 (its bindings are not on PyPI).
 
-Usage: gst_watch.py URL PICTURES [token]. Ends by itself once it has decoded so many pictures (VP8) and as many packets
-of sound (Opus).
+Usage: gst_watch.py URL PICTURES vp8|h264 TOKEN, which may be empty. Ends by itself once it has so many pictures and as many packets of
+sound (Opus): decoded, but for H264, whose pictures are put together from their packets.
 """
 
 import sys
@@ -15,11 +15,17 @@ gi.require_version("GstWebRTC", "1.0")
 gi.require_version("GstSdp", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 
-WANTED = (
-    "application/x-rtp,media=video,encoding-name=VP8,payload=96,clock-rate=90000,rtcp-fb-nack-pli=true",
-    "application/x-rtp,media=audio,encoding-name=OPUS,payload=111,clock-rate=48000,encoding-params=(string)2",
-)
-DECODERS = {"video": "queue ! rtpvp8depay ! vp8dec", "audio": "queue ! rtpopusdepay ! opusdec"}
+# The caps that everybody passes on, which say nothing of packetization-mode or profile-level-id.
+PICTURE = {
+    "vp8": "application/x-rtp,media=video,encoding-name=VP8,payload=96,clock-rate=90000,rtcp-fb-nack-pli=true",
+    "h264": "application/x-rtp,media=video,encoding-name=H264,payload=103,clock-rate=90000,rtcp-fb-nack-pli=true",
+}
+SOUND = "application/x-rtp,media=audio,encoding-name=OPUS,payload=111,clock-rate=48000,encoding-params=(string)2"
+DECODERS = {
+    "vp8": "queue ! rtpvp8depay ! vp8dec",
+    "h264": "queue ! rtph264depay ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au",
+    "audio": "queue ! rtpopusdepay ! opusdec",
+}
 SINK = "fakesink name=sink sync=false async=false signal-handoffs=true"
 MAX_BUNDLE = 3
 
@@ -27,17 +33,17 @@ MAX_BUNDLE = 3
 class Viewer:
     """One pipeline, one session."""
 
-    def __init__(self, url, pictures, token):
-        self.url, self.pictures = url, pictures
+    def __init__(self, url, pictures, codec, token):
+        self.url, self.pictures, self.codec = url, pictures, codec
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.decoded = dict.fromkeys(DECODERS, 0)
+        self.decoded = {"video": 0, "audio": 0}
         self.posted = False
         self.loop = GLib.MainLoop()
         self.pipeline = Gst.Pipeline()
         self.peer = Gst.ElementFactory.make("webrtcbin")
         self.peer.set_property("bundle-policy", MAX_BUNDLE)
         self.pipeline.add(self.peer)
-        for caps in WANTED:
+        for caps in (PICTURE[codec], SOUND):
             direction = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
             self.peer.emit("add-transceiver", direction, Gst.Caps.from_string(caps))
         self.peer.connect("pad-added", self.receive)
@@ -46,7 +52,8 @@ class Viewer:
 
     def receive(self, _peer, pad):
         kind = pad.get_current_caps().get_structure(0).get_string("media")
-        decoder = Gst.parse_bin_from_description(f"{DECODERS[kind]} ! {SINK}", True)
+        name = self.codec if kind == "video" else kind
+        decoder = Gst.parse_bin_from_description(f"{DECODERS[name]} ! {SINK}", True)
         decoder.get_by_name("sink").connect("handoff", self.count, kind)
         self.pipeline.add(decoder)
         decoder.sync_state_with_parent()
@@ -92,4 +99,5 @@ class Viewer:
 
 if __name__ == "__main__":
     Gst.init(None)
-    Viewer(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4] or [""]).run()
+    url, pictures, codec, token = sys.argv[1:]
+    Viewer(url, int(pictures), codec, token).run()
