@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """A GStreamer webrtcbin viewer over WHEP, run by Debian's own python3 (its bindings are not on PyPI).
 
-Usage: gst_watch.py URL PICTURES vp8|h264 TOKEN, which may be empty. Ends by itself once it has so many pictures and as many packets of
-sound (Opus): decoded, but for H264, whose pictures are put together from their packets.
+Usage: gst_watch.py URL PICTURES vp8|h264 TOKEN, which may be empty. Ends by itself once it has so many pictures and as
+many packets of sound (Opus): decoded, but for H264, whose pictures are put together from their packets.
 """
 
 import sys
