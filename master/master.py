@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
+from setproctitle import setproctitle
+
 from millrace.master.kernel.sockets import BindRefused
 from millrace.master.reload import Change, compare
 from millrace.master.rollout import Rollout
@@ -51,6 +53,7 @@ ReadAgain = Callable[[], Config | tuple[str, ...]]
 def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: Executable) -> int:
     """Runs the server until it is told to stop. Returns the exit status: 0 when it was told, 1 after an error."""
     service_manager = ServiceManager()
+    setproctitle(f"millrace: master {' '.join(executable.command)}")
     try:
         logs.set_up(config.log, "master")
     except OSError as error:

@@ -11,6 +11,8 @@ import resource
 import time
 from typing import TYPE_CHECKING
 
+from setproctitle import setproctitle
+
 from millrace.relay.contract.boot import Boot
 from millrace.relay.contract.exits import Exit
 from millrace.workers import logs
@@ -28,6 +30,7 @@ control makes few cycles.
 
 def run(boot: Boot) -> int:
     """Serves until it is told to stop. Returns the exit status, a `millrace.relay.contract.exits.Exit`."""
+    setproctitle(f"millrace: worker {boot.slot}")
     logs.set_up(boot.config.log, f"worker-{boot.slot}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -3,6 +3,7 @@ does. Read next: `master/master.py`, which `millrace serve` runs.
 """
 
 import argparse
+import json
 import os
 import secrets
 import sys
@@ -12,13 +13,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from millrace.master.operator.config_file import KeysRefused, found, readable_secrets, write_keys
 from millrace.relay.config.model import Config
 from millrace.relay.config.parse import parse, parse_all, secrets_in, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit status: 0, or 1 for a refusal; wrong arguments exit with 2."""
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     for key in secrets_in(getattr(chosen, "set", [])):
         why = f"--set {key} shows a secret to every user of this machine (ps)"
         print(f"millrace: {why}; set it in a file that only the server may read (--config)", file=sys.stderr)
@@ -26,26 +28,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "serve":
             return _serve(chosen)
         case "check":
-            return _check(chosen.file)
+            return _check(chosen.file, chosen.json)
         case "token":
             return _token(chosen)
         case "status":
             return _status(chosen)
-        case "move" | "drain":
-            return _move_or_drain(chosen)
+        case "rooms" | "sessions" | "kick" | "move" | "drain":
+            return _ask_server(chosen)
+        case "completion":
+            print(completion(chosen.shell), end="")
+            return 0
         case "doctor":
             return _doctor(chosen)
         case "bench":
             return _bench(chosen)
         case _:
-            print(keys(), end="")
-            return 0
+            return _keys(chosen.write)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("millrace", description="A WebRTC media relay: one box, one UDP port.")
-    parser.add_argument("--version", action="version", version=f"millrace {_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Returns the command's arguments, of which the man page is made, too."""
+    made = argparse.ArgumentParser("millrace", description="A WebRTC media relay: one box, one UDP port.")
+    made.add_argument("--version", action="version", version=f"millrace {_version()}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     serve = commands.add_parser(
         "serve", help="run the server until Ctrl-C (at once) or SIGTERM (when its sessions are over)"
@@ -64,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="print all problems of a configuration file and of the files that it names"
     )
     check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument("--json", action="store_true", help="print the problems as a list of objects")
 
     token = commands.add_parser("token", help="make an access token with a key of the configuration")
     token.add_argument("--room", required=True, help="the only room that it opens")
@@ -74,11 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--https", action="store_true", help="with the key that `millrace serve --https` has made")
     token.add_argument("--key", help="which key of auth.keys; by default the first")
 
-    commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
+    pair = commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
+    pair.add_argument("--write", type=Path, metavar="FILE", help="add it to this file, which only its owner then reads")
 
     status = commands.add_parser("status", help="show a running server: its workers, its rooms")
     status.add_argument("--url", help="its administration address; by default that of the configuration")
     status.add_argument("--once", action="store_true", help="print one table instead of a live one")
+    status.add_argument("--json", action="store_true", help="print a line of JSON each second; with --once, one")
+
+    rooms = commands.add_parser("rooms", help="list the open rooms of a running server")
+    sessions = commands.add_parser("sessions", help="list the sessions of a room")
+    sessions.add_argument("room", metavar="ROOM", help="its name")
+    for each in (rooms, sessions):
+        each.add_argument("--json", action="store_true", help="print what the administration address answers")
+    kick = commands.add_parser("kick", help="close a session; its client gets a goodbye")
+    kick.add_argument("session", metavar="SESSION", help="its id, as `millrace sessions ROOM` lists it")
 
     move = commands.add_parser("move", help="move a session to another worker, unnoticed by its client")
     move.add_argument("session", metavar="SESSION", help="its id, as the administration address lists it")
@@ -86,15 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     drain = commands.add_parser("drain", help="move all sessions of a worker to the others, and have it take none")
     drain.add_argument("slot", type=int, metavar="SLOT", help="the number of the worker")
     drain.add_argument("--undo", action="store_true", help="let it take sessions again")
-    for each in (move, drain):
+    for each in (rooms, sessions, kick, move, drain):
         each.add_argument("--url", help="the server's administration address; by default that of the configuration")
 
     doctor = commands.add_parser("doctor", help="look for problems of this machine or its configuration")
+    doctor.add_argument("--json", action="store_true", help="print the findings as a list of objects")
     doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
 
+    shell = commands.add_parser("completion", help="print what a shell needs to complete this command")
+    shell.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="such as: source <(millrace completion bash)")
+
     bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
-    for each in (serve, token, status, move, drain, doctor, bench):
-        each.add_argument("--config", type=Path, metavar="FILE", help="TOML; without it, the defaults")
+    for each in (serve, token, status, rooms, sessions, kick, move, drain, doctor, bench):
+        each.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="TOML; by default ./millrace.toml or /etc/millrace/millrace.toml, if there is one",
+        )
         each.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="wins over the file")
     bench.add_argument(
         "arguments",
@@ -102,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SCENARIO ...",
         help="of the load generator; `millrace bench video --help` lists them",
     )
-    return parser
+    return made
 
 
 def _serve(chosen: argparse.Namespace) -> int:
@@ -117,7 +142,7 @@ def _serve(chosen: argparse.Namespace) -> int:
     executable.pass_on_all_but((INHERITED, PID_FILE))
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])
     # A daemon runs in another working directory.
-    file = chosen.config and chosen.config.absolute()
+    file = chosen.config.absolute() if chosen.config else found()
     pid_file = chosen.pid_file and chosen.pid_file.absolute()
     config = _read(file, overrides)
     if config is not None and chosen.https:
@@ -128,6 +153,8 @@ def _serve(chosen: argparse.Namespace) -> int:
         config = _read(file, overrides)
     if config is None:
         return 1
+    if file is not None and chosen.config is None and executable.passed is None:
+        print(f"millrace: the configuration is {file}", file=sys.stderr)
     if executable.is_rehearsal:
         return rehearse(config, executable)
 
@@ -162,20 +189,32 @@ def relative_paths(config: Config) -> list[tuple[str, str]]:
     return [(key, path) for key, path in paths.items() if path and not Path(path).is_absolute()]
 
 
-def _check(file: Path) -> int:
+def _check(file: Path, as_json: bool) -> int:
     from millrace.master.operator.check import outside
 
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
+        if as_json:
+            print(json.dumps([{"key": None, "text": _unreadable(file, error)}]))
+            return 1
         return _refuse(_unreadable(file, error))
     config, problems = parse_all(text)
     said = [*map(str, problems), *outside(config)]
+    if as_json:
+        print(json.dumps([{"key": each.partition(": ")[0], "text": each} for each in said]))
+        return 1 if said else 0
     for problem in said:
         print(f"{file}: {problem}", file=sys.stderr)
+    if (warning := readable_secrets(file, _has_secrets(config))) is not None:
+        print(f"millrace: {warning}", file=sys.stderr)
     if not said:
         print(f"{file}: no problems")
     return 1 if said else 0
+
+
+def _has_secrets(config: Config) -> bool:
+    return bool(config.auth.keys) or any(server.credential or server.secret for server in config.ice.servers)
 
 
 def _token(chosen: argparse.Namespace) -> int:
@@ -234,20 +273,37 @@ def _status(chosen: argparse.Namespace) -> int:
     if config is None:
         return 1
     from millrace.master.operator.status import run
+    from millrace.master.operator.status_table import as_json, table
 
-    return run(_admin(chosen, config), chosen.once)
+    return run(_admin(chosen, config), chosen.once, chosen.json, as_json if chosen.json else table)
 
 
-def _move_or_drain(chosen: argparse.Namespace) -> int:
+def _ask_server(chosen: argparse.Namespace) -> int:
     config = _config(chosen, [])
     if config is None:
         return 1
-    from millrace.master.operator.move import drain, move
+    from millrace.master.operator import move, rooms
 
     admin = _admin(chosen, config)
-    if chosen.command == "move":
-        return move(admin, chosen.session, chosen.slot)
-    return drain(admin, chosen.slot, chosen.undo)
+    match chosen.command:
+        case "rooms":
+            return rooms.rooms(admin, chosen.json)
+        case "sessions":
+            return rooms.sessions(admin, chosen.room, chosen.json)
+        case "kick":
+            return rooms.kick(admin, chosen.session)
+        case "move":
+            return move.move(admin, chosen.session, chosen.slot)
+        case _:
+            return move.drain(admin, chosen.slot, chosen.undo)
+
+
+def completion(shell: str) -> str:
+    """Returns the script by which a shell completes this command."""
+    import shtab
+
+    script: str = shtab.complete(parser(), shell)
+    return script if script.endswith("\n") else f"{script}\n"
 
 
 def _admin(chosen: argparse.Namespace, config: Config) -> str:
@@ -271,8 +327,14 @@ def _doctor(chosen: argparse.Namespace) -> int:
             findings.append(Finding(Verdict.POOR, "a call", how))
         else:
             findings.append(call(chosen.url, config))
-    for finding in findings:
-        print(f"{finding.verdict:<5} {finding.what}: {finding.detail}")
+    file = chosen.config or found()
+    if file is not None and (warning := readable_secrets(file, _has_secrets(config))) is not None:
+        findings.append(Finding(Verdict.POOR, "configuration", warning))
+    if chosen.json:
+        print(json.dumps([{"verdict": each.verdict, "what": each.what, "detail": each.detail} for each in findings]))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:<5} {finding.what}: {finding.detail}")
     return 1 if any(finding.verdict is Verdict.BAD for finding in findings) else 0
 
 
@@ -295,8 +357,20 @@ def keys() -> str:
     return f'[auth]\nkeys = {{ key{secrets.token_hex(6)} = "{secrets.token_urlsafe(32)}" }}\n'
 
 
+def _keys(file: Path | None) -> int:
+    if file is None:
+        print(keys(), end="")
+        return 0
+    try:
+        write_keys(file, keys())
+    except KeysRefused as refusal:
+        return _refuse(str(refusal))
+    print(f"{file} has a new key pair")
+    return 0
+
+
 def _config(chosen: argparse.Namespace, overrides: list[str]) -> Config | None:
-    return _read(chosen.config, [*chosen.set, *overrides])
+    return _read(chosen.config or found(), [*chosen.set, *overrides])
 
 
 def _read(file: Path | None, overrides: list[str]) -> Config | None:

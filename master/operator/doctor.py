@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -62,7 +63,15 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _cores(config)
     yield _steering()
     yield from _offloads()
+    yield Finding(Verdict.GOOD, "OpenSSL", openssl())
     yield from _clocks()
+
+
+def openssl() -> str:
+    """Returns the version that HTTPS runs on; DTLS is computed by the one that the engine was linked with, mostly the
+    same.
+    """
+    return ssl.OPENSSL_VERSION
 
 
 def _ports(config: Config) -> Iterator[Finding]:

@@ -1,7 +1,9 @@
 """`millrace status` and `millrace doctor` against a running relay."""
 
 import asyncio
+import json
 import sys
+from pathlib import Path
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.relay_process import ROOT, Relay
@@ -43,3 +45,34 @@ async def test_doctor_says_that_nobody_answers() -> None:
     status, text = await millrace("doctor", "--set", "http.port=0", "--url", "http://127.0.0.1:1")
     assert status == 1
     assert "FAIL  a call" in text
+
+
+async def test_rooms_and_sessions_are_listed_and_a_session_is_put_out(relay: Relay) -> None:
+    async with Publisher(f"{relay.url}/whip/hall") as publisher:
+        await publisher.open()
+        await publisher.connected()
+        status, text = await millrace("rooms", "--url", relay.admin)
+        assert (status, text.splitlines()[1].split()) == (0, ["hall", "1", "1", "0"])
+        status, text = await millrace("sessions", "hall", "--url", relay.admin)
+        assert (status, text.splitlines()[1].split()[0]) == (0, publisher.session)
+        status, text = await millrace("sessions", "hall", "--json", "--url", relay.admin)
+        assert [each["session"] for each in json.loads(text)["sessions"]] == [publisher.session]
+        status, text = await millrace("status", "--once", "--json", "--url", relay.admin)
+        assert sum(worker["sessions"] for worker in json.loads(text)["workers"]) == 1
+        assert await millrace("kick", publisher.session, "--url", relay.admin) == (
+            0,
+            f"session {publisher.session} is closed\n",
+        )
+        status, text = await millrace("kick", publisher.session, "--url", relay.admin)
+        assert (status, "millrace: " in text) == (1, True)
+        publisher.session_url = ""
+    status, text = await millrace("sessions", "hall", "--url", relay.admin)
+    assert (status, text) == (1, "millrace: Nobody is in a room of this name.\n")
+    status, text = await millrace("rooms", "--json", "--url", relay.admin)
+    assert (status, json.loads(text)) == (0, [])
+
+
+async def test_processes_say_which_is_the_master_and_which_a_worker(relay: Relay) -> None:
+    titles = {pid: Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0") for pid in relay.processes()}
+    assert titles.pop(relay.pid).startswith("millrace: master ")
+    assert sorted(titles.values()) == ["millrace: worker 0", "millrace: worker 1"]

@@ -1,5 +1,6 @@
 """The command's answers, without a server."""
 
+import json
 import re
 import sys
 import time
@@ -213,3 +214,23 @@ def test_token_of_the_demonstration_fits_the_key_that_it_keeps(
     config = parse((tmp_path / "millrace" / "keys.toml").read_text())
     assert isinstance(config, Config)
     assert all(isinstance(check(token, config.auth.keys, time.time()), Grant) for token in tokens)
+
+
+def test_check_gives_problems_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text("[http]\nport = 0.5\n")
+    assert main(["check", "--json", str(file)]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)
+    assert problem["key"] == "http.port"
+    file.write_text("")
+    assert main(["check", "--json", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["check", "--json", str(tmp_path / "none")]) == 1
+    assert "No such file" in json.loads(capsys.readouterr().out)[0]["text"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(command in script for command in ("serve", "sessions", "--write", "doctor"))
