@@ -74,6 +74,7 @@ class HookClient:
             "action": question.action.value,
             "room": question.room,
             "token": question.token,
+            "identity": question.identity,
             "participant": question.participant,
             "address": question.address,
         }

@@ -40,6 +40,8 @@ class HookQuestion:
     address: str
     participant: str | None = None
     """WATCH: whom of the room; None for its first publisher."""
+    identity: str | None = None
+    """The name under which the client asks to be in the room; None with WHIP and WHEP, which have none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,14 @@ async def test_the_question_is_posted_as_json_with_the_secret() -> None:
     async with asking(handle, secret="hush") as client:
         answer = await client.ask(QUESTION)
     assert answer == HookReplied(200, b'{"identity": "bob"}')
-    expected = {"action": "watch", "room": "hall", "token": "opaque", "participant": "ann", "address": "192.0.2.1"}
+    expected = {
+        "action": "watch",
+        "room": "hall",
+        "token": "opaque",
+        "identity": None,
+        "participant": "ann",
+        "address": "192.0.2.1",
+    }
     assert seen == [("POST", "/ask", "Bearer hush", expected)]
 
 
