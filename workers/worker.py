@@ -135,9 +135,11 @@ class Worker:
         cors = Cors(origins, config.is_open)
         ours = Guard(origins, checks_host=False)
         path = config.http.public_path
-        public = PublicRoutes(self._ask, DEMO, cors, deadlines, config.limits.sdp_bytes, ours, path)
+        public = PublicRoutes(
+            self._ask, DEMO, cors, deadlines, config.limits.sdp_bytes, ours, path, config.http.trusted_proxies
+        )
         guard = Guard(origins, checks_host=True) if config.is_open else None
-        self._refusals = Refusals(self._control.counters.refused)
+        self._refusals = Refusals(self._control.counters.refused, path)
         self._public = HttpServer(public, deadlines, guard=guard, cors=cors)
         self._public.refusals = self._refusals
         slots = SlotsView(self._slot_table, self._control, media.stats)

@@ -63,6 +63,10 @@ class HttpConfig:
     """
     key: str = ""
     """The PEM file of its private key, without a password."""
+    trusted_proxies: tuple[Annotated[str, NETWORK], ...] = ()
+    """Addresses and networks of proxies whose `X-Forwarded-For` says a client's address, such as "127.0.0.1" for one on
+    this machine. None, as anybody else could write it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

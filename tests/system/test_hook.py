@@ -73,8 +73,8 @@ class Answer:
     seconds: float
 
 
-async def post(relay: Relay, path: str, token: str | None) -> Answer:
-    headers = SDP | ({"Authorization": f"Bearer {token}"} if token else {})
+async def post(relay: Relay, path: str, token: str | None, more: dict[str, str] | None = None) -> Answer:
+    headers = SDP | (more or {}) | ({"Authorization": f"Bearer {token}"} if token else {})
     began = time.monotonic()
     # A connection of its own, so that any worker may be asked.
     async with aiohttp.ClientSession() as http, http.post(relay.url + path, data=OFFER, headers=headers) as answer:
@@ -190,3 +190,12 @@ async def test_a_hook_over_https_has_to_show_a_certificate_that_is_trusted(tmp_p
             async with Relay(workers=1, settings=hooked(port, "https"), environment=environment) as relay:
                 assert (await post(relay, "/whep/hall", "grant")).status == status
     assert len(app.asked) == 1, "no token goes to a server that is not trusted"
+
+
+@pytest.mark.parametrize(("trusted", "address"), [("[]", "127.0.0.1"), ('["127.0.0.1"]', "203.0.113.9")])
+async def test_the_hook_is_told_the_address_that_a_trusted_proxy_says(trusted: str, address: str) -> None:
+    app, port = App(), free_port(SOCK_STREAM)
+    settings = hooked(port) | {"http.trusted_proxies": trusted}
+    async with serving(app, port), Relay(workers=1, settings=settings) as relay:
+        assert (await post(relay, "/whep/hall", "grant", {"X-Forwarded-For": "10.0.0.1, 203.0.113.9"})).status == 201
+    assert [question["address"] for question in app.asked] == [address]

@@ -12,6 +12,7 @@ from millrace.relay.contract.effects import Reply
 from millrace.relay.contract.inputs import Deleted, Offered, Patched, RoomsListed
 from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
+from millrace.workers.http.forwarded import client_address
 from millrace.workers.http.origins import Cors, Guard, named_host
 from millrace.workers.http.page import Page
 from millrace.workers.http.server import Deadlines, bearer_token, header, own_address, path_segments, read_body
@@ -39,6 +40,8 @@ class PublicRoutes:
     """Tells other sites' pages from ours, for rules that admit a client by its address."""
     public_path: str = ""
     """As in the configuration: it may stand before each path."""
+    trusted_proxies: tuple[str, ...] = ()
+    """As in the configuration."""
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers a request, whatever its path."""
@@ -74,7 +77,7 @@ class PublicRoutes:
         token = bearer_token(request)
         participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
         address, host, origin = (
-            request.remote or "",
+            client_address(request, self.trusted_proxies),
             named_host(request.raw_path, request.headers.get("Host")),
             request.headers.get("Origin"),
         )
@@ -104,7 +107,7 @@ class PublicRoutes:
             return self._options(request, "GET, HEAD, OPTIONS", {})
         if request.method not in ("GET", "HEAD"):
             return method_not_allowed("GET, HEAD, OPTIONS")
-        token, address = bearer_token(request), request.remote or ""
+        token, address = bearer_token(request), client_address(request, self.trusted_proxies)
         return from_reply(await self.ask(lambda number: RoomsListed(number, token, address)))
 
     def _options(self, request: web.BaseRequest, methods: str, headers: dict[str, str]) -> web.Response:

@@ -26,8 +26,9 @@ Count = Callable[[int, str], None]
 class Refusals:
     """Is told of each refused request, and once a second that time goes by."""
 
-    def __init__(self, count: Count) -> None:
+    def __init__(self, count: Count, public_path: str = "") -> None:
         self._count = count
+        self._public_path = public_path
         self._lines = 0
         self._left_out = 0
 
@@ -35,7 +36,7 @@ class Refusals:
         """Counts a request that was answered with 400 or more, and logs it."""
         reason = (response.problem if isinstance(response, Answer) else None) or "other"
         self._count(response.status, reason)
-        protocol, _, rest = request.rel_url.path.removeprefix("/").partition("/")
+        protocol, _, rest = request.rel_url.path.removeprefix(self._public_path).removeprefix("/").partition("/")
         if protocol not in PATHS:
             # Somebody who looks for other programs' pages is nobody's client.
             return

@@ -84,6 +84,12 @@ async def serve(routes: Routes, control: Control, deadlines: Deadlines, requests
         await asyncio.open_connection("127.0.0.1", port)
 
 
-def public(control: Control, page: Page, origins: tuple[str, ...] = ("*",), seconds: float = 5) -> PublicRoutes:
-    guard = Guard(origins, checks_host=False)
-    return PublicRoutes(control.ask, page, Cors(origins, is_open=False), Deadlines(seconds, 60), 1000, guard)
+def public(
+    control: Control,
+    page: Page,
+    origins: tuple[str, ...] = ("*",),
+    seconds: float = 5,
+    trusted: tuple[str, ...] = (),
+) -> PublicRoutes:
+    guard, cors = Guard(origins, checks_host=False), Cors(origins, is_open=False)
+    return PublicRoutes(control.ask, page, cors, Deadlines(seconds, 60), 1000, guard, trusted_proxies=trusted)

@@ -23,7 +23,7 @@ class Watched(Refusals):
 
     def __init__(self) -> None:
         self.counted: Counter[tuple[int, str]] = Counter()
-        super().__init__(self._add)
+        super().__init__(self._add, "/media")
 
     def _add(self, status: int, reason: str) -> None:
         self.counted[status, reason] += 1
@@ -65,6 +65,7 @@ async def test_each_refusal_has_a_line_and_a_count_with_its_reason(
     await client.delete(f"{url}/whep/hall/00.0123456789abcdefghijkl", headers=headers)
     await client.post(f"{url}/whip/hall", data="v=0", headers={"Content-Type": "text/plain"})
     await client.get(f"{url}/rooms", headers={"Origin": "https://evil.example"})
+    await client.post(f"{url}/media/whip/attic", data="v=0", headers=headers)
     await client.get(f"{url}/wp-login.php")
     await watched_site.raw(b"nonsense\r\n\r\n")
     assert lines(caplog) == [
@@ -72,12 +73,13 @@ async def test_each_refusal_has_a_line_and_a_count_with_its_reason(
         {"protocol": "whep", "room": "hall", "status": 403, "reason": "hook-refused"},
         {"protocol": "whip", "room": "hall", "status": 415, "reason": "content-type"},
         {"protocol": "rooms", "status": 403, "reason": "other-origin"},
+        {"protocol": "whip", "room": "attic", "status": 404, "reason": "no-such-page"},
     ]
     assert watched.counted == {
         (403, "hook-refused"): 2,
         (415, "content-type"): 1,
         (403, "other-origin"): 1,
-        (404, "no-such-page"): 1,
+        (404, "no-such-page"): 2,
         (400, "not-http"): 1,
     }
     assert "secret" not in caplog.text
