@@ -18,6 +18,7 @@ from millrace.relay.contract.commands import (
 )
 from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.refusal import Refusal
+from millrace.relay.negotiation.assignment import Sent, assignable
 from millrace.relay.negotiation.codecs import (
     OfferedCodec,
     described,
@@ -133,15 +134,17 @@ def answer_publisher(offer: Offer, local: Local) -> PublisherAnswer | Refusal:
     """
     if (outside := _sent_outside(offer)) is not None:
         return outside
-    sections: list[Section] = []
-    tracks: list[OfferedTrack] = []
+    offered: list[Sent] = []
     for media, kind, position in _flowing(offer, Direction.SENDONLY):
         codecs = forwarded(media)[:MAX_CODECS]
         if not codecs:
             return _not_forwarded(media, kind)
-        section = _publisher_section(media, kind, codecs)
-        sections.append(section)
-        tracks.append(_track(section, codecs, kind, position))
+        offered.append(Sent(media, kind, position, codecs))
+    sent = assignable(offered)
+    if isinstance(sent, Refusal):
+        return sent
+    sections = [_publisher_section(one.media, one.kind, one.codecs) for one in sent]
+    tracks = [_track(section, one.codecs, one.kind, one.position) for section, one in zip(sections, sent, strict=True)]
     if not sections:
         return _nothing_taken(offer, "A publisher offers sendonly or sendrecv audio or video.", without_codec=False)
     taken = writer.completed(offer, sections)

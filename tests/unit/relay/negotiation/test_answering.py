@@ -401,8 +401,9 @@ def test_position_passes_over_m_lines_that_flow_the_other_way() -> None:
 
 
 def test_position_counts_the_m_lines_of_one_kind() -> None:
-    second = tuple(line.replace("a=mid:1", "a=mid:2") for line in VIDEO)
-    body = text((*SESSION[:-1], "a=group:BUNDLE 0 1 2"), AUDIO, AUDIO_CODECS, VIDEO, VIDEO_CODECS, second, VIDEO_CODECS)
+    first = (*VIDEO, "a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid")
+    second = tuple(line.replace("a=mid:1", "a=mid:2") for line in first)
+    body = text((*SESSION[:-1], "a=group:BUNDLE 0 1 2"), AUDIO, AUDIO_CODECS, first, VIDEO_CODECS, second, VIDEO_CODECS)
     assert [(track.kind.value, track.position, track.mid) for track in publish(body).tracks] == [
         ("audio", 0, "0"),
         ("video", 0, "1"),
