@@ -341,18 +341,22 @@ class Box:
         self._count += 1
         return RequestId(self._count)
 
-    def offer(self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None) -> str:
+    def offer(
+        self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None, *, codecs: str = "vp8"
+    ) -> str:
         """The id of the new session."""
-        reply = self.offer_at(life, protocol, room, who, watches)
+        reply = self.offer_at(life, protocol, room, who, watches, codecs=codecs)
         assert reply.status == 201
         return session_of(reply)
 
-    def offer_at(self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None) -> Reply:
+    def offer_at(
+        self, life: Life, protocol: Protocol, room: str, who: str, watches: str | None = None, *, codecs: str = "vp8"
+    ) -> Reply:
         """What a client is told that comes to this worker."""
         token = make_token("key", SECRET, identity=who, room=room, expires_at=NOW + 1e6)
         direction = "sendonly" if protocol is Protocol.WHIP else "recvonly"
         request = self.number()
-        asked = Offered(request, protocol, room, token, offer(direction=direction, codecs="vp8"), watches)
+        asked = Offered(request, protocol, room, token, offer(direction=direction, codecs=codecs), watches)
         life.passed_on[request] = asked
         self.give(life, asked)
         return life.replies.pop(request)
