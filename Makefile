@@ -180,6 +180,11 @@ format: setup ## Format everything
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes pyproject.toml --group build $(ARGS)
 
+.PHONY: man
+man: .stamp-dev ## Write deploy/millrace.1 from the command's own help
+	SOURCE_DATE_EPOCH=0 COLUMNS=80 $(BIN)/argparse-manpage --module millrace.master.operator.cli --function parser --project-name millrace --prog millrace \
+		--description "a WebRTC media relay: one box, one UDP port" --manual-title Millrace --format single-commands-section --output $(or $(OUTPUT),deploy/millrace.1)
+
 .PHONY: lock
 lock: ## Pin what pyproject.toml, Cargo.toml, package.json and go.mod ask for; ARGS=--upgrade takes newer Python packages
 	@test -x $(BIN)/uv || $(MAKE) --no-print-directory .stamp-dev

@@ -20,7 +20,13 @@ from millrace.relay.config.parse import parse, parse_all, secrets_in, show
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit status: 0, or 1 for a refusal; wrong arguments exit with 2."""
-    chosen = parser().parse_args(arguments)
+    arguments_parser = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # A shell asks what could come next.
+        import argcomplete
+
+        argcomplete.autocomplete(arguments_parser)
+    chosen = arguments_parser.parse_args(arguments)
     for key in secrets_in(getattr(chosen, "set", [])):
         why = f"--set {key} shows a secret to every user of this machine (ps)"
         print(f"millrace: {why}; set it in a file that only the server may read (--config)", file=sys.stderr)
@@ -110,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
 
     shell = commands.add_parser("completion", help="print what a shell needs to complete this command")
-    shell.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="such as: source <(millrace completion bash)")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="such as: source <(millrace completion bash)")
 
     bench = commands.add_parser("bench", help="measure the running server, with the load generator of the source tree")
     for each in (serve, token, status, rooms, sessions, kick, move, drain, doctor, bench):
@@ -300,10 +306,10 @@ def _ask_server(chosen: argparse.Namespace) -> int:
 
 def completion(shell: str) -> str:
     """Returns the script by which a shell completes this command."""
-    import shtab
+    from argcomplete.shell_integration import shellcode
 
-    script: str = shtab.complete(parser(), shell)
-    return script if script.endswith("\n") else f"{script}\n"
+    script: str = shellcode(["millrace"], shell=shell)
+    return script
 
 
 def _admin(chosen: argparse.Namespace, config: Config) -> str:
