@@ -59,6 +59,11 @@ class Arena:
             if is_meant:
                 write_word(self._table, offset, read_word(self._table, offset) + 1)
 
+    def pids(self, slots: int) -> dict[int, int]:
+        """Returns the process id of each slot's worker, or of its last one, under whatever master."""
+        found = ((slot, read_word(self._table, slot_offsets(slot).pid)) for slot in range(slots))
+        return {slot: pid for slot, pid in found if pid}
+
     def incarnation(self, slot: int) -> int:
         """Returns the number of the slot's last life, under whatever master; 0 when it had none."""
         return read_word(self._table, slot_offsets(slot).incarnation)

@@ -4,6 +4,7 @@ decides what happens to a slot.
 """
 
 import logging
+import math
 import os
 import signal
 import time
@@ -43,6 +44,8 @@ _END_SECONDS = 10.0
 """What the end may take beyond the time that workers have for it: sockets, files, a slow machine. The service manager
 is told so, and kills what lasts longer.
 """
+_LOOK_SECONDS = 1.0
+"""Between two looks at the runtime directory, which somebody may sweep. Each worker is started after a look."""
 _RETRY_SECONDS = 10.0
 """Until a slot is tried again whose last worker, another master's, could not be killed."""
 
@@ -99,12 +102,14 @@ class Master:
         self._service_manager = upgrade.service_manager
         arena = prepared.arena
         self._slots = Slots(prepared.slots, prepared.config.workers, arena.wanted(prepared.slots))
-        living = children(prepared.lock)
+        living = children(prepared.lock, arena.pids(prepared.slots))
         for slot in range(prepared.slots):
             self._slots.inherit(slot, arena.incarnation(slot), living.get(slot, 0), arena.is_empty(slot))
         self._rollout.inherit(living)
         self._scaling = Scaling(self._slots, prepared.eligible, arena)
         self._scaling.set(prepared.goal)
+        self._files = prepared.files()
+        self._look_at = 0.0
         self._status = 0
         self._is_ready = False
 
@@ -137,6 +142,7 @@ class Master:
             self._end_drain()
             self._roll_out()
             self._scale()
+            self._look_after_files(time.monotonic())
             self._fork_due()
             if not self._is_ready:
                 self._look_whether_ready(started_at)
@@ -231,8 +237,21 @@ class Master:
             elif life.state is SlotState.RUNNING:
                 log.info("slot %s serves again", life.slot)
 
+    def _look_after_files(self, now: float) -> None:
+        if now < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        if self._files.look(may_make=True):
+            # What was stored under this name is a file that nobody finds any more.
+            self._service_manager.forget(["lock"])
+            self._service_manager.store({"lock": self._prepared.lock})
+
     def _fork_due(self) -> None:
-        for life in self._slots.due(time.monotonic()):
+        due = self._slots.due(time.monotonic())
+        if due:
+            # Each will lock its slot there, and bind its sockets.
+            self._look_after_files(math.inf)
+        for life in due:
             try:
                 # Only now, as clients of the last master's worker have no other until the fork below.
                 kill_orphan(self._prepared.lock, life.slot)

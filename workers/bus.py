@@ -14,7 +14,9 @@ not answered when it dies are sent again to its successor.
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -97,12 +99,14 @@ class Bus:
         self._readers: dict[zmq.Socket[bytes], _Reader] = {}
 
         self._paths = [directory / f"worker-{slot}.{end}" for end in ("pub", "rpc")]
+        self._bound: dict[Path, os.stat_result | None] = {}
+        """The files of our sockets; None for one that was swept and is to be bound anew."""
         self._facts_out = self._socket(zmq.PUB, FACTS_QUEUED)
-        self._facts_out.bind(f"ipc://{self._paths[0]}")
+        self._bind(self._facts_out, self._paths[0])
         self._facts_in = self._socket(zmq.SUB, FACTS_QUEUED)
         self._facts_in.setsockopt(zmq.SUBSCRIBE, b"")
         self._calls_in = self._socket(zmq.ROUTER, CALLS_QUEUED)
-        self._calls_in.bind(f"ipc://{self._paths[1]}")
+        self._bind(self._calls_in, self._paths[1])
         self._calls_out: dict[Slot, zmq.Socket[bytes]] = {}
         for other in others:
             self.connect(other)
@@ -114,6 +118,27 @@ class Bus:
             self._readers[socket] = _Reader(socket, take)
         for socket in self._calls_out.values():
             self._readers[socket] = _Reader(socket, self._take_answer)
+
+    def look(self) -> None:
+        """Looks whether other workers still find our sockets, and binds them anew when their files were swept. Call it
+        each second. Who is connected stays so.
+        """
+        for socket, path in zip((self._facts_out, self._calls_in), self._paths, strict=True):
+            bound = self._bound[path]
+            if bound is None:
+                with suppress(zmq.ZMQError, OSError):
+                    self._bind(socket, path)
+                    log.warning("a socket that was swept is bound anew", extra={"file": path.name})
+            elif not _is_file(path, bound):
+                # Its thread removes the file of a socket that is unbound, whichever it is by then: so that is for the
+                # next look.
+                self._bound[path] = None
+                with suppress(zmq.ZMQError):
+                    socket.unbind(f"ipc://{path}")
+
+    def _bind(self, socket: "zmq.Socket[bytes]", path: Path) -> None:
+        socket.bind(f"ipc://{path}")
+        self._bound[path] = path.stat()
 
     def connect(self, slot: Slot) -> None:
         """Connects to a slot that has a worker or is about to have one. It holds for later workers of the slot, too,
@@ -308,6 +333,13 @@ class Bus:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         return socket
+
+
+def _is_file(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), known)
+    except OSError:
+        return False
 
 
 class _Reader:

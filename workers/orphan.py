@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from millrace.relay.contract.boot import Boot
+from millrace.relay.contract.takeover import TAKEOVER_SOCKET
 
 log = logging.getLogger("millrace.worker")
 
@@ -56,6 +57,8 @@ class Orphan:
         if self._since is None:
             self._since = now
             self._become()
+        if self._listener is not None:
+            self._look_at_file()
         self._idle_since = None if self._sessions() else (self._idle_since or now)
         if self._idle_since is not None and now - self._idle_since >= IDLE_SECONDS:
             self._stop("no session is left")
@@ -70,8 +73,32 @@ class Orphan:
         # A loop that hangs is ended by the kernel, as no master watches it.
         signal.alarm(int(self._patience()) + END_SECONDS)
         if self._boot.takeover_socket is not None:
-            self._listener = socket.socket(fileno=self._boot.takeover_socket)
-            asyncio.get_running_loop().add_reader(self._listener, self._answer)
+            self._boot.runtime_lock.look(may_make=True)
+            self._listen(socket.socket(fileno=self._boot.takeover_socket))
+
+    def _listen(self, listener: socket.socket) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            # Not closed, as its descriptor is among those that the next master gets.
+            self._listener.detach()
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._answer)
+
+    def _look_at_file(self) -> None:
+        """Listens at a socket of our own when the file of the one that all share is gone."""
+        shared = self._boot.runtime_directory / TAKEOVER_SOCKET
+        own = shared.with_name(f"{TAKEOVER_SOCKET}-{self._boot.slot}")
+        if shared.exists() or own.exists():
+            return
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            listener.bind(str(own))
+            listener.listen()
+        except OSError:
+            listener.close()
+            return
+        log.warning("the socket for the next master was swept, and another one is made", extra={"file": own.name})
+        self._listen(listener)
 
     def _stop(self, why: str) -> None:
         log.error("the worker ends without a master: %s", why)

@@ -325,6 +325,8 @@ class Worker:
             self._handle_guarded(self._gauge.measure())
             self._handle_guarded(Ticked())
             self._renewal.look()
+            self._boot.runtime_lock.look(may_make=self._orphan.is_orphaned)
+            self._bus.look()
             if self._serves:
                 self._substitute.look()
             self._refusals.tick()

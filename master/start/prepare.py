@@ -24,6 +24,7 @@ from millrace.master.start.https import Https, https_for
 from millrace.master.start.spawn import Child
 from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, from_orphans, parse_inherited
 from millrace.master.takeover.runtime_directory import Runtime, claim, leave, living, remove_sockets
+from millrace.master.takeover.runtime_files import RuntimeFiles
 from millrace.relay.config.model import Config, is_loopback, is_read_on_the_way
 from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
@@ -86,6 +87,10 @@ class Prepared:
         """The descriptor of the runtime directory's lock file."""
         return self.inherited.by_name()["lock"]
 
+    def files(self, at: int = 0) -> RuntimeFiles:
+        """Returns what looks after a byte's lock in the runtime directory: the master's, or 1 + slot."""
+        return RuntimeFiles(Path(self.inherited.manifest.directory), self.lock, at, os.getpid())
+
     def with_config(self, config: Config) -> "Prepared":
         """Returns a copy with another configuration, which asks for no other sockets and no other arena. Configured
         certificate files are read again; a certificate that we made stays. Raises CertificateRefused.
@@ -132,6 +137,7 @@ class Prepared:
             private_key_pem=self.certificate.private_key_pem,
             fingerprint=self.certificate.fingerprint,
             runtime_directory=Path(manifest.directory),
+            runtime_lock=self.files(1 + slot),
             started_at=manifest.started_at,
             forked_at=time.monotonic(),
         )
@@ -170,6 +176,7 @@ def prepare(config: Config, passed: Passed) -> Iterator[Prepared]:
         runtime = claim(config, Path(inherited.manifest.directory) if inherited else None)
     try:
         if inherited := inherited or from_orphans(runtime):
+            inherited.use_lock(runtime.lock)
             prepared = inherit(config, inherited)
             # Undoes what the last master has asked of its workers.
             prepared.arena.set_drain(prepared.slots, 0)

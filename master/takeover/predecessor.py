@@ -21,9 +21,9 @@ from pathlib import Path
 
 from millrace.master.arena import Arena, ArenaRefused
 from millrace.master.takeover.locks import Held, holder, lock
-from millrace.master.takeover.runtime_directory import Runtime, living
+from millrace.master.takeover.runtime_directory import Runtime, living, takeover_sockets
 from millrace.relay.config.model import Config
-from millrace.relay.contract.takeover import TAKEOVER_SOCKET, Manifest, Unreadable, unpack, with_inherited
+from millrace.relay.contract.takeover import Manifest, Unreadable, unpack, with_inherited
 
 log = logging.getLogger("millrace.master")
 
@@ -63,6 +63,12 @@ class Inherited:
         """Returns the descriptors by the manifest's names."""
         return dict(zip(self.manifest.names(), self.descriptors, strict=True))
 
+    def use_lock(self, lock: int) -> None:
+        """Has the inherited lock file be the one that lies in the directory now: that of before may have been swept."""
+        own = self.by_name()["lock"]
+        if not os.path.samestat(os.fstat(own), os.fstat(lock)):
+            os.dup2(lock, own, inheritable=False)
+
     def runtime(self) -> Runtime:
         """Returns the runtime directory, as the last master had it."""
         manifest = self.manifest
@@ -101,7 +107,7 @@ def from_orphans(runtime: Runtime) -> Inherited | None:
     """
     deadline = time.monotonic() + ASK_SECONDS
     while living(runtime.lock):
-        if received := _ask(runtime.directory / TAKEOVER_SOCKET):
+        if received := next(filter(None, map(_ask, takeover_sockets(runtime.directory))), None):
             try:
                 return parse_inherited(received)
             except NotInheritable as error:
@@ -139,13 +145,13 @@ def close(descriptors: list[int], lock: int | None = None) -> None:
             os.close(each)
 
 
-def children(lock: int) -> dict[int, int]:
+def children(lock: int, noted: Mapping[int, int]) -> dict[int, int]:
     """Returns the living workers that are our own children, by slot: the program that was this process before forked
-    them.
+    them. `noted` are the process ids in the slot table, for a worker whose lock was swept and is not taken anew yet.
     """
     found = {}
-    for slot in living(lock):
-        pid = holder(lock, 1 + slot)
+    for slot in {*living(lock), *noted}:
+        pid = holder(lock, 1 + slot) or noted.get(slot)
         with suppress(ChildProcessError):
             if pid and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 found[slot] = pid

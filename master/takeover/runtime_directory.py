@@ -3,7 +3,8 @@ workers. Locks it for one master at a time, and removes it with the server. The 
 user can enter, as that user could end any session. Read next: `master/takeover/predecessor.py`.
 
     lock          byte 0 is the master's, byte 1 + slot its worker's (`master/takeover/locks.py`)
-    heirs         where the next master asks workers without one for their descriptors (`workers/orphan.py`)
+    heirs         where the next master asks workers without one for their descriptors (`workers/orphan.py`); `heirs-N`
+                  is a worker's own, when that is gone
     worker-*      the workers' own
 """
 
@@ -11,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from millrace.relay.config.model import LONGEST_RUNTIME_DIRECTORY, Config
 from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.takeover import TAKEOVER_SOCKET
 
-_LOCK = "lock"
+LOCK = "lock"
 
 
 class DirectoryRefused(Exception):
@@ -44,9 +46,9 @@ def claim(config: Config, inherited: Path | None = None) -> Runtime:
     """Makes the runtime directory when it is missing, and locks it: the inherited one, else the configured one, else
     one that is named after the listening addresses. Raises DirectoryRefused.
     """
-    directory, is_ours, can_be_found = (inherited, _make(inherited), True) if inherited else _chosen(config)
+    directory, is_ours, can_be_found = (inherited, make_directory(inherited), True) if inherited else _chosen(config)
     try:
-        lock = lock_file(directory / _LOCK)
+        lock = lock_file(directory / LOCK)
     except Held as held:
         raise DirectoryRefused(
             f"runtime.directory: {directory} is held by process {held.pid or 'unknown'}: Millrace runs already"
@@ -58,17 +60,16 @@ def claim(config: Config, inherited: Path | None = None) -> Runtime:
 
 def running_master(config: Config) -> int | None:
     """Returns the process id of the master that runs with this configuration on this machine; None without one."""
-    directory = Path(config.runtime.directory) if config.runtime.directory else default_directory(config)
-    if directory is None:
-        return None
-    try:
-        lock = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return holder(lock, 0)
-    finally:
-        os.close(lock)
+    configured = config.runtime.directory
+    for directory in [Path(configured)] if configured else default_directories(config):
+        with suppress(OSError):
+            lock = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if (master := holder(lock, 0)) is not None:
+                    return master
+            finally:
+                os.close(lock)
+    return None
 
 
 def unusable(directory: Path) -> str | None:
@@ -92,7 +93,7 @@ def leave(runtime: Runtime) -> None:
         return
     remove_sockets(runtime.directory)
     # Last, while it is still locked.
-    (runtime.directory / _LOCK).unlink(missing_ok=True)
+    (runtime.directory / LOCK).unlink(missing_ok=True)
     if runtime.is_ours:
         with suppress(OSError):
             runtime.directory.rmdir()
@@ -105,38 +106,61 @@ def living(lock: int) -> list[int]:
 
 def remove_sockets(directory: Path) -> None:
     """Removes the sockets of a server that was killed: ours could not be bound over them."""
-    for path in (*directory.glob("worker-*"), directory / TAKEOVER_SOCKET):
+    for path in (*directory.glob("worker-*"), *takeover_sockets(directory)):
         if path.is_socket():
             path.unlink(missing_ok=True)
 
 
-def default_directory(config: Config) -> Path | None:
-    """Returns a directory named after the listening addresses; None when the kernel is to pick one of the ports, as
-    then another start would not find it.
+def takeover_sockets(directory: Path) -> list[Path]:
+    """Returns where orphaned workers may be asked."""
+    return [directory / TAKEOVER_SOCKET, *directory.glob(f"{TAKEOVER_SOCKET}-*")]
+
+
+def default_directories(config: Config, environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Returns the directories that may be the server's when none is configured, named after its listening addresses,
+    the best first; none when the kernel is to pick one of the ports, as then another start would not find it.
     """
     listening = (config.http.bind, config.http.port, config.media.bind, config.media.port, config.admin.port)
     if 0 in (config.http.port, config.media.port, config.admin.port):
-        return None
+        return []
     digest = hashlib.sha256(repr(listening).encode()).hexdigest()[:8]
-    path = Path(tempfile.gettempdir(), f"millrace-{os.geteuid()}-{config.http.port}-{digest}")
-    return path if LONGEST_RUNTIME_DIRECTORY.accepts(str(path)) else None
+    name = f"millrace-{os.geteuid()}-{config.http.port}-{digest}"
+    # The service manager's, which may have given several, separated by colons (systemd.exec(5)).
+    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    # Not XDG_RUNTIME_DIR, which ends with its user's last session, and a server may outlast that.
+    folders = [given, "/run" if os.geteuid() == 0 else "", tempfile.gettempdir()]
+    paths = [Path(folder, name) for folder in folders if folder]
+    return [path for path in paths if LONGEST_RUNTIME_DIRECTORY.accepts(str(path))]
+
+
+def _is_used(directory: Path) -> bool:
+    """True when a master or a worker holds the directory's lock file."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return any(holder(descriptor, at) is not None for at in range(1 + MAX_SLOTS))
+    finally:
+        os.close(descriptor)
 
 
 def _chosen(config: Config) -> tuple[Path, bool, bool]:
     """Returns the directory, whether to remove it at the end, and whether another start finds it."""
     if config.runtime.directory:
         directory = Path(config.runtime.directory).absolute()
-        return directory, _make(directory), True
-    default = default_directory(config)
-    if default is not None:
-        # Another user may have made one of that name, as every user may write there: then we take a fresh one.
+        return directory, make_directory(directory), True
+    # Where somebody lives comes first: earlier releases were always in the temporary directory, and who starts a server
+    # by hand has not the service manager's.
+    for default in sorted(default_directories(config), key=lambda path: not _is_used(path)):
+        # Another user may have made one of that name, as every user may write there: then we take another one.
         with suppress(DirectoryRefused):
-            _make(default)
+            make_directory(default)
             return default, True, True
     return Path(tempfile.mkdtemp(prefix="millrace-")), True, False
 
 
-def _make(directory: Path) -> bool:
+def make_directory(directory: Path) -> bool:
     """Makes the directory; returns False when it was there. Raises DirectoryRefused."""
     is_made = True
     try:

@@ -319,8 +319,9 @@ class RuntimeConfig:
     """Where the sockets between workers lie."""
 
     directory: Annotated[str, LONGEST_RUNTIME_DIRECTORY] = ""
-    """Made with mode 0700. Empty makes one in the system's temporary directory, named after the listening addresses, so
-    that the next server finds the sessions of one that was killed.
+    """Made with mode 0700, and again when it was swept. Empty makes one in `$RUNTIME_DIRECTORY`, in /run for root, else
+    in the temporary directory, named after the listening addresses, so that the next server finds the sessions of one
+    that was killed.
     """
 
 

@@ -52,6 +52,15 @@ class PublicTls(Protocol):
         ...
 
 
+class RuntimeLock(Protocol):
+    """This process's lock in the runtime directory, in which the next master finds it."""
+
+    def look(self, may_make: bool) -> bool:
+        """Takes the lock anew when the file was replaced; with `may_make`, makes the file when it is gone. Returns True
+        when it is another file.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Boot:
     """One worker's share of what the master has made."""
@@ -92,6 +101,8 @@ class Boot:
     """As in the SDP: `sha-256 AB:CD:...`."""
     runtime_directory: Path
     """Mode 0700; for `worker-{slot}.pub` and `worker-{slot}.rpc`."""
+    runtime_lock: RuntimeLock
+    """To be looked after each second: the directory may be swept."""
     started_at: float
     """Unix time of the server's start, seconds."""
     forked_at: float

@@ -16,6 +16,7 @@ from millrace.master.arena import Arena
 from millrace.master.master import Master
 from millrace.master.start.startup import QuietStartup, Startup
 from millrace.master.takeover.reexec import Executable
+from millrace.master.takeover.runtime_files import RuntimeFiles
 from millrace.master.takeover.sd_notify import ServiceManager
 from millrace.master.upgrade import Upgrade
 from millrace.relay.config.model import Config
@@ -66,7 +67,14 @@ def master(tmp_path: Path, upgrade: Upgrade) -> Iterator[Master]:
     arena.want(2)
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     prepared = SimpleNamespace(
-        config=config, arena=arena, slots=2, lock=lock, goal=2, eligible=None, child=lambda *_: None
+        config=config,
+        arena=arena,
+        slots=2,
+        lock=lock,
+        goal=2,
+        eligible=None,
+        child=lambda *_: None,
+        files=lambda: RuntimeFiles(tmp_path, lock, 0, os.getpid()),
     )
     yield Master(prepared, Config, Startup(), upgrade)
     os.close(lock)
