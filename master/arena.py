@@ -9,7 +9,15 @@ import secrets
 from millrace.master.life import Life
 from millrace.master.watchdog import Beats
 from millrace.relay.config.model import ArenaConfig
-from millrace.relay.contract.layout import HEADER_BYTES, ArenaParameters, SlotState, read_word, slot_offsets, write_word
+from millrace.relay.contract.layout import (
+    HEADER_BYTES,
+    LINES_DROPPED,
+    ArenaParameters,
+    SlotState,
+    read_word,
+    slot_offsets,
+    write_word,
+)
 
 
 class ArenaRefused(Exception):
@@ -94,6 +102,11 @@ class Arena:
         """Sets the level of all workers, also of later ones; 0 is the configured level."""
         for slot in range(slots):
             write_word(self._table, slot_offsets(slot).log_level, level)
+
+    def add_lines_dropped(self, count: int) -> None:
+        """Counts lines of the log that a master has dropped. The next master goes on counting."""
+        if count:
+            write_word(self._table, LINES_DROPPED, read_word(self._table, LINES_DROPPED) + count)
 
     def drained(self, slots: int) -> list[bool]:
         """Returns for each slot whether its worker has reported, since `set_drain`, that no session is left."""

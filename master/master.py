@@ -23,6 +23,7 @@ from millrace.master.start.preload import preload
 from millrace.master.start.prepare import Passed, Prepared, SteeringRefused, prepare, workers_wanted
 from millrace.master.start.spawn import spawn
 from millrace.master.start.startup import Startup
+from millrace.master.start.streams import stop_waiting
 from millrace.master.takeover.activation import received
 from millrace.master.takeover.predecessor import TakeoverRefused, children, from_fdstore, kill_orphan
 from millrace.master.takeover.reexec import Executable
@@ -48,6 +49,8 @@ _LOOK_SECONDS = 1.0
 """Between two looks at the runtime directory, which somebody may sweep. Each worker is started after a look."""
 _RETRY_SECONDS = 10.0
 """Until a slot is tried again whose last worker, another master's, could not be killed."""
+_TELL_SECONDS = 1.0
+"""Until it is tried again to say how many lines of the log were dropped."""
 
 ReadAgain = Callable[[], Config | tuple[str, ...]]
 """Returns the configuration as it is on disk now, or all its problems."""
@@ -57,6 +60,7 @@ def serve(config: Config, read_again: ReadAgain, startup: Startup, executable: E
     """Runs the server until it is told to stop. Returns the exit status: 0 when it was told, 1 after an error."""
     service_manager = ServiceManager()
     setproctitle(f"millrace: master {' '.join(executable.command)}")
+    stop_waiting()
     try:
         logs.set_up(config.log, "master")
     except OSError as error:
@@ -131,6 +135,8 @@ class Master:
             self._service_manager.alive(now)
             wait = min(self._slots.next_deadline(now) - now, self._service_manager.watchdog_seconds or 60.0)
             wait = min(wait, self.upgrade.next_deadline(now) - now)
+            wait = wait if logs.tell_dropped() else min(wait, _TELL_SECONDS)
+            self._prepared.arena.add_lines_dropped(logs.newly_dropped())
             heard = signal.sigtimedwait(_AWAITED, max(0.0, wait))
             if heard is not None:
                 self._handle_signal(heard.si_signo)

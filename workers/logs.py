@@ -1,11 +1,11 @@
 """How log lines look and where they go: plain for people, JSON for machines, each with its fields. It must never decide
-what is logged. Read next: `CONTRIBUTING.md`, which says what belongs on which level.
+what is logged, nor wait for who reads it. Read next: `workers/lines.py`, which drops what nobody takes, and
+`CONTRIBUTING.md`, which says what belongs on which level.
 """
 
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 
 from millrace.relay.config.model import LogConfig
+from millrace.workers.lines import Lines, Outlet
 from millrace.workers.trusted_files import open_trusted
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -23,7 +24,7 @@ def set_up(config: LogConfig, process: str) -> None:
     OSError when the file cannot be opened and no parent had it open at the fork.
     """
     root = logging.getLogger()
-    handler = _log_file(config.file, root.handlers) if config.file else logging.StreamHandler(sys.stderr)
+    handler = _log_file(config.file, root.handlers) if config.file else LogStream(2)
     handler.setFormatter(Json(process) if config.format == "json" else Plain(process))
     root.handlers[:] = [handler]
     set_level(logging.getLevelNamesMapping()[config.level.upper()])
@@ -46,6 +47,43 @@ def reopen() -> None:
             handler.reopen()
 
 
+def tell_dropped() -> bool:
+    """Says how many lines were dropped, if any were and a line can be written again. False when none can."""
+    are_told = True
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, (LogStream, LogFile)):
+            handler.acquire()
+            try:
+                are_told &= handler.lines.tell_dropped()
+            finally:
+                handler.release()
+    return are_told
+
+
+def newly_dropped() -> int:
+    """Returns how many lines this process has dropped since the last call."""
+    handlers = logging.getLogger().handlers
+    return sum(each.lines.newly_dropped() for each in handlers if isinstance(each, (LogStream, LogFile)))
+
+
+class LogStream(logging.Handler):
+    """Logs to a descriptor that is no file of ours."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.lines = Lines(Outlet(descriptor), lambda count: _encoded(self, _dropped_record(count)))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line, or drops it."""
+        try:
+            line = _encoded(self, record)
+        except Exception:
+            # A call with arguments that do not fit its text.
+            self.handleError(record)
+        else:
+            self.lines.write(line)
+
+
 class LogFile(WatchedFileHandler):
     """Checks at each line whether the path still names the open file, and opens it anew when not. If that fails, a line
     says so, once, in the file that is still open.
@@ -53,15 +91,25 @@ class LogFile(WatchedFileHandler):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        assert self.stream is not None, "it was opened"
+        self.lines = Lines(Outlet(self.stream.fileno()), lambda count: _encoded(self, _dropped_record(count)))
         self._is_missed = False
         """True when opening anew has failed, which a line has said."""
-        self._has_standard_error = self.stream is not None and os.path.samestat(
-            os.fstat(2), os.fstat(self.stream.fileno())
-        )
+        self._has_standard_error = os.path.samestat(os.fstat(2), os.fstat(self.stream.fileno()))
         """True when standard error goes to the file, as with a daemon: then it is opened anew with the file."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=open_trusted)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line, or drops it when that fails, as on a full disk."""
+        self.reopenIfNeeded()
+        try:
+            line = _encoded(self, record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self.lines.write(line)
 
     def reopenIfNeeded(self) -> None:
         """Runs before each line. Closes the open file only when it has opened the next one."""
@@ -77,6 +125,7 @@ class LogFile(WatchedFileHandler):
             return
         left, self.stream, self._is_missed = self.stream, opened, False
         self._statstream()
+        self.lines.redirect(Outlet(opened.fileno()))
         if left is not None:
             # Closing writes what is buffered, which fails when the disk is full.
             with suppress(OSError):
@@ -94,9 +143,8 @@ class LogFile(WatchedFileHandler):
     def _miss(self, error: OSError) -> None:
         text = "log.file: %s cannot be opened anew: %s; the log goes on in the old file"
         why = (self.baseFilename, error.strerror)
-        line = logging.LogRecord("millrace.log", logging.WARNING, __file__, 0, text, why, None)
-        # Emitted directly, as the logger is in the middle of a line.
-        logging.StreamHandler.emit(self, line)
+        # Written directly, as the logger is in the middle of a line.
+        self.lines.write(_encoded(self, _warning(text, why)))
 
     def reopen(self) -> None:
         """Opens the file anew if it was moved away."""
@@ -108,6 +156,18 @@ class LogFile(WatchedFileHandler):
                 os.dup2(self.stream.fileno(), 2)
         finally:
             self.release()
+
+
+def _dropped_record(count: int) -> logging.LogRecord:
+    return _warning("%s lines were dropped, as they could not be written at once", (count,))
+
+
+def _warning(text: str, arguments: tuple[object, ...]) -> logging.LogRecord:
+    return logging.LogRecord("millrace.log", logging.WARNING, __file__, 0, text, arguments, None)
+
+
+def _encoded(handler: logging.Handler, record: logging.LogRecord) -> bytes:
+    return (handler.format(record) + "\n").encode(errors="backslashreplace")
 
 
 def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.inputs import SlotChanged
-from millrace.relay.contract.layout import SlotOffsets, SlotState, slot_offsets
+from millrace.relay.contract.layout import LINES_DROPPED, SlotOffsets, SlotState, slot_offsets
 
 SILENT = "does not beat"
 
@@ -151,6 +151,16 @@ class SlotTable:
         """Writes whether we have no session. One may still come: to a room that goes on, or from another slot."""
         at = slot_offsets(self._own)
         self._words[at.drained // 8] = self._word(at.drain_until) if is_empty else 0
+
+    def add_lines_dropped(self, count: int) -> None:
+        """Counts lines of the log that we have dropped. A successor goes on counting."""
+        if count:
+            self._words[slot_offsets(self._own).lines_dropped // 8] += count
+
+    def lines_dropped(self) -> dict[str, int]:
+        """Returns how many lines of the log were dropped, by the master and by each slot's workers."""
+        by_slot = {str(slot): self._word(slot_offsets(slot).lines_dropped) for slot in self._slots}
+        return {"master": self._word(LINES_DROPPED), **by_slot}
 
     def not_ready(self, beat_seconds: float, needs_all: bool) -> str | None:
         """Returns why no worker takes new sessions; None when one does. With `needs_all`, returns why any one of the

@@ -330,6 +330,8 @@ class Worker:
             if self._serves:
                 self._substitute.look()
             self._refusals.tick()
+            logs.tell_dropped()
+            self._slot_table.add_lines_dropped(logs.newly_dropped())
         self._orphan.look()
         self._beats += 1
         self._next_beat = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)

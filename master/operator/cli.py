@@ -141,9 +141,12 @@ def _serve(chosen: argparse.Namespace) -> int:
     from millrace.master.master import serve
     from millrace.master.start.daemon import PID_FILE, PidFileRefused, held, launch
     from millrace.master.start.startup import LaterStartup, QuietStartup, Startup
+    from millrace.master.start.streams import open_streams
     from millrace.master.takeover.reexec import this_executable
     from millrace.master.upgrade import INHERITED, rehearse
 
+    # Before anything is opened.
+    open_streams()
     executable = this_executable()
     executable.pass_on_all_but((INHERITED, PID_FILE))
     overrides = chosen.set + ([f"workers.count={chosen.workers}"] if chosen.workers is not None else [])

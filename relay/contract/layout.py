@@ -26,6 +26,10 @@ _SESSION_COPY_HEADER = 64
 _HEADER = struct.Struct("<8sII8IQQ")
 HEADER_BYTES = _HEADER.size
 """Of which the last eight are the seed."""
+LINES_DROPPED = 2048
+"""Offset of a u64 in the header's page, behind the header: lines of the log that masters have dropped, written by the
+master.
+"""
 
 
 class SlotState(IntEnum):
@@ -118,6 +122,8 @@ class SlotOffsets:
     """How many workers of the slot ended unasked, under whatever master. Written by the master."""
     replacements: int
     """How many workers of the slot were asked to leave their sessions to a successor. Written by the master."""
+    lines_dropped: int
+    """Lines of the log that the slot's workers have dropped. Written by the worker's Python loop."""
     counters: int
     """The first of `COUNTERS` words, written by the engine thread."""
 
@@ -157,6 +163,7 @@ def slot_offsets(slot: int) -> SlotOffsets:
         drained=start + 80,
         deaths=start + 104,
         replacements=start + 112,
+        lines_dropped=start + 88,
         counters=start + 4096,
     )
 

@@ -97,6 +97,10 @@ class Relay:
         """What starts the command, for those who are no plain parent."""
         return []
 
+    def streams(self) -> dict[str, int]:
+        """What standard input, output or error is, where it is not nothing and the log's file."""
+        return {}
+
     def descriptors(self) -> list[int]:
         """Those that are passed on."""
         return []
@@ -187,11 +191,12 @@ class Relay:
             settings["workers.count"] = str(self.workers)
         arguments = [argument for name, value in settings.items() for argument in ("--set", f"{name}={value}")]
         with self.log_path.open("ab") as log:
+            streams = {"stdin": asyncio.subprocess.DEVNULL, "stdout": log.fileno(), "stderr": log.fileno()}
             self._process = await asyncio.create_subprocess_exec(
                 *self.launcher(), *self.program, "serve",
                 *("--config", str(self.config_path), *arguments),
                 cwd=self.root, env=os.environ | self.environment, pass_fds=self.descriptors(),
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                **(streams | self.streams()), start_new_session=True,
             )  # fmt: skip
         self._masters.append(self._process.pid)
 

@@ -40,6 +40,7 @@ class MetricsPage:
             resources=self._resources(),
             sockets=tuple(_shown(media) for media in boot.media_sockets),
             certificate_ends_at=boot.public_tls.ends_at() if boot.public_tls is not None else None,
+            lines_dropped=self._table.lines_dropped(),
         )
         return await render(box), CONTENT_TYPE
 

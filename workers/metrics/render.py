@@ -148,6 +148,8 @@ class BoxMetrics:
     resources: Resources
     sockets: tuple[str, ...]
     """Address and port of each media socket, in the engine's order; the same for every worker."""
+    lines_dropped: Mapping[str, int]
+    """Lines of the log that could not be written at once: by slot, and by `master`."""
     certificate_ends_at: float | None = None
     """Unix time until which the certificate of HTTPS holds; None with HTTP."""
 
@@ -233,7 +235,13 @@ class _Page(Collector):
             drain.add_metric([str(slot.slot)], slot.drain_deadline)
             for loop, seconds in zip(("engine", "control"), slot.beat_ages, strict=True):
                 age.add_metric([str(slot.slot), loop], seconds)
-        yield from (up, wanted, lives, deaths, replacements, age, drain, closed)
+        dropped = CounterMetricFamily(
+            "millrace_log_lines_dropped", "Lines of the log that could not be written at once", labels=["slot"]
+        )
+        shown = ["master", *(str(slot.slot) for slot in self._slots)]
+        for process in shown:
+            dropped.add_metric([process], self._box.lines_dropped.get(process, 0))
+        yield from (up, wanted, lives, deaths, replacements, age, drain, closed, dropped)
 
     def _resources(self) -> Iterator[Metric]:
         resources = self._box.resources

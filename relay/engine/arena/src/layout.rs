@@ -7,11 +7,12 @@
 //!   +0    u64 magic "MILLRACE"   +8  u32 version   +12 u32 zero
 //!   +16   u32 x 8 parameters, in the order of `Parameters`
 //!   +48   u64 size of the arena  +56 u64 seed of the address table's hash
+//!   +2048: `relay/contract/layout.py`                                                                the master
 //! 4096  slot table, 8192 bytes a slot
 //!   +0    u64 incarnation   +8 u64 pid   +16 u64 state   +24 to +40: `relay/contract/layout.py`      the master
 //!   +48   u64 closed: an operator wants no session there                                   the worker that is asked
 //!   +56   u64 down: no worker serves there, and none will in a moment                      the master
-//!   +64   u64 engine beat, us  +72 u64 control beat, us  +80: `relay/contract/layout.py`             the slot's worker
+//!   +64   u64 engine beat, us  +72 u64 control beat, us  +80, +88: `relay/contract/layout.py`        the slot's worker
 //!   +104, +112: `relay/contract/layout.py`                                                             the master
 //!   +128  u64 sleeping: 1 while the engine waits and wants its doorbell rung
 //!   +192  u64 session records used so far: those from there on were never touched

@@ -125,9 +125,18 @@ fn write_stack(own: &Watched) {
     write(&format!("Stack of {}:\n{}\n", own.name, Backtrace::force_capture()));
 }
 
+/// Standard error is where panics and Python's tracebacks go. What has no room there is left out, as this process must end.
 fn write(text: &str) {
-    // SAFETY: a readable range. Standard error is where panics and Python's tracebacks go; that nobody reads is no matter.
-    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    for piece in text.as_bytes().chunks(libc::PIPE_BUF) {
+        let mut room = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one initialised pollfd, and a readable range.
+        unsafe {
+            if libc::poll(&raw mut room, 1, 0) != 1 {
+                return;
+            }
+            libc::write(libc::STDERR_FILENO, piece.as_ptr().cast(), piece.len());
+        }
+    }
 }
 
 fn this_thread() -> libc::c_int {

@@ -35,7 +35,8 @@ CONTROL = (
 def figures(slots: int = 2) -> BoxMetrics:
     rows = tuple(SlotMetrics(n, n + 1, os.getpid() if n == 0 else 0, (0.1, 0.2), ENGINE, CONTROL) for n in range(slots))
     sockets = ("127.0.0.1:7882", "[::1]:7882")
-    return BoxMetrics("1.2.3", 1000.5, "handover", rows, os.getppid(), Resources(4096, 2048, 100, 1 << 30), sockets)
+    resources, dropped = Resources(4096, 2048, 100, 1 << 30), {"master": 3, "0": 0, "1": 2, "2": 9}
+    return BoxMetrics("1.2.3", 1000.5, "handover", rows, os.getppid(), resources, sockets, dropped)
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -74,6 +75,13 @@ def test_kernel_drops_name_the_socket() -> None:
         for slot in ("0", "1")
         for socket, dropped in (("127.0.0.1:7882", 7), ("[::1]:7882", 0))
     }
+
+
+def test_lines_that_nobody_took_are_counted_for_each_process() -> None:
+    found = samples(render_now(figures()))
+    name = "millrace_log_lines_dropped_total"
+    counted = {dict(labels)["slot"]: n for (each, labels), n in found.items() if each == name}
+    assert counted == {"master": 3, "0": 0, "1": 2}
 
 
 def test_what_can_run_out_is_shown_with_its_limit() -> None:
