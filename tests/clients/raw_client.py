@@ -304,7 +304,10 @@ class RawClient:
         ours, theirs = keys[:16] + keys[32:46], keys[16:32] + keys[46:60]
         profile = Policy.SRTP_PROFILE_AES128_CM_SHA1_80
         self.sending = Session(Policy(key=ours, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile))
-        self.receiving = Session(Policy(key=theirs, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
+        theirs_policy = Policy(key=theirs, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=profile)
+        # Packets: a repair under the stream's own number may be late.
+        theirs_policy.window_size = 4096
+        self.receiving = Session(theirs_policy)
 
     # --- media
 

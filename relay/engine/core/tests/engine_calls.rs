@@ -181,6 +181,27 @@ fn five_percent_loss_both_ways_is_repaired_upstream_and_downstream() {
 }
 
 #[test]
+fn what_a_publisher_without_rtx_repeats_is_taken_however_many_packets_came_since() {
+    let mut world = World::new(1, 1);
+    let codec = Codec { rtx_payload_type: None, ..VIDEO };
+    let publisher = world.connect(0);
+    let publish = world.publish(publisher, codec, 0);
+    let viewer = world.connect(0);
+    let ssrc = world.watch(viewer, &publish);
+    world.peers[publisher].up = Some(Link { loss: 0.02, ..Link::GOOD });
+    let (now, packets_per_frame) = (world.now, 900);
+    let source = Source { repeats: true, packets_per_frame, ..Source::new(11, codec, now) };
+    world.peers[publisher].add(source);
+    world.run_for(5);
+    world.peers[publisher].sources[0].packets_per_frame = 1;
+    world.run_for(2_000);
+    finish(&mut world, &[publisher]);
+    assert!(world.peers[publisher].feedback.nacks > 10);
+    assert_everything_came(&world, publisher, world.peers[viewer].got(ssrc));
+    assert_eq!(world.drops(Drop::SrtpReplay), 0);
+}
+
+#[test]
 fn packets_that_overtake_each_other_arrive_under_their_own_numbers() {
     let link = Link { jitter: Span::from_millis(12), ..Link::GOOD };
     let (world, publisher, viewer, ssrc) = call_over(World::new(2, 21), link);

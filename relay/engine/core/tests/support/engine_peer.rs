@@ -52,6 +52,8 @@ pub struct Source {
     pub mid: Option<&'static str>,
     pub rid: Option<&'static str>,
     pub rtx_ssrc: Option<u32>,
+    /// What is asked for is sent again under its own SSRC and number, as libdatachannel does.
+    pub repeats: bool,
     pub index: u64,
     pub rtx_index: u64,
     /// The RTP timestamp at `began_at`.
@@ -80,6 +82,7 @@ impl Source {
             mid: Some(if is_audio { "a" } else { "v" }),
             rid: None,
             rtx_ssrc: codec.rtx_payload_type.map(|_| ssrc + 50_000),
+            repeats: false,
             index: 1_000,
             rtx_index: 7,
             timestamp: ssrc.wrapping_mul(0x9e37_79b9),
@@ -642,7 +645,11 @@ impl Peer {
             if !self.answers_nacks {
                 continue;
             }
-            if let Some((rtx_index, packet)) = source.rtx(index, wide) {
+            if source.repeats
+                && let Some(packet) = source.history.get(&index).cloned()
+            {
+                self.send_rtp(index, &packet);
+            } else if let Some((rtx_index, packet)) = source.rtx(index, wide) {
                 self.wide = self.wide.wrapping_add(u16::from(wide.is_some()));
                 self.send_rtp(rtx_index, &packet);
             }
