@@ -1,6 +1,9 @@
 """Packets that come again: what the relay takes of a publisher, and what a viewer may have of the relay. With hand-made
-clients, so that each packet's number is known. Read next: `relay/engine/core/src/transport/srtp/replay.rs`.
+clients, so that each packet's number is known. Read next: `relay/engine/core/src/forward/key_frames.rs`.
 """
+
+import struct
+import time
 
 import pytest
 
@@ -31,6 +34,30 @@ async def test_what_a_publisher_repeats_under_its_own_number_is_taken_many_packe
         assert any(NACK in kinds_of(publisher, datagram) for datagram in publisher.datagrams())
         publisher.send(lost)
         assert any(packet.endswith(b"lost") for packet in viewer.media())
+
+
+async def test_one_viewer_that_goes_on_asking_has_few_key_frames_made(relay: Relay) -> None:
+    with RawClient(f"{relay.url}/whip/hall") as publisher, RawClient(f"{relay.url}/whep/hall") as viewer:
+        publisher.post(0).connect()
+        viewer.post(1).connect()
+        until_flows(publisher, viewer)
+        publisher.send(publisher.packet(later_frame(1)))
+        (packet, *_) = viewer.media()
+        ssrc = packet[8:12]
+        request = struct.pack("!BBHIBBHI", 0x80, 201, 1, 1, 0x81, 206, 2, 1) + ssrc
+        asked, requests, began = 0, 0, time.monotonic()
+        while time.monotonic() < began + 5.0:
+            viewer.rtcp(request)
+            asked += 1
+            for datagram in publisher.datagrams(0.05):
+                if PLI in kinds_of(publisher, datagram):
+                    requests += 1
+                    publisher.send(publisher.packet(key_frame()))
+            publisher.send(publisher.packet(later_frame(1)))
+            list(viewer.media(0.02))
+        assert asked > 20
+        # Three in ten seconds, and what was under way before.
+        assert 1 <= requests <= 4
 
 
 def kinds_of(client: RawClient, datagram: bytes) -> set[tuple[int, int]]:

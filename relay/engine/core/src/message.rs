@@ -2,7 +2,7 @@
 //! `engine/inbox.rs` next, which handles them.
 //!
 //! ```text
-//! bit 63..56: kind      bit 55..32: zero      bit 31..0: track log, or session record
+//! bit 63..56: kind      bit 55..33: zero      bit 32: of a wish, whether its viewer sees nothing      bit 31..0: track log, or session record
 //! ```
 
 /// A message between two workers.
@@ -11,7 +11,7 @@ pub enum Message {
     /// A track log that the receiver reads has new packets.
     LogAdvanced(u32),
     /// A subscriber of the sender waits for a key frame of this log, which the receiver writes.
-    KeyFrameWanted(u32),
+    KeyFrameWanted { log: u32, sees_nothing: bool },
     /// The sender offers the session of this record to the receiver; the arena's word for the record says so.
     MoveOffered(u32),
     /// The sender answered the receiver's offer of this record; the arena's word for the record says how.
@@ -27,7 +27,9 @@ impl Message {
     pub fn encode(self) -> u64 {
         match self {
             Message::LogAdvanced(log) => LOG_ADVANCED << 56 | u64::from(log),
-            Message::KeyFrameWanted(log) => KEY_FRAME_WANTED << 56 | u64::from(log),
+            Message::KeyFrameWanted { log, sees_nothing } => {
+                KEY_FRAME_WANTED << 56 | u64::from(sees_nothing) << 32 | u64::from(log)
+            }
             Message::MoveOffered(record) => MOVE_OFFERED << 56 | u64::from(record),
             Message::MoveAnswered(record) => MOVE_ANSWERED << 56 | u64::from(record),
         }
@@ -38,7 +40,8 @@ impl Message {
         let number = word as u32;
         match word >> 56 {
             LOG_ADVANCED => Some(Message::LogAdvanced(number)),
-            KEY_FRAME_WANTED => Some(Message::KeyFrameWanted(number)),
+            // Engines of before the bit was there never set it, and do not look at it.
+            KEY_FRAME_WANTED => Some(Message::KeyFrameWanted { log: number, sees_nothing: word >> 32 & 1 == 1 }),
             MOVE_OFFERED => Some(Message::MoveOffered(number)),
             MOVE_ANSWERED => Some(Message::MoveAnswered(number)),
             _ => None,
@@ -53,10 +56,9 @@ mod tests {
     #[test]
     fn messages_survive_the_ring() {
         let moves = [Message::MoveOffered(1), Message::MoveAnswered(u32::MAX)];
-        for message in [Message::LogAdvanced(0), Message::LogAdvanced(u32::MAX), Message::KeyFrameWanted(7)]
-            .into_iter()
-            .chain(moves)
-        {
+        let wishes = [false, true].map(|sees_nothing| Message::KeyFrameWanted { log: 7, sees_nothing });
+        let logs = [Message::LogAdvanced(0), Message::LogAdvanced(u32::MAX)];
+        for message in logs.into_iter().chain(wishes).chain(moves) {
             assert_eq!(Message::decode(message.encode()), Some(message));
         }
     }

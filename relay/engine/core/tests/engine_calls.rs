@@ -363,6 +363,82 @@ fn key_frame_requests_stay_bounded_when_the_publisher_does_not_answer() {
 }
 
 #[test]
+fn a_viewer_that_goes_on_asking_costs_everybody_three_key_frames_in_ten_seconds() {
+    for slot in [0, 1] {
+        let mut world = World::new(2, 1);
+        let (publisher, publish) = publisher(&mut world, 0);
+        let viewer = world.connect(slot);
+        let ssrc = world.watch(viewer, &publish);
+        send_video(&mut world, publisher);
+        world.run_for(1_000);
+        let (began, mut last) = (world.now, 0);
+        for _ in 0..200 {
+            world.peers[viewer].send_pli(ssrc);
+            world.run_for(100);
+            last = world.peers[publisher].sources[0].key_frames;
+        }
+        let plis = world.peers[publisher].feedback.plis.iter().filter(|(at, _)| *at >= began).count();
+        assert!((4..=7).contains(&plis), "{plis} requests in 20 s of a viewer on worker {slot}");
+        assert!((5..=8).contains(&last), "{last} key frames");
+        // Who comes meanwhile, and finds no young key frame, is not refused for it.
+        let newcomer = world.connect(1);
+        world.run_until(2_000, |world| {
+            let asked = world.peers[publisher].feedback.plis.last().map_or(began, |(at, _)| *at);
+            world.now.since(asked) > Span::from_millis(800)
+        });
+        let (joined, ssrc) = (world.now, world.watch(newcomer, &publish));
+        world.run_until(150, |world| !world.peers[newcomer].got(ssrc).packets.is_empty());
+        assert!(world.peers[publisher].feedback.plis.iter().any(|(at, _)| *at >= joined));
+    }
+}
+
+#[test]
+fn many_viewers_that_go_on_asking_pay_from_one_budget() {
+    let mut world = World::new(2, 1);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewers: Vec<(usize, u32)> = (0..20)
+        .map(|at| {
+            let viewer = world.connect(at % 2);
+            (viewer, world.watch(viewer, &publish))
+        })
+        .collect();
+    // Key frames of 60 packets among frames of four: one in two seconds is what they may cost.
+    send_video(&mut world, publisher);
+    world.peers[publisher].sources[0].key_packets = 60;
+    world.run_for(1_000);
+    let began = world.now;
+    for round in 0..200 {
+        let (viewer, ssrc) = viewers[round % viewers.len()];
+        world.peers[viewer].send_pli(ssrc);
+        world.run_for(100);
+    }
+    let plis = world.peers[publisher].feedback.plis.iter().filter(|(at, _)| *at >= began).count();
+    assert!((6..=13).contains(&plis), "{plis} requests in 20 s");
+    assert!(viewers.iter().all(|(viewer, ssrc)| world.peers[*viewer].got(*ssrc).is_whole()));
+}
+
+#[test]
+fn a_viewer_that_goes_on_asking_for_what_it_was_sent_gets_a_quarter_of_the_media_again() {
+    let mut world = World::new(1, 1);
+    let (publisher, publish) = publisher(&mut world, 0);
+    let viewer = world.connect(0);
+    let ssrc = world.watch(viewer, &publish);
+    send_video(&mut world, publisher);
+    world.run_for(1_000);
+    let before = world.stat(Counter::PacketsRetransmitted);
+    let newest = *world.peers[viewer].got(ssrc).packets.keys().next_back().unwrap() as u16;
+    for _ in 0..100 {
+        // As pion does: whatever came by RTX, until 512 packets later.
+        let sequences: Vec<u16> = (0..20).map(|at| newest.wrapping_sub(at)).collect();
+        world.peers[viewer].send_rtcp(|writer| {
+            assert!(writer.receiver_report(77, &[]) && writer.nack(77, ssrc, &sequences) == 20);
+        });
+        world.run_for(100);
+    }
+    assert_eq!(world.stat(Counter::PacketsRetransmitted) - before, 20 * 4);
+}
+
+#[test]
 fn a_viewer_that_comes_before_its_publisher_gets_the_first_picture() {
     let mut world = World::new(2, 71);
     let viewers = [world.connect(1), world.connect(0)];

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::drop::Drop;
 use crate::forward::feed::LoggedPacket;
+use crate::forward::key_frames::Wish;
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::stats::{Histogram, Stats};
@@ -140,7 +141,7 @@ impl Engine {
             }
             // A client that is not connected asks when it is: one that never connects must not cost the publisher a key frame.
             if client.transport.is_connected() {
-                self.wanted.extend(subscribed.subscription.key_frame_wanted());
+                self.wanted.extend(subscribed.subscription.key_frame_wanted(now));
             }
         }
         self.forwarded.extend(arrived_at.filter(|_| forwarded > 0).map(|at| (at, forwarded)));
@@ -150,30 +151,44 @@ impl Engine {
 
     /// Passes the requests for key frames in `wanted` on to the slots that write the logs, at a bounded rate.
     fn pass_on_key_frame_requests(&mut self, now: Time) {
-        while let Some(log) = self.wanted.pop() {
-            let Some(reading) = self.readings.get_mut(&log) else { continue };
-            if !reading.feed.want_key_frame(now) {
+        while let Some(wish) = self.wanted.pop() {
+            let Some(reading) = self.readings.get_mut(&wish.log) else { continue };
+            if !reading.feed.want_key_frame(now, wish) {
                 continue;
             }
             match reading.feed.owner() {
-                Some(owner) if owner == self.slot => self.want_key_frame(now, log),
-                Some(owner) if owner < self.slots => self.send_message(owner, Message::KeyFrameWanted(log)),
+                Some(owner) if owner == self.slot => self.want_key_frame(now, wish),
+                Some(owner) if owner < self.slots => {
+                    let Wish { log, sees_nothing } = wish;
+                    self.send_message(owner, Message::KeyFrameWanted { log, sees_nothing });
+                }
                 _ => {}
             }
         }
     }
 
-    /// Passes on a subscription's request that no packet of its log brought up: at attaching, and after a PLI.
+    /// Passes on a subscription's request that no packet of its log brought up: at attaching, after a PLI, and when a PLI that came too
+    /// early is due.
     pub(super) fn pass_on_key_frame_request_of(&mut self, now: Time, key: SubscriptionKey) {
-        self.wanted.extend(self.subscriptions[key].subscription.key_frame_wanted());
+        self.wanted.extend(self.subscriptions[key].subscription.key_frame_wanted(now));
         self.pass_on_key_frame_requests(now);
     }
 
+    /// Passes on what a client's subscriptions wait for though no packet came: a picture that stands still sends none.
+    pub(super) fn repeat_wishes(&mut self, now: Time, key: ClientKey) {
+        if !self.clients[key].transport.is_connected() {
+            return;
+        }
+        for at in 0..self.clients[key].subscriptions.len() {
+            self.pass_on_key_frame_request_of(now, self.clients[key].subscriptions[at]);
+        }
+    }
+
     /// Has the publisher of this log asked for a key frame. The log is of this slot.
-    pub(super) fn want_key_frame(&mut self, now: Time, log: u32) {
-        let Some(&key) = self.publication_by_log.get(&log) else { return };
+    pub(super) fn want_key_frame(&mut self, now: Time, wish: Wish) {
+        let Some(&key) = self.publication_by_log.get(&wish.log) else { return };
         let published = &mut self.publications[key];
-        published.publication.want_key_frame(now, log);
+        published.publication.want_key_frame(now, wish);
         if let Some(at) = published.publication.next_deadline() {
             self.deadlines.wake_by(published.client, at);
         }

@@ -69,6 +69,9 @@ impl Engine {
         self.stats.add(Counter::KeyFrameRequestsReceived, 1);
         self.subscriptions[subscription].subscription.handle_key_frame_request();
         self.pass_on_key_frame_request_of(now, subscription);
+        if let Some(at) = self.subscriptions[subscription].subscription.next_deadline() {
+            self.deadlines.wake_by(key, at);
+        }
     }
 
     fn handle_bye(&mut self, now: Time, key: ClientKey, ssrc: u32) {

@@ -6,6 +6,7 @@ use millrace_arena::MAX_DATAGRAM;
 
 use super::ingress::path_of;
 use super::{Counter, Engine};
+use crate::forward::key_frames::Wish;
 use crate::message::Message;
 use crate::time::Time;
 
@@ -49,7 +50,9 @@ impl Engine {
     fn handle_message(&mut self, now: Time, from: u8, word: u64) {
         match Message::decode(word) {
             Some(Message::LogAdvanced(log)) => self.mark_dirty(log),
-            Some(Message::KeyFrameWanted(log)) => self.want_key_frame(now, log),
+            Some(Message::KeyFrameWanted { log, sees_nothing }) => {
+                self.want_key_frame(now, Wish { log, sees_nothing });
+            }
             Some(Message::MoveOffered(record)) => self.handle_move_offered(now, from, record),
             Some(Message::MoveAnswered(_)) => self.expire_moves(now),
             None => self.stats.add(Counter::RingMessagesUnknown, 1),

@@ -52,6 +52,7 @@ use crate::deadlines::Deadlines;
 use crate::drop::Drop;
 use crate::event::{Cause, Event, TransportClosed, TransportConnected, TransportStalled};
 use crate::forward::feed::{Feed, Scratch};
+use crate::forward::key_frames::Wish;
 use crate::forward::publication::Publication;
 use crate::forward::subscription::Subscription;
 use crate::id_map::IdMap;
@@ -165,7 +166,7 @@ pub struct Engine {
     /// Subscriptions that may have repairs or a replay to send.
     backlog: Vec<SubscriptionKey>,
     /// Logs of which a subscription waits for a key frame; their writers are to be told.
-    wanted: Vec<u32>,
+    wanted: Vec<Wish>,
     batch: Scratch,
     single: Scratch,
     /// How many packets in the outbox arrived at which time, for `handle_sent`.
@@ -295,6 +296,7 @@ impl Engine {
                 self.end_publications(now, key);
                 self.look_for_silence(now, key);
                 self.report(now, key);
+                self.repeat_wishes(now, key);
                 self.schedule(now, key);
             }
         }

@@ -12,7 +12,7 @@ use crate::drop::Drop;
 use crate::rtp::{Header, extensions};
 use crate::time::{Span, Time};
 
-use super::key_frames::Wishes;
+use super::key_frames::{Wish, Wishes};
 
 /// Header extension elements of one packet that are read; further ones are left out.
 const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
@@ -331,8 +331,8 @@ impl Feed {
     }
 
     /// Notes that a subscription wants a key frame. True when the publisher's worker has to be told now.
-    pub fn want_key_frame(&mut self, now: Time) -> bool {
-        self.wishes.want(now)
+    pub fn want_key_frame(&mut self, now: Time, wish: Wish) -> bool {
+        self.wishes.want(now, wish)
     }
 
     /// Closes the cursor; this slot is no longer told when the log advances.

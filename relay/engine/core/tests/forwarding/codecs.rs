@@ -7,7 +7,7 @@ use millrace_core::forward::publication::Publication;
 use millrace_core::rtp::Header;
 
 use super::world::{Source, VIDEO, Viewer, arena, feedback, ms, number, publish, rtx};
-use super::{is_continuous, play};
+use super::{is_continuous, play, waits_for};
 
 const H264: Codec = Codec { name: CodecName::H264, payload_type: 102, rtx_payload_type: Some(103), clock_rate: 90_000 };
 const VP9: Codec = Codec { name: CodecName::Vp9, payload_type: 98, rtx_payload_type: None, clock_rate: 90_000 };
@@ -62,13 +62,13 @@ fn a_change_in_mid_stream_is_followed_from_its_key_frame_which_is_asked_for() {
     source.codec = H264;
     play_h264(&mut publication, &mut source, 120, 2, false);
     viewer.pull(ms(200));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (8, Some(0)));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (8, Some(0)));
     assert_eq!(viewer.drops, [Drop::AwaitsKeyFrame; 2]);
     play_h264(&mut publication, &mut source, 200, 3, true);
     viewer.pull(ms(300));
     assert_eq!(payload_types(&viewer), [[120; 8].as_slice(), &[126; 3]].concat());
     assert!(is_continuous(&viewer));
-    assert_eq!(viewer.subscription.key_frame_wanted(), None);
+    assert_eq!(viewer.wanted(), None);
     // What was sent before the change is repaired as what it was.
     let (index, original) = viewer.sent[5].clone();
     let repairs = viewer.nack(ms(310), &[index as u16, viewer.sent[9].0 as u16]);
@@ -146,12 +146,12 @@ fn a_viewer_that_cannot_play_what_is_sent_gets_nothing_and_asks_for_nothing_unti
     source.codec = H264;
     play_h264(&mut publication, &mut source, 60, 3, true);
     viewer.pull(ms(200));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (4, None));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (4, None));
     assert_eq!(viewer.drops, [Drop::CodecNotPlayable; 3]);
     source.codec = VIDEO;
     play(&mut publication, 0, &mut source, 200, 1, false);
     viewer.pull(ms(230));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (4, Some(0)));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (4, Some(0)));
     play(&mut publication, 0, &mut source, 230, 1, true);
     viewer.pull(ms(260));
     assert_eq!(viewer.sent.len(), 6);
@@ -202,7 +202,7 @@ fn feedback_is_what_was_negotiated_for_the_codec_in_use() {
     play(&mut publication, 0, &mut source, 0, 1, true);
     source.frame(false, 2);
     play(&mut publication, 0, &mut source, 60, 1, false);
-    publication.want_key_frame(ms(200), 0);
+    publication.want_key_frame(ms(200), waits_for(0));
     let asked = feedback(&mut publication, ms(300));
     assert_eq!((asked.nacks.len(), asked.plis), (0, 0));
     source.codec = VIDEO;
@@ -223,7 +223,7 @@ fn a_successor_knows_the_codec_in_use_from_the_log_and_tells_it_with_the_next_pa
     play_h264(&mut publication, &mut source, 0, 3, true);
     drop(publication);
     let mut successor = Publication::resume(ms(100), &publish, &arena, 0).unwrap();
-    successor.want_key_frame(ms(100), 0);
+    successor.want_key_frame(ms(100), waits_for(0));
     assert_eq!(feedback(&mut successor, ms(100)).plis, 1);
     play_h264(&mut successor, &mut source, 120, 1, false);
     assert_eq!(successor.take_codec(ms(120)).map(|known| known.codec), Some(H264));

@@ -8,6 +8,7 @@ mod world;
 
 use millrace_core::command::{CodecName, MediaKind};
 use millrace_core::drop::Drop;
+use millrace_core::forward::key_frames::Wish;
 use millrace_core::forward::publication::Publication;
 use millrace_core::rtcp::{self, Packet, ReportBlock, SenderInfo, Writer};
 use millrace_core::rtp::{Header, extensions};
@@ -21,6 +22,10 @@ fn play(publication: &mut Publication, encoding: usize, source: &mut Source, sta
             publication.handle_rtp(ms(start + frame * 30), encoding, false, &packet).unwrap();
         }
     }
+}
+
+fn waits_for(log: u32) -> Wish {
+    Wish { log, sees_nothing: true }
 }
 
 fn is_continuous(viewer: &Viewer) -> bool {
@@ -38,7 +43,7 @@ fn late_joiner_starts_at_the_last_key_frame() {
     let mut viewer = Viewer::new(1, MediaKind::Video, None);
     viewer.attach(ms(250), &arena, &publish);
     assert_eq!(viewer.numbers().into_values().flatten().collect::<Vec<_>>(), (6..16).collect::<Vec<_>>());
-    assert_eq!(viewer.subscription.key_frame_wanted(), None);
+    assert_eq!(viewer.wanted(), None);
     play(&mut publication, 0, &mut source, 240, 2, false);
     viewer.pull(ms(300));
     assert_eq!(viewer.sent.len(), 14);
@@ -54,13 +59,13 @@ fn late_joiner_waits_when_the_last_key_frame_is_old_or_has_a_hole() {
     play(&mut publication, 0, &mut source, 0, 30, true);
     let mut late = Viewer::new(1, MediaKind::Video, None);
     late.attach(ms(900), &arena, &publish);
-    assert_eq!((late.sent.len(), late.subscription.key_frame_wanted()), (0, Some(0)));
+    assert_eq!((late.sent.len(), late.wanted()), (0, Some(0)));
     for (at, packet) in source.frame(true, 3).into_iter().enumerate().filter(|(at, _)| *at != 1) {
         publication.handle_rtp(ms(900 + at as u64), 0, false, &packet).unwrap();
     }
     let mut holed = Viewer::new(0, MediaKind::Video, None);
     holed.attach(ms(910), &arena, &publish);
-    assert_eq!((holed.sent.len(), holed.subscription.key_frame_wanted()), (0, Some(0)));
+    assert_eq!((holed.sent.len(), holed.wanted()), (0, Some(0)));
     late.pull(ms(910));
     assert_eq!(late.sent.len(), 2, "who was there already gets it with its hole, and asks for the rest");
     assert_eq!(late.sent[1].0 - late.sent[0].0, 2);
@@ -78,7 +83,7 @@ fn audio_starts_at_once() {
     publication.handle_rtp(ms(20), 0, false, &source.sound()).unwrap();
     viewer.pull(ms(20));
     assert_eq!(viewer.numbers().into_values().collect::<Vec<_>>(), [Some(1)]);
-    assert_eq!(viewer.subscription.key_frame_wanted(), None);
+    assert_eq!(viewer.wanted(), None);
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn an_encoder_that_starts_over_with_another_ssrc_goes_on_at_its_key_frame() {
     play(&mut publication, 0, &mut new, 120, 1, false);
     assert_eq!(publication.handle_rtp(ms(121), 0, false, &straggler), Err(Drop::RtpTooOld));
     viewer.pull(ms(130));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (8, Some(0)));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (8, Some(0)));
     play(&mut publication, 0, &mut new, 150, 3, true);
     viewer.pull(ms(250));
     assert_eq!(viewer.sent.len(), 14);
@@ -170,11 +175,11 @@ fn the_best_living_encoding_is_taken_at_its_key_frames() {
     viewer.pull(ms(100));
     play(&mut publication, 1, &mut high, 60, 2, false);
     viewer.pull(ms(120));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (6, Some(1)));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (6, Some(1)));
 
     play(&mut publication, 1, &mut high, 120, 2, true);
     viewer.pull(ms(180));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (10, None));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (10, None));
     play(&mut publication, 0, &mut low, 180, 2, true);
     viewer.pull(ms(240));
     assert_eq!(viewer.sent.len(), 10, "the lower one's key frame is no reason to go back");
@@ -182,10 +187,10 @@ fn the_best_living_encoding_is_taken_at_its_key_frames() {
     // The upper one stops.
     play(&mut publication, 0, &mut low, 900, 1, false);
     viewer.pull(ms(900));
-    assert_eq!(viewer.subscription.key_frame_wanted(), Some(0));
+    assert_eq!(viewer.wanted(), Some(0));
     play(&mut publication, 0, &mut low, 960, 2, true);
     viewer.pull(ms(1_000));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (14, None));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (14, None));
     assert!(is_continuous(&viewer));
     let timestamps = viewer.timestamps();
     assert!(timestamps.windows(2).all(|pair| (pair[1].wrapping_sub(pair[0]) as i32) >= 0));
@@ -335,8 +340,8 @@ fn all_viewers_wishes_make_one_bounded_stream_of_requests() {
     play(&mut publication, 0, &mut source, 0, 1, false);
     let mut asked = 0;
     for now in 0..1_000 {
-        (0..50).for_each(|_| publication.want_key_frame(ms(now), 0));
-        publication.want_key_frame(ms(now), 5);
+        (0..50).for_each(|_| publication.want_key_frame(ms(now), waits_for(0)));
+        publication.want_key_frame(ms(now), waits_for(5));
         let feedback = feedback(&mut publication, ms(now));
         asked += feedback.plis;
         assert_eq!(feedback.firs, 0);
@@ -353,7 +358,7 @@ fn a_publisher_that_knows_no_pli_gets_fir() {
     let publish = millrace_core::command::Publish { pli: false, ..publish(1, VIDEO, &[0]) };
     let mut publication = Publication::new(&publish, &arena, 0).unwrap();
     play(&mut publication, 0, &mut Source::new(7, VIDEO, 10, 0), 0, 1, false);
-    publication.want_key_frame(ms(0), 0);
+    publication.want_key_frame(ms(0), waits_for(0));
     let feedback = feedback(&mut publication, ms(0));
     assert_eq!((feedback.plis, feedback.firs), (0, 1));
 }
@@ -429,7 +434,7 @@ fn a_break_in_the_numbering_waits_for_a_key_frame() {
     source.sequence = source.sequence.wrapping_add(20_000);
     play(&mut publication, 0, &mut source, 60, 2, false);
     viewer.pull(ms(100));
-    assert_eq!((viewer.sent.len(), viewer.subscription.key_frame_wanted()), (4, Some(0)));
+    assert_eq!((viewer.sent.len(), viewer.wanted()), (4, Some(0)));
     assert_eq!(feedback(&mut publication, ms(100)).plis, 1, "the publication asks by itself");
     play(&mut publication, 0, &mut source, 120, 2, true);
     viewer.pull(ms(200));

@@ -211,6 +211,11 @@ impl Viewer {
         }
     }
 
+    /// The log of which it waits for a key frame.
+    pub fn wanted(&mut self) -> Option<u32> {
+        self.subscription.key_frame_wanted(ms(0)).map(|wish| wish.log)
+    }
+
     /// Asks for these sequence numbers; what comes back, with its SRTP index.
     pub fn nack(&mut self, now: Time, sequences: &[u16]) -> Vec<(u64, Vec<u8>)> {
         self.subscription.handle_nack(now, sequences.iter().copied());

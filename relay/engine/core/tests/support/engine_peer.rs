@@ -63,6 +63,8 @@ pub struct Source {
     pub next_at: Option<Time>,
     pub report_at: Option<Time>,
     pub packets_per_frame: usize,
+    /// Packets of a key frame; as many as of others when 0.
+    pub key_packets: usize,
     pub payload: usize,
     pub made: u64,
     pub key_next: bool,
@@ -91,6 +93,7 @@ impl Source {
             next_at: Some(now),
             report_at: Some(now + Span::from_millis(50)),
             packets_per_frame: if is_audio { 1 } else { 4 },
+            key_packets: 0,
             payload: if is_audio { 80 } else { 900 },
             made: 0,
             key_next: true,
@@ -435,7 +438,7 @@ impl Peer {
         let source = &mut self.sources[at];
         let is_key = std::mem::take(&mut source.key_next);
         source.key_frames += u64::from(is_key);
-        let count = source.packets_per_frame;
+        let count = if is_key && source.key_packets > 0 { source.key_packets } else { source.packets_per_frame };
         let mut packets = Vec::with_capacity(count);
         for place in 0..count {
             let number = wide.then_some(self.wide);

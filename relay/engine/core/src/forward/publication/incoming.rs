@@ -15,6 +15,7 @@ use crate::rtp::reception::Reception;
 use crate::rtp::sequence::Unwrapper;
 use crate::time::{Span, Time};
 
+use super::budget::Frames;
 use super::nack::{Arrival, Missing};
 use crate::forward::key_frames::Requests;
 
@@ -50,6 +51,7 @@ pub struct Incoming {
 
     pub(super) missing: Missing,
     pub(super) key_frames: Requests,
+    pub(super) frames: Frames,
     pub(super) reception: Reception,
     key_frame_timestamp: Option<u32>,
 
@@ -143,6 +145,7 @@ impl Incoming {
             first: 0,
             missing: Missing::new(),
             key_frames: Requests::default(),
+            frames: Frames::default(),
             reception: Reception::new(codec.codec.clock_rate),
             key_frame_timestamp: None,
             has_news: false,
@@ -171,8 +174,13 @@ impl Incoming {
         (self.writer.highest() + 1).saturating_sub(self.writer.capacity())
     }
 
-    /// Takes a packet of the stream itself.
-    pub fn handle_media(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<(), Drop> {
+    /// The least time between two requests for a key frame.
+    pub fn key_frame_gap(&self) -> Span {
+        self.frames.gap(self.missing.round_trip())
+    }
+
+    /// Takes a packet of the stream itself. Returns what a key frame cost that we had asked for, when its last packet was the one before.
+    pub fn handle_media(&mut self, now: Time, header: &Header, packet: &[u8]) -> Result<Option<i64>, Drop> {
         let codec = self.codec_of(header.payload_type).ok_or(Drop::RtpPayloadType)?;
         if packet.len() > MAX_PACKET {
             return Err(Drop::RtpTooLarge);
@@ -183,7 +191,12 @@ impl Incoming {
             Some(_) if self.is_straggler(now, header.ssrc) => return Err(Drop::RtpTooOld),
             Some(ssrc) => self.restart(now, ssrc, header),
         }
-        self.append(now, header, packet, (codec, false))
+        let is_answer = self.append(now, header, packet, (codec, false))?;
+        let cost = self.frames.handle_packet(now, header.timestamp, header.marker, packet.len());
+        if let Some(is_answer) = is_answer {
+            self.frames.handle_key_frame(is_answer);
+        }
+        Ok(cost)
     }
 
     /// Takes a packet of the stream's retransmissions (RFC 4588 section 4): two bytes of original sequence number, then the
@@ -217,7 +230,7 @@ impl Incoming {
             Err(_) => Err(Drop::RtpMalformed),
         };
         self.restored = restored;
-        result
+        result.map(|_| ())
     }
 
     /// Takes the publisher's mapping of timestamps to its wall clock.
@@ -260,13 +273,14 @@ impl Incoming {
         self.writer.set_sender_report(SenderReport { ntp: 0, rtp: 0, at_us: 0 });
     }
 
+    /// Returns, when a key frame begins with this packet, whether it may be the answer to a request.
     fn append(
         &mut self,
         now: Time,
         header: &Header,
         packet: &[u8],
         (codec, is_rtx): (TrackCodec, bool),
-    ) -> Result<(), Drop> {
+    ) -> Result<Option<bool>, Drop> {
         let sequence_index = self.unwrapper.index(header.sequence);
         let index = sequence_index.wrapping_add(self.base);
         if codec != self.codec && index > self.writer.highest() {
@@ -297,9 +311,9 @@ impl Incoming {
             AppendError::TooOld => Drop::RtpTooOld,
             AppendError::TooLarge => Drop::RtpTooLarge,
         })?;
+        let is_answer = starts_key_frame.then(|| self.key_frames.handle_key_frame(now));
         if starts_key_frame {
             self.key_frame_timestamp = Some(header.timestamp);
-            self.key_frames.handle_key_frame(now);
             self.counts.key_frames += 1;
         }
         if !is_rtx {
@@ -310,7 +324,7 @@ impl Incoming {
         self.counts.recovered += u64::from(is_recovered);
         self.has_news = true;
         self.said_bye = false;
-        Ok(())
+        Ok(is_answer)
     }
 
     /// Goes on with the codec of the packet that is the newest now. Older ones, which come late, keep theirs.

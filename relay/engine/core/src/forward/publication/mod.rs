@@ -2,6 +2,7 @@
 //! NACK, PLI. Must never know a viewer: it sees a bit for each slot that reads, and wishes for key frames. Read `incoming.rs` next
 //! for a packet's way, `nack.rs` and `../key_frames.rs` for requests.
 
+mod budget;
 mod incoming;
 mod nack;
 pub mod streams;
@@ -15,7 +16,9 @@ use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::rtp::Header;
 use crate::time::{Span, Time};
 
+use self::budget::Budget;
 use self::incoming::Incoming;
+use crate::forward::key_frames::Wish;
 
 /// The SSRC of our reports to publishers. We send publishers no media, so any constant that is not theirs will do; browsers that
 /// only receive use 1.
@@ -41,6 +44,7 @@ pub struct Publication {
     transport: u64,
     kind: MediaKind,
     encodings: Vec<Incoming>,
+    budget: Budget,
     /// More than one codec was negotiated.
     has_choice: bool,
     /// The payload type that `take_codec` told last, and when.
@@ -91,6 +95,7 @@ impl Publication {
             transport: publish.transport,
             kind: publish.kind,
             encodings,
+            budget: Budget::default(),
             has_choice: publish.codecs.len() > 1,
             told_codec: None,
             fir_command: 0,
@@ -124,9 +129,11 @@ impl Publication {
         let incoming = self.encodings.get_mut(encoding).ok_or(Drop::RtpUnknownStream)?;
         if is_rtx {
             incoming.handle_rtx(now, &header, packet)?;
-        } else {
-            incoming.handle_media(now, &header, packet)?;
+        } else if let Some(cost) = incoming.handle_media(now, &header, packet)? {
+            let answering = self.encodings.iter().filter(|encoding| encoding.key_frames.has_answered());
+            self.budget.handle_answer(cost, answering.map(|encoding| encoding.frames.price()).sum());
         }
+        self.budget.handle_packet(packet.len());
         self.report_at = self.report_at.or(Some(now + REPORT_INTERVAL));
         self.ends_at = None;
         Ok(())
@@ -199,10 +206,10 @@ impl Publication {
     }
 
     /// Notes that a viewer, on any worker, waits for a key frame of this log.
-    pub fn want_key_frame(&mut self, now: Time, log: u32) {
+    pub fn want_key_frame(&mut self, now: Time, wish: Wish) {
         let is_video = self.kind == MediaKind::Video;
-        if let Some(encoding) = self.encodings.iter_mut().find(|encoding| is_video && encoding.log == log) {
-            encoding.key_frames.want(now);
+        if let Some(encoding) = self.encodings.iter_mut().find(|encoding| is_video && encoding.log == wish.log) {
+            encoding.key_frames.want(now, wish.sees_nothing);
         }
     }
 
@@ -217,9 +224,11 @@ impl Publication {
 
     fn next_feedback(&self) -> Option<Time> {
         let encodings = self.encodings.iter().filter(|encoding| encoding.ssrc().is_some());
+        let allowed = self.budget.allowed();
         let feedback = encodings.flat_map(|encoding| {
             let answers = encoding.codec.pli || encoding.codec.fir;
-            let key_frame = encoding.key_frames.next_deadline().filter(|_| answers);
+            let key_frame = encoding.key_frames.next_deadline(allowed, encoding.key_frame_gap());
+            let key_frame = key_frame.filter(|_| answers);
             [encoding.missing.next_deadline(), key_frame]
         });
         feedback.flatten().chain(self.report_at).min()
@@ -279,10 +288,14 @@ impl Publication {
         let encoding = &mut self.encodings[at];
         let Some(ssrc) = encoding.ssrc().filter(|_| encoding.codec.pli || encoding.codec.fir) else { return };
         let room = EMPTY_REPORT + 20;
-        if writer.room() < room || !encoding.key_frames.ask(now) || !begin_compound(writer) {
+        let gap = encoding.key_frame_gap();
+        if writer.room() < room || !encoding.key_frames.ask(now, self.budget.allowed(), gap) || !begin_compound(writer)
+        {
             return;
         }
-        let _written = if encoding.codec.pli {
+        let knows_pli = encoding.codec.pli;
+        self.encodings.iter_mut().for_each(|encoding| encoding.key_frames.handle_any_asked(now));
+        let _written = if knows_pli {
             writer.pli(REPORTER_SSRC, ssrc)
         } else {
             self.fir_command = self.fir_command.wrapping_add(1);

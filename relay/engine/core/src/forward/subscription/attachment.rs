@@ -15,6 +15,7 @@ use super::layers::Layers;
 use super::numbering::Numbering;
 use super::rewrite::ExtensionMap;
 use crate::forward::feed::LoggedPacket;
+use crate::forward::key_frames::Wish;
 
 /// The longest gap that is loss, in packets. No receiver asks for more, and its decoder needs a key frame.
 const MAX_GAP: u64 = 1_000;
@@ -79,6 +80,11 @@ impl Source {
         Ok((index, packet.header.timestamp.wrapping_add(self.timestamp_shift)))
     }
 
+    /// The wish of a viewer whose decoder cannot go on.
+    pub fn refresh(&self) -> Wish {
+        Wish { log: self.log, sees_nothing: false }
+    }
+
     /// True when the publisher started this log over or changed its codec, or too much is lost to continue.
     fn is_over(&self, packet: &LoggedPacket<'_>) -> bool {
         let ahead = packet.meta.index.saturating_sub(self.numbering.highest());
@@ -106,8 +112,6 @@ pub struct Attachment {
     pub layers: Layers,
     pub source: Option<Source>,
     past: VecDeque<Source>,
-    /// The viewer asked for a key frame that has not come yet.
-    pub refresh: bool,
 }
 
 impl Attachment {
@@ -119,7 +123,6 @@ impl Attachment {
             layers: Layers::new(&attach.logs),
             source: None,
             past: VecDeque::with_capacity(MAX_PAST),
-            refresh: false,
         }
     }
 
@@ -157,13 +160,14 @@ impl Attachment {
         self.sources().next().map(|source| source.numbering.highest_outgoing() + 1)
     }
 
-    /// The log of which a key frame is awaited.
-    pub fn key_frame_wanted(&self) -> Option<u32> {
+    /// The key frame with which the stream begins, or changes its source.
+    pub fn key_frame_wanted(&self) -> Option<Wish> {
         if !self.formats.is_playable() {
             return None;
         }
-        let awaited = self.layers.awaited(self.source.as_ref().map(|source| source.rank));
-        awaited.or(self.source.as_ref().filter(|_| self.refresh).map(|source| source.log))
+        let current = self.source.as_ref().map(|source| source.rank);
+        let sees_nothing = current.is_none_or(|rank| !self.layers.is_alive(rank));
+        self.layers.awaited(current).map(|log| Wish { log, sees_nothing })
     }
 
     /// The source and its index behind an outgoing index.

@@ -43,6 +43,7 @@ use self::reports::Reports;
 use self::rewrite::ExtensionMap;
 use self::timeline::Timeline;
 use crate::forward::feed::{Feed, LoggedPacket, Scratch};
+use crate::forward::key_frames::{Refresh, Wish};
 
 /// The numbers of a packet that is to be sent, before its bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,7 @@ pub struct Subscription {
     frame_ids: FrameIds,
 
     repairs: Repairs,
+    refresh: Refresh,
     reports: Reports,
     playout: Playout,
     counts: Counts,
@@ -136,6 +138,7 @@ impl Subscription {
             timeline: Timeline::new((start >> 16) as u32),
             frame_ids: FrameIds::default(),
             repairs: Repairs::default(),
+            refresh: Refresh::default(),
             reports: Reports::default(),
             playout: Playout::new(repair_delay),
             counts: Counts::default(),
@@ -249,6 +252,7 @@ impl Subscription {
             words.put_has_source(false);
         }
         self.replay = None;
+        self.refresh.handle_key_frame();
         self.repairs.clear();
         self.reports.stop();
     }
@@ -310,7 +314,7 @@ impl Subscription {
         }
         let (index, timestamp) = assigned?;
         if packet.has(KEY_FRAME_START) {
-            attachment.refresh = false;
+            self.refresh.handle_key_frame();
         }
         Ok(Selected { index, timestamp })
     }
@@ -433,15 +437,18 @@ impl Subscription {
     /// Notes a PLI or FIR: the viewer's decoder needs a key frame.
     pub fn handle_key_frame_request(&mut self) {
         self.counts.key_frame_requests_received += 1;
-        if let Some(attachment) = &mut self.attachment {
-            attachment.refresh = true;
+        // Without a source one is wanted anyway.
+        if self.source_log().is_some() {
+            self.refresh.handle_request();
         }
     }
 
-    /// The log of which this subscription waits for a key frame. Tell `Feed::want_key_frame` each time; it bounds the requests.
-    pub fn key_frame_wanted(&self) -> Option<u32> {
+    /// The key frame that this subscription waits for. Tell `Feed::want_key_frame` each time; it bounds the requests.
+    pub fn key_frame_wanted(&mut self, now: Time) -> Option<Wish> {
         let waits = self.kind == MediaKind::Video && self.replay.is_none();
-        self.attachment.as_ref().filter(|_| waits)?.key_frame_wanted()
+        let attachment = self.attachment.as_ref().filter(|_| waits)?;
+        let layers = attachment.key_frame_wanted();
+        layers.or_else(|| attachment.source.as_ref().filter(|_| self.refresh.is_wanted(now)).map(Source::refresh))
     }
 
     /// The log that the stream follows, whose `Feed::sender_report` it needs.

@@ -15,9 +15,9 @@ const SENDER_REPORT_LEN: usize = 28;
 const SDES_LEN: usize = 14;
 
 impl Subscription {
-    /// When `write_sender_report` has something to write.
+    /// When `write_sender_report` has something to write, or `key_frame_wanted` to ask for.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.reports.due_at()
+        [self.reports.due_at(), self.refresh.due_at()].into_iter().flatten().min()
     }
 
     /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what is written, and call again.
