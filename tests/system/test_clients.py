@@ -5,13 +5,16 @@ on another worker: what comes out is byte for byte what was encoded. Read next: 
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.clients.bitstreams import bitstream
 from tests.clients.client_process import PROGRAMS, ClientProcess
 from tests.system.asking import until_moved
+from tests.system.namespace import lose, network_namespace
 from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot, until_gone
 
@@ -24,6 +27,12 @@ CALLS = list(itertools.product(PROGRAMS, ("H264", "VP8", "VP9"), PROGRAMS))
 @pytest.fixture(scope="session")
 def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("streams")
+
+
+@pytest.fixture
+def namespace() -> Iterator[None]:
+    with network_namespace():
+        yield
 
 
 @pytest.mark.parametrize(("publisher", "codec", "viewer"), CALLS)
@@ -94,6 +103,26 @@ async def test_h264_that_does_not_say_its_packetization_mode_is_watched(
         await sender.until("connected")
         async with ClientProcess(viewer, "watch", f"{relay.url}/whep/hall", slot=1, **files) as receiver:
             await receiver.until("received", "video", like_file=FRAMES["video"], key_frames=2)
+
+
+async def test_a_viewer_that_goes_on_asking_for_what_it_was_sent_is_not_answered_for_ever(
+    namespace: None, streams: Path
+) -> None:
+    """pion 4 asks each tenth of a second for what once was lost, whatever came by RTX, until 512 later packets came."""
+    files = {"video": bitstream("VP8", streams), "audio": bitstream("OPUS", streams)}
+    async with (
+        Relay() as relay,
+        ClientProcess("libdatachannel", "publish", f"{relay.url}/whip/hall", slot=0, **files),
+        ClientProcess("pion", "watch", f"{relay.url}/whep/hall", slot=1, **files) as receiver,
+    ):
+        await receiver.until("received", "video", frames=FRAMES["video"])
+        lose(5, relay.media_port)
+        await receiver.until("received", "audio", frames=500)
+        session = receiver.last["answered", ""]["session"].rpartition("/")[2]
+        async with aiohttp.ClientSession() as http, http.get(f"{relay.admin}/sessions/{session}") as answer:
+            sent = (await answer.json())["transport"]["subscriptions"]
+        # One packet in twenty is lost, and so is one repair in twenty; each is sent twice under loss.
+        assert sum(one["retransmitted"] for one in sent) < sum(one["packets"] for one in sent) / 2
 
 
 async def test_a_call_of_trickled_candidates_outlives_an_ice_restart_at_both_ends(relay: Relay, streams: Path) -> None:
