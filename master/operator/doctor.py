@@ -4,6 +4,7 @@ to do. It must never change anything. Read next: `master/operator/doctor_call.py
 
 import ctypes
 import errno
+import math
 import os
 import resource
 import socket
@@ -20,7 +21,9 @@ from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.steering import steer
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.https import https_for
+from millrace.master.start.prepare import workers_wanted
 from millrace.relay.config.model import Config, is_loopback
+from millrace.workers.control_groups import cpu_quota
 
 _UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _CAP_NET_ADMIN = 12
@@ -174,7 +177,11 @@ def _cores(config: Config) -> Finding:
     cores, workers = len(os.sched_getaffinity(0)), config.workers.count
     if workers > cores:
         return Finding(Verdict.POOR, "workers", f"{workers} on {cores} cores: they are not pinned and take turns")
-    return Finding(Verdict.GOOD, "workers", f"{workers or cores} on {cores} cores")
+    quota = cpu_quota()
+    allowed = "" if quota is None else f"; control groups allow the time of {quota:.2f} cores"
+    if quota is not None and workers > max(1, math.ceil(quota)):
+        return Finding(Verdict.POOR, "workers", f"{workers} on {cores} cores{allowed}: they take turns")
+    return Finding(Verdict.GOOD, "workers", f"{workers_wanted(config)} on {cores} cores{allowed}")
 
 
 def _steering() -> Finding:

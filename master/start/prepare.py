@@ -4,6 +4,7 @@ which forks.
 """
 
 import logging
+import math
 import os
 import resource
 import socket
@@ -31,6 +32,7 @@ from millrace.relay.config.rules import MAX_SLOTS
 from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
 from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.takeover import DOWN, ELIGIBLE, TAKEOVER_SOCKET, Manifest, fixed_at_start, with_inherited
+from millrace.workers.control_groups import cpu_quota
 
 log = logging.getLogger("millrace.master")
 
@@ -219,6 +221,8 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
     )
     arena = Arena.make(slots, config.arena)
     arena.want(count)
+    if not config.workers.count and count < min(cores(), MAX_SLOTS):
+        log.info("workers.count: %s, as control groups allow the time of %.2f cores", count, cpu_quota() or 0)
     descriptors = [os.memfd_create("millrace-manifest", os.MFD_CLOEXEC), runtime.lock, arena.fd]
     os.pwrite(descriptors[0], manifest.pack(), 0)
     descriptors += (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(slots))
@@ -266,8 +270,11 @@ def inherit(config: Config, inherited: Inherited) -> Prepared:
 
 
 def workers_wanted(config: Config) -> int:
-    """Returns `workers.count`; one for each core when that is 0."""
-    return config.workers.count or min(cores(), MAX_SLOTS)
+    """Returns `workers.count`; when that is 0, one for each core that control groups leave time for."""
+    if config.workers.count:
+        return config.workers.count
+    quota = cpu_quota()
+    return min(cores(), MAX_SLOTS, max(1, math.ceil(quota)) if quota is not None else MAX_SLOTS)
 
 
 def cores() -> int:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from millrace.workers.control_groups import memory_left
+
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -50,19 +52,14 @@ def descriptors_left() -> int:
 
 
 def memory_available(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Returns the bytes of memory that are left: on this machine, or in our control group (cgroup v2) when that is
+    """Returns the bytes of memory that are left: on this machine, or in a control group of ours when that is
     less. A number that a sandbox hides counts as unlimited.
     """
     available = sys.maxsize
     with suppress(FileNotFoundError):
         available = _field(meminfo.read_text(), "MemAvailable:") * 1024
-    with suppress(OSError, ValueError):
-        # The line is `0::/path`. The root group has no such files, and `max` stands for no limit.
-        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-        used = int((group / "memory.current").read_text())
-        reclaimable = _field((group / "memory.stat").read_text(), "inactive_file")
-        available = min(available, int((group / "memory.max").read_text()) - used + reclaimable)
-    return available
+    left = memory_left()
+    return available if left is None else min(available, left)
 
 
 def _descriptors(folder: Path) -> int:
