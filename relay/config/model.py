@@ -147,8 +147,9 @@ class WorkersConfig:
     """The processes, and when the master gives one up."""
 
     count: Annotated[int, within(0, MAX_SLOTS)] = 0
-    """How many worker processes; 0 is one per core that the master may run on. SIGHUP, SIGTTIN and SIGTTOU change it
-    while the server runs, up to the number of cores, or of workers at the start if that was more.
+    """How many worker processes; 0 is one per core that the master may run on, and that control groups leave time for,
+    rounded up. SIGHUP, SIGTTIN and SIGTTOU change it while the server runs, up to the number of cores, or of workers at
+    the start if that was more.
     """
     pin: bool = True
     """Pins each worker to a core of its own, when there are enough, so that its packets stay in that core's caches."""
