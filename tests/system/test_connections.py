@@ -3,10 +3,12 @@
 """
 
 import asyncio
+import re
 from contextlib import suppress
 
 import pytest
 
+from tests.clients.raw_client import request
 from tests.system.relay_process import ROOT, Relay
 
 OFFER = (ROOT / "tests/vectors/sdp/chromium156.pt96.sdp").read_bytes()
@@ -55,3 +57,24 @@ async def test_long_cookies_of_the_site_are_passed_over(relay: Relay, length: in
         streams = await connect(relay)
         assert await ask(streams, line, cookie, sdp, body=body) == (right if is_taken else 431)
         streams[1].close()
+
+
+async def test_a_client_that_ends_its_side_is_answered_and_one_that_closes_leaves_no_session() -> None:
+    # Else the session of whoever is gone would end by itself.
+    async with Relay(settings={"timeouts.ice_seconds": "3600"}) as relay:
+        fields = f"Host: 127.0.0.1\r\nContent-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n"
+        reader, writer = await connect(relay)
+        writer.write(f"POST /whip/hall HTTP/1.1\r\n{fields}".encode() + OFFER)
+        writer.write_eof()
+        assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 201 ")
+        writer.close()
+        for _ in range(10):
+            _, writer = await connect(relay)
+            writer.write(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
+            writer.close()
+        async with asyncio.timeout(20):
+            while len(re.findall("session closed .*room=gone .*cause=deleted", relay.log())) < 10:
+                await asyncio.sleep(0.05)
+        rooms = request("GET", f"{relay.admin}/rooms").body
+        assert "hall" in rooms
+        assert "gone" not in rooms

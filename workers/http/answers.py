@@ -2,7 +2,7 @@
 which request is answered. Read next: `workers/http/server.py`, which sends them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -19,6 +19,8 @@ class Answer(web.Response):
 
     problem: str | None = None
     """The stable name of the reason for a refusal, for the log and the metrics."""
+    undo: Callable[[], Awaitable[object]] | None = None
+    """Takes back what the client asked for, when the answer did not reach it."""
 
 
 class Refused(Exception):
@@ -48,7 +50,7 @@ def respond(status: int, body: bytes, content_type: str) -> web.Response:
     return web.Response(status=status, body=body, headers={"Content-Type": content_type})
 
 
-def from_reply(reply: Reply) -> web.Response:
+def from_reply(reply: Reply) -> Answer:
     """Returns control's reply as a response. A header's name may repeat, as `Link` does."""
     response = Answer(status=reply.status, body=reply.body)
     response.problem = problems.reason_of(reply)

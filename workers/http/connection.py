@@ -9,8 +9,13 @@ a connection's life has its own time:
 """
 
 import asyncio
+import fcntl
 import logging
 import math
+import os
+import socket
+import sys
+import termios
 from typing import Any
 
 from aiohttp import web
@@ -32,6 +37,13 @@ MAX_FIELDS = 256
 PIECE_BYTES = 16 * 1024
 """As much is given to the parser at once, so that a head behind a body's end is counted from there on."""
 
+READER_SECONDS = 5.0
+"""For a client that has ended its side to acknowledge its answer: some retransmissions."""
+LOOK_SECONDS = 0.02
+"""Between two looks whether it has: no one waits meanwhile."""
+TCP_CLOSE = 7
+"""The first byte of TCP_INFO after a reset (include/net/tcp_states.h)."""
+
 _HEAD = "before a head's end"
 _FIELDS_TOO_MANY = "Too many headers"
 
@@ -39,7 +51,16 @@ _FIELDS_TOO_MANY = "Too many headers"
 class Connection(web.RequestHandler):
     """Refuses what is not HTTP with a problem of ours, so that strangers fill no log and learn no library's name."""
 
-    __slots__ = ("_around", "_body", "_has_line", "_head_seconds", "_head_timer", "_refusals", "body_awaited_since")
+    __slots__ = (
+        "_around",
+        "_body",
+        "_has_ended",
+        "_has_line",
+        "_head_seconds",
+        "_head_timer",
+        "_refusals",
+        "body_awaited_since",
+    )
 
     def __init__(
         self,
@@ -67,6 +88,8 @@ class Connection(web.RequestHandler):
         """Bytes of the present head; after it, those around the body's data."""
         self._has_line = False
         """True when the present head's first line is in."""
+        self._has_ended = False
+        """True when the client has ended its side, and may still read."""
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that came."""
 
@@ -79,6 +102,36 @@ class Connection(web.RequestHandler):
         """Ends the wait for a head."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keeps the connection for the answers to whole requests; else it closes. TLS has no such half."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        is_due = self._request_count > 0 and not is_waiting and self._body.is_eof()
+        self._has_ended = is_due and self.ssl_context is None
+        return self._has_ended
+
+    @property
+    def is_last(self) -> bool:
+        """True when nothing can come after the request that is being answered."""
+        return self._has_ended and not self._messages
+
+    async def has_reader(self) -> bool:
+        """False when the client has closed the connection and not only its side of it: then it answers what was just
+        sent by a reset. A client that reads acknowledges it.
+        """
+        transport = self.transport
+        if transport is None or not self._has_ended:
+            return transport is not None
+        deadline = self._loop.time() + READER_SECONDS
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as ours:
+            while self._loop.time() < deadline:
+                await asyncio.sleep(LOOK_SECONDS)
+                if ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+                    return False
+                unread = int.from_bytes(fcntl.ioctl(ours, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+                if unread == 0 and transport.get_write_buffer_size() == 0:
+                    return True
+        return False
 
     def data_received(self, data: bytes) -> None:
         """Hands what came to the parser, as far as the sum is within its bounds."""

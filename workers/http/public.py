@@ -86,7 +86,12 @@ class PublicRoutes:
         reply = await self.ask(
             lambda number: Offered(number, protocol, room, token, sdp, participant, address, is_other_site, sent_to)
         )
-        return from_reply(reply)
+        answer = from_reply(reply)
+        if reply.status == 201:
+            session = answer.headers["Location"].rpartition("/")[2]
+            # Whoever does not hear of its session cannot end it.
+            answer.undo = lambda: self.ask(lambda number: Deleted(number, session, token))
+        return answer
 
     async def _session(self, request: web.BaseRequest, session: str) -> web.Response:
         token = bearer_token(request)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from millrace.workers.http.answers import SERVER, Refused, problem
+from millrace.workers.http.answers import SERVER, Answer, Refused, problem
 from millrace.workers.http.connection import Connection, connection_of
 from millrace.workers.http.origins import Cors, Guard, named_host
 from millrace.workers.http.refusals import Refusals
@@ -184,8 +184,18 @@ class HttpServer:
         if self._cors is not None:
             # On refusals, too: a page that may not read an answer sees a network error.
             response.headers.update(self._cors.headers(request.headers.get("Origin")))
-        if self._is_releasing or response.status == 408 or (response.status >= 400 and request.can_read_body):
+        connection = connection_of(request)
+        is_unread = response.status == 408 or (response.status >= 400 and request.can_read_body)
+        if self._is_releasing or connection.is_last or is_unread:
             response.force_close()
+        if not await self._send(request, response) or not await connection.has_reader():
+            undo = response.undo if isinstance(response, Answer) else None
+            if undo is not None:
+                await undo()
+        return response
+
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> bool:
+        """Returns False when the client has gone, or does not take the answer."""
         try:
             async with asyncio.timeout(self._deadlines.request_seconds):
                 await response.prepare(request)
@@ -193,9 +203,10 @@ class HttpServer:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
+            return False
         except ConnectionError:
-            pass  # The client has closed the connection.
-        return response
+            return False
+        return True
 
     def _has_room(self) -> bool:
         """True when one more request may go on. At the limit the oldest request whose body is not in is cut: no token

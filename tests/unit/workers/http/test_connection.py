@@ -1,11 +1,15 @@
 """What may stand around a body, and how long connections last."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
 
+from millrace.relay.contract.ids import RequestId
+from millrace.relay.contract.inputs import Deleted, Offered
 from millrace.workers.http import server as http
 from millrace.workers.http.connection import MAX_FIELDS, MAX_HEAD_BYTES
 from millrace.workers.http.page import Page
@@ -108,6 +112,59 @@ async def test_a_long_body_that_nobody_reads_is_no_head(site: Site) -> None:
     size = 1_000_000
     head = b"DELETE /whip/hall/00.x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
     assert (await site.raw(head % size + b"x" * size)).startswith(b"HTTP/1.1 201 ")
+
+
+POST = b"POST /whip/hall HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 3\r\n\r\nv=0"
+
+
+async def until_asked(site: Site, number: int) -> None:
+    async with asyncio.timeout(10):
+        while len(site.control.asked) < number:
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+async def test_a_client_that_has_ended_its_side_gets_its_answers_and_then_the_end(site: Site, requests: int) -> None:
+    site.control.hold = asyncio.Event()
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(POST * requests)
+    writer.write_eof()
+    await until_asked(site, 1)
+    site.control.hold.set()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert answer.count(b"HTTP/1.1 201 ") == requests
+    assert [type(asked) for asked in site.control.asked] == [Offered] * requests
+    writer.close()
+
+
+async def test_a_client_that_ends_its_side_without_a_whole_request_is_let_go(site: Site) -> None:
+    for sent in (b"", GET, POST[:-1]):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(sent)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+    assert site.control.asked == []
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_client_that_has_gone_when_its_session_is_answered_leaves_none(site: Site, resets: bool) -> None:
+    site.control.hold = asyncio.Event()
+    _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(POST)
+    await until_asked(site, 1)
+    if resets:
+        ours = writer.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    # The server has to have seen it go: it sees what came before this.
+    async with site.client.get(site.url) as answer:
+        assert answer.status == 200
+    site.control.hold.set()
+    await until_asked(site, 2)
+    assert site.control.asked[1] == Deleted(RequestId(0), "00.abc", None)
 
 
 async def test_a_connection_may_idle_longer_than_a_request_may_take(hasty: Site) -> None:
