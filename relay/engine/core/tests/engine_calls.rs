@@ -597,6 +597,37 @@ fn audio_and_video_stay_in_sync_at_the_viewer() {
 }
 
 #[test]
+fn a_publishers_late_report_moves_no_viewers_clock_and_sound_and_picture_share_one() {
+    // Seconds until the publisher's first report about picture and sound.
+    for (video_after, audio_after) in [(5, 1), (1, 14), (14, 14)] {
+        let mut world = World::new(2, 101);
+        let publisher = world.connect(0);
+        let published = [(VIDEO, 0), (AUDIO, 1)].map(|(codec, log)| world.publish(publisher, codec, log));
+        let viewer = world.connect(1);
+        let ssrcs = published.map(|publish| world.watch(viewer, &publish));
+        for (ssrc, codec, after) in [(11, VIDEO, video_after), (31, AUDIO, audio_after)] {
+            let report_at = Some(world.now + Span::from_secs(after));
+            world.peers[publisher].add(Source { report_at, ..Source::new(ssrc, codec, world.now) });
+        }
+        world.run_for(20_000);
+        let mut shown = Vec::new();
+        for (at, ssrc) in ssrcs.into_iter().enumerate() {
+            let source = &world.peers[publisher].sources[at];
+            let received = world.peers[viewer].got(ssrc);
+            let first = received.packets.values().next().unwrap();
+            let rate = f64::from(source.codec.clock_rate);
+            assert!(received.reports.len() > 4);
+            for (_, info) in &received.reports {
+                let ticks = first.timestamp.wrapping_sub(info.rtp_timestamp) as i32;
+                shown.push(info.ntp as f64 / 4_294.967_296 + f64::from(ticks) * 1e6 / rate);
+            }
+        }
+        let (least, most) = shown.iter().fold((f64::MAX, f64::MIN), |(a, b), at| (a.min(*at), b.max(*at)));
+        assert!(most - least < 50_000.0, "{} us apart with {video_after} and {audio_after}", most - least);
+    }
+}
+
+#[test]
 fn transport_wide_feedback_tells_the_publisher_of_every_packet() {
     let mut world = World::new(1, 111);
     let (publisher, _) = publisher(&mut world, 0);

@@ -2,9 +2,10 @@
 //! datagrams; must never decide what they say. Read `forward/publication/mod.rs` and `forward/subscription/mod.rs` next, which
 //! decide.
 
-use super::{ClientKey, Counter, DATAGRAM_ROOM, Engine, SubscriptionKey};
+use super::{ClientKey, Counter, DATAGRAM_ROOM, Engine, Subscription, SubscriptionKey};
 use crate::drop::Drop;
 use crate::event::{Event, PublicationEnded};
+use crate::forward::subscription::Clock;
 use crate::rtcp::{self, Packet, ReportBlock, Writer};
 use crate::time::Time;
 
@@ -127,11 +128,25 @@ impl Engine {
             }
         }
         client.arrivals.write_feedback(now, writer, ssrc, client.media_ssrc);
-        for subscription in &client.subscriptions {
+        let clock = self.clock_for(key);
+        for subscription in &self.clients[key].subscriptions {
             let subscription = &mut self.subscriptions[*subscription].subscription;
             let source = subscription.source_log().and_then(|log| self.readings.get(&log));
             let mapping = source.and_then(|reading| reading.feed.sender_report());
-            subscription.write_sender_report(now, mapping, writer);
+            subscription.write_sender_report(now, (mapping, clock), writer);
+        }
+    }
+
+    /// Whose clock this viewer's reports follow. Its streams are one publisher's.
+    fn clock_for(&self, key: ClientKey) -> Clock {
+        let subscriptions = || self.clients[key].subscriptions.iter().map(|key| &self.subscriptions[*key].subscription);
+        let readings = || subscriptions().filter_map(|one| self.readings.get(&one.source_log()?));
+        if subscriptions().any(Subscription::guesses_clock) {
+            Clock::Arrival
+        } else if readings().any(|reading| reading.feed.sender_report().is_some()) {
+            Clock::Publisher
+        } else {
+            Clock::Undecided
         }
     }
 

@@ -10,6 +10,7 @@ use millrace_core::command::{CodecName, MediaKind};
 use millrace_core::drop::Drop;
 use millrace_core::forward::key_frames::Wish;
 use millrace_core::forward::publication::Publication;
+use millrace_core::forward::subscription::Clock;
 use millrace_core::rtcp::{self, Packet, ReportBlock, SenderInfo, Writer};
 use millrace_core::rtp::{Header, extensions};
 use millrace_core::time::Span;
@@ -48,6 +49,32 @@ fn late_joiner_starts_at_the_last_key_frame() {
     viewer.pull(ms(300));
     assert_eq!(viewer.sent.len(), 14);
     assert!(is_continuous(&viewer));
+}
+
+#[test]
+fn late_joiner_starts_where_timestamps_never_move() {
+    let arena = arena(256);
+    let publish = publish(1, VIDEO, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, VIDEO, 10, 900);
+    let mut frame = |publication: &mut Publication, at: u64, key: bool| {
+        source.timestamp = 900;
+        for packet in source.frame(key, 2) {
+            publication.handle_rtp(ms(at), 0, false, &packet).unwrap();
+        }
+    };
+    for at in 0..60 {
+        frame(&mut publication, at * 30, at % 40 == 0);
+    }
+    assert_eq!(publication.report().key_frames, 2);
+    let mut late = Viewer::new(1, MediaKind::Video, None);
+    late.attach(ms(1_800), &arena, &publish);
+    assert_eq!((late.sent.len(), late.wanted()), (0, Some(0)), "the last one is too old");
+    frame(&mut publication, 1_810, true);
+    late.pull(ms(1_820));
+    let mut joining = Viewer::new(1, MediaKind::Video, None);
+    joining.attach(ms(1_830), &arena, &publish);
+    assert_eq!((late.sent.len(), joining.sent.len()), (2, 2));
 }
 
 #[test]
@@ -388,7 +415,11 @@ fn sender_reports_keep_audio_and_video_together() {
         let mut out = [0; 500];
         let mut writer = Writer::new(&mut out);
         let feed = &viewer.feeds[&viewer.subscription.source_log().unwrap()];
-        assert!(viewer.subscription.write_sender_report(ms(1_000), feed.sender_report(), &mut writer));
+        assert!(viewer.subscription.write_sender_report(
+            ms(1_000),
+            (feed.sender_report(), Clock::Undecided),
+            &mut writer
+        ));
         let mut packets = rtcp::iterate(writer.written()).map(Result::unwrap);
         let Some(Packet::SenderReport(report)) = packets.next() else { panic!("a report comes first") };
         let Some(Packet::Sdes(names)) = packets.next() else { panic!("and a name after it") };

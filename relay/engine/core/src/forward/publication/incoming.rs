@@ -54,6 +54,8 @@ pub struct Incoming {
     pub(super) frames: Frames,
     pub(super) reception: Reception,
     key_frame_timestamp: Option<u32>,
+    /// The index with which the last key frame ended, if its marker has come.
+    key_frame_end: Option<u64>,
 
     pub(super) has_news: bool,
     pub(super) said_bye: bool,
@@ -148,6 +150,7 @@ impl Incoming {
             frames: Frames::default(),
             reception: Reception::new(codec.codec.clock_rate),
             key_frame_timestamp: None,
+            key_frame_end: None,
             has_news: false,
             said_bye: false,
             counts: Counts::default(),
@@ -292,7 +295,7 @@ impl Incoming {
             self.key_frames.need(now);
         }
         let traits = codec::inspect(codec.codec.name, header.payload(packet));
-        let starts_key_frame = traits.key_frame_start && self.begins_frame(header.timestamp);
+        let starts_key_frame = traits.key_frame_start && self.begins_frame(index, header.timestamp);
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         let meta = EntryMeta {
             index,
@@ -313,8 +316,11 @@ impl Incoming {
         })?;
         let is_answer = starts_key_frame.then(|| self.key_frames.handle_key_frame(now));
         if starts_key_frame {
-            self.key_frame_timestamp = Some(header.timestamp);
+            (self.key_frame_timestamp, self.key_frame_end) = (Some(header.timestamp), None);
             self.counts.key_frames += 1;
+        }
+        if header.marker && self.key_frame_end.is_none() && self.key_frame_timestamp == Some(header.timestamp) {
+            self.key_frame_end = Some(index);
         }
         if !is_rtx {
             self.reception.received(now, sequence_index, header.timestamp);
@@ -344,8 +350,9 @@ impl Incoming {
     }
 
     /// True when this is the first packet of its frame that looks like the start of a key frame. Several may (H264: SPS, then IDR).
-    /// Audio has no starts: each packet can be joined at.
-    fn begins_frame(&self, timestamp: u32) -> bool {
-        self.kind == MediaKind::Video && self.key_frame_timestamp != Some(timestamp)
+    /// Audio has no starts: each packet can be joined at. Some encoders' timestamps never move; there a frame ends with its marker.
+    fn begins_frame(&self, index: u64, timestamp: u32) -> bool {
+        let is_later = self.key_frame_end.is_some_and(|end| index > end);
+        self.kind == MediaKind::Video && (self.key_frame_timestamp != Some(timestamp) || is_later)
     }
 }

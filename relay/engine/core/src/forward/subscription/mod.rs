@@ -39,6 +39,7 @@ use self::formats::Formats;
 use self::frame_ids::FrameIds;
 use self::playout::Playout;
 use self::repairs::Repairs;
+pub use self::reports::Clock;
 use self::reports::Reports;
 use self::rewrite::ExtensionMap;
 use self::timeline::Timeline;

@@ -3,7 +3,7 @@
 
 use millrace_arena::SenderReport;
 
-use super::reports::Mapping;
+use super::reports::{Clock, Mapping};
 use crate::command::MediaKind;
 use crate::rtcp::{ReportBlock, SenderInfo, Writer};
 use crate::time::{Span, Time};
@@ -21,11 +21,16 @@ impl Subscription {
     }
 
     /// Writes the sender report and its CNAME when they are due. False when they find no room: seal what is written, and call again.
-    pub fn write_sender_report(&mut self, now: Time, publisher: Option<SenderReport>, writer: &mut Writer<'_>) -> bool {
+    pub fn write_sender_report(
+        &mut self,
+        now: Time,
+        (publisher, clock): (Option<SenderReport>, Clock),
+        writer: &mut Writer<'_>,
+    ) -> bool {
         if self.reports.due_at().is_none_or(|at| at > now) {
             return true;
         }
-        let Some(mapping) = self.mapping(publisher) else {
+        let Some(mapping) = self.mapping(publisher, clock) else {
             self.reports.stop();
             return true;
         };
@@ -44,11 +49,17 @@ impl Subscription {
         true
     }
 
-    fn mapping(&self, publisher: Option<SenderReport>) -> Option<Mapping> {
+    /// True when the viewer was told a mapping by arrival times of the present source.
+    pub fn guesses_clock(&self) -> bool {
+        self.reports.guesses()
+    }
+
+    fn mapping(&self, publisher: Option<SenderReport>, clock: Clock) -> Option<Mapping> {
         let attachment = self.attachment.as_ref()?;
         let source = attachment.source.as_ref()?;
         Some(Mapping {
             publisher,
+            clock,
             shift: source.timestamp_shift,
             clock_rate: attachment.formats.codec().clock_rate,
             newest: self.timeline.newest()?,

@@ -15,16 +15,28 @@ use super::timeline::ticks;
 const INTERVAL: Span = Span::from_secs(1);
 /// How often to look for the publisher's first report.
 const RETRY: Span = Span::from_millis(100);
-/// How long to wait for the publisher's first report, before arrival times take its place. The first usually comes within a second, and
-/// a mapping that changes later makes players jump.
-const PATIENCE: Span = Span::from_secs(3);
+/// How long to wait for the publisher's first report, before arrival times take its place: longer than RFC 3550 section 6.2 lets a sender
+/// wait for its second one, should the first be lost.
+const PATIENCE: Span = Span::from_secs(10);
 /// Reports whose echo is awaited; one is sent each second.
 const REMEMBERED: usize = 4;
+
+/// Whose clock the reports to one viewer follow. It is one for all its streams, and kept once told: players jump when it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The publisher's where its report has come, arrival times after `PATIENCE`.
+    Undecided,
+    /// The publisher's, whose report about another stream has come.
+    Publisher,
+    /// Arrival times, as another stream was reported by them.
+    Arrival,
+}
 
 /// How the source's timestamps relate to its wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
     pub publisher: Option<SenderReport>,
+    pub clock: Clock,
     /// outgoing timestamp = source timestamp + this, wrapping.
     pub shift: u32,
     pub clock_rate: u32,
@@ -37,6 +49,8 @@ pub struct Mapping {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reports {
     due_at: Option<Time>,
+    /// A report by arrival times was sent about the present source.
+    guesses: bool,
     /// LSR values that the viewer may echo, and when they were sent.
     sent: [(u32, Time); REMEMBERED],
     next: usize,
@@ -48,10 +62,17 @@ impl Reports {
     /// Has the mapping of a new source reported soon.
     pub fn handle_source(&mut self, now: Time) {
         self.due_at = Some(now);
+        self.guesses = false;
+    }
+
+    /// True when the viewer was told a mapping by arrival times.
+    pub fn guesses(&self) -> bool {
+        self.guesses
     }
 
     pub fn stop(&mut self) {
         self.due_at = None;
+        self.guesses = false;
     }
 
     pub fn due_at(&self) -> Option<Time> {
@@ -61,17 +82,24 @@ impl Reports {
     /// The report that is due, without its counts, which the caller fills in; `None` when there is no mapping yet. Call `handle_sent` once
     /// it is written.
     pub fn take_due(&mut self, now: Time, mapping: &Mapping) -> Option<SenderInfo> {
-        let (ntp, timestamp) = match mapping.publisher {
+        let is_late = now.since(mapping.since) >= PATIENCE;
+        let guesses = match mapping.clock {
+            Clock::Arrival => true,
+            Clock::Publisher => false,
+            Clock::Undecided => mapping.publisher.is_none() && is_late,
+        };
+        let (ntp, timestamp) = match mapping.publisher.filter(|_| !guesses) {
             Some(publisher) => {
                 let passed = now.since(Time(publisher.at_us));
                 let timestamp = publisher.rtp.wrapping_add(ticks(passed.0, mapping.clock_rate));
                 (publisher.ntp.wrapping_add(ntp_span(passed)), timestamp.wrapping_add(mapping.shift))
             }
-            None if now.since(mapping.since) < PATIENCE => {
+            None if !guesses => {
                 self.due_at = Some(now + RETRY);
                 return None;
             }
             None => {
+                self.guesses = true;
                 let (timestamp, arrived_us) = mapping.newest;
                 let passed = now.since(Time(arrived_us));
                 (ntp::from_time(now), timestamp.wrapping_add(ticks(passed.0, mapping.clock_rate)))
@@ -122,7 +150,14 @@ mod tests {
     }
 
     fn mapping(publisher: Option<SenderReport>) -> Mapping {
-        Mapping { publisher, shift: 1_000, clock_rate: 90_000, newest: (77, at(0).0), since: at(0) }
+        Mapping {
+            publisher,
+            clock: Clock::Undecided,
+            shift: 1_000,
+            clock_rate: 90_000,
+            newest: (77, at(0).0),
+            since: at(0),
+        }
     }
 
     #[test]
@@ -139,8 +174,20 @@ mod tests {
         reports.handle_source(at(0));
         assert_eq!(reports.take_due(at(0), &mapping(None)), None);
         assert_eq!(reports.due_at(), Some(at(100)));
-        let info = reports.take_due(at(4_000), &mapping(None)).unwrap();
-        assert_eq!((info.ntp, info.rtp_timestamp), (ntp::from_time(at(4_000)), 77 + 360_000));
+        assert_eq!(reports.take_due(at(9_999), &mapping(None)), None);
+        let info = reports.take_due(at(10_000), &mapping(None)).unwrap();
+        assert_eq!((info.ntp, info.rtp_timestamp), (ntp::from_time(at(10_000)), 77 + 900_000));
+        assert!(reports.guesses());
+    }
+
+    #[test]
+    fn a_viewers_streams_are_reported_by_one_clock() {
+        let publisher = Some(SenderReport { ntp: 5 << 32, rtp: 0, at_us: at(0).0 });
+        let report =
+            |publisher, clock| Reports::default().take_due(at(60_000), &Mapping { clock, ..mapping(publisher) });
+        assert_eq!(report(None, Clock::Publisher), None, "it waits for the other stream's clock");
+        assert_eq!(report(publisher, Clock::Arrival).unwrap().ntp, ntp::from_time(at(60_000)), "it comes too late");
+        assert_eq!(report(publisher, Clock::Publisher).unwrap().ntp, 65 << 32);
     }
 
     #[test]
