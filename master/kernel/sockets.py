@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import islice, zip_longest
 from typing import Any, Literal
 
 from millrace.master.kernel.addresses import own_addresses
@@ -18,6 +19,8 @@ from millrace.master.kernel.reuseport import spread
 from millrace.relay.config.model import Config
 from millrace.relay.contract.takeover import Manifest, SocketGroup
 
+MOST_ADDRESSES = 64
+"""Of media: `MAX_SOCKETS` of the engine (`relay/engine/shell/src/lib.rs`)."""
 _BACKLOG = 1024
 """Connections that wait while a slot is being respawned; the kernel caps it at net.core.somaxconn."""
 _PORT_TRIES = 32
@@ -76,7 +79,10 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
     try:
         http = binder.bind("http", socket.SOCK_STREAM, config.http.bind, config.http.port)
         admin = binder.bind("admin", socket.SOCK_STREAM, (config.admin.bind,), config.admin.port)
-        media = binder.bind("media", socket.SOCK_DGRAM, _expanded(config.media.bind), config.media.port)
+        addresses, left_out = media_addresses(config.media.bind)
+        if left_out:
+            binder.warnings.append(too_many(addresses, left_out))
+        media = binder.bind("media", socket.SOCK_DGRAM, addresses, config.media.port)
         if all(ip_address(group.address).is_loopback for group in media):
             media += binder.bind_for_firefox(media[0].port)
         for group in media:
@@ -112,14 +118,28 @@ def inherit_all(config: Config, manifest: Manifest, descriptors: Mapping[str, in
     return Sockets(http, admin, media, tuple(dict.fromkeys(warnings)))
 
 
-def _expanded(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Returns the addresses with each wildcard replaced by those that it stands for, none twice."""
-    expanded: dict[str, None] = {}
-    for address in addresses:
-        parsed = ip_address(address)
-        for each in own_addresses(parsed.version) if parsed.is_unspecified else [address]:
-            expanded[each] = None
-    return tuple(expanded)
+def media_addresses(bind: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the addresses with each wildcard replaced by those that it stands for, none twice; then those that are
+    left out since the engine takes MOST_ADDRESSES. Of wildcards' the likeliest stay, by turns. Raises BindRefused.
+    """
+    named = [each for each in bind if not ip_address(each).is_unspecified]
+    if len(named) > MOST_ADDRESSES:
+        raise BindRefused(f"media.bind: found {len(named)} addresses, expected {MOST_ADDRESSES} at most")
+    groups = [own_addresses(ip_address(each).version) if each not in named else [each] for each in bind]
+    # In the order of the key; each wildcard's are the likeliest first.
+    expanded = tuple(dict.fromkeys(address for group in groups for address in group))
+    by_turns = (address for turn in zip_longest(*groups) for address in turn if address is not None)
+    kept = set(islice(dict.fromkeys([*named, *by_turns]), MOST_ADDRESSES))
+    return tuple(each for each in expanded if each in kept), tuple(each for each in expanded if each not in kept)
+
+
+def too_many(kept: Sequence[str], left_out: Sequence[str]) -> str:
+    """Returns a line about addresses that are left out."""
+    some = ", ".join(left_out[:8]) + (" ..." if len(left_out) > 8 else "")
+    return (
+        f"media.bind: this machine has {len(kept) + len(left_out)} addresses, of which {len(kept)} are used; name "
+        f"those that clients reach in place of a wildcard. Left out: {some}"
+    )
 
 
 @dataclass(slots=True)

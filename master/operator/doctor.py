@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from millrace.master.kernel.addresses import own_addresses
+from millrace.master.kernel.sockets import BindRefused, media_addresses, too_many
 from millrace.master.kernel.steering import steer
 from millrace.master.start.certificate import CertificateRefused
 from millrace.master.start.https import https_for
@@ -59,6 +60,7 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Yields the findings of all checks that need no running server."""
     yield from _ports(config)
+    yield from addresses(config)
     yield from announced(config, set(own_addresses(4)) | set(own_addresses(6)))
     yield from https(config, time.time())
     yield from _buffers(config)
@@ -101,6 +103,17 @@ def port_finding(section: str, kind: socket.SocketKind, address: str, port: int)
             return Finding(Verdict.POOR, what, "taken; by Millrace itself, if it runs, else by another program")
         return Finding(Verdict.BAD, what, os.strerror(error.errno or 0))
     return Finding(Verdict.GOOD, what, "free")
+
+
+def addresses(config: Config) -> Iterator[Finding]:
+    """Checks whether media can be bound to all that the key names."""
+    try:
+        kept, left_out = media_addresses(config.media.bind)
+    except BindRefused as refusal:
+        yield Finding(Verdict.BAD, "addresses", str(refusal))
+        return
+    if left_out:
+        yield Finding(Verdict.POOR, "addresses", too_many(kept, left_out))
 
 
 def announced(config: Config, own: set[str]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from millrace.master.kernel import sockets
 from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.sockets import BindRefused, Sockets, bind_all, buffer_warning
 from millrace.relay.config.model import AdminConfig, Config, HttpConfig, MediaConfig
@@ -142,3 +143,26 @@ def test_socket_of_the_service_manager_that_nobody_wants_is_closed_and_named() -
     assert listener.fileno() == -1
     assert any(str(port) in warning for warning in made.warnings)
     close(made)
+
+
+def test_of_more_addresses_than_the_engine_takes_the_likeliest_of_each_family_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = {4: [f"10.20.{number}.1" for number in range(100)], 6: [f"2001:db8::{number:x}" for number in range(1, 4)]}
+    monkeypatch.setattr(sockets, "own_addresses", lambda version: own[version])
+    kept, left_out = sockets.media_addresses(["0.0.0.0", "::", "10.20.99.1"])
+    assert len(kept) == sockets.MOST_ADDRESSES
+    assert set(own[6]) < set(kept)
+    assert kept[:60] == tuple(own[4][:60])
+    assert "10.20.99.1" in kept
+    assert set(kept).isdisjoint(left_out)
+    assert len(left_out) == 103 - 64
+    line = sockets.too_many(kept, left_out)
+    assert line.startswith("media.bind: this machine has 103 addresses, of which 64 are used; name those")
+    own[4] = own[4][:9]
+    assert sockets.media_addresses(["0.0.0.0", "::"]) == ((*own[4], *own[6]), ())
+
+
+def test_more_named_addresses_than_the_engine_takes_are_refused() -> None:
+    with pytest.raises(sockets.BindRefused, match=r"media\.bind: found 65 addresses, expected 64 at most"):
+        sockets.media_addresses([f"10.0.0.{number}" for number in range(65)])
