@@ -43,16 +43,22 @@ def admit(
     room = room_name(request.room)
     if room is None:
         return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
-    watches = None
+    named = None
     if request.participant is not None:
         if not is_identity(request.participant):
             return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
-        watches = ParticipantId(request.participant)
+        named = ParticipantId(request.participant)
+    watches = named if request.protocol is Protocol.WHEP else None
     visitor = Visitor(request.token, request.address, request.is_other_site, watches)
     admitted = gate.decide(ACTIONS[request.protocol], room, visitor, now)
     if not isinstance(admitted, Admitted):
         return admitted
-    participant = random_participant() if admitted.identity is None else admitted.identity
+    participant = admitted.identity
+    # Where nobody needs a token, a publisher may choose its name, and so replaces a session of its own that it lost.
+    # Where some do, a chosen name could be that of a token, whose session would end.
+    if participant is None and request.protocol is Protocol.WHIP and gate.auth.is_open:
+        participant = named
+    participant = participant or random_participant()
     return Guest(request.protocol, room, participant, watches, now.unix, admitted.sources, admitted.by_key)
 
 

@@ -23,7 +23,9 @@ class Offered:
     token: str | None
     sdp: str
     participant: str | None
-    """WHEP: which participant to watch; None for the room's first publisher."""
+    """WHEP: which participant to watch; None for the room's first publisher. WHIP: the name that a publisher chooses
+    where nobody needs a token; None for a random one.
+    """
     address: str = ""
     """As in `Visitor`, and so is the next."""
     is_other_site: bool = False

@@ -4,6 +4,7 @@ import pytest
 
 from millrace.relay.access.grants import make_token
 from millrace.relay.config.model import AuthConfig, Config
+from millrace.relay.contract.effects import SessionOpened
 from millrace.relay.contract.inputs import Deleted, Offered, Patched, RoomsListed
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.session.record import pack_session, unpack_session
@@ -78,3 +79,25 @@ def test_who_shows_no_token_is_listed_only_what_anybody_may_watch() -> None:
     for shown, rooms in ((None, ["lobby", "public-1"]), (token("hall"), ["hall", "lobby", "public-1"])):
         worker.handle(RoomsListed(worker.number(), shown))
         assert [room["name"] for room in body(worker.reply())] == rooms
+
+
+def publish_as(worker: Desk, name: str, shown: str | None = None) -> str:
+    address = "192.168.7.20"
+    request = Offered(worker.number(), Protocol.WHIP, "hall", shown, offer(), name, address, is_other_site=False)
+    worker.handle(request)
+    return worker.all(SessionOpened)[-1].participant
+
+
+def test_where_nobody_needs_a_token_a_publisher_chooses_its_name_and_replaces_itself() -> None:
+    worker = desk()
+    assert publish_as(worker, "page-1") == "page-1"
+    assert publish_as(worker, "page-1") == "page-1"
+    worker.handle(RoomsListed(worker.number(), None))
+    (room,) = body(worker.reply())
+    assert [publisher["participant"] for publisher in room["publishers"]] == ["page-1"]
+
+
+def test_nobody_takes_the_name_of_a_tokens_bearer() -> None:
+    worker = desk(SHARED)
+    assert publish_as(worker, "zoe", token("hall")) == "ann"
+    assert publish_as(worker, "ann") not in ("ann", "zoe")
