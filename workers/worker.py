@@ -135,8 +135,9 @@ class Worker:
         cors = Cors(origins, config.is_open)
         ours = Guard(origins, checks_host=False)
         path = config.http.public_path
+        page = DEMO.framed_by(config.http.frame_ancestors)
         public = PublicRoutes(
-            self._ask, DEMO, cors, deadlines, config.limits.sdp_bytes, ours, path, config.http.trusted_proxies
+            self._ask, page, cors, deadlines, config.limits.sdp_bytes, ours, path, config.http.trusted_proxies
         )
         guard = Guard(origins, checks_host=True) if config.is_open else None
         self._refusals = Refusals(self._control.counters.refused, path)

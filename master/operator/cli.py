@@ -85,6 +85,11 @@ def parser() -> argparse.ArgumentParser:
     token.add_argument("--ttl", type=int, default=6 * 3600, metavar="SECONDS", help="until it expires (6 hours)")
     token.add_argument("--https", action="store_true", help="with the key that `millrace serve --https` has made")
     token.add_argument("--key", help="which key of auth.keys; by default the first")
+    token.add_argument(
+        "--link",
+        metavar="URL",
+        help="print a link with the token for a browser, to the server at URL (https://box.example)",
+    )
 
     pair = commands.add_parser("keys", help="make a key pair for the section [auth] of the configuration")
     pair.add_argument("--write", type=Path, metavar="FILE", help="add it to this file, which only its owner then reads")
@@ -243,6 +248,7 @@ def _token(chosen: argparse.Namespace) -> int:
     if chosen.ttl <= 0:
         return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
     # Imported here only, as no other subcommand needs it.
+    from millrace.master.operator.link import EXPECTED, link
     from millrace.relay.access.admission import room_name
     from millrace.relay.access.grants import is_identity, make_token
 
@@ -253,16 +259,20 @@ def _token(chosen: argparse.Namespace) -> int:
         return _refuse(f"--identity: found {show(chosen.identity)}, expected 1 to 256 characters, none a control")
 
     both = not (chosen.publish or chosen.subscribe)
+    can_publish = chosen.publish or both
     token = make_token(
         key,
         config.auth.keys[key],
         identity=chosen.identity,
         room=chosen.room,
         expires_at=time.time() + chosen.ttl,
-        can_publish=chosen.publish or both,
+        can_publish=can_publish,
         can_subscribe=chosen.subscribe or both,
     )
-    print(token)
+    printed = token if chosen.link is None else link(chosen.link, chosen.room, token, can_publish)
+    if printed is None:
+        return _refuse(f"--link: found {show(chosen.link)}, expected {EXPECTED}")
+    print(printed)
     return 0
 
 

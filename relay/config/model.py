@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from millrace.relay.config.rules import (
     ABSOLUTE_OR_EMPTY,
     ANNOUNCED,
+    FRAME_ANCESTOR,
     HOOK_URL,
     ICE_URL,
     IP_ADDRESS,
@@ -52,6 +53,10 @@ class HttpConfig:
     cors_origins: tuple[Annotated[str, ORIGIN], ...] = ("*",)
     """Which web pages may use the server. `*` is any page, as a token admits clients and no cookie is ever read.
     Without keys `*` stands for this machine's pages only; name others, such as "https://app.example".
+    """
+    frame_ancestors: tuple[Annotated[str, FRAME_ANCESTOR], ...] = ()
+    """Which other sites may show the player `/watch/{room}` in a frame, such as "https://site.example"; `*` is any.
+    None, as a page in somebody else's frame can be clicked unknowingly. All other pages can never be framed.
     """
     public_path: Annotated[str, PUBLIC_PATH] = ""
     """The path under which a proxy publishes the server, such as "/media". Answers then name their session under it.

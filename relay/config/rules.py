@@ -84,6 +84,8 @@ def _is_origin(text: str) -> bool:
     return True
 
 
+_FRAME_ANCESTOR = re.compile(r"https?://(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
+"""A host source of a Content-Security-Policy (CSP level 3, section 2.3.1) without a path."""
 _ICE_URL = re.compile(r"(stuns?|turns?):[!#-;=?-~]+")
 """A STUN or TURN URL (RFC 7064, RFC 7065) without a character that would end it in a `Link` header."""
 
@@ -113,6 +115,10 @@ ORIGIN = Rule(
     'an origin as browsers send it, such as "https://app.example", or "*": in lower case, without a path, a slash at '
     "the end, a wildcard in the name, or the scheme's usual port",
     lambda text: text in ("*", "null") or _is_origin(text),
+)
+FRAME_ANCESTOR = Rule(
+    'a web origin such as "https://site.example" or "https://*.site.example", or "*"',
+    lambda text: text == "*" or _FRAME_ANCESTOR.fullmatch(text) is not None,
 )
 HOOK_URL = Rule(
     'a URL such as "https://app.example/millrace", without a user or a fragment, or nothing',

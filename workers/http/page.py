@@ -1,8 +1,11 @@
-"""The demo page and its files, read from `workers/web/` at the import, before the fork, and served from memory. It must
-never know what the page does. Read next: `workers/http/public.py`, which serves it at `/`.
+"""The demo page, the player and their files, read from `workers/web/` at the import, before the fork, and served from
+memory. It must never know what a page does. Read next: `workers/http/public.py`, which serves the page at `/` and the
+player at `/watch/{room}`.
 """
 
 import hashlib
+from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +27,17 @@ TYPES = {
 }
 """Content types by suffix. Files with any other suffix are not served."""
 
+PLAYER = ("watch.html",)
+"""The file of the player, which is served for each room and may be framed."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
+    "media-src 'self' blob: mediastream:; connect-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors "
+)
+"""The Content-Security-Policy, up to who may frame the file."""
+
 HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
-        "media-src 'self' blob: mediastream:; connect-src 'self'; manifest-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": POLICY + "'none'",
     "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(self), autoplay=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -46,9 +54,12 @@ class _File:
 
 
 class Page:
-    """The files of one folder, by their path."""
+    """The files of one folder, by their path. Besides the server's own pages, only those of `framed_by` may frame the
+    player, and nobody anything else.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._policy_of_player = POLICY + "'self'"
         self._files: dict[tuple[str, ...], _File] = {}
         for path in sorted(folder.rglob("*")):
             content_type = TYPES.get(path.suffix)
@@ -61,6 +72,12 @@ class Page:
         if index is not None:
             self._files[()] = index
 
+    def framed_by(self, origins: Collection[str]) -> "Page":
+        """Returns the same files, whose player these origins may frame."""
+        page = copy(self)
+        page._policy_of_player = " ".join((self._policy_of_player, *origins))
+        return page
+
     def has(self, segments: tuple[str, ...]) -> bool:
         """True when there is such a file."""
         return segments in self._files
@@ -71,6 +88,8 @@ class Page:
         if request.method not in ("GET", "HEAD"):
             return method_not_allowed("GET, HEAD")
         headers = HEADERS | {"ETag": file.etag}
+        if segments == PLAYER:
+            headers["Content-Security-Policy"] = self._policy_of_player
         if file.etag in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
         return web.Response(body=file.content, headers=headers | {"Content-Type": file.content_type})

@@ -1,6 +1,6 @@
-"""The public routes: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep), the list of rooms, and the demo page. Turns requests
-into inputs of control. It must never decide anything about a room or a session. Read next: `relay/control.py`, which
-does.
+"""The public routes: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep), the list of rooms, the demo page and the player.
+Turns requests into inputs of control. It must never decide anything about a room or a session. Read next:
+`relay/control.py`, which does.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from millrace.relay.contract.protocol import Protocol
 from millrace.workers.http.answers import from_reply, method_not_allowed, problem
 from millrace.workers.http.forwarded import client_address
 from millrace.workers.http.origins import Cors, Guard, named_host
-from millrace.workers.http.page import Page
+from millrace.workers.http.page import PLAYER, Page
 from millrace.workers.http.server import Deadlines, bearer_token, header, own_address, path_segments, read_body
 from millrace.workers.pending import MakeRequest
 
@@ -60,7 +60,13 @@ class PublicRoutes:
                 return await self._session(request, session)
             case ("rooms",):
                 return await self._rooms(request)
-            case segments if self.page.has(segments):
+            case ("watch", _) if self.page.has(PLAYER):
+                if request.path.endswith("/"):
+                    # Else the player's own links would lead one folder too low.
+                    room_part = request.rel_url.raw_path.split("/")[-2]
+                    return web.Response(status=308, headers={"Location": f"../{room_part}"})
+                return self.page.respond(request, PLAYER)
+            case segments if segments != PLAYER and self.page.has(segments):
                 return self.page.respond(request, segments)
         return problem(404, "no-such-page", "There is nothing here.")
 
@@ -75,7 +81,7 @@ class PublicRoutes:
             return method_not_allowed(ENDPOINT_METHODS)
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
         token = bearer_token(request)
-        participant = request.rel_url.query.get("participant") if protocol is Protocol.WHEP else None
+        participant = request.rel_url.query.get("participant")
         address, host, origin = (
             client_address(request, self.trusted_proxies),
             named_host(request.raw_path, request.headers.get("Host")),

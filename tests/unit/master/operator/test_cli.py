@@ -178,6 +178,45 @@ def test_token_that_the_server_would_never_take_is_refused(
     assert ", expected " in said.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "server", "page"),
+    [
+        (["--publish", "--subscribe"], "https://box.example/", "https://box.example/"),
+        (["--publish"], "https://box.example:8443/media", "https://box.example:8443/media/"),
+        (["--subscribe"], "https://box.example", "https://box.example/watch/hall"),
+        (["--subscribe"], "http://[::1]:7880/media/", "http://[::1]:7880/media/watch/hall"),
+    ],
+)
+def test_token_with_link_prints_a_page_whose_fragment_alone_has_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], server: str, page: str
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(keys())
+    config = parse(file.read_text())
+    assert isinstance(config, Config)
+    words = ["--config", str(file), "--room", "hall", "--identity", "ann", *flags, "--link", server]
+    assert main(["token", *words]) == 0
+    printed, _, token = capsys.readouterr().out.strip().partition("#token=")
+    assert printed == page
+    assert isinstance(check(token, config.auth.keys, time.time()), Grant)
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["box.example", "", "https://", "ftp://box", "https://me@box", "https://box/?a", "https://box#a", "https://b x"],
+)
+def test_token_with_a_link_to_no_server_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str
+) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(keys())
+    words = ["--config", str(file), "--room", "hall", "--identity", "ann", "--link", server]
+    assert main(["token", *words]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("millrace: --link: found ")
+
+
 def test_token_without_keys_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "--room", "r", "--identity", "i"]) == 1
     assert "millrace keys" in capsys.readouterr().err

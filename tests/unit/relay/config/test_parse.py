@@ -413,6 +413,19 @@ def test_an_origin_that_no_browser_would_send_is_a_problem(origin: str) -> None:
     assert problem.expected.startswith('an origin as browsers send it, such as "https://app.example", or "*": ')
 
 
+@pytest.mark.parametrize("origin", ["https://site.example", "http://127.0.0.1:8000", "https://*.site.example", "*"])
+def test_an_origin_may_frame_the_player(origin: str) -> None:
+    assert config(f'[http]\nframe_ancestors = ["{origin}"]').http.frame_ancestors == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["site.example", "https://site.example/", "https://a; script-src *", "https://a,b", "'none'", "data:", "https://*"],
+)
+def test_what_is_no_origin_does_not_get_into_a_policy(origin: str) -> None:
+    assert "http.frame_ancestors[0]" in problems(f'[http]\nframe_ancestors = ["{origin}"]')
+
+
 @pytest.mark.parametrize("url", ["stun:stun.example", "turns:[2001:db8::1]:443?transport=tcp"])
 def test_an_ice_servers_url_is_a_stun_or_turn_url(url: str) -> None:
     assert config(f'[ice]\nservers = [{{ urls = ["{url}"] }}]').ice.servers[0].urls == (url,)

@@ -13,10 +13,11 @@ from tests.unit.workers.http.http_kit import Control, Site, public, serve
 @pytest.fixture
 def page(tmp_path: Path) -> Page:
     (tmp_path / "index.html").write_text("<!doctype html><title>page</title>")
+    (tmp_path / "watch.html").write_text("<!doctype html><title>player</title>")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "app.js").write_text("1")
     (tmp_path / "secret.py").write_text("x")
-    return Page(tmp_path)
+    return Page(tmp_path).framed_by(("https://site.example",))
 
 
 @pytest.fixture
