@@ -38,6 +38,7 @@ ALLOWED = {
 
 ONLY_TOOLS = {
     "@node-datachannel": "MPL-2.0",
+    "axe-core": "MPL-2.0",
     "hypothesis": "MPL-2.0",
     "node-datachannel": "MPL-2.0",
     "pathspec": "MPL-2.0",

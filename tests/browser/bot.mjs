@@ -57,9 +57,22 @@ const VERBS = {
   async goto({ page = 'main', url }) {
     await (await pageOf(page)).goto(url, { waitUntil: 'domcontentloaded', timeout: 30000 });
   },
-  async eval({ page = 'main', code }) {
-    // The code is the body of an async function; its result must survive JSON.
-    return (await pageOf(page)).evaluate(`(async () => { ${code} })()`);
+  async eval({ page = 'main', code, frame = '' }) {
+    // The code is the body of an async function; its result must survive JSON. A frame is named by a part of its URL.
+    const place = await pageOf(page);
+    const where = frame ? await place.waitForFrame((one) => one !== place.mainFrame() && one.url().includes(frame)) : place;
+    return where.evaluate(`(async () => { ${code} })()`);
+  },
+  async crash({ page = 'main' }) {
+    // As when the system ends a tab that takes too much memory: no event of the page tells it.
+    const place = await pageOf(page);
+    const crashed = new Promise((resolve) => { place.once('error', resolve); });
+    place.goto('chrome://crash').catch(() => {});
+    await crashed;
+    pages.delete(page);
+  },
+  async scheme({ page = 'main', value }) {
+    await (await pageOf(page)).emulateMediaFeatures([{ name: 'prefers-color-scheme', value }]);
   },
   async viewport({ page = 'main', width, height }) {
     await (await pageOf(page)).setViewport({ width, height });

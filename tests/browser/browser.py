@@ -33,9 +33,19 @@ class Browser:
         """Opens a URL and waits for its load event."""
         await self._ask("goto", url=url, page=page)
 
-    async def run(self, code: str, page: str = "main", seconds: float = 60) -> Any:
-        """Runs the body of an async function in the page; returns its JSON value."""
-        return await asyncio.wait_for(self._ask("eval", code=code, page=page), seconds)
+    async def run(self, code: str, page: str = "main", seconds: float = 60, frame: str = "") -> Any:
+        """Runs the body of an async function in the page, or in its frame whose URL has `frame` in it; returns its JSON
+        value.
+        """
+        return await asyncio.wait_for(self._ask("eval", code=code, page=page, frame=frame), seconds)
+
+    async def colour_scheme(self, scheme: str, page: str = "main") -> None:
+        """`light` or `dark`, as a user's system asks for it."""
+        await self._ask("scheme", value=scheme, page=page)
+
+    async def crash(self, page: str = "main") -> None:
+        """Kills the process of a page of Chromium, whose name is then free for another one."""
+        await asyncio.wait_for(self._ask("crash", page=page), 60)
 
     async def viewport(self, width: int, height: int, page: str = "main") -> None:
         """Sets the page's size in CSS pixels."""

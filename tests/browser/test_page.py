@@ -16,8 +16,8 @@ from tests.system.relay_process import Relay
 from tests.system.worker_pids import pid_by_slot
 
 
-async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 60) -> Any:
-    """Waits until an expression of the page is true; returns its value."""
+async def until(browser: Browser, condition: str, page: str = "main", seconds: float = 60, frame: str = "") -> Any:
+    """Waits until an expression of the page, or of a frame in it, is true; returns its value."""
     code = f"""
       const end = performance.now() + {seconds * 1000};
       for (;;) {{
@@ -26,7 +26,7 @@ async def until(browser: Browser, condition: str, page: str = "main", seconds: f
         if (performance.now() > end) throw new Error('never: ' + {condition!r} + '; ' + document.body.innerText);
         await new Promise((resolve) => setTimeout(resolve, 10));
       }}"""
-    return await browser.run(code, page, seconds + 5)
+    return await browser.run(code, page, seconds + 5, frame)
 
 
 PLAYS = "millrace.watch.video.videoWidth && millrace.watch.video.currentTime > 1"
@@ -133,7 +133,9 @@ async def test_the_page_says_plainly_what_is_missing_and_sends_what_there_is(rel
         message = await until(chromium, "document.querySelector('#publish .message.error')?.innerText")
         assert message.endswith(said)
     await chromium.goto(f"{relay.url}/?watch=..")
-    assert await until(chromium, "document.querySelector('#watch .message.error')?.innerText.includes('letters')")
+    assert await until(
+        chromium, "document.querySelector('#watch .message.error')?.innerText.includes('128 of the characters')"
+    )
 
 
 def slot_of(session_url: str) -> int:
@@ -232,6 +234,8 @@ async def test_the_page_says_that_it_waits_and_goes_on_when_the_publisher_return
     assert "comes by itself" in await chromium.run(
         "return document.querySelector('#watch .message').innerText", "viewer"
     )
+    # Not for ever in the browser's tab, as with a video that waits for an empty stream.
+    assert await until(chromium, "document.readyState === 'complete'", "viewer")
     session = await chromium.run("return millrace.watch.session.resource", "viewer")
     for _ in range(2):
         await chromium.goto(f"{relay.url}/?publish=demo&source=test", "publisher")

@@ -1,20 +1,22 @@
-// The page: two panels (publish, watch) and the list of rooms. Owns the elements; must never know SDP or HTTP.
-// `session.js` keeps a connection alive, `media.js` captures, `figures.js` measures.
+// The page: two panels (publish, watch) and what is around them. Owns the elements; must never know SDP or HTTP.
+// `session.js` keeps a connection alive, `media.js` captures, `figures.js` measures, `rooms.js` lists, `share.js` has links.
+import { keepToken, takeLink } from './access.js';
 import { CODECS, Figures } from './figures.js';
 import { capture, release } from './media.js';
+import { publisherName } from './name.js';
+import { RoomList } from './rooms.js';
 import { Refused, Session } from './session.js';
+import { base, copy, ffmpegCommand, frameLine, tokenCommand, watchLink, whipUrl } from './share.js';
+import { viewerOf, whepUrl } from './viewer.js';
 
-const token = document.getElementById('token');
-token.value = sessionStorage.getItem('token') ?? '';
-token.addEventListener('change', () => {
-  sessionStorage.setItem('token', token.value.trim());
-  listRooms();
-});
+const field = document.getElementById('token');
+const token = () => field.value.trim();
+const ROOM_RULE = 'A room\u2019s name is 1 to 128 of the characters A-Z a-z 0-9 _ . -';
 
-const WORDS = { connecting: 'Connecting …', waiting: 'Nobody is sending right now. The picture comes by itself.', retrying: 'Connecting again …' };
+const WORDS = { connecting: 'Connecting …', waiting: 'Nobody is sending right now. The picture comes by itself.', away: 'The server does not answer. It is asked again and again.', retrying: 'Connecting again …' };
 // On the stage while there is no picture.
-const IDLE = { connecting: 'Connecting …', connected: 'Sound only', waiting: 'Waiting for a publisher …', retrying: 'Connecting again …' };
-const BADGES = { connecting: 'connecting', connected: 'live', waiting: 'waiting', retrying: 'reconnecting' };
+const IDLE = { connecting: 'Connecting …', connected: 'Sound only', waiting: 'Waiting for a publisher …', away: 'The server does not answer.', retrying: 'Connecting again …' };
+const BADGES = { connecting: 'connecting', connected: 'live', waiting: 'waiting', away: 'server away', retrying: 'reconnecting' };
 
 class Panel {
   constructor(name, direction) {
@@ -42,8 +44,13 @@ class Panel {
   }
 
   async start() {
+    const { room } = this.form;
+    room.value = room.value.trim();
+    room.setCustomValidity('');
+    // The sentence in the browser's own words would show the pattern.
+    if (!room.validity.valid) room.setCustomValidity(ROOM_RULE);
     if (!this.form.reportValidity()) {
-      this.say('A room\u2019s name has only letters, digits and _ . -', true);
+      this.say(ROOM_RULE, true);
       return;
     }
     this.say('');
@@ -71,10 +78,11 @@ class Panel {
 
   handleState(state, detail, status) {
     if (status === 401) {
-      detail = token.value.trim() ? `The access token is refused: ${detail}` : 'This server asks for an access token. Paste it above.';
+      detail = token() ? `The access token is refused: ${detail}` : 'This server asks for an access token. Paste it above.';
     }
     if (status === 401 || status === 403) document.querySelector('.access').open = true;
     this.root.dataset.state = state;
+    if (state === 'away') list.showAway();
     this.idle.textContent = IDLE[state] ?? this.idleWord;
     this.badge.hidden = !(state in BADGES);
     this.badge.textContent = BADGES[state] ?? '';
@@ -115,7 +123,8 @@ class Panel {
   }
 
   say(text, isError = false) {
-    this.message.textContent = text;
+    // A screen reader says again what is set again.
+    if (this.message.textContent !== text) this.message.textContent = text;
     this.message.classList.toggle('error', isError);
   }
 }
@@ -128,9 +137,10 @@ publish.open = async function open(fields) {
   stream.getVideoTracks()[0]?.addEventListener('ended', () => this.stop());
   this.video.srcObject = stream;
   this.stage.classList.add('live');
+  const name = token() ? null : await publisherName();
   return new Session({
-    url: `whip/${encodeURIComponent(fields.get('room'))}`,
-    token: token.value.trim(),
+    url: whipUrl(fields.get('room')) + (name ? `?participant=${encodeURIComponent(name)}` : ''),
+    token: token(),
     prepare: (pc) => {
       for (const track of stream.getTracks()) {
         const transceiver = pc.addTransceiver(track, { direction: 'sendonly', streams: [stream] });
@@ -143,33 +153,14 @@ publish.open = async function open(fields) {
 
 const watch = new Panel('watch', 'in');
 watch.open = async function open(fields) {
-  const participant = fields.get('participant').trim();
-  const query = participant ? `?participant=${encodeURIComponent(participant)}` : '';
-  return new Session({
-    url: `whep/${encodeURIComponent(fields.get('room'))}${query}`,
-    token: token.value.trim(),
-    prepare: (pc) => {
-      this.video.srcObject = new MediaStream();
-      pc.addTransceiver('video', { direction: 'recvonly' });
-      pc.addTransceiver('audio', { direction: 'recvonly' });
-    },
-    ontrack: (event) => {
-      event.track.addEventListener('unmute', () => {
-        // With the first packet and not before: an element is silent while a picture of its stream is missing. And as a new
-        // stream: Chromium does not notice the first track of an empty one when it is sound.
-        const tracks = this.video.srcObject.getTracks();
-        if (!tracks.includes(event.track)) this.video.srcObject = new MediaStream([...tracks, event.track]);
-        if (event.track.kind === 'video') this.stage.classList.add('live');
-        this.video.play().catch((error) => {
-          // The next track's coming ended it, and plays again.
-          if (error.name !== 'NotAllowedError') return;
-          // A browser lets a page begin with sound only after a click; the picture may start at once.
-          this.video.muted = true;
-          this.video.play().catch(() => {});
-          this.note = 'The sound is off until you turn it on in the picture.';
-          this.say(this.note);
-        });
-      });
+  return viewerOf({
+    video: this.video,
+    url: whepUrl(base, fields.get('room'), fields.get('participant').trim()),
+    token: token(),
+    onpicture: () => this.stage.classList.add('live'),
+    onmuted: () => {
+      this.note = 'The sound is off until you turn it on in the picture.';
+      this.say(this.note);
     },
     onstate: (...state) => this.handleState(...state),
   });
@@ -187,7 +178,7 @@ watch.notice = () => {
 };
 
 function sentCodec(name, participant) {
-  const publishers = listed.find((room) => room.name === name)?.publishers ?? [];
+  const publishers = list.rooms.find((room) => room.name === name)?.publishers ?? [];
   const publisher = participant ? publishers.find((one) => one.participant === participant) : publishers[0];
   return publisher?.tracks.find(({ kind }) => kind === 'video')?.codec;
 }
@@ -200,63 +191,69 @@ function preferCodec(transceiver, mimeType) {
   transceiver.setCodecPreferences([...first, ...codecs.filter((codec) => codec.mimeType !== mimeType)]);
 }
 
-const rooms = document.getElementById('rooms');
-let listed = [];
-
-async function listRooms() {
-  const message = rooms.querySelector('.message');
-  try {
-    const headers = token.value.trim() ? { Authorization: `Bearer ${token.value.trim()}` } : {};
-    const response = await fetch('rooms', { headers });
-    if (!response.ok) {
-      message.textContent = response.status === 401 || response.status === 403
-        ? 'The room of your access token is listed here.'
-        : `The list of rooms is not available (${response.status}).`;
-      rooms.querySelector('ul').replaceChildren();
-      return;
-    }
-    listed = await response.json();
-  } catch {
-    message.textContent = 'The server does not answer.';
-    return;
-  }
-  message.textContent = listed.length === 0 ? 'Nobody is here yet. Publish something!' : '';
-  rooms.querySelector('ul').replaceChildren(...listed.map(roomRow));
-}
-
-function roomRow(room) {
-  const row = document.createElement('li');
-  const name = document.createElement('b');
-  name.textContent = room.name;
-  const who = document.createElement('span');
-  const names = room.publishers.map((publisher) => {
-    const codecs = publisher.tracks.map(({ codec }) => CODECS[codec] ?? codec).filter(Boolean).join(' + ');
-    return codecs ? `${publisher.participant} (${codecs})` : publisher.participant;
-  });
-  who.textContent = names.length ? names.join(', ') : 'waiting for a publisher';
-  const viewers = document.createElement('span');
-  viewers.textContent = `${room.viewers} watching`;
-  const button = document.createElement('button');
-  button.type = 'button';
-  button.textContent = 'Watch';
-  button.addEventListener('click', () => {
+const list = new RoomList(document.getElementById('rooms'), {
+  token,
+  onwatch(room) {
     watch.stop();
-    watch.form.room.value = room.name;
+    watch.form.room.value = room;
     watch.form.participant.value = '';
     watch.start();
+    hint();
     watch.root.scrollIntoView({ behavior: 'smooth' });
-  });
-  row.append(name, who, viewers, button);
-  return row;
+  },
+  onaway: () => [publish, watch].forEach(({ session }) => session?.look()),
+});
+
+// What can be typed elsewhere, for the room and the token that stand in the page.
+function hint() {
+  const [sent, watched] = [publish, watch].map(({ form }) => form.room.value.trim() || 'demo');
+  document.getElementById('obs-url').textContent = whipUrl(sent);
+  document.getElementById('obs-token').textContent = token() ? ', bearer token as above' : '';
+  document.getElementById('ffmpeg-command').textContent = ffmpegCommand(sent, token());
+  document.getElementById('frame-line').textContent = frameLine(watched);
+  document.getElementById('token-command').textContent = tokenCommand(sent);
 }
 
-const base = new URL('.', location.href).href;
-document.getElementById('obs-url').textContent = `${base}whip/demo`;
-document.getElementById('ffmpeg-command').textContent =
-  `ffmpeg -re -i movie.mp4 -c:v libx264 -profile:v baseline -pix_fmt yuv420p -tune zerolatency -g 60 -c:a libopus -ac 2 -f whip ${base}whip/demo`;
+async function share(button, room) {
+  const said = button.closest('.share').querySelector('.said');
+  const { link, note } = await watchLink(room, token());
+  const isCopied = link && await copy(link);
+  said.textContent = link && !isCopied ? `Copy this link: ${link}` : note;
+  said.classList.toggle('error', !link);
+}
 
-listRooms();
-setInterval(() => { if (!document.hidden) listRooms(); }, 2000);
+for (const panel of [publish, watch]) {
+  const button = panel.root.querySelector('.share button');
+  button.addEventListener('click', () => share(button, panel.form.room.value.trim()));
+  panel.form.addEventListener('input', hint);
+}
+document.querySelectorAll('button[data-copies]').forEach((button) => {
+  button.addEventListener('click', async () => {
+    const text = document.getElementById(button.dataset.copies);
+    const word = button.textContent;
+    if (await copy(text.textContent)) button.textContent = 'Copied';
+    else getSelection().selectAllChildren(text);
+    setTimeout(() => { button.textContent = word; }, 2000);
+  });
+});
+
+function useToken() {
+  keepToken(token());
+  hint();
+  list.refresh();
+}
+
+function useLink() {
+  const link = takeLink();
+  if (link.token) field.value = link.token;
+  if (link.room) [publish, watch].forEach(({ form }) => { form.room.value = link.room; });
+}
+
+field.addEventListener('change', useToken);
+addEventListener('hashchange', () => { useLink(); useToken(); });
+useLink();
+hint();
+list.start();
 addEventListener('pagehide', () => { publish.stop(); watch.stop(); });
 
 // `/?watch=demo` and `/?publish=demo&source=test&codec=video/VP8` start by themselves, for links and for screens on a wall.
@@ -264,11 +261,12 @@ const query = new URLSearchParams(location.search);
 for (const [panel, name] of [[publish, 'publish'], [watch, 'watch']]) {
   if (!query.has(name)) continue;
   panel.form.room.value = query.get(name);
-  for (const field of ['source', 'codec', 'participant']) {
-    if (panel.form[field] && query.has(field)) panel.form[field].value = query.get(field);
+  hint();
+  for (const key of ['source', 'codec', 'participant']) {
+    if (panel.form[key] && query.has(key)) panel.form[key].value = query.get(key);
   }
   panel.start();
 }
 
 // For the curious, and for tests: the live sessions under one name.
-globalThis.millrace = { publish, watch };
+globalThis.millrace = { publish, watch, list };

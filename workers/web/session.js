@@ -1,5 +1,6 @@
-// One WHIP or WHEP session of the page: POST, watch over it, take it up again when it breaks, DELETE at the end.
-// Owns the RTCPeerConnection; must never know the page's elements. `app.js` gives it media and shows its state.
+// One WHIP or WHEP session in a browser: POST, watch over it, take it up again when it breaks, DELETE at the end.
+// Owns the RTCPeerConnection; must never know a page's elements. Other sites may import it, so what it exports stays:
+// deploy/SESSION.md says how it is used. `app.js` publishes with it, `viewer.js` watches.
 
 const RETRY_MS = [0, 300, 1000, 2000, 4000];
 const LOOK_MS = 250;
@@ -7,14 +8,32 @@ const LOOK_MS = 250;
 // less and less often, for a viewer may wait for hours.
 const STALL_MS = 750;
 const STALL_LIMIT_MS = 15000;
+// A server that does not answer for this long is said to be away, in all within two seconds of its end. It is asked again
+// as often, as a person waits for it.
+const ANSWER_MS = 750;
+const AWAY_MS = 500;
+// The server itself gives a request ten seconds.
+const POST_MS = 15000;
 // A changed network is worth a short wait; ICE itself gives up only after some 15 s.
 const DISCONNECTED_MS = 3000;
 
+// What a person is told for some of the server's reasons, whose own sentences are for operators.
+const TOLD = {
+  'sessions-full': 'The server is full.',
+  overloaded: 'The server is full: it has as much to do as it can.',
+  'no-slot': 'The server takes nobody in right now.',
+  'too-many-requests-at-once': 'The server is full: too many are asking at once.',
+  draining: 'The server is about to stop and opens no new room.',
+};
+
 export class Refused extends Error {
-  constructor(status, detail, type = '') {
+  // The HTTP status (0 when there was no answer), a sentence for a person, the problem's type (RFC 9457), and after how
+  // many seconds the server wants to be asked again.
+  constructor(status, detail, type = '', retryAfter = 0) {
     super(detail);
     this.status = status;
     this.type = type;
+    this.retryAfter = retryAfter;
   }
 
   // Somebody else publishes under our name: to come again would end that session, which would come again, and so on.
@@ -24,7 +43,7 @@ export class Refused extends Error {
 
   // A refusal that another try may not meet again.
   get passing() {
-    return this.status === 503 || this.status === 504 || this.status === 0;
+    return [0, 502, 503, 504].includes(this.status);
   }
 }
 
@@ -33,13 +52,19 @@ async function refusalOf(response) {
   try {
     problem = await response.json();
   } catch { /* not a problem document: the status line says it */ }
-  const detail = problem.detail || problem.title || `${response.status} ${response.statusText}`;
-  return new Refused(response.status, detail, problem.type);
+  const type = problem.type ?? '';
+  const detail = TOLD[type.split(':').pop()] || problem.detail || problem.title || `${response.status} ${response.statusText}`;
+  return new Refused(response.status, detail, type, Number(response.headers.get('Retry-After')) || 0);
 }
 
+// What the server says of a session.
+const KNOWN = 'known';
+const AWAY = 'away';
+
 export class Session {
-  // prepare(pc) adds tracks or transceivers. onstate(state, detail): connecting, connected (media flows), waiting (a viewer
-  // whose publisher is away), retrying, ended, failed (with the refusal's HTTP status).
+  // prepare(pc) adds tracks or transceivers; ontrack(event, pc) is told of tracks that come. onstate(state, detail, status):
+  // connecting, connected (media flows), waiting (a viewer whose publisher is away), away (the server does not answer),
+  // retrying, ended, failed (with the refusal's HTTP status).
   constructor({ url, token, prepare, onstate, ontrack }) {
     Object.assign(this, { url, token, prepare, onstate, ontrack });
     this.pc = null;
@@ -48,6 +73,7 @@ export class Session {
     this.state = '';
     this.closed = false;
     this.attempt = 0;
+    this.movedAt = 0;
   }
 
   async start() {
@@ -57,12 +83,13 @@ export class Session {
       this.#dropConnection();
       if (this.closed) return;
       if (error instanceof Refused && !error.passing) this.#fail(error);
-      else this.#retry(error.message);
+      else this.#retry(error.message, error.retryAfter);
     }
   }
 
   async #connect() {
-    this.#say('connecting');
+    // A retry goes on saying why.
+    if (this.attempt === 0) this.#say('connecting');
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     this.pc = pc;
     if (this.ontrack) pc.ontrack = (event) => this.ontrack(event, pc);
@@ -73,7 +100,7 @@ export class Session {
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
     let response;
     try {
-      response = await fetch(this.url, { method: 'POST', headers, body: pc.localDescription.sdp });
+      response = await fetch(this.url, { method: 'POST', headers, body: pc.localDescription.sdp, signal: AbortSignal.timeout(POST_MS) });
     } catch {
       throw new Refused(0, 'The server does not answer.');
     }
@@ -92,20 +119,26 @@ export class Session {
       this.everConnected = true;
       if (!this.looking) this.#lookAfter(pc);
     } else if (pc.connectionState === 'failed') {
-      const reason = this.everConnected ? 'The connection was lost.' : noPath();
-      this.#probe().then(() => { if (pc === this.pc) this.#retry(reason); });
+      const reason = this.everConnected ? 'The connection was lost.' : noPath(this.resource);
+      this.#ask().then(() => { if (pc === this.pc) this.#retry(reason); });
     } else if (pc.connectionState === 'disconnected') {
-      this.#probe();
+      this.#ask();
       this.waiting = setTimeout(() => this.#retry('The connection was lost.'), DISCONNECTED_MS);
     }
+  }
+
+  // Asks the server now whether it still knows the session, for pages that have reason to believe that it is gone.
+  look() {
+    return this.#ask();
   }
 
   // The browser itself notices a dead server only after seconds: watch what should move.
   #lookAfter(pc) {
     const watches = pc.getTransceivers().some(({ currentDirection }) => currentDirection === 'recvonly');
     let before = 0;
-    let movedAt = performance.now();
+    let askedAt = 0;
     let patience = STALL_MS;
+    this.movedAt = performance.now();
     if (!watches) this.#say('connected');
     this.looking = setInterval(async () => {
       const bytes = bytesFrom(await pc.getStats(), watches);
@@ -113,13 +146,17 @@ export class Session {
       const now = performance.now();
       if (bytes !== before) {
         before = bytes;
-        movedAt = now;
+        this.movedAt = now;
         patience = STALL_MS;
         this.#say('connected');
-      } else if (now - movedAt > patience) {
-        movedAt = now;
+      } else if (now - Math.max(this.movedAt, askedAt) > patience) {
+        askedAt = now;
         patience = Math.min(patience * 2, STALL_LIMIT_MS);
-        if (await this.#probe() && watches) this.#say('waiting');
+        const wasAway = this.state === 'away';
+        const answer = await this.#ask();
+        if (pc !== this.pc) return;
+        if (answer === AWAY) patience = AWAY_MS;
+        if (answer === KNOWN && (watches || wasAway)) this.#say(watches ? 'waiting' : 'connected');
       }
     }, LOOK_MS);
   }
@@ -130,28 +167,41 @@ export class Session {
     this.onstate(state, detail, status);
   }
 
-  // A trickle fragment without candidates changes nothing; 404 says that the server no longer knows the session. True when
-  // it does.
+  // Returns KNOWN, AWAY, or nothing when neither is sure; one request at a time.
+  async #ask() {
+    if (!this.resource || this.closed || this.isRefused) return '';
+    this.asking ??= this.#probe().finally(() => { this.asking = null; });
+    const pc = this.pc;
+    const answer = await this.asking;
+    if (pc !== this.pc || this.closed) return '';
+    // Media may go on while HTTP does not.
+    if (answer === AWAY && performance.now() - this.movedAt > STALL_MS) this.#say('away');
+    return answer;
+  }
+
+  // A trickle fragment without candidates changes nothing; 404 says that the server no longer knows the session.
   async #probe() {
     const pc = this.pc;
-    if (!this.resource || this.closed) return false;
     try {
       const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag' };
       if (this.etag) headers['If-Match'] = this.etag;
       if (this.token) headers.Authorization = `Bearer ${this.token}`;
       // Browsers write them in either order.
       const credentials = pc.localDescription.sdp.match(/^a=ice-(ufrag|pwd):.*$/gm).slice(0, 2);
-      const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials.join('\r\n') });
-      if (pc !== this.pc) return false;
+      const signal = AbortSignal.timeout(ANSWER_MS);
+      const response = await fetch(this.resource, { method: 'PATCH', headers, body: credentials.join('\r\n'), signal });
+      if (pc !== this.pc) return '';
       if (response.status === 404) {
         const refusal = await refusalOf(response);
-        if (pc !== this.pc) return false;
+        if (pc !== this.pc) return '';
         if (refusal.replaced) this.#fail(refusal);
         else this.#retry('The server lost this session.');
       }
-      return response.ok;
+      // A token that was refused is not sent again and again: the connection's own state will tell.
+      if (response.status === 401 || response.status === 403) this.isRefused = true;
+      return response.ok ? KNOWN : '';
     } catch {
-      return false; // The server is away: the connection state will tell.
+      return AWAY;
     }
   }
 
@@ -160,19 +210,22 @@ export class Session {
     this.#say('failed', refusal.message, refusal.status);
   }
 
-  #retry(reason) {
+  #retry(reason, afterSeconds = 0) {
     this.#dropConnection();
     if (this.closed) return;
-    const wait = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
+    const wait = Math.max(RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)], 1000 * (afterSeconds || 0));
     this.attempt += 1;
     this.#say('retrying', reason);
-    setTimeout(() => { if (!this.closed) this.start(); }, wait);
+    clearTimeout(this.again);
+    this.again = setTimeout(() => { if (!this.closed) this.start(); }, wait);
   }
 
   #dropConnection() {
     clearInterval(this.looking);
     clearTimeout(this.waiting);
     this.looking = null;
+    this.asking = null;
+    this.isRefused = false;
     if (this.resource) this.#remove();
     if (this.pc) {
       this.pc.onconnectionstatechange = null;
@@ -190,6 +243,7 @@ export class Session {
   stop() {
     if (this.closed) return;
     this.closed = true;
+    clearTimeout(this.again);
     this.#dropConnection();
     this.#say('ended');
   }
@@ -204,8 +258,8 @@ function bytesFrom(report, watches) {
   return bytes;
 }
 
-function noPath() {
-  const isHere = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+function noPath(url) {
+  const isHere = ['localhost', '127.0.0.1', '[::1]'].includes(new URL(url).hostname);
   if (isHere && navigator.userAgent.includes('Firefox')) {
     return 'No media comes through: Firefox sends none to the loopback address. The server needs another address for it.';
   }
