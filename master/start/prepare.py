@@ -21,6 +21,7 @@ from millrace.master.kernel.eligible import EligibleSlots
 from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
+from millrace.master.start.descriptors import check_descriptors
 from millrace.master.start.https import Https, https_for
 from millrace.master.start.spawn import Child
 from millrace.master.takeover.predecessor import Inherited, TakeoverRefused, from_orphans, parse_inherited
@@ -199,6 +200,7 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
     count = workers_wanted(config)
     # Room for one worker per core later. On sockets that are not shared only a single worker can serve.
     slots = max(count, min(cores(), MAX_SLOTS)) if count > 1 or are_shared(activated) else 1
+    check_descriptors(config, slots, count)
     certificate = certificate_for(config.dtls)
     sockets = bind_all(config, slots, activated, count)
     remove_sockets(runtime.directory)

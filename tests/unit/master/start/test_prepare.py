@@ -1,19 +1,23 @@
 """What is made or inherited before the first worker."""
 
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+from millrace.master.kernel.sockets import BindRefused
 from millrace.master.life import Life
+from millrace.master.start.descriptors import check_descriptors
 from millrace.master.start.prepare import Passed, inherit, make, prepare
 from millrace.master.takeover.predecessor import (
     TakeoverRefused,
     parse_inherited,
 )
 from millrace.master.takeover.runtime_directory import Runtime, claim, leave, living
+from millrace.relay.config.model import Config
 from tests.unit.master.takeover.test_locks import child_that_locks
 from tests.unit.master.takeover_kit import config, copies
 
@@ -76,3 +80,17 @@ def test_a_configuration_that_contradicts_what_is_inherited_is_refused_and_leave
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
     leave(runtime)
+
+
+@pytest.mark.parametrize(("most", "is_enough"), [(40, False), (64, False), (100, False), (1024, True), (-1, True)])
+def test_a_start_without_the_descriptors_that_it_needs_is_refused_with_the_limit(
+    monkeypatch: pytest.MonkeyPatch, most: int, is_enough: bool
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (most, most))
+    if is_enough:
+        check_descriptors(Config(), 2, 2)
+        return
+    with pytest.raises(
+        BindRefused, match=f"open files: found a hard limit of {most}, expected 1.. or more: .*LimitNOFILE"
+    ):
+        check_descriptors(Config(), 2, 2)
