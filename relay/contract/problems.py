@@ -20,7 +20,7 @@ NOT_MOVED = {
     Outcome.REFUSED: "The other worker has no room for it, or cannot read its record.",
     Outcome.UNANSWERED: "The other worker did not answer in time.",
 }
-RETRY_LATER = (502, 503, 504)
+RETRY_LATER = (429, 502, 503, 504)
 """Statuses for what may be over soon."""
 RETRY_AFTER_SECONDS = 5
 """Seconds after which a client that got one of these may come again: the many must not become the load, and a person

@@ -23,6 +23,7 @@ REFUSALS = (
     (401, "no-token"),
     (403, "hook-refused"),
     (404, "session-unknown"),
+    (429, "over-share"),
     (502, "hook-unreachable"),
     (502, "hook-unreadable"),
     (503, "draining"),
@@ -54,6 +55,7 @@ class Count(StrEnum):
     RECORDS_TOO_LONG = "records_too_long"
     REQUESTS_PASSED_ON = "requests_passed_on"
     SESSIONS_BALANCED = "sessions_balanced"
+    SESSIONS_EVICTED = "sessions_evicted"
     SESSIONS_GIVEN_UP = "sessions_given_up"
     SNAPSHOTS_ASKED = "snapshots_asked"
 

@@ -35,6 +35,8 @@ class Guest:
     """As in `Session.needs_token`."""
     reached_at: str | None = None
     """As in `Offered`."""
+    source: str = ""
+    """As in `Session`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class Opener:
             mids=mids,
             watches=guest.watches,
             needs_token=guest.needs_token,
+            source=guest.source,
         )
 
     def _publish(self, session: Session, track: OfferedTrack) -> Publish:

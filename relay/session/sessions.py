@@ -88,6 +88,8 @@ class Session:
     """
     return_seconds: float = 0.0
     """How long a publisher that was silent has to send before it is relied on again."""
+    source: str = ""
+    """Where its POST came from, as `shares.source_of` has it; empty for an adopted session."""
     packed_fixed: bytes = b""
     """The unchanging part of the record, packed; empty before the first time."""
 

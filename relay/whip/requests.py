@@ -25,6 +25,7 @@ from millrace.relay.sdp.offer import parse_offer
 from millrace.relay.session.ice_servers import link_headers
 from millrace.relay.session.opening import Guest, OpenedSession
 from millrace.relay.session.sessions import Session
+from millrace.relay.session.shares import makes_room, source_of
 from millrace.relay.whip.patch import Repeated, Restart, Trickle, read_patch
 
 OVERLOADED = {
@@ -32,6 +33,12 @@ OVERLOADED = {
     Pressure.MEMORY: "This machine has hardly any memory left.",
     Pressure.LATE: "This worker has more to do than it can.",
 }
+FULL = Refusal(503, "sessions-full", "This worker takes no further session now.")
+OVER_SHARE = Refusal(
+    429, "over-share", "This server is full, and nobody has more sessions that do not connect than this client."
+)
+EVICTED = "evicted"
+"""The cause of the end of a session that made room."""
 DRAINING = Refusal(503, "draining", "This server is about to stop; rooms that are open go on for a while.")
 
 
@@ -54,7 +61,11 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
             return
     if shortage is not None and ledger.pressure is not None:
         ledger.counters.session_rejected(ledger.pressure)
-    opened = shortage or _open(ledger, request)
+    # Of a full worker's sessions one may have to make room, which is known when the client is.
+    is_full = shortage is FULL and any(not one.connected for one in ledger.sessions.all())
+    opened = (None if is_full else shortage) or _open(ledger, request)
+    if is_full and isinstance(opened, OpenedSession):
+        opened = _make_room(ledger, opened) or opened
     if isinstance(opened, Refusal):
         ledger.refuse(request.request, opened)
         return
@@ -111,8 +122,23 @@ def _shortage(ledger: Ledger) -> Refusal | None:
     if ledger.pressure is not None:
         return Refusal(503, "overloaded", OVERLOADED[ledger.pressure])
     if len(ledger.sessions) >= ledger.config.limits.sessions_per_worker:
-        return Refusal(503, "sessions-full", "This worker takes no further session now.")
+        return FULL
     return None
+
+
+def _make_room(ledger: Ledger, opened: OpenedSession) -> Refusal | None:
+    """Ends a session that does not connect, so that a new one can take its place; else returns why the new one is not
+    taken, and frees its numbers.
+    """
+    oldest = makes_room(opened.session, ledger.sessions.all(), ledger.now.unix)
+    if isinstance(oldest, Session):
+        ledger.counters.count(Count.SESSIONS_EVICTED)
+        ledger.close(oldest, EVICTED)
+        return None
+    for publication in opened.session.publications.values():
+        ledger.numbers.release_logs(publication.logs)
+    ledger.numbers.release_ssrcs(opened.session.ssrcs)
+    return OVER_SHARE if oldest else FULL
 
 
 def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal | HookQuestion:
@@ -126,7 +152,7 @@ def _open(ledger: Ledger, request: Offered) -> OpenedSession | Refusal | HookQue
     # need not learn which rooms there are.
     if ledger.draining and ledger.directory.room(guest.room) is None:
         return DRAINING
-    guest = replace(guest, reached_at=request.reached_at)
+    guest = replace(guest, reached_at=request.reached_at, source=source_of(request.address))
     offer = parse_offer(request.sdp, ledger.sdp_limits)
     if isinstance(offer, Refusal):
         return offer

@@ -5,11 +5,14 @@ packet. Hostile offers are in `tests/system/test_access.py`. Read next: `tests/c
 import asyncio
 import os
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from millrace.relay.access.grants import make_token
 from tests.clients.raw_client import (
     ABS_CAPTURE_TIME,
     DEPENDENCY_DESCRIPTOR,
@@ -23,8 +26,10 @@ from tests.clients.raw_client import (
     until_flows,
 )
 from tests.system.asking import metrics
+from tests.system.posts import OFFER
 from tests.system.relay_process import Relay
 
+SECRET = "0123456789abcdef0123456789abcdef"
 RUNTS = [bytes([first]) + os.urandom(length) for first in range(256) for length in (*range(14), 19, 20, 27, 28, 40)]
 """Every first byte with every length up to a header's, and then those around the ends of other headers."""
 BURST = 100
@@ -209,3 +214,53 @@ async def until_told(url: str, text: str) -> None:
     async with asyncio.timeout(20):
         while text not in request("GET", url).body:
             await asyncio.sleep(0.02)
+
+
+async def test_one_token_that_opens_sessions_without_end_keeps_nobody_out() -> None:
+    """First come, first served, none of the twenty is let in: the worker is full for `timeouts.ice_seconds`."""
+    settings = {
+        "auth.keys": f'{{ devkey = "{SECRET}" }}',
+        "limits.sessions_per_worker": "40",
+        "timeouts.ice_seconds": "600",
+    }
+
+    def token(identity: str) -> str:
+        return make_token("devkey", SECRET, identity=identity, room="hall", expires_at=2e9, can_publish=False)
+
+    async with Relay(workers=1, settings=settings) as relay:
+        headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {token('flood')}"}
+        flooding, counted = True, Counter[int]()
+
+        def flood() -> None:
+            while flooding:
+                counted[request("POST", f"{relay.url}/whep/hall", OFFER, headers).status] += 1
+
+        attack = asyncio.create_task(asyncio.to_thread(flood))
+        try:
+            async with asyncio.timeout(30):
+                while counted[429] < 10:
+                    await asyncio.sleep(0.01)
+            for number in range(20):
+                with RawClient(f"{relay.url}/whep/hall", extensions={}, token=token(f"ann-{number}")) as viewer:
+                    await asyncio.to_thread(joins, viewer)
+        finally:
+            flooding = False
+            await attack
+        assert counted[201] < 40 + 20 + 20, "the places of those who came and went"
+        assert set(counted) <= {201, 429, 503}
+        async with asyncio.timeout(20):
+            while metrics(relay)['millrace_sessions_evicted_total{slot="0"}'] < 20:
+                await asyncio.sleep(0.05)
+
+
+def joins(viewer: RawClient) -> None:
+    """Comes again while the flood's sessions are too young to make room, as Retry-After asks."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            viewer.post()
+            break
+        except AssertionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    viewer.connect()

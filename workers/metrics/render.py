@@ -44,6 +44,7 @@ HELP = {
     "moves_in": "Sessions that came from another slot",
     "moves_out": "Sessions that went to another slot",
     "sessions_balanced": "Sessions that a late worker gave to one that was better off (workers.balance)",
+    "sessions_evicted": "Sessions that did not connect and made room for others on a full worker",
     "moves_failed": "Sessions that were to go to another slot, and stay",
     "handshakes_done": "DTLS handshakes that succeeded",
     "proofs_asked": "Binding requests to clients: to a new address before media goes there, and for consent",
