@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -158,12 +159,18 @@ async def test_another_site_publishes_with_the_module_and_frames_the_player_if_i
             "auth.public_rooms": '["hall"]',
             "http.cors_origins": json.dumps([named]),
             "http.frame_ancestors": json.dumps([named]),
+            # Nobody listens there: it is one more path, which does not come about.
+            "ice.servers": '[{ urls = ["turn:127.0.0.1:9?transport=tcp"], secret = "shared" }]',
         }
         async with Relay(settings=settings) as relay:
             token = printed("millrace token --config millrace.toml --room hall --identity ann --publish")
             await chromium.goto(named)
             await chromium.run(OWN_PAGE.format(url=relay.url, token=token))
             await until(chromium, "states.at(-1) === 'connected'")
+            (server,) = await chromium.run("return session.pc.getConfiguration().iceServers")
+            assert server["urls"] in ("turn:127.0.0.1:9?transport=tcp", ["turn:127.0.0.1:9?transport=tcp"])
+            assert re.fullmatch(r"\d{10}:[0-9a-f]{16}", server["username"])
+            assert server["credential"]
             await chromium.goto(f"{relay.url}/?watch=hall", "page")
             line = await until(chromium, "document.getElementById('frame-line').textContent", "page")
             assert relay.url in line

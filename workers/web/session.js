@@ -2,6 +2,8 @@
 // Owns the RTCPeerConnection; must never know a page's elements. Other sites may import it, so what it exports stays:
 // deploy/SESSION.md says how it is used. `app.js` publishes with it, `viewer.js` watches.
 
+import { iceServers } from './links.js';
+
 const RETRY_MS = [0, 300, 1000, 2000, 4000];
 const LOOK_MS = 250;
 // Media stands still on a network hiccup too, so after this long the server is asked whether it still knows us; then
@@ -95,12 +97,13 @@ export class Session {
     if (this.ontrack) pc.ontrack = (event) => this.ontrack(event, pc);
     pc.onconnectionstatechange = () => this.#handleState(pc);
     await this.prepare(pc);
-    await pc.setLocalDescription(await pc.createOffer());
+    // Not yet the local description, with which the browser begins to look for paths: the answer names the servers for that.
+    const offer = await pc.createOffer();
     const headers = { 'Content-Type': 'application/sdp' };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
     let response;
     try {
-      response = await fetch(this.url, { method: 'POST', headers, body: pc.localDescription.sdp, signal: AbortSignal.timeout(POST_MS) });
+      response = await fetch(this.url, { method: 'POST', headers, body: offer.sdp, signal: AbortSignal.timeout(POST_MS) });
     } catch {
       throw new Refused(0, 'The server does not answer.');
     }
@@ -108,7 +111,10 @@ export class Session {
     this.resource = new URL(response.headers.get('Location'), response.url).href;
     this.etag = response.headers.get('ETag');
     if (this.closed) return this.#remove();
-    await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
+    const answer = await response.text();
+    pc.setConfiguration({ ...pc.getConfiguration(), iceServers: iceServers(response.headers.get('Link')) });
+    await pc.setLocalDescription(offer);
+    await pc.setRemoteDescription({ type: 'answer', sdp: answer });
   }
 
   #handleState(pc) {
