@@ -264,3 +264,27 @@ def joins(viewer: RawClient) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     viewer.connect()
+
+
+async def test_bodies_that_never_come_keep_nobody_out() -> None:
+    """1,500 from one address, without any token. When each that waits for its body counted as a request, and none made
+    room for a connection, hardly one honest offer was answered while they lasted.
+    """
+    head = b"POST /whip/h HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n\r\nv=0"
+    async with Relay(workers=1, settings={"limits.request_seconds": "600"}) as relay:
+        held = []
+        try:
+            for _ in range(1_500):
+                streams = await asyncio.open_connection("127.0.0.1", relay.http_port, local_addr=("127.0.0.9", 0))
+                streams[1].write(head)
+                held.append(streams)
+            statuses: Counter[int] = Counter()
+            for _ in range(100):
+                answer = await asyncio.to_thread(
+                    request, "POST", f"{relay.url}/whep/hall", OFFER, {"Content-Type": "application/sdp"}
+                )
+                statuses[answer.status] += 1
+            assert statuses == {201: 100}
+        finally:
+            for _, writer in held:
+                writer.transport.abort()

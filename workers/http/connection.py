@@ -11,11 +11,13 @@ a connection's life has its own time:
 import asyncio
 import fcntl
 import logging
-import math
 import os
 import socket
 import sys
 import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -59,18 +61,23 @@ class Connection(web.RequestHandler):
         "_head_seconds",
         "_head_timer",
         "_refusals",
-        "body_awaited_since",
+        "_waits",
+        "is_awaiting_body",
+        "source",
     )
 
     def __init__(
         self,
         manager: web.Server,
         refusals: Refusals | None,
+        waits: "Callable[[Connection, bool], None]",
         loop: asyncio.AbstractEventLoop,
         head_seconds: float,
         **options: Any,
     ) -> None:
-        """`head_seconds` bounds the time from the connection's start, or a head's first byte, to its last."""
+        """`head_seconds` bounds the time from the connection's start, or a head's first byte, to its last. `waits` is
+        told when the connection begins to wait for its client, and when it no longer does.
+        """
         super().__init__(
             manager,
             loop=loop,
@@ -80,8 +87,11 @@ class Connection(web.RequestHandler):
             **options,
         )
         self._refusals = refusals
-        self.body_awaited_since = math.inf
-        """By the loop's clock; infinity while no body is read."""
+        self._waits = waits
+        self.is_awaiting_body = False
+        """True while a handler reads a body that is not in."""
+        self.source = ""
+        """The client's IP address, or the proxy's; of IPv6 the network of 64 bits, which one client has for itself."""
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._around = 0
@@ -95,6 +105,8 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to wait for the first head."""
+        peer = transport.get_extra_info("peername")
+        self.source = _source(peer[0]) if isinstance(peer, tuple) else ""
         super().connection_made(transport)
         self._await_head()
 
@@ -109,6 +121,17 @@ class Connection(web.RequestHandler):
         is_due = self._request_count > 0 and not is_waiting and self._body.is_eof()
         self._has_ended = is_due and self.ssl_context is None
         return self._has_ended
+
+    @contextmanager
+    def awaiting_body(self) -> Iterator[None]:
+        """While a handler reads a body."""
+        self.is_awaiting_body = True
+        self._waits(self, True)
+        try:
+            yield
+        finally:
+            self.is_awaiting_body = False
+            self._waits(self, False)
 
     @property
     def is_last(self) -> bool:
@@ -238,6 +261,14 @@ class Connection(web.RequestHandler):
         if isinstance(exc, HttpProcessingError) and exc.message.startswith(_FIELDS_TOO_MANY):
             return problem(431, "too-many-fields", f"A request may have at most {MAX_FIELDS} fields.")
         return problem(400, "not-http", "The request is not HTTP as this server takes it.")
+
+
+def _source(address: str) -> str:
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(int(parsed) >> 64)
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

@@ -4,7 +4,6 @@ the administration side. It must never know a route. Read next: `workers/http/pu
 
 import asyncio
 import logging
-import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,14 +26,12 @@ Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_REQUESTS = 256
-"""Under way at once. Control answers in well under a millisecond, so these are requests that were passed on, and slow
-bodies. At the limit the slowest body is cut; if there is none, the new request gets 503.
+"""Under way at once, those that wait for their body left out. Control answers in well under a millisecond, so these are
+requests that were passed on. At the limit a new request gets 503.
 """
-BODY_SECONDS = 1.0
-"""After that a body may be cut in favour of another request. It is several times a round trip around the world."""
 MAX_CONNECTIONS = 1024
-"""For each server; one connection costs some 20 kB and a descriptor. At the limit the connection is cut that has been
-idle longest, else the new one.
+"""For each server; one connection costs some 20 kB and a descriptor. At the limit one that makes no
+progress is cut.
 """
 IDLE_SECONDS = 2.0
 """For a kept-alive connection to be used once more before a worker that releases its sessions closes it. A request that
@@ -77,8 +74,8 @@ class HttpServer:
         self.refusals: Refusals | None = None
         """Is told of each refused request; set before the start."""
         self._max_requests = max_requests
-        self._busy: dict[web.RequestHandler, web.BaseRequest] = {}
-        """Connections with a request under way, oldest first."""
+        self._busy: set[Connection] = set()
+        """Connections with a request under way."""
         self._is_releasing = False
         self._is_closed = False
         """True when no listener is to be served any more."""
@@ -162,22 +159,22 @@ class HttpServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = connection_of(request)
         assert self._web is not None, "it is the one that asks"
-        self._web.idle.pop(connection, None)
+        self._web.waits(connection, False)
         try:
             return await self._answer(request)
         finally:
-            if connection.transport is not None:
-                self._web.idle[connection] = None
+            self._web.waits(connection, True)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._has_room():
             response = problem(503, "too-many-requests-at-once", "Too many requests are under way here.")
         else:
-            self._busy[request.protocol] = request
+            connection = connection_of(request)
+            self._busy.add(connection)
             try:
                 response = await self._respond(request)
             finally:
-                self._busy.pop(request.protocol, None)
+                self._busy.discard(connection)
         response.headers["Server"] = SERVER
         if self.refusals is not None and response.status >= 400:
             self.refusals.refused(request, response)
@@ -209,20 +206,12 @@ class HttpServer:
         return True
 
     def _has_room(self) -> bool:
-        """True when one more request may go on. At the limit the oldest request whose body is not in is cut: no token
-        has been checked before. A request without a body is never cut, as its handler would run on uncounted.
+        """True when one more request may go on. Those that wait for their body do not count: a stranger can have as
+        many as there are connections, at the cost of a line each, and no token has been checked.
         """
         if len(self._busy) < self._max_requests:
             return True
-        late = asyncio.get_running_loop().time() - BODY_SECONDS
-        arriving = next((busy for busy in self._busy.items() if _awaited_since(busy[1]) < late), None)
-        if arriving is None:
-            return False
-        connection, request = arriving
-        del self._busy[connection]
-        if request.transport is not None:
-            request.transport.abort()
-        return True
+        return sum(not connection.is_awaiting_body for connection in self._busy) < self._max_requests
 
     async def _respond(self, request: web.BaseRequest) -> web.Response:
         if len(request.headers.getall("Origin", ())) > 1:
@@ -245,37 +234,46 @@ class HttpServer:
             return problem(500, "defect", "This is a defect of the server; its log has it.")
 
 
-def _awaited_since(request: web.BaseRequest) -> float:
-    return math.inf if request.content.is_eof() else connection_of(request).body_awaited_since
-
-
 class _BoundedServer(web.Server):
-    """Holds at most MAX_CONNECTIONS. At the limit a new connection replaces the one that has been without a request for
-    the longest time, so that connections that are only held open block no client, and those that a proxy keeps and uses
-    stay.
+    """Holds at most MAX_CONNECTIONS. At the limit a new connection takes the place of one that makes no progress: of
+    the source address that has most of those, the one that has made none for the longest time. So connections that are
+    only held open, and bodies that do not come, block no client of another address, and those that a proxy keeps and
+    uses stay.
     """
 
     def __init__(self, handle: Handle, **options: Any) -> None:
         super().__init__(handle, **options)
         self.refusals: Refusals | None = None
-        self.idle: dict[web.RequestHandler, None] = {}
-        """Connections without a request under way, the longest idle first."""
+        self._waiting: dict[Connection, None] = {}
+        """Connections without a request under way, or whose body is awaited, the longest first."""
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, self.refusals, loop=asyncio.get_running_loop(), **self._kwargs)
+        return Connection(self, self.refusals, self.waits, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    def waits(self, connection: Connection, is_waiting: bool) -> None:
+        """Notes that a connection waits for its client, or no longer does."""
+        if is_waiting and connection.transport is not None:
+            self._waiting[connection] = None
+        else:
+            self._waiting.pop(connection, None)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self.idle[handler] = None
+        assert isinstance(handler, Connection), "each server here makes these"
+        self.waits(handler, True)
         if len(self.connections) > MAX_CONNECTIONS:
-            idle = next(iter(self.idle))
-            del self.idle[idle]
-            if idle.transport is not None:
-                idle.transport.abort()
+            by_source: dict[str, list[Connection]] = {}
+            for connection in self._waiting:
+                by_source.setdefault(connection.source, []).append(connection)
+            oldest = max(by_source.values(), key=len)[0]
+            self.waits(oldest, False)
+            if oldest.transport is not None:
+                oldest.transport.abort()
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self.idle.pop(handler, None)
+        assert isinstance(handler, Connection), "each server here makes these"
+        self.waits(handler, False)
 
 
 def path_segments(request: web.BaseRequest) -> tuple[str, ...]:
@@ -323,18 +321,15 @@ async def read_body(request: web.BaseRequest, content_type: str, limit: int, dea
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     body = bytearray()
-    connection = connection_of(request)
-    connection.body_awaited_since = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(deadlines.request_seconds):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
+        with connection_of(request).awaiting_body():
+            async with asyncio.timeout(deadlines.request_seconds):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limit:
+                        raise Refused(413, "body-too-large", f"The body may have at most {limit} bytes.")
     except TimeoutError:
         raise Refused(408, "body-too-slow", "The body did not come in time.") from None
-    finally:
-        connection.body_awaited_since = math.inf
     try:
         return body.decode()
     except UnicodeDecodeError:

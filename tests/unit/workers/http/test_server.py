@@ -260,39 +260,38 @@ async def finish(streams: Streams) -> None:
     writer.close()
 
 
-async def test_bodies_that_do_not_come_keep_nobody_out_and_the_oldest_makes_room(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.05)
-    site.control.hold = asyncio.Event()
-    complete = asyncio.create_task(site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP))
-    async with asyncio.timeout(5):
-        while not site.control.asked:
-            await asyncio.sleep(0.002)
-    # Three have the places that are left; each that comes after them takes the oldest's.
-    held = [await awaited_body(site) for _ in range(5)]
-    for reader, writer in held[:2]:
-        with suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 2) == b""
-        writer.close()
-    site.control.hold.set()
-    assert (await complete).status == 201
-    for streams in held[2:]:
-        await finish(streams)
-
-
-async def test_a_body_that_is_on_its_way_is_not_cut_for_a_newcomer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 60.0)
-    held = [await awaited_body(site) for _ in range(4)]
-    assert await await_body(site) is None
+async def test_bodies_that_do_not_come_take_no_requests_place(site: Site) -> None:
+    held = [await awaited_body(site) for _ in range(12)]
+    async with site.client.post(f"{site.url}/whip/hall", data="v=0", headers=SDP) as answer:
+        assert answer.status == 201
     for streams in held:
         await finish(streams)
 
 
-async def test_a_request_that_reads_no_body_is_not_cut_for_a_newcomer(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.0)
+async def test_bodies_that_do_not_come_make_room_for_connections(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    held = [await awaited_body(site) for _ in range(3)]
+    async with site.client.options(f"{site.url}/whip/hall") as answer:
+        assert answer.status == 204
+    (oldest, _), *others = held
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(oldest.read(), 5) == b""
+    for streams in others:
+        await finish(streams)
+
+
+async def test_who_holds_most_connections_makes_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    # This machine answers under every address of its loopback network.
+    quiet = await asyncio.open_connection("127.0.0.1", site.port, local_addr=("127.0.0.2", 0))
+    greedy = [await asyncio.open_connection("127.0.0.1", site.port, local_addr=("127.0.0.3", 0)) for _ in range(12)]
+    quiet[1].write(REQUEST)
+    assert (await asyncio.wait_for(quiet[0].readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 ")
+    for _, writer in (quiet, *greedy):
+        writer.close()
+
+
+async def test_requests_whose_handlers_run_are_not_cut_for_a_newcomer(site: Site) -> None:
     site.control.hold = asyncio.Event()
     head = b"DELETE /whip/hall/00.x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 900\r\n\r\n"
     deleting = [asyncio.create_task(site.raw(head)) for _ in range(4)]
