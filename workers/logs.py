@@ -26,7 +26,11 @@ def set_up(config: LogConfig, process: str) -> None:
     root = logging.getLogger()
     handler = _log_file(config.file, root.handlers) if config.file else LogStream(2)
     handler.setFormatter(Json(process) if config.format == "json" else Plain(process))
+    replaced = [each for each in root.handlers if each is not handler]
     root.handlers[:] = [handler]
+    for each in replaced:
+        # The parent's, whose file would stay open here after its rotation.
+        each.close()
     set_level(logging.getLevelNamesMapping()[config.level.upper()])
 
 

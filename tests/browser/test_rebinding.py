@@ -110,7 +110,7 @@ async def test_a_gstreamer_viewer_goes_on_at_the_port_that_its_nat_gives_it(rela
         async with Publisher(f"{relay.url}/whip/hall", relay_token(relay), audio=True) as publisher:
             await publisher.open(0)
             await publisher.connected()
-            process = await gstreamer(nat, "gst_watch.py", relay, str(PICTURES))
+            process = await gstreamer(nat, "gst_watch.py", relay, str(PICTURES), "vp8")
             try:
                 session = await session_behind(relay, nat, publishes=False)
                 await until_asked_for_consent(relay)

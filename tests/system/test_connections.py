@@ -3,7 +3,10 @@
 """
 
 import asyncio
+import json
 import re
+import socket
+import struct
 from contextlib import suppress
 
 import pytest
@@ -78,3 +81,25 @@ async def test_a_client_that_ends_its_side_is_answered_and_one_that_closes_leave
         rooms = request("GET", f"{relay.admin}/rooms").body
         assert "hall" in rooms
         assert "gone" not in rooms
+
+
+async def test_a_client_that_resets_the_connection_once_it_has_its_answer_keeps_its_session() -> None:
+    async with Relay(settings={"timeouts.ice_seconds": "3600"}) as relay:
+        fields = f"Host: 127.0.0.1\r\nContent-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n"
+        for _ in range(20):
+            reader, writer = await connect(relay)
+            writer.write(f"POST /whip/hall HTTP/1.1\r\n{fields}".encode() + OFFER)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            length = re.search(rb"Content-Length: (\d+)", head)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        # Whoever comes after them and is gone is found out after them.
+        for _ in range(4):
+            _, writer = await connect(relay)
+            writer.write(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
+            writer.close()
+        await relay.until_logged("room=gone", times=8)
+        assert len(json.loads(request("GET", f"{relay.admin}/rooms/hall").body)["sessions"]) == 20

@@ -124,7 +124,7 @@ def serving(folder: Path, stand_in: str, *settings: str, workers: int = 2, custo
     """A master whose workers run `stand_in` in place of an engine's start, their first act. `customize` runs
     in every process before all else.
     """
-    modules, temporary = folder / "modules", folder / "temporary"
+    modules, temporary = folder / "modules", folder / "tmp"
     modules.mkdir()
     temporary.mkdir()
     engine = "class Engine:\n    def __init__(self, *given):\n" + textwrap.indent(stand_in, " " * 8)

@@ -185,10 +185,10 @@ class HttpServer:
         is_unread = response.status == 408 or (response.status >= 400 and request.can_read_body)
         if self._is_releasing or connection.is_last or is_unread:
             response.force_close()
-        if not await self._send(request, response) or not await connection.has_reader():
-            undo = response.undo if isinstance(response, Answer) else None
-            if undo is not None:
-                await undo()
+        undo = response.undo if isinstance(response, Answer) else None
+        is_sent = await self._send(request, response)
+        if undo is not None and not (is_sent and await connection.has_reader()):
+            await undo()
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> bool:
