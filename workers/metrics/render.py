@@ -47,6 +47,7 @@ HELP = {
     "sessions_evicted": "Sessions that did not connect and made room for others on a full worker",
     "moves_failed": "Sessions that were to go to another slot, and stay",
     "handshakes_done": "DTLS handshakes that succeeded",
+    "handshakes_evicted": "DTLS handshakes without progress that made room for others on a full worker",
     "proofs_asked": "Binding requests to clients: to a new address before media goes there, and for consent",
     "proofs_answered": "Addresses that answered such a request",
     "proofs_given_up": "Addresses that were asked for two seconds in vain",

@@ -70,6 +70,8 @@ counters! {
     PublishersSilent => "publishers_silent",
     /// Packets from addresses that nobody knows which were tried with the keys of the client that their SSRC names.
     UnknownSourcesTried => "unknown_sources_tried",
+    /// Handshakes without progress that made room for others.
+    HandshakesEvicted => "handshakes_evicted",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.

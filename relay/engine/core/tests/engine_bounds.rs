@@ -157,6 +157,70 @@ fn handshakes_under_way_are_bounded_in_both_roles() {
     }
 }
 
+/// A client that begins a handshake from this address and then falls silent.
+fn begin_and_fall_silent(world: &mut World, address: &str) -> usize {
+    let peer = world.open(0, false);
+    world.peers[peer].address = address.parse().unwrap();
+    world.peers[peer].down = Some(Link { loss: 1.0, ..Link::GOOD });
+    let check = Check::to(&world.peers[peer].credentials.ufrag, &world.peers[peer].credentials.pwd).bytes();
+    let remote = world.peers[peer].address;
+    world.inject(0, remote, &check);
+    world.inject(0, remote, CLIENT_HELLO_CUT);
+    peer
+}
+
+/// The first fragment of a ClientHello whose rest never comes: one byte of 100.
+const CLIENT_HELLO_CUT: &[u8] =
+    &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13, 1, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 1, 0xfe];
+
+#[test]
+fn stuck_handshakes_make_room_for_newcomers_once_they_are_old() {
+    for same_address in [false, true] {
+        let mut world = World::with_limits(1, 7, &Limits { max_handshakes: 4, ..Limits::default() });
+        for n in 0..4 {
+            begin_and_fall_silent(&mut world, &format!("203.0.113.9:{}", 1_000 + n));
+        }
+        assert_eq!(world.stat(Counter::Handshakes), 4);
+        let honest = world.open(0, false);
+        if same_address {
+            world.peers[honest].address = "203.0.113.9:5000".parse().unwrap();
+        }
+        world.start(honest);
+        world.run_for(1_900);
+        assert!(!world.is_connected(honest), "no handshake is evicted that is younger than two seconds");
+        assert_eq!(world.stat(Counter::HandshakesEvicted), 0);
+        world.run_until(4_000, |world| world.is_connected(honest));
+        assert_eq!(world.stat(Counter::HandshakesEvicted), 1);
+        world.run_for(1_000);
+        assert!((0..4).all(|stuck| world.closed(stuck).is_none()), "an eviction ends no session");
+        assert_eq!(world.stat(Counter::Handshakes), 3);
+    }
+}
+
+#[test]
+fn the_handshake_that_makes_room_is_of_the_source_that_has_most() {
+    let mut world = World::with_limits(1, 8, &Limits { max_handshakes: 4, ..Limits::default() });
+    let alone = begin_and_fall_silent(&mut world, "198.51.100.1:1000");
+    world.run_for(10);
+    let many: Vec<usize> =
+        (0..3).map(|n| begin_and_fall_silent(&mut world, &format!("[2001:db8::{n}]:1000"))).collect();
+    world.run_for(2_100);
+    let honest = world.open(0, false);
+    world.start(honest);
+    world.run_until(2_000, |world| world.is_connected(honest));
+    let phase = |world: &mut World, peer: usize| {
+        let transport = world.peers[peer].id;
+        world.command(0, Command::ReportTransport(ReportTransport { request: 1, transport }));
+        world.events[0].iter().rev().find_map(|event| match event {
+            Event::TransportReport(report) if report.transport == transport => Some(report.state.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(phase(&mut world, alone).as_deref(), Some("handshaking"));
+    let evicted = many.iter().filter(|peer| phase(&mut world, **peer).as_deref() == Some("checked")).count();
+    assert_eq!(evicted, 1);
+}
+
 #[test]
 fn addresses_of_one_client_are_bounded() {
     let mut world = World::with_limits(1, 4, &Limits { max_addresses: 3, ..Limits::default() });

@@ -91,7 +91,7 @@ impl Engine {
         };
         self.stats.add(Counter::StunRequests, 1);
         // In the DTLS client role it is a check that begins the handshake.
-        if self.clients[key].transport.would_start_handshake() && self.handshakes >= self.max_handshakes {
+        if self.clients[key].transport.would_start_handshake() && !self.has_room_for_handshake(now, path) {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
         self.handle_stun_of(now, key, (path, false), datagram)
@@ -252,11 +252,10 @@ impl Engine {
         path: Path,
         datagram: &[u8],
     ) -> Result<(), (Option<ClientKey>, Drop)> {
-        let client = &mut self.clients[key];
-        if client.transport.phase() == Phase::Checked && self.handshakes >= self.max_handshakes {
+        if self.clients[key].transport.phase() == Phase::Checked && !self.has_room_for_handshake(now, path) {
             return Err((Some(key), Drop::TooManyHandshakes));
         }
-        let handled = client.transport.handle_dtls(now, path, datagram, &mut self.outbox);
+        let handled = self.clients[key].transport.handle_dtls(now, path, datagram, &mut self.outbox);
         self.handle_transport_events(now, key);
         if self.clients.contains(key) {
             self.schedule(now, key);

@@ -10,6 +10,7 @@
 //! | `commands.rs` | commands of the control plane |
 //! | `ingress.rs` | a datagram's way in, hand-over to other workers |
 //! | `handshakes.rs` | the steps of DTLS handshakes |
+//! | `eviction.rs` | which handshake makes room when there are too many |
 //! | `feedback.rs` | RTCP, both ways |
 //! | `fan_out.rs` | a packet's way out |
 //! | `inbox.rs` | messages and datagrams of other workers |
@@ -24,6 +25,7 @@
 mod adoption;
 mod client;
 mod commands;
+mod eviction;
 mod fan_out;
 mod feedback;
 mod handshakes;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 use millrace_arena::Arena;
 
 use self::client::Client;
+use self::eviction::Candidate;
 use self::moves::Move;
 use self::rebinding::Rebinding;
 use self::records::Records;
@@ -139,6 +142,10 @@ pub struct Engine {
     client_by_path: HashMap<Path, ClientKey>,
     rebinding: Rebinding,
     handshakes: usize,
+    /// When a handshake that makes no progress is looked for again.
+    next_eviction_at: Time,
+    /// Room for that search, kept so that it allocates once.
+    candidates: Vec<Candidate>,
     /// Publishers of whose silence the control plane was told.
     silent: u64,
     /// Steps of handshakes that are to be run.
@@ -224,6 +231,8 @@ impl Engine {
             client_by_path: HashMap::new(),
             rebinding: Rebinding::default(),
             handshakes: 0,
+            next_eviction_at: Time::default(),
+            candidates: Vec::new(),
             silent: 0,
             steps: VecDeque::new(),
             records: Records::new(config.slot),

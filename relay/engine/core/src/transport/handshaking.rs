@@ -13,6 +13,12 @@ use crate::time::{Span, Time};
 
 /// Between a failed attempt at a handshake and the next: an attempt costs a millisecond, and whoever spoils one may spoil many.
 const RESTART_PAUSE: Span = Span::from_millis(50);
+/// A younger handshake makes no room for others: a lost flight is sent again after a second.
+const MIN_AGE: Span = Span::from_secs(2);
+/// Nor does one that went on within this time.
+const MAX_STANDSTILL: Span = Span::from_secs(1);
+/// More steps forward than a handshake has: OpenSSL answers repetitions too, and who sends them must not look busy for ever.
+const MAX_FLIGHTS: u8 = 4;
 
 impl Transport {
     /// What waited for this address goes on. A handshake with an address that is not proven gives way.
@@ -25,7 +31,32 @@ impl Transport {
 
     /// True when the next check that succeeds begins the handshake.
     pub fn would_start_handshake(&self) -> bool {
-        self.phase == Phase::New && self.dtls_role == DtlsRole::Client
+        matches!(self.phase, Phase::New | Phase::Checked) && self.dtls_role == DtlsRole::Client
+    }
+
+    /// When the handshake began and the path that it runs on; `None` when none is under way.
+    pub fn handshake(&self) -> Option<(Time, Path)> {
+        self.handshake_began_at.zip(self.dtls_path).filter(|_| self.is_shaking_hands())
+    }
+
+    /// True when the handshake under way is old enough, and makes no progress.
+    pub fn is_handshake_stuck(&self, now: Time) -> bool {
+        let is_old = self.handshake().is_some_and(|(began_at, _)| now.since(began_at) >= MIN_AGE);
+        is_old && !self.is_busy() && now.since(self.progressed_at) >= MAX_STANDSTILL
+    }
+
+    /// Frees what the handshake holds. Another may begin until `handshake_timeout` after the first check.
+    pub fn give_up_handshake(&mut self) {
+        if !self.is_shaking_hands() {
+            return;
+        }
+        self.failed = Some(self.why_no_handshake());
+        if let Some(dtls) = &mut self.dtls {
+            dtls.give_up();
+        }
+        self.phase = Phase::Checked;
+        self.flights = 0;
+        (self.dtls_path, self.handshake_began_at, self.restart_at) = (None, None, None);
     }
 
     /// Whether DTLS from there has to wait: the address is not proven, and a handshake with another one, or a proven address
@@ -41,7 +72,9 @@ impl Transport {
     /// `is_busy` or `must_wait`.
     pub fn handle_dtls(&mut self, now: Time, path: Path, datagram: &[u8], outbox: &mut Outbox) -> Result<(), Drop> {
         let is_early = self.restart_at.is_some_and(|at| now < at) && self.is_shaking_hands();
-        if !self.ice.is_known(path) || is_early || self.must_wait(path) {
+        // In the client role a check begins the handshake.
+        let is_unasked = self.phase == Phase::Checked && self.dtls_role == DtlsRole::Client;
+        if is_unasked || !self.ice.is_known(path) || is_early || self.must_wait(path) {
             return Err(Drop::DtlsUnexpected);
         }
         self.ice.note_received(path, datagram.len());
@@ -70,6 +103,9 @@ impl Transport {
     /// Takes a step's outcome. A transport that was closed meanwhile ignores it.
     pub fn finish_step(&mut self, now: Time, stepped: Stepped, outbox: &mut Outbox) {
         let path = stepped.path;
+        if stepped.has_flight() && self.flights < MAX_FLIGHTS {
+            (self.flights, self.progressed_at) = (self.flights + 1, now);
+        }
         // What answers our last flight comes from somebody who got it there.
         let is_echo = self.dtls.as_ref().and_then(Dtls::flight_to) == Some(path);
         if let Some(progress) = self.through(path, outbox, |dtls, exit| dtls.finish(now, stepped, exit)) {

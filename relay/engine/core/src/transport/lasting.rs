@@ -184,6 +184,8 @@ impl Transport {
             srtp: Some(srtp),
             dtls_path: None,
             handshake_began_at: None,
+            progressed_at: now,
+            flights: 0,
             failed: None,
             restart_at: None,
             phase_due: None,

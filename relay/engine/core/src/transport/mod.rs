@@ -134,6 +134,9 @@ pub struct Transport {
     /// The path of the last DTLS datagram, either way. Retransmissions go there until a path is selected.
     dtls_path: Option<Path>,
     handshake_began_at: Option<Time>,
+    /// When the handshake went on last, and how often it did.
+    progressed_at: Time,
+    flights: u8,
     /// Why an attempt at the handshake failed: the cause, if none succeeds.
     failed: Option<Cause>,
     /// Until then no new attempt begins.
@@ -171,6 +174,8 @@ impl Transport {
             srtp: None,
             dtls_path: None,
             handshake_began_at: None,
+            progressed_at: now,
+            flights: 0,
             failed: None,
             restart_at: None,
             phase_due: Some(now + limits.ice_timeout),
@@ -225,9 +230,9 @@ impl Transport {
         let handled = self.ice.handle(now, path, datagram, outbox, &mut self.events);
         if self.phase == Phase::New && self.ice.is_known(path) {
             self.enter(Phase::Checked, Some(now + self.limits.handshake_timeout));
-            if self.dtls_role == DtlsRole::Client {
-                self.start_handshake(now, path);
-            }
+        }
+        if self.phase == Phase::Checked && self.dtls_role == DtlsRole::Client && self.ice.is_known(path) {
+            self.start_handshake(now, path);
         }
         if !was_proven && self.ice.is_proven(path) {
             self.follow_proof(now, path, outbox);

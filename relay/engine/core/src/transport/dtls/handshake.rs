@@ -70,6 +70,10 @@ impl Handshake {
         *self = Handshake { attempt, received, alerted, ..Handshake::new(self.plan.clone()) };
     }
 
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Has the ClientHello sent; for the client role, once an attempt.
     pub fn start(&mut self, path: Path) {
         self.due = Some((path, None));

@@ -120,6 +120,13 @@ impl Dtls {
         }
     }
 
+    /// Frees what an unfinished handshake holds; the next datagram, or `start`, begins another.
+    pub fn give_up(&mut self) {
+        if let Age::Handshake(handshake) = &self.age {
+            self.age = Age::Waiting(handshake.plan().clone());
+        }
+    }
+
     /// Where our last flight went to, while a handshake is under way.
     pub fn flight_to(&self) -> Option<Path> {
         match &self.age {

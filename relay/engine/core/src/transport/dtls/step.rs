@@ -73,6 +73,11 @@ impl Step {
 }
 
 impl Stepped {
+    /// True when OpenSSL went on, or sends its last flight again.
+    pub fn has_flight(&self) -> bool {
+        !self.datagrams.is_empty()
+    }
+
     /// The transport whose step it was.
     pub fn transport(&self) -> u64 {
         self.transport
