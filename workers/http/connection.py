@@ -141,22 +141,28 @@ class Connection(web.RequestHandler):
         """True when nothing can come after the request that is being answered."""
         return self._has_ended and not self._messages
 
-    async def has_reader(self) -> bool:
+    def answered(self) -> socket.socket | None:
+        """Returns a copy of the socket on which an answer was just sent, for `has_reader`; None without a client."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return None
+        return socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+
+    async def has_reader(self, answered: socket.socket) -> bool:
         """False when the client has closed the connection and not only its side of it: then it answers what was just
-        sent by a reset, which may come before its end is seen here. A client that reads acknowledges it.
+        sent by a reset, which may come before its end is seen here. A client that reads acknowledges it. Closes
+        `answered`.
         """
         transport = self.transport
-        if transport is None:
-            return False
         deadline = self._loop.time() + READER_SECONDS
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as ours:
+        with answered:
             while self._loop.time() < deadline:
                 await asyncio.sleep(LOOK_SECONDS)
-                info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+                info = answered.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
                 if info[0] == TCP_CLOSE:
                     return _is_acknowledged(info)
-                unread = int.from_bytes(fcntl.ioctl(ours, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-                if unread == 0 and transport.get_write_buffer_size() == 0:
+                unread = int.from_bytes(fcntl.ioctl(answered, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+                if unread == 0 and (transport is None or transport.get_write_buffer_size() == 0):
                     return True
         return False
 

@@ -74,6 +74,8 @@ class HttpServer:
         self.refusals: Refusals | None = None
         """Is told of each refused request; set before the start."""
         self._max_requests = max_requests
+        self._watching: set[asyncio.Future[None]] = set()
+        """Answers of which it is not yet known whether they were read."""
         self._busy: set[Connection] = set()
         """Connections with a request under way."""
         self._is_releasing = False
@@ -187,8 +189,14 @@ class HttpServer:
             response.force_close()
         undo = response.undo if isinstance(response, Answer) else None
         is_sent = await self._send(request, response)
-        if undo is not None and not (is_sent and await connection.has_reader()):
-            await undo()
+        if undo is not None:
+            answered = connection.answered() if is_sent else None
+            watching = asyncio.ensure_future(_undo_unread(connection, answered, undo))
+            self._watching.add(watching)
+            watching.add_done_callback(self._watching.discard)
+            if connection.is_last:
+                # It closes next. Otherwise the client's next request must not wait.
+                await watching
         return response
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> bool:
@@ -232,6 +240,13 @@ class HttpServer:
             # A bug costs this one request only, and the answer gives no detail of it.
             log.exception("a request failed")
             return problem(500, "defect", "This is a defect of the server; its log has it.")
+
+
+async def _undo_unread(
+    connection: Connection, answered: socket.socket | None, undo: Callable[[], Awaitable[object]]
+) -> None:
+    if answered is None or not await connection.has_reader(answered):
+        await undo()
 
 
 class _BoundedServer(web.Server):
