@@ -27,7 +27,7 @@ pub fn inspect(payload: &[u8]) -> Traits {
         }
         kind => (starts_key_frame(kind, rest), unreferenced && kind == SLICE),
     };
-    Traits { key_frame_start, discardable, spatial: 0, temporal: 0 }
+    Traits { key_frame_start, discardable, ..Traits::default() }
 }
 
 /// True for the NAL units with which a decoder can begin: an SPS, which precedes the IDR picture that needs it, or an IDR picture, which

@@ -14,6 +14,11 @@ pub struct Traits {
     /// A decoder without any earlier packet can begin here. Several packets of one H264 key frame may have this (SPS, then IDR): among
     /// those with one timestamp, the frame begins at the lowest sequence number.
     pub key_frame_start: bool,
+    /// VP9: the descriptor calls this a start, but no key frame is seen behind it. It is one if the payload is encrypted, and none if the
+    /// descriptor is one of those that never say "predicted".
+    pub is_doubtful: bool,
+    /// VP9: the descriptor says that the frame is predicted from another picture.
+    pub is_predicted: bool,
     /// No other frame depends on this packet's frame.
     pub discardable: bool,
     /// Spatial layer inside this stream (SVC); a simulcast encoding is a stream of its own.

@@ -85,8 +85,8 @@ pub fn inspect(payload: &[u8]) -> Traits {
     Traits {
         key_frame_start: frame_start && key,
         discardable: descriptor.non_reference,
-        spatial: 0,
         temporal: descriptor.temporal.unwrap_or(0),
+        ..Traits::default()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The VP9 payload descriptor (RFC 9628 section 4.2), as far as key frames and layers need it. Must never read the VP9
-//! bitstream behind it. Read `av1.rs` next.
+//! The VP9 payload descriptor (RFC 9628 section 4.2), as far as key frames and layers need it. Of the bitstream behind it, it must
+//! never read more than the first four bytes, and never rely on them: they may be encrypted. Read `av1.rs` next.
 //!
 //! ```text
 //! |I|P|L|F|B|E|V|Z|                P: predicted from another picture, F: flexible mode, B: start of a frame
@@ -18,29 +18,63 @@ pub fn inspect(payload: &[u8]) -> Traits {
 
 fn parse(payload: &[u8]) -> Option<Traits> {
     let first = *payload.first()?;
-    let predicted = first & 0x40 != 0;
-    let frame_start = first & 0x08 != 0;
+    let has = |flag: u8| first & flag != 0;
+    let (picture_id, predicted, layers, flexible) = (has(0x80), has(0x40), has(0x20), has(0x10));
+    let (frame_start, structure) = (has(0x08), has(0x02));
     let mut at = 1;
-    if first & 0x80 != 0 {
+    if picture_id {
         at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
     }
     let (mut spatial, mut temporal) = (0, 0);
-    if first & 0x20 != 0 {
+    if layers {
         let layer = *payload.get(at)?;
         temporal = layer >> 5;
         spatial = layer >> 1 & 0x07;
-        at += 1;
+        at += if flexible { 1 } else { 2 };
     }
     // A descriptor without a byte of VP9 behind its fixed part starts nothing.
     payload.get(at)?;
+    // RFC 9628 section 4.2: P is 0 in every layer frame of a key picture; only the lowest layer stands alone.
+    let key_frame_start = frame_start && !predicted && spatial == 0;
+    let behind = || payload.get(if structure { after_structure(payload, at)? } else { at }..);
     Some(Traits {
-        // RFC 9628 section 4.2: P is 0 in every layer frame of a key picture; only the lowest layer stands alone.
-        key_frame_start: frame_start && !predicted && spatial == 0,
+        key_frame_start,
+        is_doubtful: key_frame_start && !behind().is_some_and(begins_key_frame),
+        is_predicted: predicted,
         // Z says only that no higher spatial layer depends on the frame; later pictures still may.
         discardable: false,
         spatial,
         temporal,
     })
+}
+
+/// Where the VP9 data begins behind the scalability structure at `at` (RFC 9628 section 4.2.1).
+fn after_structure(payload: &[u8], mut at: usize) -> Option<usize> {
+    let head = *payload.get(at)?;
+    let (layers, resolutions, groups) = (usize::from(head >> 5) + 1, head & 0x10 != 0, head & 0x08 != 0);
+    at += 1;
+    if resolutions {
+        at += 4 * layers;
+    }
+    if groups {
+        let pictures = *payload.get(at)?;
+        at += 1;
+        for _ in 0..pictures {
+            at += 1 + usize::from(*payload.get(at)? >> 2 & 0x03);
+        }
+    }
+    Some(at)
+}
+
+/// True when this is the uncompressed header of a key frame (VP9 bitstream specification, section 6.2): frame marker, profile,
+/// no frame shown again, frame type 0, two flags, and the sync code.
+fn begins_key_frame(data: &[u8]) -> bool {
+    let Some(head) = data.first_chunk().map(|head| u32::from_be_bytes(*head)) else { return false };
+    let is_profile_3 = head >> 28 == 0b1011;
+    // Profile 3 has one bit more before the frame's type, so the last bit of its sync code is in the fifth byte.
+    let (fixed, code) = if is_profile_3 { (9, 0x49_83_42 >> 1) } else { (8, 0x49_83_42) };
+    let frame_type = head >> (34 - fixed) & 0b11;
+    head >> 30 == 0b10 && frame_type == 0 && head << fixed >> fixed == code
 }
 
 #[cfg(test)]
@@ -50,11 +84,11 @@ mod tests {
     #[test]
     fn key_frames_and_delta_frames_of_flexible_mode_are_told_apart() {
         // I, F, B, E, V: 15-bit picture id, scalability structure, uncompressed header of a key frame.
-        let key = [0x9e, 0x80, 0x01, 0x08, 0x82, 0x49, 0x83, 0x42];
+        let key = [0x9e, 0x80, 0x01, 0x08, 0x00, 0x82, 0x49, 0x83, 0x42];
         assert_eq!(inspect(&key), Traits { key_frame_start: true, ..Traits::default() });
         // I, P, F, B: one P_DIFF.
         let delta = [0xd8, 0x80, 0x02, 0x02, 0x86, 0x00];
-        assert_eq!(inspect(&delta), Traits::default());
+        assert_eq!(inspect(&delta), Traits { is_predicted: true, ..Traits::default() });
         let second_packet_of_key = [0x94, 0x80, 0x01, 0x55];
         assert!(!inspect(&second_packet_of_key).key_frame_start);
     }
@@ -62,11 +96,12 @@ mod tests {
     #[test]
     fn key_frames_and_delta_frames_of_non_flexible_mode_are_told_apart() {
         // As Chromium sends it: I, L, B, V; 15-bit picture id; TID 0, SID 0; TL0PICIDX; scalability structure.
-        let key = [0xaa, 0xff, 0xff, 0x00, 0x11, 0x18, 0x02, 0x80, 0x01, 0xe0, 0x82, 0x49];
+        let key =
+            [0xaa, 0xff, 0xff, 0x00, 0x11, 0x18, 0x02, 0x80, 0x01, 0xe0, 0x01, 0x04, 0x01, 0x82, 0x49, 0x83, 0x42];
         assert_eq!(inspect(&key), Traits { key_frame_start: true, ..Traits::default() });
         // I, P, L, B, E; TID 2, U.
         let delta = [0xec, 0x80, 0x00, 0x50, 0x12, 0x86];
-        assert_eq!(inspect(&delta), Traits { temporal: 2, ..Traits::default() });
+        assert_eq!(inspect(&delta), Traits { temporal: 2, is_predicted: true, ..Traits::default() });
     }
 
     #[test]
@@ -75,6 +110,24 @@ mod tests {
         assert_eq!(inspect(&upper), Traits { spatial: 2, ..Traits::default() });
         let lowest = [0xa8, 0x05, 0x00, 0x12, 0x82];
         assert!(inspect(&lowest).key_frame_start);
+    }
+
+    #[test]
+    fn a_start_is_doubtful_when_no_key_frame_follows_the_descriptor() {
+        // I, B: 15-bit picture id. So do some payloaders describe every frame: they never set P.
+        let with_data = |data: &[u8]| inspect(&[&[0x88, 0x80, 0x01], data].concat());
+        assert!(!with_data(&[0x82, 0x49, 0x83, 0x42]).is_doubtful);
+        assert!(!with_data(&[0xb0, 0xa4, 0xc1, 0xa1]).is_doubtful, "profile 3");
+        for other in
+            [[0x86, 0x49, 0x83, 0x42], [0x8a, 0x49, 0x83, 0x42], [0x02, 0x49, 0x83, 0x42], [0x82, 0x49, 0x83, 0x43]]
+        {
+            assert!(with_data(&other).is_doubtful && with_data(&other).key_frame_start, "{other:x?}");
+        }
+        assert!(with_data(&[0x82]).is_doubtful, "too short to tell");
+        // I, L, F, B, V: two spatial layers with their sizes and one picture of a group, predicted from two others.
+        let structure =
+            [0xba, 0x80, 0x01, 0x00, 0x38, 1, 64, 0, 180, 2, 128, 1, 104, 1, 0x08, 1, 2, 0x82, 0x49, 0x83, 0x42];
+        assert_eq!(inspect(&structure), Traits { key_frame_start: true, ..Traits::default() });
     }
 
     #[test]

@@ -36,6 +36,54 @@ fn payload_types(viewer: &Viewer) -> Vec<u8> {
     viewer.sent.iter().map(|(_, packet)| Header::parse(packet).unwrap().payload_type).collect()
 }
 
+/// VP9 frames of one packet, 30 ms each, whose descriptor has `first` and a picture id, and behind it `data`.
+fn play_vp9(publication: &mut Publication, source: &mut Source, start: u64, frames: &[(u8, [u8; 4])]) {
+    for (frame, (first, data)) in frames.iter().enumerate() {
+        for packet in source.frame(false, 1) {
+            let packet = [&packet[..12], &[*first, 0x07], data, &packet[14..]].concat();
+            publication.handle_rtp(ms(start + frame as u64 * 30), 0, false, &packet).unwrap();
+        }
+    }
+}
+
+/// I, B, E; and with P.
+const NOT_PREDICTED: u8 = 0x8c;
+const PREDICTED: u8 = 0xcc;
+const KEY_FRAME: [u8; 4] = [0x82, 0x49, 0x83, 0x42];
+const INTER_FRAME: [u8; 4] = [0x86, 0x00, 0x40, 0x92];
+const CIPHERTEXT: [u8; 4] = [0x1f, 0xc3, 0x5a, 0x07];
+
+#[test]
+fn a_vp9_payloader_that_never_says_predicted_makes_no_key_frame_of_every_frame() {
+    let arena = arena(256);
+    let publish = publish(1, VP9, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, VP9, 10, 0);
+    play_vp9(&mut publication, &mut source, 0, &[(NOT_PREDICTED, KEY_FRAME)]);
+    play_vp9(&mut publication, &mut source, 30, &[(NOT_PREDICTED, INTER_FRAME); 60]);
+    assert_eq!(publication.report().key_frames, 1);
+    let mut late = Viewer::new(1, MediaKind::Video, None);
+    late.attach(ms(1_850), &arena, &publish);
+    assert_eq!((late.sent.len(), late.wanted()), (0, Some(0)), "a key frame is asked for");
+    play_vp9(&mut publication, &mut source, 1_860, &[(NOT_PREDICTED, INTER_FRAME), (NOT_PREDICTED, KEY_FRAME)]);
+    late.pull(ms(1_900));
+    assert_eq!((late.sent.len(), late.wanted()), (1, None));
+}
+
+#[test]
+fn an_encrypted_vp9_stream_is_known_by_its_descriptors() {
+    let arena = arena(256);
+    let publish = publish(1, VP9, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, VP9, 10, 0);
+    let (key, inter) = ((NOT_PREDICTED, CIPHERTEXT), (PREDICTED, CIPHERTEXT));
+    play_vp9(&mut publication, &mut source, 0, &[key, inter, inter, key, inter]);
+    assert_eq!(publication.report().key_frames, 2);
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(150), &arena, &publish);
+    assert_eq!(viewer.sent.len(), 2);
+}
+
 #[test]
 fn whatever_the_publisher_sends_goes_out_as_the_viewers_codec_of_that_name() {
     let arena = arena(256);

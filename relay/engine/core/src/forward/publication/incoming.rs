@@ -6,7 +6,7 @@ use millrace_arena::{
     SenderReport,
 };
 
-use crate::codec;
+use crate::codec::{self, Traits};
 use crate::command::{Encoding, MediaKind, TrackCodec};
 use crate::drop::Drop;
 use crate::rtcp::SenderInfo;
@@ -54,6 +54,8 @@ pub struct Incoming {
     pub(super) frames: Frames,
     pub(super) reception: Reception,
     key_frame_timestamp: Option<u32>,
+    /// A frame of the present SSRC was said to be predicted (`Traits::is_predicted`), so frames that are not are key frames.
+    tells_predicted: bool,
     /// The index with which the last key frame ended, if its marker has come.
     key_frame_end: Option<u64>,
 
@@ -150,6 +152,7 @@ impl Incoming {
             frames: Frames::default(),
             reception: Reception::new(codec.codec.clock_rate),
             key_frame_timestamp: None,
+            tells_predicted: false,
             key_frame_end: None,
             has_news: false,
             said_bye: false,
@@ -272,6 +275,7 @@ impl Incoming {
         self.base = next.wrapping_sub(first);
         self.missing.restart(next - 1);
         self.key_frame_timestamp = None;
+        self.tells_predicted = false;
         // Zeros withdraw the old SSRC's mapping: `Feed::sender_report` reads them as none.
         self.writer.set_sender_report(SenderReport { ntp: 0, rtp: 0, at_us: 0 });
     }
@@ -295,7 +299,9 @@ impl Incoming {
             self.key_frames.need(now);
         }
         let traits = codec::inspect(codec.codec.name, header.payload(packet));
-        let starts_key_frame = traits.key_frame_start && self.begins_frame(index, header.timestamp);
+        self.tells_predicted |= traits.is_predicted;
+        let starts_key_frame =
+            traits.key_frame_start && self.is_credible(traits) && self.begins_frame(index, header.timestamp);
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         let meta = EntryMeta {
             index,
@@ -347,6 +353,12 @@ impl Incoming {
             return Some(self.codec);
         }
         self.codecs.iter().find(|known| known.codec.payload_type == payload_type).copied()
+    }
+
+    /// False when only a descriptor that never says "predicted" makes this the start of a key frame. The first frame of an encoder is one
+    /// in any case.
+    fn is_credible(&self, traits: Traits) -> bool {
+        !traits.is_doubtful || self.tells_predicted || self.key_frame_timestamp.is_none()
     }
 
     /// True when this is the first packet of its frame that looks like the start of a key frame. Several may (H264: SPS, then IDR).
