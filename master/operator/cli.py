@@ -249,14 +249,13 @@ def _token(chosen: argparse.Namespace) -> int:
         return _refuse(f"--ttl: found {chosen.ttl}, expected a number of seconds above zero")
     # Imported here only, as no other subcommand needs it.
     from millrace.master.operator.link import EXPECTED, link
-    from millrace.relay.access.admission import room_name
-    from millrace.relay.access.grants import is_identity, make_token
+    from millrace.relay.access.grants import make_token
+    from millrace.relay.config.names import NAME_EXPECTED, is_name, is_room_name
 
-    if room_name(chosen.room) is None:
-        expected = "1 to 128 of the characters A-Z a-z 0-9 _ . - as no other room can exist"
-        return _refuse(f"--room: found {show(chosen.room)}, expected {expected}")
-    if not is_identity(chosen.identity):
-        return _refuse(f"--identity: found {show(chosen.identity)}, expected 1 to 256 characters, none a control")
+    if not is_room_name(chosen.room):
+        return _refuse(f"--room: found {show(chosen.room)}, expected {NAME_EXPECTED}, and not . or ..")
+    if not is_name(chosen.identity):
+        return _refuse(f"--identity: found {show(chosen.identity)}, expected {NAME_EXPECTED}")
 
     both = not (chosen.publish or chosen.subscribe)
     can_publish = chosen.publish or both

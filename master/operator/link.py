@@ -2,7 +2,7 @@
 It must never make a token. Read next: `workers/web/access.js`, which takes the token out of the link.
 """
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 EXPECTED = "the server's URL for browsers, such as https://box.example or https://box.example/media"
 
@@ -24,7 +24,7 @@ def link(server: str, room: str, token: str, can_publish: bool) -> str | None:
         or not (server.isascii() and _is_visible(server))
     ):
         return None
-    page = "" if can_publish else f"watch/{room}"
+    page = "" if can_publish else f"watch/{quote(room, safe='')}"
     return f"{server.rstrip('/')}/{page}#token={token}"
 
 

@@ -62,5 +62,6 @@ def kick(admin: str, session: str) -> int:
 
 
 def shortened(name: str) -> str:
-    """Returns a name that fits its column."""
+    """Returns a name that fits its column and cannot turn the line around it."""
+    name = "".join(character if character.isprintable() else "\ufffd" for character in name)
     return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 1] + "…"

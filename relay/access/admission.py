@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from millrace.relay.access.decision import Admitted, Gate
-from millrace.relay.access.grants import SOURCE_KINDS, Denial, check, is_identity
+from millrace.relay.access.grants import SOURCE_KINDS, Denial, check
 from millrace.relay.config.model import AuthConfig
+from millrace.relay.config.names import NAME_EXPECTED, is_name, is_room_name
 from millrace.relay.contract.access import Action, HookQuestion, Visitor
 from millrace.relay.contract.clock import Now
 from millrace.relay.contract.commands import MediaKind
@@ -18,9 +19,6 @@ from millrace.relay.contract.refusal import Refusal
 from millrace.relay.session.opening import Guest
 from millrace.relay.session.sessions import Session
 
-_ROOM = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
-"""A room's name stands in a URL as it is. Not `.` or `..`, which clients remove from a path (RFC 3986 section 5.2.4).
-"""
 _SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
 ACTIONS = {Protocol.WHIP: Action.PUBLISH, Protocol.WHEP: Action.WATCH}
 """What each protocol's POST asks for."""
@@ -28,7 +26,7 @@ ACTIONS = {Protocol.WHIP: Action.PUBLISH, Protocol.WHEP: Action.WATCH}
 
 def room_name(text: str) -> RoomName | None:
     """The text as a room's name; None when it cannot be one."""
-    return RoomName(text) if _ROOM.fullmatch(text) else None
+    return RoomName(text) if is_room_name(text) else None
 
 
 def session_slot(text: str) -> tuple[SessionId, Slot] | None:
@@ -42,11 +40,11 @@ def admit(
     """Checks names and token of an offer. Returns who is admitted, or why nobody is, or what to ask the hook first."""
     room = room_name(request.room)
     if room is None:
-        return Refusal(400, "room-name", "A room's name is 1 to 128 of the characters A-Z a-z 0-9 _ . -")
+        return Refusal(400, "room-name", f"A room's name is {NAME_EXPECTED}, and not . or ..")
     named = None
     if request.participant is not None:
-        if not is_identity(request.participant):
-            return Refusal(400, "participant-name", "A participant has 1 to 256 characters, none a control.")
+        if not is_name(request.participant):
+            return Refusal(400, "participant-name", f"A participant's name is {NAME_EXPECTED}.")
         named = ParticipantId(request.participant)
     watches = named if request.protocol is Protocol.WHEP else None
     visitor = Visitor(request.token, request.address, request.is_other_site, watches)

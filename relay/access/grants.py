@@ -3,7 +3,6 @@ Owns what makes a token valid; must never read a clock or keep a token. Read `re
 asks for grants.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
+from millrace.relay.config.names import is_name
 from millrace.relay.contract.commands import MediaKind
 
 MAX_TOKEN_CHARS = 8192
@@ -26,10 +26,6 @@ SOURCE_KINDS = {
 LEEWAY_SECONDS = 60.0
 """A token is taken so long before `nbf` and after `exp`, as the issuer's clock may differ from ours (RFC 7519 sections
 4.1.4 and 4.1.5). It is the leeway of LiveKit's own server, whose tokens these are.
-"""
-_IDENTITY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
-"""No control characters, which could break a line of the log, and no half surrogate pairs, which JSON can spell and
-UTF-8 cannot carry.
 """
 _ONLY_SIGNATURE: Options = {
     "verify_signature": True,
@@ -128,11 +124,6 @@ def check(
     return _times_denial(claims, now, leeway, opened_at) or _grant(claims)
 
 
-def is_identity(text: str) -> bool:
-    """True when a participant may have this identity."""
-    return _IDENTITY.fullmatch(text) is not None
-
-
 def read_sources(claim: object) -> tuple[str, ...] | None:
     """The names of a list of sources, as in `Grant.sources`."""
     if claim is None:
@@ -188,7 +179,7 @@ def _is_time(value: object) -> bool:
 
 def _grant(claims: dict[str, Any]) -> Grant | Denial:
     identity, video = claims.get("sub"), claims.get("video")
-    if not isinstance(identity, str) or not is_identity(identity):
+    if not isinstance(identity, str) or not is_name(identity):
         return Denial(
             401, "malformed-token", "The token needs the identity in `sub`: 1 to 256 characters, none a control."
         )

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from millrace.relay.access.grants import is_identity, read_sources
+from millrace.relay.access.grants import read_sources
+from millrace.relay.config.names import is_name
 from millrace.relay.config.rules import ROOM_PATTERN
 from millrace.relay.contract.access import Action, HookFailure, HookOutcome, HookQuestion, HookReplied
 from millrace.relay.contract.inputs import Offered, RoomsListed
@@ -149,7 +150,7 @@ def _grant(said: dict[str, Any]) -> HookGrant | None:
     identity, rooms = said.get("identity"), said.get("rooms", [])
     sources = read_sources(said.get("can_publish_sources"))
     is_sound = (
-        (identity is None or (isinstance(identity, str) and is_identity(identity)))
+        (identity is None or (isinstance(identity, str) and is_name(identity)))
         and all(isinstance(said.get(name, True), bool) for name in ("can_publish", "can_subscribe"))
         and isinstance(rooms, list)
         and all(isinstance(room, str) and ROOM_PATTERN.accepts(room) for room in rooms)

@@ -9,6 +9,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
+from millrace.relay.config.names import NAME_EXPECTED, is_room_pattern
+
 MAX_SLOTS = 64
 """Workers at most: a track log has the set of interested slots in one 64-bit word."""
 
@@ -99,7 +101,6 @@ def _is_hook(text: str) -> bool:
 
 
 _HOOK_URL = re.compile(r"https?://[!-~]+")
-_ROOM_PATTERN = re.compile(r"(?=.{1,128}$)[A-Za-z0-9_.-]*\*?[A-Za-z0-9_.-]*")
 
 ABSOLUTE_OR_EMPTY = Rule("an absolute path, or nothing", lambda path: not path or path.startswith("/"))
 PUBLIC_PATH = Rule(
@@ -129,8 +130,8 @@ ICE_URL = Rule(
     lambda text: _ICE_URL.fullmatch(text) is not None,
 )
 ROOM_PATTERN = Rule(
-    'a room\'s name (of A-Z a-z 0-9 _ . -), with at most one "*" for any characters',
-    lambda text: _ROOM_PATTERN.fullmatch(text) is not None,
+    f'a room\'s name ({NAME_EXPECTED}), with at most one "*" for any characters',
+    is_room_pattern,
 )
 VISIBLE = Rule("a text of visible ASCII characters", lambda text: text.isascii() and text.isprintable())
 VISIBLE_SECRET = replace(VISIBLE, secret=True)

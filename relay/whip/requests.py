@@ -4,6 +4,7 @@ answers' headers; must never keep anything between two requests. Read `relay/led
 """
 
 from dataclasses import replace
+from urllib.parse import quote
 
 from millrace.relay.access.admission import admit, deny_kinds, deny_session_request
 from millrace.relay.contract.access import HookQuestion
@@ -74,9 +75,10 @@ def handle_offered(ledger: Ledger, request: Offered) -> None:
         return
     ledger.open(opened)
     session = opened.session
+    room = quote(session.room, safe="")
     headers = (
         ("Content-Type", "application/sdp"),
-        ("Location", f"{ledger.config.http.public_path}/{session.protocol}/{session.room}/{session.id}"),
+        ("Location", f"{ledger.config.http.public_path}/{session.protocol}/{room}/{session.id}"),
         ("ETag", session.etag),
         ("Accept-Patch", "application/trickle-ice-sdpfrag"),
         *link_headers(ledger.config.ice, session.participant, ledger.now.unix),

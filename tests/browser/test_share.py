@@ -7,7 +7,7 @@ import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import imageio_ffmpeg
 import pytest
@@ -204,13 +204,14 @@ MESSAGE = "document.querySelector('.message').textContent"
 
 async def test_the_player_says_why_nothing_comes_and_turns_the_sound_on(relay: Relay, chromium: Browser) -> None:
     await chromium.viewport(390, 844)
-    await chromium.goto(f"{relay.url}/watch/a%20room")
-    await until(chromium, f'{MESSAGE} === "A room\'s name is 1 to 128 of the characters A-Z a-z 0-9 _ . -"')
-    await chromium.goto(f"{relay.url}/watch/demo")
+    await chromium.goto(f"{relay.url}/watch/a%0Aroom")
+    await until(chromium, f'{MESSAGE} === "A room\'s name is 1 to 256 characters, none a control, and not . or .."')
+    room = quote("Ann's café/2", safe="")
+    await chromium.goto(f"{relay.url}/watch/{room}")
     await until(chromium, f"{MESSAGE}.startsWith('Nobody is sending right now.')")
     assert await until(chromium, "document.readyState === 'complete'")
     await chromium.screenshot(ARTIFACTS / "player-waiting.png")
-    await chromium.goto(f"{relay.url}/?publish=demo&source=test", "publisher")
+    await chromium.goto(f"{relay.url}/?publish={room}&source=test", "publisher")
     await until(chromium, f"{PLAYER_PLAYS} && {MESSAGE} === ''")
     await chromium.run(ONLY_MUTED)
     await until(chromium, f"{PLAYER_PLAYS} && millrace.video.muted && !document.querySelector('button').hidden")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.request
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -93,14 +94,19 @@ async def test_the_first_frame_comes_within_half_a_second_of_the_post(relay: Rel
         assert min(waits) < 0.5, waits
 
 
-async def test_the_administration_sees_rooms_and_sessions_of_all_workers_and_ends_them(relay: Relay) -> None:
-    async with Publisher(f"{relay.url}/whip/hall") as publisher, Viewer(f"{relay.url}/whep/hall") as viewer:
+@pytest.mark.parametrize("name", ["hall", "Ann's café/2"])
+async def test_the_administration_sees_rooms_and_sessions_of_all_workers_and_ends_them(relay: Relay, name: str) -> None:
+    room_part = quote(name, safe="")
+    async with (
+        Publisher(f"{relay.url}/whip/{room_part}") as publisher,
+        Viewer(f"{relay.url}/whep/{room_part}") as viewer,
+    ):
         await publisher.open(0)
         await viewer.open(1)
         await viewer.until_frames(5)
         for _ in range(4):
             (room,) = await get(f"{relay.admin}/rooms")
-            assert room["name"] == "hall"
+            assert room["name"] == name
             assert room["viewers"] == 1
             assert [one["session"] for one in room["publishers"]] == [publisher.session]
             session = await get(f"{relay.admin}/sessions/{viewer.session}")
@@ -108,7 +114,7 @@ async def test_the_administration_sees_rooms_and_sessions_of_all_workers_and_end
             assert session["transport"]["packets_sent"] > 0
         (public,) = await get(f"{relay.url}/rooms")
         assert publisher.session not in json.dumps(public)
-        async with aiohttp.ClientSession() as http, http.delete(f"{relay.admin}/rooms/hall") as answer:
+        async with aiohttp.ClientSession() as http, http.delete(f"{relay.admin}/rooms/{room_part}") as answer:
             assert answer.status == 204
         async with asyncio.timeout(20):
             while viewer.connection.connectionState != "closed":

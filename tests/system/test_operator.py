@@ -4,6 +4,9 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from urllib.parse import quote
+
+import pytest
 
 from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.relay_process import ROOT, Relay
@@ -47,15 +50,16 @@ async def test_doctor_says_that_nobody_answers() -> None:
     assert "FAIL  a call" in text
 
 
-async def test_rooms_and_sessions_are_listed_and_a_session_is_put_out(relay: Relay) -> None:
-    async with Publisher(f"{relay.url}/whip/hall") as publisher:
+@pytest.mark.parametrize("name", ["hall", "Café 2"])
+async def test_rooms_and_sessions_are_listed_and_a_session_is_put_out(relay: Relay, name: str) -> None:
+    async with Publisher(f"{relay.url}/whip/{quote(name)}") as publisher:
         await publisher.open()
         await publisher.connected()
         status, text = await millrace("rooms", "--url", relay.admin)
-        assert (status, text.splitlines()[1].split()) == (0, ["hall", "1", "1", "0"])
-        status, text = await millrace("sessions", "hall", "--url", relay.admin)
+        assert (status, text.splitlines()[1].split()) == (0, [*name.split(), "1", "1", "0"])
+        status, text = await millrace("sessions", name, "--url", relay.admin)
         assert (status, text.splitlines()[1].split()[0]) == (0, publisher.session)
-        status, text = await millrace("sessions", "hall", "--json", "--url", relay.admin)
+        status, text = await millrace("sessions", name, "--json", "--url", relay.admin)
         assert [each["session"] for each in json.loads(text)["sessions"]] == [publisher.session]
         status, text = await millrace("status", "--once", "--json", "--url", relay.admin)
         assert sum(worker["sessions"] for worker in json.loads(text)["workers"]) == 1
@@ -66,7 +70,7 @@ async def test_rooms_and_sessions_are_listed_and_a_session_is_put_out(relay: Rel
         status, text = await millrace("kick", publisher.session, "--url", relay.admin)
         assert (status, "millrace: " in text) == (1, True)
         publisher.session_url = ""
-    status, text = await millrace("sessions", "hall", "--url", relay.admin)
+    status, text = await millrace("sessions", name, "--url", relay.admin)
     assert (status, text) == (1, "millrace: Nobody is in a room of this name.\n")
     status, text = await millrace("rooms", "--json", "--url", relay.admin)
     assert (status, json.loads(text)) == (0, [])

@@ -16,7 +16,7 @@ LINES_A_SECOND = 10
 """Of each worker; refusals past it are counted, and their number is said. A person reads no more, and a flood must not
 fill the disk.
 """
-MAX_ROOM = 128
+MAX_ROOM = 256
 """Characters of a room's name that a line shows: no room has a longer one."""
 PATHS = frozenset({*map(str, Protocol), "rooms"})
 """The first parts of paths whose refusals have a line."""

@@ -11,7 +11,7 @@ import { viewerOf, whepUrl } from './viewer.js';
 
 const field = document.getElementById('token');
 const token = () => field.value.trim();
-const ROOM_RULE = 'A room\u2019s name is 1 to 128 of the characters A-Z a-z 0-9 _ . -';
+const ROOM_RULE = 'A room\u2019s name is 1 to 256 characters, none a control, and not . or ..';
 
 const WORDS = { connecting: 'Connecting …', waiting: 'Nobody is sending right now. The picture comes by itself.', away: 'The server does not answer. It is asked again and again.', retrying: 'Connecting again …' };
 // On the stage while there is no picture.

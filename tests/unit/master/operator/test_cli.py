@@ -156,7 +156,8 @@ def test_token_opens_its_room_and_no_other(
 @pytest.mark.parametrize(
     ("option", "value", "found"),
     [
-        ("--room", "two words", '"two words"'),
+        ("--room", "two\nlines", '"two\\nlines"'),
+        ("--room", "..", '".."'),
         ("--room", "", '""'),
         ("--identity", "", '""'),
         ("--identity", "a\nb", '"a\\nb"'),

@@ -20,6 +20,6 @@ def test_the_record_of_a_session_without_a_restart_is_as_it_was_before_restarts_
 
 def test_the_widest_session_fits_its_record() -> None:
     worker = desk()
-    worker.watch(sdp=offer(kinds=["audio", "video"] * 8, direction="recvonly", codecs="both"))
+    worker.watch("🎥" * 256, sdp=offer(kinds=["audio", "video"] * 8, direction="recvonly", codecs="both"))
     (kept,) = worker.commands(SaveRecord)
     assert 0 < len(kept.record) < MAX_RECORD_BYTES / 4

@@ -84,14 +84,19 @@ def test_a_session_that_is_over_is_unknown() -> None:
     assert worker.reply().status == 404
 
 
-@pytest.mark.parametrize("room", ["", "a" * 129, "a/b", "a b", "ü", "..", ".", "a\n", "%41", "a\0"])
+@pytest.mark.parametrize("room", ["", "a" * 257, "..", ".", "a\n", "\x7f", "\u0085", "\ud800", "a\0"])
 def test_a_rooms_name_that_is_none_is_refused(room: str) -> None:
     reply = desk().publish(room=room)
     assert (reply.status, body(reply)["title"]) == (400, "room name")
     assert header(reply, "Content-Type") == "application/problem+json"
 
 
-@pytest.mark.parametrize("room", ["a", "A" * 128, "a.b-c_D9", "..."])
+def test_a_rooms_name_is_encoded_in_the_location() -> None:
+    reply = desk().publish(room="Ann's café/2")
+    assert header(reply, "Location").startswith("/whip/Ann%27s%20caf%C3%A9%2F2/00.")
+
+
+@pytest.mark.parametrize("room", ["a", "é" * 256, "a.b-c_D9", "...", "My Room", "a/b", "café", "%41", "🎥"])
 def test_a_rooms_name_is_taken(room: str) -> None:
     assert desk().publish(room=room).status == 201
 

@@ -104,7 +104,7 @@ async def test_a_flood_fills_no_log_and_is_counted(
     for _ in range(LINES_A_SECOND + 7):
         await watched_site.client.post(f"{watched_site.url}/whip/{room}", data="v=0", headers=SDP)
     assert len(lines(caplog)) == LINES_A_SECOND
-    assert all(len(str(line["room"])) == 128 for line in lines(caplog))
+    assert all(len(str(line["room"])) == 256 for line in lines(caplog))
     watched.tick()
     assert lines(caplog)[-1] == {"without_a_line": 7}
     watched.tick()
