@@ -67,8 +67,13 @@ async def _a_killed_worker_is_replaced(relay: Relay, lost: RawClient) -> None:
                 await asyncio.sleep(0.005)
         print(f"gone everywhere {time.monotonic() - killed_at:.2f} s after the death")
         await relay.until_ready()
-        for _ in range(10):
-            assert await rooms(relay) == ["adopted", "awaited", "other"]
+        # Any worker may be asked, and each hears of the end for itself.
+        agreeing = 0
+        async with asyncio.timeout(15):
+            while agreeing < 10:
+                seen = await rooms(relay)
+                assert {"adopted", "awaited", "other"} <= {*seen}, "who is adopted is never missing"
+                agreeing = agreeing + 1 if seen == ["adopted", "awaited", "other"] else 0
         # Whose handshake had not begun connects to the successor, by the answer of the one before.
         await awaited.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         await awaited.connected()

@@ -6,7 +6,7 @@ import { START_CODE, units } from './frames.mjs';
 const HEADER_BYTES = 12;
 // As much as libdatachannel's own packetizers put into one packet.
 const MAX_PAYLOAD_BYTES = 1200;
-const [IDR, STAP_A, FU_A] = [5, 24, 28];
+const [IDR, SPS, STAP_A, FU_A] = [5, 7, 24, 28];
 const [FEEDBACK_TRANSPORT, FEEDBACK_PAYLOAD] = [205, 206];
 const [NACK, PLI, FIR] = [1, 1, 4];
 
@@ -69,11 +69,14 @@ export class Counter {
     }
     for (let number = 1; number < ahead; number += 1) this.missing.add((this.highest + number) & 0xffff);
     if (ahead > 1) this.isWhole = false;
+    const isFirst = this.highest === null;
     this.highest = sequence;
     const payload = payloadOf(packet);
     if (payload.length === 0) return;
     const { begins, part } = depacketize(this.codec, payload);
-    if (begins && this.parts.length === 0) this.isWhole = true;
+    // H264 says where a unit begins, not a picture: behind a gap, parameter sets of the picture may be missing.
+    const tellsPictures = this.codec !== 'H264' || (isFirst && beginsWithParameterSets(payload));
+    if (begins && tellsPictures && this.parts.length === 0) this.isWhole = true;
     this.parts.push(...part);
     if (!(packet[1] & 0x80) && this.codec !== 'opus') return;
     if (this.isWhole) {
@@ -139,6 +142,11 @@ function depacketizeH264(payload) {
     at += 2 + size;
   }
   return { begins: true, part };
+}
+
+function beginsWithParameterSets(payload) {
+  const type = payload[0] & 0x1f;
+  return ((type === STAP_A ? payload[3] : type) & 0x1f) === SPS;
 }
 
 // Told from a whole frame: RFC 6386 section 9.1, the VP9 bitstream specification section 6.2 for profiles 0 to 2, and

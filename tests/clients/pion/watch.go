@@ -77,7 +77,8 @@ type stream struct {
 // Frames are whole only if their packets come in order; a repair that comes late closes a gap all the same.
 func (s *stream) take(packet *rtp.Packet) {
 	s.packets++
-	inOrder := !s.begun || packet.SequenceNumber == s.highest+1
+	isFirst := !s.begun
+	inOrder := isFirst || packet.SequenceNumber == s.highest+1
 	switch {
 	case inOrder:
 		s.highest = packet.SequenceNumber
@@ -95,7 +96,7 @@ func (s *stream) take(packet *rtp.Packet) {
 	}
 	s.begun = true
 	if len(packet.Payload) > 0 {
-		s.append(packet)
+		s.append(packet, isFirst)
 	}
 	if time.Since(s.toldAt) >= tellEvery {
 		s.toldAt = time.Now()
@@ -106,8 +107,10 @@ func (s *stream) take(packet *rtp.Packet) {
 	}
 }
 
-func (s *stream) append(packet *rtp.Packet) {
-	if s.depacketizer.IsPartitionHead(packet.Payload) && s.frame == nil {
+func (s *stream) append(packet *rtp.Packet, isFirst bool) {
+	// H264 says where a unit begins, not a picture: behind a gap, parameter sets of the picture may be missing.
+	tellsPictures := s.codec != webrtc.MimeTypeH264 || (isFirst && beginsWithParameterSets(packet.Payload))
+	if s.depacketizer.IsPartitionHead(packet.Payload) && tellsPictures && s.frame == nil {
 		s.isWhole = true
 	}
 	part, err := s.depacketizer.Unmarshal(packet.Payload)
@@ -145,6 +148,14 @@ func depacketizer(codec string) rtp.Depacketizer {
 		return &codecs.H264Packet{}
 	}
 	return &codecs.OpusPacket{}
+}
+
+// A sequence parameter set (7), alone or first in an aggregation packet (24).
+func beginsWithParameterSets(payload []byte) bool {
+	if payload[0]&0x1f == 24 && len(payload) > 3 {
+		return payload[3]&0x1f == 7
+	}
+	return payload[0]&0x1f == 7
 }
 
 // Told from a whole frame: RFC 6386 section 9.1, the VP9 bitstream specification section 6.2 for profiles 0 to 2, and
