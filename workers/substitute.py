@@ -5,8 +5,6 @@ holds. It must never decide which slots these are. Read next: `workers/slot_tabl
 """
 
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from millrace.relay.contract.boot import Boot
 from millrace.relay.contract.ids import Slot
@@ -15,17 +13,14 @@ from millrace.workers.slot_table import SlotTable
 
 log = logging.getLogger("millrace.worker")
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
-
 
 class Substitute:
     """This worker, as far as it stands in for others."""
 
-    def __init__(self, boot: Boot, table: SlotTable, public: HttpServer, admin: HttpServer, spawn: Spawn) -> None:
+    def __init__(self, boot: Boot, table: SlotTable, public: HttpServer, admin: HttpServer) -> None:
         self._beat_seconds = boot.config.workers.beat_seconds
         self._table = table
         self._listeners = ((public, boot.http_sockets), (admin, boot.admin_sockets))
-        self._spawn = spawn
         self._deserted: frozenset[Slot] = frozenset()
 
     def look(self) -> None:
@@ -36,4 +31,4 @@ class Substitute:
         self._deserted = deserted
         log.debug("connections of other slots are taken", extra={"slots": sorted(deserted)})
         for server, sockets in self._listeners:
-            self._spawn(server.borrow(frozenset(each for slot in deserted for each in sockets[slot])))
+            server.borrow(frozenset(each for slot in deserted for each in sockets[slot]))

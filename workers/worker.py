@@ -152,7 +152,7 @@ class Worker:
         self._hook = HookClient(config.auth)
         self._serves = False
         """True once our listeners are served."""
-        self._substitute = Substitute(boot, self._slot_table, self._public, self._admin, self._spawn)
+        self._substitute = Substitute(boot, self._slot_table, self._public, self._admin)
         self._renewal = Renewal(boot.public_tls)
         self._gauge = Gauge(BEAT_SECONDS)
         self._beats = 0

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,11 +36,11 @@ def write(folder: Path) -> str:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Relay]:
+async def serving(folder: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Relay]:
     """A relay whose public port speaks HTTPS."""
     write(folder)
     files = {"http.certificate": f'"{folder / "certificate.pem"}"', "http.key": f'"{folder / "key.pem"}"'}
-    async with Relay(settings=files) as relay:
+    async with Relay(settings=files | {**(settings or {})}) as relay:
         yield relay
 
 

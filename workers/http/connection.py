@@ -108,8 +108,6 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to wait for the first head."""
-        peer = transport.get_extra_info("peername")
-        self.source = _source(peer[0]) if isinstance(peer, tuple) else ""
         super().connection_made(transport)
         self._await_head()
 
@@ -281,7 +279,11 @@ def _is_acknowledged(info: bytes) -> bool:
     return bool(acknowledged >= sent - again)
 
 
-def _source(address: str) -> str:
+def source_of(peer: object) -> str:
+    """Returns `Connection.source` for a socket's peer; of a local socket nothing."""
+    if not isinstance(peer, tuple):
+        return ""
+    address: str = peer[0]
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

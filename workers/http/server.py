@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
+from millrace.workers.http.accepting import BoundedServer, Listener
 from millrace.workers.http.answers import SERVER, Answer, Refused, problem
 from millrace.workers.http.connection import Connection, connection_of
 from millrace.workers.http.origins import Cors, Guard, named_host
@@ -23,15 +23,10 @@ from millrace.workers.http.refusals import Refusals
 log = logging.getLogger("millrace.http")
 
 Routes = Callable[[web.BaseRequest], Awaitable[web.Response]]
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 MAX_REQUESTS = 256
 """Under way at once, those that wait for their body left out. Control answers in well under a millisecond, so these are
 requests that were passed on. At the limit a new request gets 503.
-"""
-MAX_CONNECTIONS = 1024
-"""For each server; one connection costs some 20 kB and a descriptor. At the limit one that makes no
-progress is cut.
 """
 IDLE_SECONDS = 2.0
 """For a kept-alive connection to be used once more before a worker that releases its sessions closes it. A request that
@@ -42,8 +37,6 @@ LOOK_SECONDS = 0.01
 """Between two checks whether connections are closed: a fraction of what a successor takes to start."""
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and dropped, so that the client sees the refusal and not a reset."""
-BACKLOG = 1024
-"""Connections that wait to be accepted; the kernel caps it at net.core.somaxconn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +74,17 @@ class HttpServer:
         self._is_releasing = False
         self._is_closed = False
         """True when no listener is to be served any more."""
-        self._servers: list[asyncio.Server] = []
-        self._borrowed: dict[int, asyncio.Server] = {}
+        self._listeners: list[Listener] = []
+        self._borrowed: dict[int, Listener] = {}
         """By descriptor: on listeners of slots that are down."""
-        self._borrowing = asyncio.Lock()
-        self._secured: dict[str, Any] = {}
-        """What each listener gets for HTTPS."""
-        self._web: _BoundedServer | None = None
+        self._web: BoundedServer | None = None
 
     async def start(self, sockets: Sequence[int], tls: SSLContext | None = None) -> None:
         """Serves on these listening sockets, whose descriptors stay open; HTTPS with a context, else HTTP."""
-        self._web = _BoundedServer(
+        self._web = BoundedServer(
             self._handle,
+            tls,
+            self._deadlines.request_seconds,
             access_log=None,
             head_seconds=self._deadlines.request_seconds,
             keepalive_timeout=self._deadlines.idle_seconds,
@@ -101,26 +93,20 @@ class HttpServer:
             auto_decompress=False,
         )
         self._web.refusals = self.refusals
-        if tls is not None:
-            self._secured = {"ssl": tls, "ssl_handshake_timeout": self._deadlines.request_seconds}
-        for descriptor in sockets:
-            self._servers.append(await self._listen(descriptor))
+        self._listeners = [self._listen(descriptor) for descriptor in sockets]
 
-    async def borrow(self, sockets: frozenset[int]) -> None:
+    def borrow(self, sockets: frozenset[int]) -> None:
         """Serves on these listening sockets of other slots, too, and no longer on those that are not among them."""
-        async with self._borrowing:
-            for descriptor in self._borrowed.keys() - sockets:
-                self._borrowed.pop(descriptor).close()
-            for descriptor in sockets - self._borrowed.keys():
-                if not self._is_closed:
-                    self._borrowed[descriptor] = await self._listen(descriptor)
+        for descriptor in self._borrowed.keys() - sockets:
+            self._borrowed.pop(descriptor).close()
+        for descriptor in sockets - self._borrowed.keys():
+            if not self._is_closed:
+                self._borrowed[descriptor] = self._listen(descriptor)
 
-    async def _listen(self, descriptor: int) -> asyncio.Server:
+    def _listen(self, descriptor: int) -> Listener:
         assert self._web is not None, "started"
         # A copy, which is closed at the end. The descriptor itself stays open for the next master.
-        listener = socket.socket(fileno=os.dup(descriptor))
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(self._web, sock=listener, backlog=BACKLOG, **self._secured)
+        return self._web.listen(os.dup(descriptor))
 
     async def release(self, seconds: float, listening: float = 0) -> None:
         """Leaves the listeners to a successor and fails no request: each connection is closed after its next answer, or
@@ -141,16 +127,17 @@ class HttpServer:
         """Takes no more requests, and waits for those under way for at most `seconds`."""
         self._close_listeners()
         if self._web is not None:
+            self._web.cut_handshakes()
             self._web.pre_shutdown()
             await self._web.shutdown(seconds)
 
     def _close_listeners(self) -> None:
         self._is_closed = True
-        for server in (*self._servers, *self._borrowed.values()):
-            server.close()
+        for listener in (*self._listeners, *self._borrowed.values()):
+            listener.close()
 
     def _connections(self) -> set[web.RequestHandler]:
-        return set(self._web.connections) if self._web is not None else set()
+        return self._web.open_connections() if self._web is not None else set()
 
     async def _until_closed(self, connections: set[web.RequestHandler], seconds: float) -> None:
         with suppress(TimeoutError):
@@ -247,48 +234,6 @@ async def _undo_unread(
 ) -> None:
     if answered is None or not await connection.has_reader(answered):
         await undo()
-
-
-class _BoundedServer(web.Server):
-    """Holds at most MAX_CONNECTIONS. At the limit a new connection takes the place of one that makes no progress: of
-    the source address that has most of those, the one that has made none for the longest time. So connections that are
-    only held open, and bodies that do not come, block no client of another address, and those that a proxy keeps and
-    uses stay.
-    """
-
-    def __init__(self, handle: Handle, **options: Any) -> None:
-        super().__init__(handle, **options)
-        self.refusals: Refusals | None = None
-        self._waiting: dict[Connection, None] = {}
-        """Connections without a request under way, or whose body is awaited, the longest first."""
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, self.refusals, self.waits, loop=asyncio.get_running_loop(), **self._kwargs)
-
-    def waits(self, connection: Connection, is_waiting: bool) -> None:
-        """Notes that a connection waits for its client, or no longer does."""
-        if is_waiting and connection.transport is not None:
-            self._waiting[connection] = None
-        else:
-            self._waiting.pop(connection, None)
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        assert isinstance(handler, Connection), "each server here makes these"
-        self.waits(handler, True)
-        if len(self.connections) > MAX_CONNECTIONS:
-            by_source: dict[str, list[Connection]] = {}
-            for connection in self._waiting:
-                by_source.setdefault(connection.source, []).append(connection)
-            oldest = max(by_source.values(), key=len)[0]
-            self.waits(oldest, False)
-            if oldest.transport is not None:
-                oldest.transport.abort()
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        assert isinstance(handler, Connection), "each server here makes these"
-        self.waits(handler, False)
 
 
 def path_segments(request: web.BaseRequest) -> tuple[str, ...]:

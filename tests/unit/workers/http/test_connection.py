@@ -10,7 +10,7 @@ import pytest
 
 from millrace.relay.contract.ids import RequestId
 from millrace.relay.contract.inputs import Deleted, Offered
-from millrace.workers.http import server as http
+from millrace.workers.http import accepting
 from millrace.workers.http.connection import MAX_FIELDS, MAX_HEAD_BYTES
 from millrace.workers.http.page import Page
 from millrace.workers.http.server import Deadlines
@@ -198,7 +198,7 @@ async def test_a_second_head_has_to_come_in_time_like_the_first(hasty: Site) -> 
 
 
 async def test_at_the_limit_whoever_has_idled_longest_makes_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(accepting, "MAX_CONNECTIONS", 3)
     proxy = await fetch(site)
     forgotten = await fetch(site)
     await fetch_again(*proxy)

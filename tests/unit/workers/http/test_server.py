@@ -11,7 +11,7 @@ import pytest
 
 from millrace.relay.contract.ids import RequestId
 from millrace.relay.contract.inputs import Patched
-from millrace.workers.http import server as http
+from millrace.workers.http import accepting
 from millrace.workers.http.page import Page
 from millrace.workers.http.server import Deadlines, HttpServer
 from tests.unit.workers.http.http_kit import FRAGMENT, SDP, Control, Site, listen, public, serve
@@ -28,7 +28,7 @@ async def test_bytes_that_are_no_text_reach_control_as_text(site: Site) -> None:
 
 
 async def test_connections_held_open_keep_nobody_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(accepting, "MAX_CONNECTIONS", 3)
     site.control.hold = asyncio.Event()
     under_way = asyncio.create_task(
         site.raw(b"DELETE /whip/hall/00.x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -269,7 +269,7 @@ async def test_bodies_that_do_not_come_take_no_requests_place(site: Site) -> Non
 
 
 async def test_bodies_that_do_not_come_make_room_for_connections(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(accepting, "MAX_CONNECTIONS", 3)
     held = [await awaited_body(site) for _ in range(3)]
     async with site.client.options(f"{site.url}/whip/hall") as answer:
         assert answer.status == 204
@@ -281,7 +281,7 @@ async def test_bodies_that_do_not_come_make_room_for_connections(site: Site, mon
 
 
 async def test_who_holds_most_connections_makes_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(accepting, "MAX_CONNECTIONS", 4)
     # This machine answers under every address of its loopback network.
     quiet = await asyncio.open_connection("127.0.0.1", site.port, local_addr=("127.0.0.2", 0))
     greedy = [await asyncio.open_connection("127.0.0.1", site.port, local_addr=("127.0.0.3", 0)) for _ in range(12)]
