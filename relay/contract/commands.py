@@ -159,6 +159,8 @@ class Publish:
     fir: bool
     codecs: tuple[TrackCodec, ...]
     """All codecs that the client may send; empty when `codec` is the only one."""
+    parameter_sets: bytes
+    """H264's, as far as the offer has them: each unit behind its size in two bytes."""
 
 
 @dataclass(frozen=True, slots=True)

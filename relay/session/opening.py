@@ -13,6 +13,7 @@ from millrace.relay.contract.ids import ParticipantId, RoomName
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.negotiation.answering import OfferedTrack, answer_publisher, answer_viewer, host_candidates
+from millrace.relay.negotiation.parameter_sets import parameter_sets
 from millrace.relay.sdp.answer import Candidate, Local
 from millrace.relay.sdp.offer import Offer, Remote
 from millrace.relay.session.numbers import Numbers
@@ -188,6 +189,11 @@ class Opener:
             pli=first.pli,
             fir=first.fir,
             codecs=track.codecs if len(track.codecs) > 1 else (),
+            parameter_sets=parameter_sets(
+                parameters
+                for one, parameters in zip(track.codecs, track.format_parameters, strict=True)
+                if one.codec.name is CodecName.H264
+            ),
         )
 
 

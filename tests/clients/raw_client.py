@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -82,6 +82,8 @@ class RawClient:
     """A fingerprint to offer instead of our certificate's."""
     extensions: Mapping[int, str] = field(default_factory=lambda: VIDEO_EXTENSIONS)
     codec: str = "VP8/90000"
+    format_parameters: str = ""
+    """Of its fmtp line, which there is none of without."""
     ssrc: int = 0x11223344
     srtp_profiles: bytes = b"SRTP_AES128_CM_SHA1_80"
     """As OpenSSL names them."""
@@ -130,7 +132,8 @@ class RawClient:
         lines = [
             "v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0", "a=extmap-allow-mixed",
             "m=video 9 UDP/TLS/RTP/SAVPF 96", "c=IN IP4 0.0.0.0", "a=mid:0", "a=rtcp-mux",
-            f"a=rtpmap:96 {self.codec}", "a=rtcp-fb:96 nack", "a=rtcp-fb:96 nack pli",
+            f"a=rtpmap:96 {self.codec}", *([f"a=fmtp:96 {self.format_parameters}"] if self.format_parameters else []),
+            "a=rtcp-fb:96 nack", "a=rtcp-fb:96 nack pli",
             *(f"a=extmap:{number} {uri}" for number, uri in self.extensions.items()),
             f"a=ice-ufrag:{self.ufrag}", f"a=ice-pwd:{self.pwd}",
             f"a=fingerprint:sha-256 {self.promised or fingerprint.value}", "a=setup:active",
@@ -315,6 +318,17 @@ class RawClient:
         """The next RTP packet, sealed."""
         assert self.sending is not None
         return bytes(self.sending.protect(self.plain_packet(payload, extensions, ssrc)))
+
+    def frame(self, payloads: Sequence[bytes], timestamp: int) -> list[bytes]:
+        """The next packets, sealed, of one frame."""
+        assert self.sending is not None
+        packets = []
+        for at, payload in enumerate(payloads):
+            plain = bytearray(self.plain_packet(payload))
+            plain[1] = 96 | (0x80 if at == len(payloads) - 1 else 0)
+            plain[4:8] = struct.pack("!I", timestamp)
+            packets.append(bytes(self.sending.protect(bytes(plain))))
+        return packets
 
     def plain_packet(
         self, payload: bytes, extensions: Mapping[int, bytes] | None = None, ssrc: int | None = None

@@ -136,6 +136,7 @@ COMMANDS: dict[str, Command] = {
         pli=True,
         fir=False,
         codecs=(TrackCodec(VP8, True, True, False), TrackCodec(H264, True, False, True)),
+        parameter_sets=bytes.fromhex("0005674200 1f8c 0004 68ce3c80"),
     ),
     "publish_without_rids": Publish(
         publication=PUBLICATION,
@@ -149,6 +150,7 @@ COMMANDS: dict[str, Command] = {
         pli=False,
         fir=True,
         codecs=(),
+        parameter_sets=b"",
     ),
     "unpublish": Unpublish(PUBLICATION),
     "subscribe": Subscribe(

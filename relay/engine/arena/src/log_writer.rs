@@ -157,6 +157,27 @@ impl LogWriter {
         write_record(&self.words()[log::SENDER_REPORT..], fields);
     }
 
+    /// Keeps these bytes for a successor in place of those before; none when they are more than `MAX_KEPT`.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        let bytes = if bytes.len() > log::MAX_KEPT { &[] } else { bytes };
+        let mut fields = [0; log::KEPT_WORDS];
+        (fields[0], fields[1]) = (self.epoch, bytes.len() as u64);
+        for (field, chunk) in fields[2..].iter_mut().zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            *field = u64::from_le_bytes(word);
+        }
+        write_record(&self.words()[log::KEPT..], fields);
+    }
+
+    /// What was kept in this life of the log; nothing when a predecessor died while it wrote.
+    pub fn kept(&self) -> Vec<u8> {
+        let record = crate::words::read_record::<{ log::KEPT_WORDS }>(&self.words()[log::KEPT..]);
+        let Some(fields) = record.filter(|fields| fields[0] == self.epoch) else { return Vec::new() };
+        let bytes = fields[2..].iter().flat_map(|word| word.to_le_bytes());
+        bytes.take((fields[1] as usize).min(log::MAX_KEPT)).collect()
+    }
+
     /// Ends this life of the log. What it holds stays readable until the next life.
     pub fn close(self) {
         put(&self.words()[log::EPOCH], log::closed(self.epoch), Release);
@@ -268,6 +289,44 @@ mod tests {
         assert_eq!(LogWriter::open(&arena, 0, 2, 0, 8).err(), Some(OpenError::Lent(3)));
         moved.close();
         assert!(LogWriter::open(&arena, 0, 2, 0, 8).is_ok());
+    }
+
+    #[test]
+    fn what_is_kept_is_there_for_a_successor_and_not_for_the_next_life() {
+        let arena = Arena::in_memory(Parameters::TINY);
+        let mut writer = LogWriter::open(&arena, 0, 1, 0, 8).expect("within the arena");
+        assert_eq!(writer.kept(), []);
+        for len in [1, 8, 21, log::MAX_KEPT] {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            writer.keep(&bytes);
+            writer = LogWriter::resume(&arena, 0, 1, 0).expect("open");
+            assert_eq!(writer.kept(), bytes);
+        }
+        writer.keep(&[1; log::MAX_KEPT + 1]);
+        assert_eq!(writer.kept(), []);
+        writer.keep(&[1]);
+        assert_eq!(LogWriter::open(&arena, 0, 2, 0, 8).expect("ours").kept(), []);
+    }
+
+    #[test]
+    fn a_writer_that_dies_while_it_keeps_bytes_leaves_those_or_none() {
+        let mut finished = false;
+        for stores in 0.. {
+            let arena = Arena::in_memory(Parameters::TINY);
+            let mut writer = LogWriter::open(&arena, 0, 1, 0, 8).expect("within the arena");
+            writer.keep(&[7; 40]);
+            finished = crash::after(stores, || writer.keep(&[9; 30]));
+            let mut successor = LogWriter::resume(&arena, 0, 1, 0).expect("open");
+            let kept = successor.kept();
+            assert!([&[7; 40][..], &[9; 30], &[]].contains(&&kept[..]), "{stores} stores: {kept:?}");
+            assert!(!finished || kept == [9; 30]);
+            successor.keep(&[5]);
+            assert_eq!(successor.kept(), [5]);
+            if finished {
+                break;
+            }
+        }
+        assert!(finished);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! +128  last key frame  {lock, epoch, position, index, at}
 //! +192  sender report   {lock, epoch, ntp, rtp, at}
 //! +256  interest: one bit for each slot that reads
+//! +320  kept bytes of the publisher's codec  {lock, epoch, length, bytes}
 //! +512  arrivals: u64 index x log_packets              position p at p % capacity
 //!       entries: 1536 bytes x log_packets              index i at i % capacity
 //!         lock, epoch, index, arrived_us, len|offset|flags|spatial|temporal, 3 spare words, 1472 bytes of packet
@@ -76,6 +77,11 @@ pub(crate) const HIGHEST: usize = 9;
 pub(crate) const KEY_FRAME: usize = 16;
 pub(crate) const SENDER_REPORT: usize = 24;
 pub(crate) const INTEREST: usize = 32;
+pub(crate) const KEPT: usize = 40;
+/// Words of the record: epoch, length, and up to `MAX_KEPT` bytes.
+pub(crate) const KEPT_WORDS: usize = 23;
+/// Bytes that a log keeps beside its packets, of which no packet of its ring may be left.
+pub const MAX_KEPT: usize = (KEPT_WORDS - 2) * 8;
 
 pub(crate) const ENTRY_LOCK: usize = 0;
 pub(crate) const ENTRY_EPOCH: usize = 1;

@@ -182,6 +182,10 @@ pub struct Publish {
     /// All codecs that the client may send. Empty when `codec` is the only one.
     #[serde(default)]
     pub codecs: Vec<TrackCodec>,
+    /// H264's parameter sets, as far as the offer has them (`sprop-parameter-sets`, RFC 6184 section 8.1): each unit behind its size in
+    /// two bytes. Empty once the log has them.
+    #[serde(default)]
+    pub parameter_sets: serde_bytes::ByteBuf,
 }
 
 impl Publish {

@@ -469,6 +469,7 @@ fn commands_that_make_no_sense_are_refused_and_change_nothing() {
             pli: true,
             fir: true,
             codecs: vec![],
+            parameter_sets: Default::default(),
         })
     };
     for refused in [&[2, 2][..], &[0], &[1, 2, 3, 4], &[16], &[]] {
@@ -572,6 +573,7 @@ fn commands() -> impl Strategy<Value = Command> {
             Command::Publish(Publish {
                 publication, transport, kind, mid: "h".into(), codec, encodings: encodings.collect(),
                 extensions: extensions(), nack: true, pli: false, fir: true, codecs: codecs.collect(),
+                parameter_sets: Default::default(),
             })
         }),
         2 => ids().prop_map(|publication| Command::Unpublish(Unpublish { publication })),

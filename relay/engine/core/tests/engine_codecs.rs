@@ -35,6 +35,7 @@ fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
         pli: true,
         fir: false,
         codecs: [VIDEO, VP9].map(|codec| TrackCodec { codec, nack: true, pli: true, fir: false }).to_vec(),
+        parameter_sets: Default::default(),
     };
     world.command(slot, Command::Publish(publish.clone()));
     let now = world.now;

@@ -1,5 +1,8 @@
-//! Traits stay within their fields, and shifting VP8's picture numbers changes nothing else.
+//! Traits stay within their fields, shifting VP8's picture numbers changes nothing else, and H264's parameter sets are kept as they
+//! came.
 
+use millrace_core::codec::h264::{self, Part};
+use millrace_core::codec::parameter_sets::{MAX_BYTES, ParameterSets};
 use millrace_core::codec::{self, vp8};
 use millrace_core::command::CodecName;
 
@@ -10,6 +13,9 @@ pub fn run(bytes: &[u8]) {
     let traits = codec::inspect(codec, payload);
     assert!(traits.spatial < 8 && traits.temporal < 8);
     assert!(!(traits.key_frame_start && traits.spatial != 0), "a start is of the lowest layer");
+    if codec == CodecName::H264 {
+        keep_sets(payload);
+    }
     if codec != CodecName::Vp8 {
         return;
     }
@@ -27,4 +33,21 @@ pub fn run(bytes: &[u8]) {
     if let (Some(before), Some(after)) = (before.picture_id, after.picture_id) {
         assert_eq!(after.value, (before.value + 1) & if before.long { 0x7fff } else { 0x7f });
     }
+}
+
+fn keep_sets(payload: &[u8]) {
+    let mut sets = ParameterSets::new();
+    h264::each_part(payload, |part| {
+        if let Part::Sps(unit) | Part::Pps(unit) = part {
+            let has_changed = sets.take(unit);
+            assert!(!has_changed || sets.as_bytes().ends_with(unit));
+        }
+    });
+    assert!(sets.as_bytes().len() <= MAX_BYTES);
+    let mut again = ParameterSets::new();
+    for unit in sets.in_order() {
+        h264::each_part(unit, |part| assert!(matches!(part, Part::Sps(whole) | Part::Pps(whole) if whole == unit)));
+        again.take(unit);
+    }
+    assert!(again.in_order().eq(sets.in_order()));
 }

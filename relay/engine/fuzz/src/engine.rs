@@ -166,6 +166,7 @@ fn publish(publication: u64, transport: u64, logs: impl Iterator<Item = u32>) ->
         pli: true,
         fir: false,
         codecs: [96, 98].map(|number| TrackCodec { codec: video(number), nack: true, pli: true, fir: false }).to_vec(),
+        parameter_sets: Default::default(),
     })
 }
 

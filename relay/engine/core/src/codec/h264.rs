@@ -1,5 +1,5 @@
 //! H264 payloads (RFC 6184) in packetization modes 0 and 1: single NAL unit, STAP-A and FU-A. Must never parse parameter
-//! sets or store them. Read `av1.rs` next.
+//! sets or store them. Read `parameter_sets.rs` next, which does.
 //!
 //! ```text
 //! single: |F|NRI| type | NAL payload ...
@@ -8,10 +8,12 @@
 //! ```
 
 use super::Traits;
+use super::parameter_sets::each_unit;
 
 const SLICE: u8 = 1;
 const IDR: u8 = 5;
-const SPS: u8 = 7;
+pub(super) const SPS: u8 = 7;
+pub(super) const PPS: u8 = 8;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
@@ -41,15 +43,47 @@ fn starts_key_frame(kind: u8, body: &[u8]) -> bool {
     }
 }
 
-fn aggregate_starts_key_frame(mut units: &[u8]) -> bool {
-    while let Some((size, rest)) = units.split_first_chunk::<2>() {
-        let Some((unit, next)) = rest.split_at_checked(u16::from_be_bytes(*size) as usize) else { return false };
-        if unit.split_first().is_some_and(|(head, body)| starts_key_frame(head & 0x1f, body)) {
-            return true;
+/// What a packet has of an access unit, as far as its start is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// A whole sequence parameter set, picture parameter set.
+    Sps(&'a [u8]),
+    Pps(&'a [u8]),
+    /// The beginning of an IDR picture's first slice.
+    IdrStart,
+    /// A slice of a picture that is no IDR picture, or some of it.
+    OtherSlice,
+}
+
+/// Visits what a packet has of these, in its order. A fragment of a parameter set is none: no encoder's has more than a packet.
+pub fn each_part<'a>(payload: &'a [u8], visit: impl FnMut(Part<'a>)) {
+    let Some((&head, rest)) = payload.split_first() else { return };
+    match head & 0x1f {
+        STAP_A => each_unit(rest).filter_map(|unit| part(unit[0] & 0x1f, &unit[1..], Some(unit))).for_each(visit),
+        FU_A => {
+            let Some((&fragment, body)) = rest.split_first() else { return };
+            let is_start = fragment & 0x80 != 0;
+            let kind = fragment & 0x1f;
+            if is_start || kind != IDR {
+                part(kind, body, None).into_iter().for_each(visit);
+            }
         }
-        units = next;
+        kind => part(kind, rest, Some(payload)).into_iter().for_each(visit),
     }
-    false
+}
+
+fn part<'a>(kind: u8, body: &[u8], whole: Option<&'a [u8]>) -> Option<Part<'a>> {
+    match kind {
+        SPS => whole.map(Part::Sps),
+        PPS => whole.map(Part::Pps),
+        IDR => starts_key_frame(kind, body).then_some(Part::IdrStart),
+        SLICE..IDR => Some(Part::OtherSlice),
+        _ => None,
+    }
+}
+
+fn aggregate_starts_key_frame(units: &[u8]) -> bool {
+    each_unit(units).any(|unit| starts_key_frame(unit[0] & 0x1f, &unit[1..]))
 }
 
 #[cfg(test)]

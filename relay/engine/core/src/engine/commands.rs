@@ -100,7 +100,9 @@ impl Engine {
             return Err(format!("track log {} is in use", taken.log));
         }
         let publication = Publication::new(publish, &self.arena, self.slot)?;
-        let published = Published { publication, publish: publish.clone(), client, has_news: false };
+        // The log has the parameter sets, so a record needs none.
+        let kept = Publish { parameter_sets: serde_bytes::ByteBuf::new(), ..publish.clone() };
+        let published = Published { publication, publish: kept, client, has_news: false };
         let key = self.publications.insert(published);
         self.publication_by_id.insert(publish.publication, key);
         for encoding in &publish.encodings {

@@ -32,6 +32,120 @@ fn play_h264(publication: &mut Publication, source: &mut Source, start: u64, fra
     }
 }
 
+const SPS: [u8; 13] = [0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe9, 0xa8, 0x08, 0x08, 0x0a];
+const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+const IDR: [u8; 4] = [0x65, 0x88, 0x84, 0x21];
+const SLICE: [u8; 4] = [0x41, 0x9a, 0x02, 0x03];
+
+/// The packets of one H264 picture, a unit each; the clock moves on by 30 ms.
+fn picture(source: &mut Source, units: &[&[u8]]) -> Vec<Vec<u8>> {
+    let frame = source.frame(false, units.len());
+    frame.iter().zip(units).map(|(packet, unit)| [&packet[..12], unit].concat()).collect()
+}
+
+/// Sends pictures of these units, 30 ms each.
+fn play_units(publication: &mut Publication, source: &mut Source, start: u64, pictures: &[&[&[u8]]]) {
+    for (frame, units) in pictures.iter().enumerate() {
+        for packet in picture(source, units) {
+            publication.handle_rtp(ms(start + frame as u64 * 30), 0, false, &packet).unwrap();
+        }
+    }
+}
+
+fn payloads(viewer: &Viewer) -> Vec<Vec<u8>> {
+    let sent = viewer.sent.iter();
+    sent.map(|(_, packet)| Header::parse(packet).unwrap().payload(packet).to_vec()).collect()
+}
+
+#[test]
+fn a_late_viewer_of_h264_gets_parameter_sets_that_were_sent_once() {
+    let arena = arena(256);
+    let publish = publish(1, H264, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, H264, 65_533, 0);
+    let mut first = Viewer::new(1, MediaKind::Video, Some(0xcafe));
+    first.attach(ms(0), &arena, &publish);
+    play_units(&mut publication, &mut source, 0, &[&[&SPS, &PPS, &IDR], &[&SLICE], &[&IDR, &IDR], &[&SLICE]]);
+    first.pull(ms(100));
+    let all = [&SPS[..], &PPS, &IDR, &SLICE, &SPS, &PPS, &IDR, &IDR, &SLICE].map(<[u8]>::to_vec);
+    assert_eq!(payloads(&first), all);
+    let mut late = Viewer::new(1, MediaKind::Video, Some(0xbabe));
+    late.attach(ms(110), &arena, &publish);
+    assert_eq!(payloads(&late), all[4..]);
+    assert!(is_continuous(&first) && is_continuous(&late));
+    let timestamps = late.timestamps();
+    assert!(timestamps[..4].iter().all(|timestamp| *timestamp == timestamps[0]) && timestamps[4] != timestamps[0]);
+    // They are repaired like any packet.
+    let repaired = late.nack(ms(120), &[late.sent[0].0 as u16]);
+    assert_eq!(Header::parse(&repaired[0].1).unwrap().payload(&repaired[0].1)[2..], SPS);
+    assert_eq!((publication.report().key_frames, publication.report().packets), (2, 7), "ours is none of its packets");
+}
+
+#[test]
+fn parameter_sets_of_the_offer_are_put_before_the_first_key_frame() {
+    let arena = arena(256);
+    let mut publish = publish(1, H264, &[0]);
+    let sized = |unit: &[u8]| [&(unit.len() as u16).to_be_bytes(), unit].concat();
+    publish.parameter_sets = [sized(&PPS), sized(&SPS)].concat().into();
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(0), &arena, &publish);
+    play_units(&mut publication, &mut Source::new(7, H264, 0, 0), 0, &[&[&IDR], &[&SLICE]]);
+    viewer.pull(ms(100));
+    assert_eq!(payloads(&viewer), [&SPS[..], &PPS, &IDR, &SLICE].map(<[u8]>::to_vec));
+}
+
+#[test]
+fn packets_around_parameter_sets_of_ours_are_asked_for_and_repaired_under_their_own_numbers() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(0), &arena, &publish);
+    let mut source = Source::new(7, H264, 100, 0);
+    play_units(&mut publication, &mut source, 0, &[&[&SPS, &PPS, &IDR], &[&SLICE]]);
+    let before = picture(&mut source, &[&SLICE]);
+    play_units(&mut publication, &mut source, 90, &[&[&SLICE], &[&IDR]]);
+    let behind = picture(&mut source, &[&SLICE]);
+    play_units(&mut publication, &mut source, 150, &[&[&SLICE]]);
+    let told = feedback(&mut publication, ms(300));
+    assert_eq!(told.nacks, [104, 107], "as the publisher numbers them");
+    // The publisher sends them again, and a successor that knows only the log takes one of them.
+    publication.handle_rtp(ms(310), 0, false, &before[0]).unwrap();
+    drop(publication);
+    let mut publication = Publication::resume(ms(320), &publish, &arena, 0).unwrap();
+    assert_eq!(publication.handle_rtp(ms(330), 0, false, &before[0]), Err(Drop::RtpDuplicate));
+    publication.handle_rtp(ms(330), 0, false, &behind[0]).unwrap();
+    viewer.pull(ms(340));
+    let numbers: Vec<u64> = viewer.numbers().into_keys().collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    assert_eq!(viewer.sent.len(), 11);
+    // The successor knows the sets, though this key frame has none.
+    play_units(&mut publication, &mut source, 360, &[&[&IDR]]);
+    let mut late = Viewer::new(1, MediaKind::Video, None);
+    late.attach(ms(370), &arena, &publish);
+    assert_eq!(payloads(&late), [&SPS[..], &PPS, &IDR].map(<[u8]>::to_vec));
+}
+
+#[test]
+fn behind_a_gap_nothing_is_put_before_a_key_frame() {
+    let arena = arena(256);
+    let publish = publish_all(&[VIDEO, H264]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut source = Source::new(7, H264, 100, 0);
+    play_units(&mut publication, &mut source, 0, &[&[&SPS, &PPS, &IDR], &[&SLICE]]);
+    // This one has its sets, of which the first is late.
+    let mut packets = picture(&mut source, &[&SPS, &PPS, &IDR]);
+    let late = packets.remove(0);
+    for packet in packets.iter().chain([&late]) {
+        publication.handle_rtp(ms(60), 0, false, packet).unwrap();
+    }
+    let mut viewer = Viewer::new(1, MediaKind::Video, None);
+    viewer.attach(ms(70), &arena, &publish);
+    let numbers: Vec<u64> = viewer.numbers().into_keys().collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
 fn payload_types(viewer: &Viewer) -> Vec<u8> {
     viewer.sent.iter().map(|(_, packet)| Header::parse(packet).unwrap().payload_type).collect()
 }

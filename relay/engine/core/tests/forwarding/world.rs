@@ -43,6 +43,7 @@ pub fn publish(publication: u64, codec: Codec, logs: &[u32]) -> Publish {
         pli: true,
         fir: true,
         codecs: vec![],
+        parameter_sets: Default::default(),
     }
 }
 

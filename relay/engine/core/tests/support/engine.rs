@@ -407,6 +407,7 @@ impl World {
             pli: true,
             fir: false,
             codecs: vec![],
+            parameter_sets: Default::default(),
         };
         self.command(self.peers[peer].slot, Command::Publish(publish.clone()));
         publish

@@ -7,16 +7,18 @@ use millrace_arena::{
 };
 
 use crate::codec::{self, Traits};
-use crate::command::{Encoding, MediaKind, TrackCodec};
+use crate::command::{CodecName, Encoding, MediaKind, TrackCodec};
 use crate::drop::Drop;
 use crate::rtcp::SenderInfo;
-use crate::rtp::Header;
 use crate::rtp::reception::Reception;
 use crate::rtp::sequence::Unwrapper;
+use crate::rtp::{Fields, Header};
 use crate::time::{Span, Time};
 
 use super::budget::Frames;
+use super::indexes::Indexes;
 use super::nack::{Arrival, Missing};
+use super::parameter_sets::KeptSets;
 use crate::forward::key_frames::Requests;
 
 /// Packets in the log of an audio stream. Audio comes in 50 small packets a second; no viewer asks for packets of five seconds ago.
@@ -44,8 +46,8 @@ pub struct Incoming {
     ssrc: Option<u32>,
     previous_ssrc: Option<(u32, Time)>,
     unwrapper: Unwrapper,
-    /// log index = unwrapped sequence + this, so that an SSRC that replaces another continues its indexes.
-    base: u64,
+    /// An SSRC that replaces another continues its indexes.
+    pub(super) indexes: Indexes,
     /// The first index of the present SSRC.
     first: u64,
 
@@ -62,7 +64,11 @@ pub struct Incoming {
     pub(super) has_news: bool,
     pub(super) said_bye: bool,
     pub(super) counts: Counts,
-    /// The buffer in which a packet that came as RTX gets its original form.
+    /// H264's parameter sets; `None` when the publisher may not send H264.
+    sets: Option<KeptSets>,
+    /// The present SSRC has sent nothing yet.
+    is_first: bool,
+    /// The buffer in which a packet that came as RTX gets its original form, and in which we make those of our own.
     restored: Box<[u8]>,
 }
 
@@ -82,12 +88,14 @@ impl Incoming {
         (publication, slot): (u64, u8),
         (kind, codecs): (MediaKind, &[TrackCodec]),
         encoding: &Encoding,
+        parameter_sets: &[u8],
     ) -> Result<Incoming, String> {
         let whole = arena.parameters().log_packets;
         let capacity = if kind == MediaKind::Audio { whole.min(AUDIO_LOG_PACKETS) } else { whole };
-        let writer = LogWriter::open(arena, encoding.log, publication, slot, capacity)
+        let mut writer = LogWriter::open(arena, encoding.log, publication, slot, capacity)
             .map_err(|error| format!("track log {}: {error:?}", encoding.log))?;
-        Ok(Incoming::new(writer, (kind, codecs), encoding))
+        writer.keep(parameter_sets);
+        Ok(Incoming::new(writer, (kind, codecs), encoding, parameter_sets))
     }
 
     /// Resumes the log that a predecessor wrote, under the same SSRC and numbers, so that missing packets are asked for. Statistics
@@ -100,7 +108,8 @@ impl Incoming {
         encoding: &Encoding,
     ) -> Option<Incoming> {
         let writer = LogWriter::resume(arena, encoding.log, publication, slot)?;
-        let mut incoming = Incoming::new(writer, track, encoding);
+        let kept = writer.kept();
+        let mut incoming = Incoming::new(writer, track, encoding, &kept);
         let reader = LogReader::open(arena, encoding.log, publication)?;
         incoming.catch_up(now, &reader);
         // The predecessor may not have told the readers of its last packets.
@@ -122,7 +131,15 @@ impl Incoming {
         if let Some((index, header)) = seen.last().copied() {
             self.ssrc = Some(header.ssrc);
             self.codec = self.codec_of(header.payload_type).unwrap_or(self.codec);
-            self.base = index.wrapping_sub(self.unwrapper.index(header.sequence));
+            self.indexes.restart(index, self.unwrapper.index(header.sequence));
+            // A packet that the predecessor put between has the sequence number of the one before it.
+            for pair in seen.windows(2).rev() {
+                let [(before, one), (at, two)] = [pair[0], pair[1]];
+                if at == before + 1 && one.ssrc == two.ssrc && one.sequence == two.sequence {
+                    self.indexes.resume(at);
+                }
+            }
+            self.is_first = false;
             // The predecessor may have asked for the missing ones, but it no longer waits for them.
             seen.retain(|(_, seen)| self.codec.nack && seen.ssrc == header.ssrc);
             self.missing.restart(seen.first().map_or(index, |(first, _)| *first));
@@ -134,8 +151,14 @@ impl Incoming {
         self.key_frame_timestamp = key_frame.map(|header| header.timestamp);
     }
 
-    fn new(writer: LogWriter, (kind, codecs): (MediaKind, &[TrackCodec]), encoding: &Encoding) -> Incoming {
+    fn new(
+        writer: LogWriter,
+        (kind, codecs): (MediaKind, &[TrackCodec]),
+        encoding: &Encoding,
+        parameter_sets: &[u8],
+    ) -> Incoming {
         let codec = codecs[0];
+        let has_h264 = codecs.iter().any(|known| known.codec.name == CodecName::H264);
         Incoming {
             log: encoding.log,
             codecs: codecs.to_vec(),
@@ -145,7 +168,7 @@ impl Incoming {
             ssrc: None,
             previous_ssrc: None,
             unwrapper: Unwrapper::new(),
-            base: 0,
+            indexes: Indexes::default(),
             first: 0,
             missing: Missing::new(),
             key_frames: Requests::default(),
@@ -157,6 +180,8 @@ impl Incoming {
             has_news: false,
             said_bye: false,
             counts: Counts::default(),
+            sets: has_h264.then(|| KeptSets::new(parameter_sets)),
+            is_first: true,
             restored: vec![0; MAX_PACKET].into_boxed_slice(),
         }
     }
@@ -170,14 +195,9 @@ impl Incoming {
         self.writer.interested()
     }
 
-    /// log index = sequence number on the wire + this, modulo 2^16.
-    pub fn base(&self) -> u64 {
-        self.base
-    }
-
-    /// Indexes below this do not fit the log any more.
+    /// Indexes below this do not fit the log any more, or belong to no sequence number that is known.
     pub fn oldest(&self) -> u64 {
-        (self.writer.highest() + 1).saturating_sub(self.writer.capacity())
+        (self.writer.highest() + 1).saturating_sub(self.writer.capacity()).max(self.indexes.oldest())
     }
 
     /// The least time between two requests for a key frame.
@@ -258,8 +278,8 @@ impl Incoming {
 
     /// True when a retransmitted sequence number can be the present SSRC's. A retransmission does not tell the original's SSRC.
     fn is_repair(&self, sequence: u16) -> bool {
-        let index = self.unwrapper.peek(sequence).wrapping_add(self.base);
-        (self.first..=self.writer.highest() + REPAIR_LEAD).contains(&index)
+        let index = self.indexes.index(self.unwrapper.peek(sequence));
+        index.is_some_and(|index| (self.first..=self.writer.highest() + REPAIR_LEAD).contains(&index))
     }
 
     /// Continues the log with another SSRC of the encoder, which has other sequence numbers and timestamps.
@@ -272,7 +292,8 @@ impl Incoming {
         let first = self.unwrapper.peek(header.sequence);
         self.first = self.writer.highest() + 1;
         let next = self.first + RESTART_ROOM;
-        self.base = next.wrapping_sub(first);
+        self.indexes.restart(next, first);
+        self.is_first = true;
         self.missing.restart(next - 1);
         self.key_frame_timestamp = None;
         self.tells_predicted = false;
@@ -289,7 +310,7 @@ impl Incoming {
         (codec, is_rtx): (TrackCodec, bool),
     ) -> Result<Option<bool>, Drop> {
         let sequence_index = self.unwrapper.index(header.sequence);
-        let index = sequence_index.wrapping_add(self.base);
+        let mut index = self.indexes.index(sequence_index).ok_or(Drop::RtpTooOld)?;
         if codec != self.codec && index > self.writer.highest() {
             self.change_codec(codec, index);
         }
@@ -302,13 +323,15 @@ impl Incoming {
         self.tells_predicted |= traits.is_predicted;
         let starts_key_frame =
             traits.key_frame_start && self.is_credible(traits) && self.begins_frame(index, header.timestamp);
+        let sets = self.put_sets(now, header, packet, (codec, is_rtx), (index, starts_key_frame));
+        index += sets;
         let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         let meta = EntryMeta {
             index,
             arrived_us: now.0,
             len: packet.len() as u16,
             payload_offset: header.payload_offset as u16,
-            flags: flag(starts_key_frame, KEY_FRAME_START)
+            flags: flag(starts_key_frame && sets == 0, KEY_FRAME_START)
                 | flag(header.marker, MARKER)
                 | flag(is_recovered, RECOVERED)
                 | flag(traits.discardable, DISCARDABLE),
@@ -331,12 +354,66 @@ impl Incoming {
         if !is_rtx {
             self.reception.received(now, sequence_index, header.timestamp);
         }
+        self.is_first = false;
         self.counts.packets += 1;
         self.counts.bytes += packet.len() as u64;
         self.counts.recovered += u64::from(is_recovered);
         self.has_news = true;
         self.said_bye = false;
         Ok(is_answer)
+    }
+
+    /// Puts H264's parameter sets before a packet that gets this index, when it begins a key frame that comes without. Each is a packet,
+    /// with the key frame's timestamp, which starts with the first of them. Returns how many they are; the packet's index grows by that.
+    fn put_sets(
+        &mut self,
+        now: Time,
+        header: &Header,
+        packet: &[u8],
+        (codec, is_rtx): (TrackCodec, bool),
+        (index, starts_key_frame): (u64, bool),
+    ) -> u64 {
+        let Some(sets) = self.sets.as_mut().filter(|_| codec.codec.name == CodecName::H264) else { return 0 };
+        let highest = self.writer.highest();
+        let is_newest = index > highest;
+        let (has_changed, is_needed) =
+            sets.handle_packet(header.payload(packet), header.timestamp, header.marker, is_newest);
+        if has_changed {
+            self.writer.keep(sets.sets().as_bytes());
+        }
+        // Behind a gap they may be what is missing. While a retransmission is restored, its buffer is not ours.
+        if !is_needed || is_rtx || !(self.is_first || index == highest + 1) {
+            return 0;
+        }
+        let fields = Fields {
+            marker: false,
+            payload_type: header.payload_type,
+            // The packet before has it, too; a successor knows ours by that.
+            sequence: header.sequence.wrapping_sub(1),
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+        };
+        let mut put = 0;
+        for unit in sets.sets().in_order() {
+            let Some(head) = fields.write(false, &mut self.restored) else { break };
+            let len = head + unit.len();
+            self.restored[head..len].copy_from_slice(unit);
+            let meta = EntryMeta {
+                arrived_us: now.0,
+                payload_offset: head as u16,
+                flags: if starts_key_frame && put == 0 { KEY_FRAME_START } else { 0 },
+                ..EntryMeta::default()
+            };
+            if self.writer.append(index + put, &meta, &self.restored[..len]).is_err() {
+                break;
+            }
+            self.indexes.insert(index + put);
+            put += 1;
+            if self.codec.nack {
+                self.missing.handle_arrival(now, index + put);
+            }
+        }
+        put
     }
 
     /// Goes on with the codec of the packet that is the newest now. Older ones, which come late, keep theirs.

@@ -4,7 +4,9 @@
 
 mod budget;
 mod incoming;
+mod indexes;
 mod nack;
+mod parameter_sets;
 pub mod streams;
 
 use millrace_arena::{Arena, LogWriter};
@@ -63,7 +65,9 @@ impl Publication {
     pub fn new(publish: &Publish, arena: &Arena, slot: u8) -> Result<Publication, String> {
         let codecs = publish.track_codecs();
         let track = (publish.kind, &codecs[..]);
-        let open = |encoding| Incoming::open(arena, (publish.publication, slot), track, encoding);
+        // Encodings of several sizes have several sets, and an offer does not say which is whose.
+        let sets = if publish.encodings.len() == 1 { &publish.parameter_sets[..] } else { &[] };
+        let open = |encoding| Incoming::open(arena, (publish.publication, slot), track, encoding, sets);
         let encodings = publish.encodings.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Publication::with(publish, encodings))
     }
@@ -270,11 +274,11 @@ impl Publication {
         let mut sequences = [0; MAX_NACK];
         let mut count = 0;
         let oldest = encoding.oldest();
-        let base = encoding.base();
-        encoding.missing.ask(now, oldest, |index| {
+        let Incoming { missing, indexes, .. } = encoding;
+        missing.ask(now, oldest, |index| {
             let fits = count < room.min(MAX_NACK);
             if fits {
-                sequences[count] = index.wrapping_sub(base) as u16;
+                sequences[count] = indexes.sequence(index);
                 count += 1;
             }
             fits

@@ -193,6 +193,7 @@ mod tests {
             pli: true,
             fir: false,
             codecs: vec![],
+            parameter_sets: Default::default(),
         }
     }
 
