@@ -43,6 +43,8 @@ class Patched:
     if_match: str | None
     fragment: str
     """application/trickle-ice-sdpfrag, RFC 8840."""
+    reached_at: str | None = None
+    """As in `Offered`."""
 
 
 @dataclass(frozen=True, slots=True)

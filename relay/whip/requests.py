@@ -10,7 +10,6 @@ from millrace.relay.access.admission import admit, deny_kinds, deny_session_requ
 from millrace.relay.contract.access import HookQuestion
 from millrace.relay.contract.commands import RestartIce
 from millrace.relay.contract.effects import Reply
-from millrace.relay.contract.ids import RequestId
 from millrace.relay.contract.inputs import Deleted, Offered, Patched
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
@@ -100,9 +99,9 @@ def handle_patched(ledger: Ledger, request: Patched) -> None:
             ledger.add(Reply(request.request, 204))
         case Restart():
             _restart(ledger, session, patch)
-            _answer_restart(ledger, request.request, session, patch.fragment)
+            _answer_restart(ledger, request, session, patch.fragment)
         case Repeated():
-            _answer_restart(ledger, request.request, session, patch.fragment)
+            _answer_restart(ledger, request, session, patch.fragment)
 
 
 def handle_deleted(ledger: Ledger, request: Deleted) -> None:
@@ -177,8 +176,8 @@ def _restart(ledger: Ledger, session: Session, patch: Restart) -> None:
     ledger.counters.count(Count.ICE_RESTARTS)
 
 
-def _answer_restart(ledger: Ledger, request: RequestId, session: Session, fragment: Fragment) -> None:
+def _answer_restart(ledger: Ledger, request: Patched, session: Session, fragment: Fragment) -> None:
     """Answers a restart, in the same words each time that the client repeats it."""
-    local = ledger.opener.local(session.restarted_with)
+    local = ledger.opener.local(session.restarted_with, request.reached_at)
     headers = (("Content-Type", "application/trickle-ice-sdpfrag"), ("ETag", session.etag))
-    ledger.add(Reply(request, 200, headers, restart_answer(fragment, session.mids, local).encode()))
+    ledger.add(Reply(request.request, 200, headers, restart_answer(fragment, session.mids, local).encode()))

@@ -249,7 +249,7 @@ CALLS: dict[str, Rpc] = {
     "ends_asked": EndsAsked(),
     "ends_told": _ENDS,
     "room_closed": RoomClosedElsewhere("hall"),
-    "patched": Patched(RequestId(1), _SESSION, "token", '"etag"', "a=ice-ufrag:abcd\r\n"),
+    "patched": Patched(RequestId(1), _SESSION, "token", '"etag"', "a=ice-ufrag:abcd\r\n", "198.51.100.7"),
     "deleted": Deleted(RequestId(2), _SESSION, None, by_admin=True),
     "session_asked": SessionAsked(RequestId(3), _SESSION),
     "move_asked": MoveAsked(RequestId(4), _SESSION, 2),

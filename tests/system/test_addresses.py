@@ -40,14 +40,28 @@ def machine() -> Iterator[None]:
         yield
 
 
+RESTART = "a=ice-ufrag:wxyz\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\n"
+
+
+def headers_of(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
 async def answer(relay: Relay, host: str) -> str:
     """An answer to a viewer that has asked at this address of the server."""
     token = make_token("devkey", SECRET, identity="ann", room="hall", expires_at=time.time() + 600)
-    headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"}
+    headers = {"Content-Type": "application/sdp"} | headers_of(token)
     url = f"http://{host}:{relay.http_port}/whep/hall"
     async with aiohttp.ClientSession() as http, http.post(url, data=OFFER, headers=headers) as response:
         assert response.status == 201, await response.text()
-        return await response.text()
+        # An ICE restart names the one that comes first.
+        restart = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": "*"} | headers_of(token)
+        session = f"http://{host}:{relay.http_port}{response.headers['Location']}"
+        async with http.patch(session, data=RESTART, headers=restart) as restarted:
+            assert restarted.status == 200, await restarted.text()
+            sdp = await response.text()
+            assert candidates(await restarted.text()) == candidates(sdp)[:1]
+        return sdp
 
 
 def candidates(sdp: str) -> list[str]:

@@ -111,7 +111,8 @@ class PublicRoutes:
             return method_not_allowed(SESSION_METHODS)
         fragment = await read_body(request, FRAGMENT, self.sdp_bytes, self.deadlines)
         if_match = header(request, "If-Match")
-        return from_reply(await self.ask(lambda number: Patched(number, session, token, if_match, fragment)))
+        sent_to = own_address(request)
+        return from_reply(await self.ask(lambda number: Patched(number, session, token, if_match, fragment, sent_to)))
 
     async def _rooms(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS":

@@ -47,7 +47,7 @@ async def test_patch_and_delete_name_the_session(site: Site) -> None:
     async with site.client.delete(url, headers={"Authorization": "Bearer t"}) as answer:
         assert answer.status == 201
     assert site.control.asked == [
-        Patched(RequestId(0), "01.abc", None, '"t"', "a=x"),
+        Patched(RequestId(0), "01.abc", None, '"t"', "a=x", "127.0.0.1"),
         Deleted(RequestId(0), "01.abc", "t"),
     ]
 

@@ -24,7 +24,7 @@ async def test_bytes_that_are_no_text_reach_control_as_text(site: Site) -> None:
     )
     fields = b'\r\nIf-Match: "\xff"\r\nAuthorization: Bearer a\xe9b\r\nContent-Length: 1\r\n\r\nx'
     await site.raw(head + fields)
-    assert site.control.asked == [Patched(RequestId(0), "01.abc", "a?b", '"?"', "x")]
+    assert site.control.asked == [Patched(RequestId(0), "01.abc", "a?b", '"?"', "x", "127.0.0.1")]
 
 
 async def test_connections_held_open_keep_nobody_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ impl Engine {
     fn handle_key_frame_request(&mut self, now: Time, key: ClientKey, ssrc: u32) {
         let Some(subscription) = self.subscription_of(key, ssrc) else { return };
         self.stats.add(Counter::KeyFrameRequestsReceived, 1);
-        self.subscriptions[subscription].subscription.handle_key_frame_request();
+        self.subscriptions[subscription].subscription.handle_key_frame_request(now);
         self.pass_on_key_frame_request_of(now, subscription);
         if let Some(at) = self.subscriptions[subscription].subscription.next_deadline() {
             self.deadlines.wake_by(key, at);

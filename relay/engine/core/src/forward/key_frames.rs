@@ -28,6 +28,10 @@ const REPEAT: Span = Span::from_millis(200);
 const REFRESH: Span = Span::from_secs(1);
 const REFRESHES: usize = 3;
 const REFRESHES_IN: Span = Span::from_secs(10);
+/// A decoder that goes on asking for so long is not helped by the repairs that it gets.
+const MENDING: Span = Span::from_millis(300);
+/// A request so long after the one before is about another loss.
+const OTHER_LOSS: Span = Span::from_secs(1);
 
 /// That a viewer waits for a key frame of this log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,20 +45,28 @@ pub struct Wish {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refresh {
     is_asked: bool,
+    /// When the first and the last request came that repairs may answer.
+    set_aside: Option<(Time, Time)>,
     is_granted: bool,
     /// When the last ones were granted, the newest first.
     granted: [Option<Time>; REFRESHES],
 }
 
 impl Refresh {
-    /// The viewer asks.
-    pub fn handle_request(&mut self) {
-        self.is_asked = true;
+    /// The viewer asks. While `is_mending`, as packets that it lacks are sent again, what it asks does not count at once: a decoder that
+    /// these do not help repeats its request.
+    pub fn handle_request(&mut self, now: Time, is_mending: bool) {
+        let since = self.set_aside.filter(|(_, last)| now.since(*last) < OTHER_LOSS).map_or(now, |(first, _)| first);
+        if is_mending && now.since(since) < MENDING {
+            self.set_aside = Some((since, now));
+        } else {
+            self.is_asked = true;
+        }
     }
 
     /// It gets a key frame.
     pub fn handle_key_frame(&mut self) {
-        (self.is_asked, self.is_granted) = (false, false);
+        (self.is_asked, self.is_granted, self.set_aside) = (false, false, None);
     }
 
     /// True while the request stands that was granted.
@@ -309,7 +321,7 @@ mod tests {
     fn a_viewer_that_goes_on_asking_is_heard_three_times_in_ten_seconds() {
         let mut refresh = Refresh::default();
         let granted = (0..30_000).step_by(100).filter(|ms| {
-            refresh.handle_request();
+            refresh.handle_request(at(*ms), false);
             let is_wanted = refresh.is_wanted(at(*ms));
             if is_wanted {
                 refresh.handle_key_frame();
@@ -322,14 +334,31 @@ mod tests {
     #[test]
     fn a_request_that_came_too_early_is_kept() {
         let mut refresh = Refresh::default();
-        refresh.handle_request();
+        refresh.handle_request(at(0), false);
         assert!(refresh.is_wanted(at(0)) && refresh.is_wanted(at(900)), "until the key frame");
         refresh.handle_key_frame();
-        refresh.handle_request();
+        refresh.handle_request(at(950), false);
         assert!(!refresh.is_wanted(at(950)));
         assert_eq!(refresh.due_at(), Some(at(1_000)));
         assert!(refresh.is_wanted(at(1_000)));
         refresh.handle_key_frame();
         assert_eq!((refresh.is_wanted(at(9_000)), refresh.due_at()), (false, None));
+    }
+
+    #[test]
+    fn while_repairs_are_under_way_only_a_request_that_is_repeated_counts() {
+        let mut refresh = Refresh::default();
+        for ms in [0, 100, 299] {
+            refresh.handle_request(at(ms), true);
+            assert!(!refresh.is_wanted(at(ms)), "{ms}");
+        }
+        refresh.handle_request(at(400), true);
+        assert!(refresh.is_wanted(at(400)));
+        refresh.handle_key_frame();
+        refresh.handle_request(at(5_000), true);
+        refresh.handle_request(at(6_100), true);
+        assert!(!refresh.is_wanted(at(6_100)), "another loss");
+        refresh.handle_request(at(6_200), false);
+        assert!(refresh.is_wanted(at(6_200)), "there is nothing to repair");
     }
 }

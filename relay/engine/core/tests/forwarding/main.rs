@@ -99,6 +99,26 @@ fn late_joiner_waits_when_the_last_key_frame_is_old_or_has_a_hole() {
 }
 
 #[test]
+fn a_decoder_that_lacks_packets_of_the_log_gets_these_before_a_key_frame() {
+    let arena = arena(256);
+    let publish = publish(1, VIDEO, &[0]);
+    let mut publication = Publication::new(&publish, &arena, 0).unwrap();
+    let mut viewer = Viewer::new(1, MediaKind::Video, Some(0xcafe));
+    viewer.attach(ms(0), &arena, &publish);
+    play(&mut publication, 0, &mut Source::new(7, VIDEO, 10, 0), 0, 5, true);
+    viewer.pull(ms(150));
+    let lost = viewer.sent[3].0 as u16;
+    viewer.subscription.handle_nack(ms(200), [lost].into_iter());
+    viewer.subscription.handle_key_frame_request(ms(200));
+    assert_eq!(viewer.wanted(), None);
+    assert_eq!(viewer.nack(ms(240), &[]).len(), 1);
+    viewer.subscription.handle_key_frame_request(ms(450));
+    assert_eq!(viewer.wanted(), None);
+    viewer.subscription.handle_key_frame_request(ms(520));
+    assert_eq!(viewer.wanted(), Some(0), "they did not help");
+}
+
+#[test]
 fn audio_starts_at_once() {
     let arena = arena(256);
     let publish = publish(1, AUDIO, &[0]);

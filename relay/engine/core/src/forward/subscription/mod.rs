@@ -429,18 +429,18 @@ impl Subscription {
         if let Some(words) = &self.words {
             words.put_next_rtx_index(self.next_rtx_index);
         }
-        self.repairs.spend(written.len);
+        self.repairs.handle_repaired(now, written.len);
         self.counts.retransmitted += 1;
         self.counts.bytes += written.len as u64;
         Ok(Outgoing { len: written.len, index })
     }
 
     /// Notes a PLI or FIR: the viewer's decoder needs a key frame.
-    pub fn handle_key_frame_request(&mut self) {
+    pub fn handle_key_frame_request(&mut self, now: Time) {
         self.counts.key_frame_requests_received += 1;
         // Without a source one is wanted anyway.
         if self.source_log().is_some() {
-            self.refresh.handle_request();
+            self.refresh.handle_request(now, self.repairs.are_under_way(now));
         }
     }
 

@@ -20,6 +20,8 @@ const MAX_ANSWERS: u32 = 4;
 const MEDIA_FOR_REPAIR: i64 = 4;
 /// Bytes of repair that may be saved up: a third of a second of loss at 12 Mbit/s.
 const MAX_BUDGET: i64 = 512 * 1024;
+/// So long a repair may still be on its way, or wait for others of its frame.
+const YOUNG: Span = Span::from_millis(300);
 
 /// What was answered about one packet.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +38,17 @@ pub struct Repairs {
     recent: Vec<Answered>,
     /// Bytes of repair that may be sent, times `MEDIA_FOR_REPAIR`.
     budget: i64,
+    repaired_at: Option<Time>,
 }
 
 impl Default for Repairs {
     fn default() -> Repairs {
-        Repairs { pending: VecDeque::new(), recent: Vec::new(), budget: MAX_BUDGET * MEDIA_FOR_REPAIR }
+        Repairs {
+            pending: VecDeque::new(),
+            recent: Vec::new(),
+            budget: MAX_BUDGET * MEDIA_FOR_REPAIR,
+            repaired_at: None,
+        }
     }
 }
 
@@ -85,9 +93,15 @@ impl Repairs {
         self.pending.is_empty()
     }
 
-    /// Takes the bytes of a repair from the budget.
-    pub fn spend(&mut self, bytes: usize) {
+    /// Takes the bytes of a repair that was sent from the budget.
+    pub fn handle_repaired(&mut self, now: Time, bytes: usize) {
         self.budget -= bytes as i64 * MEDIA_FOR_REPAIR;
+        self.repaired_at = Some(now);
+    }
+
+    /// True while packets that the viewer lacks are sent again, or have been a moment ago.
+    pub fn are_under_way(&self, now: Time) -> bool {
+        !self.pending.is_empty() || self.repaired_at.is_some_and(|at| now.since(at) < YOUNG)
     }
 
     /// Empties the queue, when its source is gone.
@@ -134,7 +148,7 @@ mod tests {
             media += 1_200;
             repairs.request(at(index), index, None, 2);
             while repairs.take().is_some() {
-                repairs.spend(1_200);
+                repairs.handle_repaired(at(0), 1_200);
                 repaired += 1_200;
             }
         }
@@ -149,7 +163,7 @@ mod tests {
         for round in 0..10_000 {
             repairs.request(at(round * 30), round, None, 2);
             while repairs.take().is_some() {
-                repairs.spend(1_200);
+                repairs.handle_repaired(at(0), 1_200);
                 bytes += 1_200;
             }
         }
