@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from setproctitle import setproctitle
 
+from millrace.master.kernel.address_changes import AddressChanges
 from millrace.master.kernel.sockets import BindRefused
 from millrace.master.reload import Change, compare
 from millrace.master.rollout import Rollout
@@ -19,6 +20,7 @@ from millrace.master.scaling import Scaling
 from millrace.master.slots import Slots
 from millrace.master.start.banner import banner
 from millrace.master.start.certificate import CertificateRefused
+from millrace.master.start.following import follow
 from millrace.master.start.preload import preload
 from millrace.master.start.prepare import Passed, Prepared, SteeringRefused, prepare, workers_wanted
 from millrace.master.start.spawn import spawn
@@ -49,6 +51,8 @@ _LOOK_SECONDS = 1.0
 """Between two looks at the runtime directory, which somebody may sweep. Each worker is started after a look."""
 _RETRY_SECONDS = 10.0
 """Until a slot is tried again whose last worker, another master's, could not be killed."""
+_RETRY_ADDRESSES_SECONDS = 1.0
+"""Until changed addresses are looked at again, while workers are being replaced."""
 _TELL_SECONDS = 1.0
 """Until it is tried again to say how many lines of the log were dropped."""
 
@@ -114,6 +118,7 @@ class Master:
         self._scaling.set(prepared.goal)
         self._files = prepared.files()
         self._look_at = 0.0
+        self._address_changes = _address_changes()
         self._status = 0
         self._is_ready = False
 
@@ -134,7 +139,7 @@ class Master:
             now = time.monotonic()
             self._service_manager.alive(now)
             wait = min(self._slots.next_deadline(now) - now, self._service_manager.watchdog_seconds or 60.0)
-            wait = min(wait, self.upgrade.next_deadline(now) - now)
+            wait = min(wait, self.upgrade.next_deadline(now) - now, self._addresses_due(now) - now)
             wait = wait if logs.tell_dropped() else min(wait, _TELL_SECONDS)
             self._prepared.arena.add_lines_dropped(logs.newly_dropped())
             heard = signal.sigtimedwait(_AWAITED, max(0.0, wait))
@@ -146,6 +151,7 @@ class Master:
             self._find_down()
             self._upgrade()
             self._end_drain()
+            self._follow_addresses()
             self._roll_out()
             self._scale()
             self._look_after_files(time.monotonic())
@@ -252,6 +258,39 @@ class Master:
             self._service_manager.forget(["lock"])
             self._service_manager.store({"lock": self._prepared.lock})
 
+    def _addresses_due(self, now: float) -> float:
+        at = self._address_changes.look_at() if self._address_changes is not None else None
+        return math.inf if at is None else max(at, now)
+
+    def _follow_addresses(self) -> None:
+        """Has new workers serve the addresses that the box has now, when they are others than before."""
+        now = time.monotonic()
+        if self._address_changes is None:
+            return
+        self._address_changes.hear(now)
+        if self._addresses_due(now) > now:
+            return
+        if not self._is_ready or self._is_ending or self._rollout.is_under_way:
+            self._address_changes.look_again(now + _RETRY_ADDRESSES_SECONDS)
+            return
+        self._address_changes.looked()
+        before = self._prepared
+        try:
+            followed = follow(before)
+        except (BindRefused, OSError) as error:
+            log.warning("media.bind: new addresses cannot be bound yet: %s", error)
+            self._address_changes.look_again(now + _RETRY_SECONDS)
+            return
+        if followed is None:
+            return
+        if followed.inherited is not before.inherited:
+            known, names = before.inherited.by_name(), followed.inherited.by_name()
+            self._service_manager.forget(["manifest"])
+            self._service_manager.store({name: each for name, each in names.items() if known.get(name) != each})
+            self.upgrade.pass_on(followed.inherited.descriptors)
+        self._rollout.begin(followed, self._slots.down)
+        log.info("workers are replaced one after another, and their sessions go on")
+
     def _fork_due(self) -> None:
         due = self._slots.due(time.monotonic())
         if due:
@@ -342,6 +381,8 @@ class Master:
                 _refuse(map(str, change))
         except CertificateRefused as refusal:
             _refuse([str(refusal)])
+        if self._address_changes is not None:
+            self._address_changes.look_again(time.monotonic())
         if self._is_ready and not self._rollout.is_under_way:
             self._service_manager.ready(self._status_line())
 
@@ -424,6 +465,14 @@ class Master:
             if kill.signal is signal.SIGABRT:
                 # A stopped process (SIGSTOP) has to go on to write its traceback. SIGABRT is pending by then.
                 os.kill(kill.pid, signal.SIGCONT)
+
+
+def _address_changes() -> AddressChanges | None:
+    try:
+        return AddressChanges()
+    except OSError as error:
+        log.warning("addresses that change while the server runs are not followed: %s", error.strerror)
+        return None
 
 
 def _refuse(problems: Iterable[str]) -> None:

@@ -50,6 +50,10 @@ class Upgrade:
         self._pid = 0
         self._deadline = math.inf
 
+    def pass_on(self, descriptors: tuple[int, ...]) -> None:
+        """Passes these descriptors to the new program, in place of those from the start."""
+        self._inherited = {INHERITED: descriptors}
+
     def begin(self, now: float, seconds: float) -> None:
         """Starts a rehearsal of the new program, which may take `seconds`."""
         if self._pid:

@@ -35,6 +35,11 @@ class EligibleSlots:
         """Returns the state of sockets that were just bound: the kernel picks among all of them."""
         return cls(sockets, slots, steered, (slots, slots, frozenset()))
 
+    def change(self, sockets: Sockets) -> None:
+        """Goes on with other sockets, of which the kernel is told with the next `tell`."""
+        self.sockets = sockets
+        self._told = None
+
     def tell(self, opened: int, living: int, down: frozenset[int] = frozenset()) -> bool:
         """Has the kernel pick among the first `opened` slots, and deliver to the first `living`, without those that are
         `down`; when all open ones are down, there are none. Returns True when that differs from before. Raises OSError.

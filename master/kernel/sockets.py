@@ -96,6 +96,24 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
     return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
 
 
+def bind_more(
+    config: Config, slots: int, addresses: Sequence[str], port: int
+) -> tuple[tuple[Group, ...], tuple[str, ...]]:
+    """Binds media sockets on addresses that the box has got since the start; returns them and lines for the log. Raises
+    BindRefused, and leaves nothing bound then.
+    """
+    binder = _Binder(slots, slots, [], [], {})
+    try:
+        groups = binder.bind("media", socket.SOCK_DGRAM, addresses, port)
+        for group in groups:
+            _set_buffers(group, config, binder.warnings)
+    except BaseException:
+        for each in binder.opened:
+            each.close()
+        raise
+    return groups, tuple(dict.fromkeys(binder.warnings))
+
+
 def are_shared(activated: Sequence[socket.socket]) -> bool:
     """True when other sockets can share the ports of the service manager's."""
     return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)

@@ -96,6 +96,12 @@ def steer(groups: Sequence[Sequence[socket.socket]], flows: int) -> Steered:
     return steered
 
 
+def steer_too(groups: Sequence[Sequence[socket.socket]], steered: Steered) -> None:
+    """Steers more groups by the maps of those that are steered already. Raises OSError."""
+    for group in groups:
+        _attach(group, steered)
+
+
 def set_eligible(eligible: int, opened: int, living: int) -> None:
     """Sets how many slots, from the first, get datagrams that name no slot (`opened`), and how many get those that name
     them (`living`). Raises OSError.

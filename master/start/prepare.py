@@ -18,7 +18,7 @@ from pathlib import Path
 from millrace.master.arena import Arena
 from millrace.master.kernel.addresses import candidates, likeliest_first, told_in_vain
 from millrace.master.kernel.eligible import EligibleSlots
-from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all
+from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all, media_addresses
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
 from millrace.master.start.descriptors import check_descriptors
@@ -311,10 +311,13 @@ def _listen_for_takeover(directory: Path) -> int:
 
 
 def announced_candidates(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
-    """Returns the addresses that clients are told to send to. Listed ones keep the order of the list."""
+    """Returns the addresses that clients are told to send to. Listed ones keep the order of the list; of a wildcard's,
+    those that the box has no longer are left out.
+    """
     bound = [(group.address, group.port) for group in sockets.media]
     if any(ip_address(address).is_unspecified for address in config.media.bind):
-        bound = likeliest_first(bound)
+        has, left_out = media_addresses(config.media.bind)
+        bound = likeliest_first([each for each in bound if each[0] in has or each[0] in left_out] or bound)
     return candidates(bound, config.media.announced)
 
 
