@@ -19,7 +19,7 @@ use millrace_core::time::{Span, Time};
 use millrace_core::transport::Profile;
 use peer::{Credentials, Peer, Received, Source, client_pwd};
 use support::CLIENT_UFRAG;
-use world::{AUDIO, Limits, Link, VIDEO, VIEWED_VIDEO, World};
+use world::{AUDIO, Limits, Link, TRANSPORT_CC, VIDEO, VIEWED_VIDEO, World};
 
 /// A connected publisher of one video on `slot`, in log `8 * slot`, not sending yet.
 fn publisher(world: &mut World, slot: usize) -> (usize, Publish) {
@@ -644,6 +644,30 @@ fn transport_wide_feedback_tells_the_publisher_of_every_packet() {
     arrived.dedup();
     assert!(arrived.len() * 100 > sent * 92 && arrived.len() < sent, "{} of {sent}", arrived.len());
     assert!(feedback.wide_lost > 5, "{} of {sent}, {}", arrived.len(), feedback.wide_lost);
+}
+
+#[test]
+fn who_probes_before_the_first_frame_is_told_what_arrived() {
+    let mut world = World::new(1, 112);
+    let publisher = world.connect(0);
+    world.publish(publisher, VIDEO, 0);
+    let other = world.connect(0);
+    world.run_for(500);
+    // Twenty packets of padding on SSRC 0, as libwebrtc sends them, and nothing else.
+    for number in 0..20_u16 {
+        let mut packet = vec![0xb0, 127];
+        packet.extend(number.to_be_bytes());
+        packet.extend([0; 8]);
+        packet.extend([0xbe, 0xde, 0, 1, TRANSPORT_CC << 4 | 1]);
+        packet.extend(number.to_be_bytes());
+        packet.push(0);
+        packet.extend([0, 0, 0, 4]);
+        world.peers[publisher].send_rtp(u64::from(number), &packet);
+    }
+    // Another client's check, so that nothing but the packets has the engine look at this one.
+    world.start(other);
+    world.run_for(150);
+    assert_eq!(world.peers[publisher].feedback.arrived.len(), 20);
 }
 
 #[test]

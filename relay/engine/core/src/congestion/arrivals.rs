@@ -19,6 +19,12 @@ use crate::time::{Span, Time};
 /// twenty small packets a second cost nothing.
 const INTERVAL: Span = Span::from_millis(50);
 
+/// So many packets, each so soon after the one before, are a burst: a probe, whose result decides whether a sender sends more, or a large
+/// frame. It is reported soon, as a cluster of libwebrtc's lasts 15 ms and is judged when its feedback is in.
+const BURST: u32 = 15;
+const BURST_GAP: Span = Span::from_millis(5);
+const BURST_REPORT: Span = Span::from_millis(20);
+
 /// Packets that are remembered: 50 ms at 250 Mbit/s. A power of two.
 const WINDOW: usize = 1024;
 
@@ -36,6 +42,9 @@ pub struct Arrivals {
     /// When the next report is due; `None` while there is nothing to report.
     due: Option<Time>,
     reported_at: Option<Time>,
+    /// The packets of the present burst, and when the last one came.
+    burst: u32,
+    last_at: Time,
     feedback_count: u8,
 }
 
@@ -54,6 +63,8 @@ impl Arrivals {
             end: 0,
             due: None,
             reported_at: None,
+            burst: 0,
+            last_at: Time::default(),
             feedback_count: 0,
         }
     }
@@ -79,7 +90,10 @@ impl Arrivals {
         // arrival that is reported of each.
         self.next = self.next.min(index);
         let earliest = self.reported_at.map_or(now, |at| at + INTERVAL);
-        self.due = self.due.or(Some(earliest.max(now)));
+        let due = self.due.unwrap_or(earliest.max(now));
+        self.burst = if now.since(self.last_at) <= BURST_GAP { self.burst + 1 } else { 1 };
+        self.last_at = now;
+        self.due = Some(if self.burst >= BURST { due.min(now + BURST_REPORT) } else { due });
     }
 
     /// When to call `write_feedback`; `None` while nothing has arrived since the last report.
@@ -100,7 +114,7 @@ impl Arrivals {
             }
             self.next += written;
         }
-        (self.due, self.reported_at) = (None, Some(now));
+        (self.due, self.reported_at, self.burst) = (None, Some(now), 0);
         false
     }
 
@@ -322,6 +336,27 @@ mod tests {
         assert_eq!(reports.len(), 1);
         let expected = [(65_534, Some(4000)), (65_535, Some(4001)), (0, None), (1, Some(4276)), (2, Some(4280))];
         assert_eq!(statuses(&reports), expected);
+    }
+
+    #[test]
+    fn a_burst_is_reported_soon_after_it() {
+        let at = |ms: u64| Time(1_000_000 + ms * 1_000);
+        let mut arrivals = Arrivals::new();
+        arrivals.record(at(0), 0);
+        assert_eq!(statuses(&feedback(&mut arrivals, at(0), 1500)).len(), 1);
+        for number in 1..=14 {
+            arrivals.record(at(5 + u64::from(number)), number);
+        }
+        assert_eq!(arrivals.next_deadline(), Some(at(50)), "no burst yet");
+        arrivals.record(at(20), 15);
+        assert_eq!(arrivals.next_deadline(), Some(at(40)));
+        arrivals.record(at(24), 16);
+        assert_eq!(arrivals.next_deadline(), Some(at(40)), "one that goes on does not wait for its end");
+        assert_eq!(statuses(&feedback(&mut arrivals, at(40), 1500)).len(), 16);
+        for number in 17..60 {
+            arrivals.record(at(u64::from(number) * 6), number);
+        }
+        assert_eq!(arrivals.next_deadline(), Some(at(102)), "a packet each 6 ms is none");
     }
 
     #[test]

@@ -286,6 +286,10 @@ impl Engine {
             && let Some(&[high, low]) = rtp::extensions::find(packet, &header, id)
         {
             client.arrivals.record(now, u16::from_be_bytes([high, low]));
+            // Also of a stream that nobody knows: a client that probes before its first frame would else never learn what its path takes.
+            if let Some(at) = client.arrivals.next_deadline() {
+                self.deadlines.wake_by(key, at);
+            }
         }
         client.media_ssrc = header.ssrc;
         let learnt = client.streams.learnt();
@@ -319,9 +323,6 @@ impl Engine {
         }
         if handled.is_ok() {
             self.note_heard(now, key);
-        }
-        if let Some(at) = self.clients[key].arrivals.next_deadline() {
-            self.deadlines.wake_by(key, at);
         }
         handled
     }
