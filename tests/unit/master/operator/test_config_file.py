@@ -1,6 +1,7 @@
 """Which configuration file is taken, and how a key gets into one."""
 
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,7 @@ def test_keys_are_added_to_what_a_file_says(tmp_path: Path) -> None:
     assert (config.http.port, len(config.auth.keys)) == (8080, 1)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [('[auth]\nkeys = { a = "b" }\n', "has a section"), ("[auth", "cannot be used")]
-)
+@pytest.mark.parametrize(("text", "said"), [('[auth]\nkeys = { a = "b" }\n', "has keys"), ("[auth", "cannot be used")])
 def test_a_file_with_keys_or_without_sense_is_left_as_it_is(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "millrace.toml"
     file.write_text(text)
@@ -79,3 +78,29 @@ def test_secrets_that_others_can_read_are_warned_of(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == ""
     file.chmod(0o644)
     assert readable_secrets(file, has_secrets=False) is None
+
+
+EXAMPLE = Path(__file__).parents[4] / "deploy" / "millrace.example.toml"
+
+
+@pytest.mark.parametrize(
+    "text", [EXAMPLE.read_text(), "[auth]\npublic_rooms = ['a']\n[log]\nlevel = 'info'\n", "[auth]"]
+)
+def test_a_section_without_keys_gets_them(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(text)
+    section = keys()
+    write_keys(file, section)
+    before, after = tomllib.loads(text), tomllib.loads(file.read_text())
+    assert after == before | {"auth": before["auth"] | tomllib.loads(section)["auth"]}
+    with pytest.raises(KeysRefused, match="has keys"):
+        write_keys(file, keys())
+
+
+@pytest.mark.parametrize("text", ["auth.public_rooms = []\n", "auth = { keys = {} }\n", "[auth.keys]\n"])
+def test_where_there_is_no_place_for_keys_nothing_is_written(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "millrace.toml"
+    file.write_text(text)
+    with pytest.raises(KeysRefused):
+        write_keys(file, keys())
+    assert file.read_text() == text
