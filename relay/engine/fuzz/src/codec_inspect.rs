@@ -1,9 +1,10 @@
-//! Traits stay within their fields, shifting VP8's picture numbers changes nothing else, and H264's parameter sets are kept as they
+//! Traits stay within their fields, shifting VP8's and VP9's picture numbers changes nothing else, and H264's parameter sets are kept as they
 //! came.
 
+use millrace_core::codec;
 use millrace_core::codec::h264::{self, Part};
 use millrace_core::codec::parameter_sets::{MAX_BYTES, ParameterSets};
-use millrace_core::codec::{self, vp8};
+use millrace_core::codec::picture_ids::{Numbers, Rewriter};
 use millrace_core::command::CodecName;
 
 pub fn run(bytes: &[u8]) {
@@ -16,23 +17,20 @@ pub fn run(bytes: &[u8]) {
     if codec == CodecName::H264 {
         keep_sets(payload);
     }
-    if codec != CodecName::Vp8 {
-        return;
-    }
+    let Some(before) = Numbers::parse(codec, payload) else { return };
     let mut shifted = payload.to_vec();
-    let mut rewriter = vp8::Rewriter::default();
-    rewriter.rewrite(&mut shifted);
+    let mut rewriter = Rewriter::default();
+    rewriter.rewrite(codec, &mut shifted);
     assert_eq!(shifted, payload, "nothing is shifted before the first switch");
-    rewriter.switch(payload);
-    rewriter.rewrite(&mut shifted);
+    rewriter.switch(codec, payload);
+    rewriter.rewrite(codec, &mut shifted);
     assert_eq!(codec::inspect(codec, &shifted), traits);
-    let (Some(before), Some(after)) = (vp8::Descriptor::parse(payload), vp8::Descriptor::parse(&shifted)) else {
-        return;
-    };
-    assert_eq!(shifted[after.len..], payload[before.len..]);
+    let after = Numbers::parse(codec, &shifted).expect("a descriptor stays one");
     if let (Some(before), Some(after)) = (before.picture_id, after.picture_id) {
         assert_eq!(after.value, (before.value + 1) & if before.long { 0x7fff } else { 0x7f });
     }
+    let (tl0, next) = (before.tl0.map(|(tl0, at)| (tl0.wrapping_add(1), at)), after.tl0);
+    assert_eq!(tl0, next);
 }
 
 fn keep_sets(payload: &[u8]) {

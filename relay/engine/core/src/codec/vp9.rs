@@ -11,27 +11,53 @@
 //! ```
 
 use super::Traits;
+use super::picture_ids::{Numbers, PictureId};
 
 pub fn inspect(payload: &[u8]) -> Traits {
     parse(payload).unwrap_or_default()
 }
 
+/// What the fixed part of a descriptor tells, and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    predicted: bool,
+    frame_start: bool,
+    structure: bool,
+    pub spatial: u8,
+    pub temporal: u8,
+    pub numbers: Numbers,
+    len: usize,
+}
+
+impl Descriptor {
+    pub fn parse(payload: &[u8]) -> Option<Descriptor> {
+        let first = *payload.first()?;
+        let has = |flag: u8| first & flag != 0;
+        let mut numbers = Numbers::default();
+        let mut at = 1;
+        if has(0x80) {
+            let id = PictureId::parse(payload, at)?;
+            numbers.picture_id = Some(id);
+            at += id.len();
+        }
+        let (mut spatial, mut temporal) = (0, 0);
+        if has(0x20) {
+            let layer = *payload.get(at)?;
+            temporal = layer >> 5;
+            spatial = layer >> 1 & 0x07;
+            at += 1;
+            if !has(0x10) {
+                numbers.tl0 = Some((*payload.get(at)?, at));
+                at += 1;
+            }
+        }
+        let (predicted, frame_start, structure) = (has(0x40), has(0x08), has(0x02));
+        Some(Descriptor { predicted, frame_start, structure, spatial, temporal, numbers, len: at })
+    }
+}
+
 fn parse(payload: &[u8]) -> Option<Traits> {
-    let first = *payload.first()?;
-    let has = |flag: u8| first & flag != 0;
-    let (picture_id, predicted, layers, flexible) = (has(0x80), has(0x40), has(0x20), has(0x10));
-    let (frame_start, structure) = (has(0x08), has(0x02));
-    let mut at = 1;
-    if picture_id {
-        at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
-    }
-    let (mut spatial, mut temporal) = (0, 0);
-    if layers {
-        let layer = *payload.get(at)?;
-        temporal = layer >> 5;
-        spatial = layer >> 1 & 0x07;
-        at += if flexible { 1 } else { 2 };
-    }
+    let Descriptor { predicted, frame_start, structure, spatial, temporal, len: at, .. } = Descriptor::parse(payload)?;
     // A descriptor without a byte of VP9 behind its fixed part starts nothing.
     payload.get(at)?;
     // RFC 9628 section 4.2: P is 0 in every layer frame of a key picture; only the lowest layer stands alone.

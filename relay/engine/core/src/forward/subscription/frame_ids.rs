@@ -1,54 +1,54 @@
-//! The frame numbers that packets carry beside RTP: VP8's picture ids, and the dependency descriptor's frame number (AV1
+//! The frame numbers that packets carry beside RTP: VP8's and VP9's picture ids, and the dependency descriptor's frame number (AV1
 //! RTP specification, appendix A). Owns the shifts that let them grow when a subscription changes its source; must never know a log
 //! or an SSRC. Read `rewrite.rs` next.
 //!
 //! To a receiver an old number means an old frame: Chromium drops a key frame whose descriptor number lies behind the last one,
 //! and the picture stays frozen.
 
-use crate::codec::vp8;
+use crate::codec::picture_ids::{Offsets, Rewriter};
 use crate::command::CodecName;
 
 /// What is added to the numbers of one source, wrapping at their own width. It stays with the source, for repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shifts {
-    pub vp8: vp8::Offsets,
+    pub pictures: Offsets,
     pub frame: u16,
 }
 
 /// The newest numbers that an outgoing stream carried.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FrameIds {
-    vp8: vp8::Rewriter,
+    pictures: Rewriter,
     frame: Option<u16>,
 }
 
 impl FrameIds {
-    /// `present 1 | frame 16 | vp8 32`, from bit 48 down.
+    /// `present 1 | frame 16 | pictures 32`, from bit 48 down.
     pub fn pack(&self) -> u64 {
-        self.frame.map_or(0, |frame| 1 << 48 | u64::from(frame) << 32) | u64::from(self.vp8.pack())
+        self.frame.map_or(0, |frame| 1 << 48 | u64::from(frame) << 32) | u64::from(self.pictures.pack())
     }
 
     /// Resumes from what `pack` made. The shifts of the present source follow with `follow`.
     pub fn unpack(packed: u64) -> FrameIds {
         let frame = (packed >> 48 & 1 == 1).then_some((packed >> 32) as u16);
-        FrameIds { vp8: vp8::Rewriter::unpack(packed as u32), frame }
+        FrameIds { pictures: Rewriter::unpack(packed as u32), frame }
     }
 
     /// Sets the shifts of the source that is followed.
     pub fn follow(&mut self, shifts: Shifts) {
-        self.vp8.follow(shifts.vp8);
+        self.pictures.follow(shifts.pictures);
     }
 
     /// The shifts of a source that begins with this payload and dependency descriptor, so that its first numbers follow the newest.
     pub fn begin(&mut self, codec: CodecName, payload: &[u8], descriptor: Option<&[u8]>) -> Shifts {
-        let vp8 = if codec == CodecName::Vp8 { self.vp8.switch(payload) } else { vp8::Offsets::default() };
+        let pictures = self.pictures.switch(codec, payload);
         let frame = descriptor.and_then(frame_number).zip(self.frame);
-        Shifts { vp8, frame: frame.map_or(0, |(first, newest)| newest.wrapping_add(1).wrapping_sub(first)) }
+        Shifts { pictures, frame: frame.map_or(0, |(first, newest)| newest.wrapping_add(1).wrapping_sub(first)) }
     }
 
-    /// Rewrites the VP8 payload of a packet of the present source.
-    pub fn rewrite_vp8(&mut self, payload: &mut [u8]) {
-        self.vp8.rewrite(payload);
+    /// Rewrites the picture numbers of a packet of the present source, if it is of VP8 or VP9.
+    pub fn rewrite_pictures(&mut self, codec: CodecName, payload: &mut [u8]) {
+        self.pictures.rewrite(codec, payload);
     }
 
     /// Notes a dependency descriptor as it came; it goes out shifted.
@@ -63,12 +63,12 @@ impl FrameIds {
 impl Shifts {
     /// `frame 16 | tl0 8 | picture id 16`, from bit 40 down.
     pub fn pack(&self) -> u64 {
-        u64::from(self.vp8.picture_id) | u64::from(self.vp8.tl0) << 16 | u64::from(self.frame) << 24
+        u64::from(self.pictures.picture_id) | u64::from(self.pictures.tl0) << 16 | u64::from(self.frame) << 24
     }
 
     pub fn unpack(packed: u64) -> Shifts {
-        let vp8 = vp8::Offsets { picture_id: packed as u16, tl0: (packed >> 16) as u8 };
-        Shifts { vp8, frame: (packed >> 24) as u16 }
+        let pictures = Offsets { picture_id: packed as u16, tl0: (packed >> 16) as u8 };
+        Shifts { pictures, frame: (packed >> 24) as u16 }
     }
 
     /// Rewrites the frame number of a dependency descriptor.
@@ -105,7 +105,7 @@ mod tests {
         let picture = [0x90, 0xe0, 0x80 | 0x12, 0x34, 7, 0x20, 0xaa];
         let mut ids = FrameIds::default();
         assert_eq!(FrameIds::unpack(ids.pack()).pack(), ids.pack());
-        ids.rewrite_vp8(&mut picture.clone());
+        ids.rewrite_pictures(CodecName::Vp8, &mut picture.clone());
         ids.handle_descriptor(&[0xc0, 0xff, 0xfe], Shifts::default());
         let mut again = FrameIds::unpack(ids.pack());
         let shifts = again.begin(CodecName::Vp8, &[0x90, 0xe0, 0x80, 5, 9, 0x20, 0xaa], Some(&[0, 0, 1]));
@@ -119,10 +119,10 @@ mod tests {
         let picture = |id: u16, tl0| [0x90, 0xe0, 0x80 | (id >> 8) as u8, id as u8, tl0, 0x20, 0xaa];
         let mut ids = FrameIds::default();
         ids.begin(CodecName::Vp8, &picture(9, 1), None);
-        ids.rewrite_vp8(&mut picture(9, 1));
+        ids.rewrite_pictures(CodecName::Vp8, &mut picture(9, 1));
         ids.begin(CodecName::Vp8, &picture(5_000, 77), None);
         let mut payload = picture(5_001, 78);
-        ids.rewrite_vp8(&mut payload);
+        ids.rewrite_pictures(CodecName::Vp8, &mut payload);
         assert_eq!(payload, picture(11, 3));
     }
 

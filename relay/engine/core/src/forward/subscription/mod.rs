@@ -27,7 +27,7 @@ mod timeline;
 
 use millrace_arena::KEY_FRAME_START;
 
-use crate::command::{Attach, CodecName, Extension, MediaKind, Subscribe};
+use crate::command::{Attach, Extension, MediaKind, Subscribe};
 use crate::drop::Drop;
 use crate::event::SubscriptionReport;
 use crate::rtp::{Fields, sequence};
@@ -339,9 +339,7 @@ impl Subscription {
             ssrc: self.ssrc,
         };
         let written = rewrite::write(now, packet, (&attachment.extensions, shifts), fields, None, out)?;
-        if codec.name == CodecName::Vp8 {
-            self.frame_ids.rewrite_vp8(&mut out[written.payload()]);
-        }
+        self.frame_ids.rewrite_pictures(codec.name, &mut out[written.payload()]);
         if let Some(descriptor) = attachment.extensions.descriptor(packet) {
             self.frame_ids.handle_descriptor(descriptor, shifts);
         }
@@ -422,9 +420,7 @@ impl Subscription {
         };
         let tables = (&attachment.extensions, source.shifts);
         let written = rewrite::write(now, packet, tables, fields, rtx.map(|_| sequence), out)?;
-        if codec.name == CodecName::Vp8 {
-            source.shifts.vp8.apply(&mut out[written.payload()]);
-        }
+        source.shifts.pictures.apply(codec.name, &mut out[written.payload()]);
         self.next_rtx_index += u64::from(rtx.is_some());
         if let Some(words) = &self.words {
             words.put_next_rtx_index(self.next_rtx_index);
