@@ -64,11 +64,21 @@ UNTIL_PICTURE = """
 
 
 @pytest.mark.timing(cores=1)
-async def test_the_best_layer_of_a_simulcast_is_watched(relay: Relay, chromium: Browser) -> None:
+@pytest.mark.parametrize(
+    ("codec", "rids"),
+    [
+        pytest.param("video/VP8", ["q", "h", "f"], id="vp8-named"),
+        # OBS's names, which it gives the other way round: sizes have to be read.
+        pytest.param("video/H264", ["0", "1", "2"], id="h264-numbered-upwards"),
+    ],
+)
+async def test_the_best_layer_of_a_simulcast_is_watched(
+    relay: Relay, chromium: Browser, codec: str, rids: list[str]
+) -> None:
     await open_page(chromium, relay)
     # Chromium sends three layers from this size on.
     size = {"source": "canvas", "width": 960, "height": 540}
-    await publish(chromium, relay, slot=0, codec="video/VP8", rids=["q", "h", "f"], **size)
+    await publish(chromium, relay, slot=0, codec=codec, rids=rids, **size)
     viewer = await watch(chromium, relay, slot=1)
     await viewer.first_frame()
     widths = []

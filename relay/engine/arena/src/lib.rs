@@ -33,4 +33,6 @@ pub use sessions::{SessionRecord, SessionWords};
 pub use slots::{Beat, Beats, SlotPage};
 #[cfg(modelled)]
 pub use sync::explore;
-pub use track_log::{DISCARDABLE, EntryMeta, KEY_FRAME_START, KeyFrame, MARKER, MAX_KEPT, RECOVERED, SenderReport};
+pub use track_log::{
+    DISCARDABLE, EntryMeta, Facts, KEY_FRAME_START, KeyFrame, MARKER, MAX_KEPT, RECOVERED, SenderReport,
+};

@@ -8,7 +8,7 @@ use crate::Arena;
 use crate::layout::MAX_PACKET;
 use crate::log_writer::fits;
 use crate::sync::{AtomicU64, fence};
-use crate::track_log::{self as log, EntryMeta, KeyFrame, SenderReport};
+use crate::track_log::{self as log, EntryMeta, Facts, KeyFrame, SenderReport};
 use crate::words::{get_bytes, read_record, stable, unchanged};
 
 /// Why a packet cannot be read.
@@ -110,6 +110,12 @@ impl LogReader {
     pub fn sender_report(&self) -> Option<SenderReport> {
         let [epoch, ntp, rtp, at_us] = read_record(&self.words()[log::SENDER_REPORT..])?;
         (epoch == self.epoch && self.is_current()).then_some(SenderReport { ntp, rtp: rtp as u32, at_us })
+    }
+
+    /// What the publisher's worker has measured; nothing before it has, and when it died in the middle of telling.
+    pub fn facts(&self) -> Facts {
+        let record = read_record(&self.words()[log::FACTS..]).filter(|[epoch, _]: &[u64; 2]| *epoch == self.epoch);
+        record.map_or(Facts::default(), |[_, word]| Facts::unpack(word))
     }
 
     /// False once the publication ended; what the log holds may still be read.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::Arena;
 use crate::layout::MAX_PACKET;
 use crate::sync::{AtomicU64, fence};
-use crate::track_log::{self as log, EntryMeta, KEY_FRAME_START, SenderReport};
+use crate::track_log::{self as log, EntryMeta, Facts, KEY_FRAME_START, SenderReport};
 use crate::words::{lock, put, put_bytes, unlock, write_record};
 
 /// Why a log cannot be opened.
@@ -157,6 +157,11 @@ impl LogWriter {
         write_record(&self.words()[log::SENDER_REPORT..], fields);
     }
 
+    /// Tells readers, and a successor, what was measured.
+    pub fn set_facts(&mut self, facts: Facts) {
+        write_record(&self.words()[log::FACTS..], [self.epoch, facts.pack()]);
+    }
+
     /// Keeps these bytes for a successor in place of those before; none when they are more than `MAX_KEPT`.
     pub fn keep(&mut self, bytes: &[u8]) {
         let bytes = if bytes.len() > log::MAX_KEPT { &[] } else { bytes };
@@ -247,6 +252,31 @@ mod tests {
         if let Some(key_frame) = reader.key_frame() {
             assert!(key_frame.position < head && key_frame.index.is_multiple_of(3), "{why}");
         }
+    }
+
+    #[test]
+    fn facts_are_of_one_life_of_the_log() {
+        let arena = Arena::in_memory(Parameters::SMALL);
+        let mut writer = LogWriter::open(&arena, 1, 7, 0, 8).unwrap();
+        let reader = LogReader::open(&arena, 1, 7).unwrap();
+        assert_eq!(reader.facts(), Facts::default());
+        let facts = Facts { width: 1_920, height: 1_080, order: 0x86 };
+        reader.set_interest(3, true);
+        writer.set_facts(facts);
+        writer.keep(&[9; 20]);
+        assert_eq!((reader.facts(), writer.interested(), writer.kept()), (facts, 1 << 3, vec![9; 20]));
+        for steps in 0..6 {
+            crash::after(steps, || writer.set_facts(Facts { order: 0x81, ..facts }));
+            let found = reader.facts();
+            assert!(
+                [Facts::default(), facts, Facts { order: 0x81, ..facts }].contains(&found),
+                "{found:?} after {steps}"
+            );
+            writer.set_facts(facts);
+        }
+        drop(writer);
+        LogWriter::open(&arena, 1, 8, 0, 8).unwrap();
+        assert_eq!(LogReader::open(&arena, 1, 8).unwrap().facts(), Facts::default());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! +128  last key frame  {lock, epoch, position, index, at}
 //! +192  sender report   {lock, epoch, ntp, rtp, at}
 //! +256  interest: one bit for each slot that reads
+//! +264  facts of the encoding  {lock, epoch, width 16|height 16|order 8, 3 spare words}
 //! +320  kept bytes of the publisher's codec  {lock, epoch, length, bytes}
 //! +512  arrivals: u64 index x log_packets              position p at p % capacity
 //!       entries: 1536 bytes x log_packets              index i at i % capacity
@@ -68,6 +69,26 @@ pub struct SenderReport {
     pub at_us: u64,
 }
 
+/// What the publisher's worker has measured of the encoding that the log is of. Zero is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Of the newest key frame, in pixels.
+    pub width: u16,
+    pub height: u16,
+    /// The order of all encodings of the publication, as the core packs it.
+    pub order: u8,
+}
+
+impl Facts {
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.width) | u64::from(self.height) << 16 | u64::from(self.order) << 32
+    }
+
+    pub(crate) fn unpack(word: u64) -> Facts {
+        Facts { width: word as u16, height: (word >> 16) as u16, order: (word >> 32) as u8 }
+    }
+}
+
 pub(crate) const EPOCH: usize = 0;
 pub(crate) const PUBLICATION: usize = 1;
 pub(crate) const OWNER: usize = 2;
@@ -77,6 +98,7 @@ pub(crate) const HIGHEST: usize = 9;
 pub(crate) const KEY_FRAME: usize = 16;
 pub(crate) const SENDER_REPORT: usize = 24;
 pub(crate) const INTEREST: usize = 32;
+pub(crate) const FACTS: usize = 33;
 pub(crate) const KEPT: usize = 40;
 /// Words of the record: epoch, length, and up to `MAX_KEPT` bytes.
 pub(crate) const KEPT_WORDS: usize = 23;

@@ -211,6 +211,32 @@ fn audio_and_the_best_of_three_encodings_go_on() {
 }
 
 #[test]
+fn the_measured_order_of_encodings_outlives_both_workers() {
+    let mut world = box_of(2, 15);
+    let peer = connect(&mut world, 0);
+    let publish = world.publish_with(peer, VIDEO, "v", &[Some("a"), Some("b")], 0);
+    for (at, (rid, payload)) in [("a", 900), ("b", 200)].into_iter().enumerate() {
+        let made = 1_000_000 * at as u64;
+        let source = Source { rid: Some(rid), payload, made, ..Source::new(21 + at as u32, VIDEO, world.now) };
+        world.peers[peer].add(source);
+    }
+    let viewer = connect(&mut world, 1);
+    let ssrc = world.watch(viewer, &publish);
+    world.run_for(4_000);
+    for round in 0..4 {
+        // Equal from now on: a successor that measured anew would find the list in order.
+        world.peers[peer].sources.iter_mut().for_each(|source| source.payload = 500);
+        let plis = world.peers[peer].feedback.plis.len();
+        replace(&mut world, round % 2, 80);
+        world.run_for(4_000);
+        assert_eq!(world.peers[viewer].got(ssrc).last().unwrap().number / 1_000_000, 0, "round {round}");
+        assert_eq!(world.peers[peer].feedback.plis.len(), plis);
+    }
+    finish(&mut world);
+    assert!(world.peers[viewer].got(ssrc).is_whole());
+}
+
+#[test]
 fn what_was_changed_last_is_what_a_successor_finds() {
     let mut world = box_of(2, 6);
     let (first, old) = publisher(&mut world, 0);

@@ -559,6 +559,51 @@ fn of_three_encodings_the_best_that_lives_is_forwarded() {
     assert!(timestamps.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) as i32 >= 0), "time never goes back");
 }
 
+#[test]
+fn encodings_that_were_listed_the_wrong_way_round_are_put_in_order_once() {
+    for (payloads, best, next) in [([900, 300, 100], 0, 1), ([100, 900, 300], 1, 2)] {
+        let mut world = World::new(2, 92);
+        let publisher = world.connect(0);
+        let publish = world.publish_with(publisher, VIDEO, "v", &[Some("a"), Some("b"), Some("c")], 0);
+        let viewer = world.connect(1);
+        let ssrc = world.watch(viewer, &publish);
+        for (at, (rid, payload)) in ["a", "b", "c"].into_iter().zip(payloads).enumerate() {
+            let made = 1_000_000 * at as u64;
+            let source = Source { rid: Some(rid), payload, made, ..Source::new(21 + at as u32, VIDEO, world.now) };
+            world.peers[publisher].add(source);
+        }
+        let shown =
+            |world: &World, viewer: usize, ssrc| world.peers[viewer].got(ssrc).last().map(|got| got.number / 1_000_000);
+        world.run_for(2_000);
+        assert_eq!(shown(&world, viewer, ssrc), Some(2), "the guess, until it is measured");
+        world.run_for(2_000);
+        assert_eq!(shown(&world, viewer, ssrc), Some(best));
+        let late = world.connect(1);
+        let late_ssrc = world.watch(late, &publish);
+        world.run_for(600);
+        assert_eq!(shown(&world, late, late_ssrc), Some(best), "who comes later begins there");
+
+        world.peers[publisher].sources[best as usize].next_at = None;
+        world.run_for(2_000);
+        assert_eq!(shown(&world, viewer, ssrc), Some(next), "the next best, not the next of the list");
+        world.peers[publisher].sources[best as usize].next_at = Some(world.now);
+        world.run_for(2_000);
+        assert_eq!(shown(&world, viewer, ssrc), Some(best));
+
+        // A publisher whose encodings change their sizes afterwards moves nobody.
+        world.peers[publisher]
+            .sources
+            .iter_mut()
+            .zip([100, 300, 900])
+            .for_each(|(source, payload)| source.payload = payload);
+        let plis = world.peers[publisher].feedback.plis.len();
+        world.run_for(6_000);
+        assert_eq!((shown(&world, viewer, ssrc), world.peers[publisher].feedback.plis.len()), (Some(best), plis));
+        finish(&mut world, &[publisher]);
+        assert!(world.peers[viewer].got(ssrc).is_whole());
+    }
+}
+
 /// Where the viewer's clock puts a timestamp, in microseconds of the publisher's clock.
 fn shown_at(received: &Received, clock_rate: u32, timestamp: u32) -> f64 {
     let (_, info) = received.reports.last().unwrap();

@@ -5,6 +5,7 @@ use millrace_core::codec;
 use millrace_core::codec::h264::{self, Part};
 use millrace_core::codec::parameter_sets::{MAX_BYTES, ParameterSets};
 use millrace_core::codec::picture_ids::{Numbers, Rewriter};
+use millrace_core::codec::size;
 use millrace_core::command::CodecName;
 
 pub fn run(bytes: &[u8]) {
@@ -14,6 +15,7 @@ pub fn run(bytes: &[u8]) {
     let traits = codec::inspect(codec, payload);
     assert!(traits.spatial < 8 && traits.temporal < 8);
     assert!(!(traits.key_frame_start && traits.spatial != 0), "a start is of the lowest layer");
+    assert!(size::size(codec, payload).is_none_or(|size| size.pixels() > 0));
     if codec == CodecName::H264 {
         keep_sets(payload);
     }

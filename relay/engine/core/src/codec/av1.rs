@@ -49,6 +49,14 @@ pub fn inspect(payload: &[u8]) -> Traits {
     traits
 }
 
+/// The body of the sequence header that this packet has.
+pub(super) fn sequence_header(payload: &[u8]) -> Option<&[u8]> {
+    let (&aggregation, rest) = payload.split_first()?;
+    let elements = Elements { rest, left: aggregation >> 4 & 0x03, counted: aggregation & 0x30 != 0 };
+    let mut obus = elements.skip((aggregation & 0x80 != 0).into()).take(MAX_OBUS).map_while(Obu::parse);
+    obus.find(|obu| obu.kind == SEQUENCE_HEADER).map(|obu| obu.body)
+}
+
 /// AV1 section 5.9.2: show_existing_frame, then two bits of frame_type, KEY_FRAME being 0.
 fn is_key_frame(first: u8) -> bool {
     first & 0xe0 == 0

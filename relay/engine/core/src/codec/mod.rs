@@ -5,6 +5,7 @@ pub mod av1;
 pub mod h264;
 pub mod parameter_sets;
 pub mod picture_ids;
+pub mod size;
 pub mod vp8;
 pub mod vp9;
 

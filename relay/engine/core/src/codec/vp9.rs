@@ -92,6 +92,22 @@ fn after_structure(payload: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
+/// Width and height of the highest spatial layer, where the scalability structure tells them.
+pub(super) fn largest_resolution(payload: &[u8]) -> Option<(u16, u16)> {
+    let Descriptor { structure: true, len: at, .. } = Descriptor::parse(payload)? else { return None };
+    let head = *payload.get(at)?;
+    let last = at + 1 + 4 * usize::from(head >> 5);
+    let [w0, w1, h0, h1] = *payload.get(last..)?.first_chunk().filter(|_| head & 0x10 != 0)?;
+    Some((u16::from_be_bytes([w0, w1]), u16::from_be_bytes([h0, h1])))
+}
+
+/// The uncompressed header of the key frame that begins in this packet.
+pub(super) fn key_frame_header(payload: &[u8]) -> Option<&[u8]> {
+    let descriptor = Descriptor::parse(payload)?;
+    let at = if descriptor.structure { after_structure(payload, descriptor.len)? } else { descriptor.len };
+    payload.get(at..).filter(|data| descriptor.frame_start && begins_key_frame(data))
+}
+
 /// True when this is the uncompressed header of a key frame (VP9 bitstream specification, section 6.2): frame marker, profile,
 /// no frame shown again, frame type 0, two flags, and the sync code.
 fn begins_key_frame(data: &[u8]) -> bool {

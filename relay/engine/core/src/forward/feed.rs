@@ -13,6 +13,7 @@ use crate::rtp::{Header, extensions};
 use crate::time::{Span, Time};
 
 use super::key_frames::{Wish, Wishes};
+use super::subscription::layers::Order;
 
 /// Header extension elements of one packet that are read; further ones are left out.
 const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
@@ -37,6 +38,8 @@ pub struct LoggedPacket<'a> {
     is_short: bool,
     /// Bytes of padding that make it as long as the packets that follow it in its frame (`Scratch::level`).
     pub filling: u8,
+    /// The order of its publication's encodings, when it was read.
+    pub order: Order,
 }
 
 impl<'a> LoggedPacket<'a> {
@@ -82,6 +85,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Scratch {
     log: u32,
+    order: Order,
     bytes: Box<[u8]>,
     slots: Vec<Slot>,
     capacity: usize,
@@ -91,7 +95,7 @@ impl Scratch {
     /// Room for `packets` at a time.
     pub fn new(packets: usize) -> Scratch {
         let bytes = vec![0; packets * MAX_PACKET].into_boxed_slice();
-        Scratch { log: 0, bytes, slots: Vec::with_capacity(packets), capacity: packets }
+        Scratch { log: 0, order: Order::default(), bytes, slots: Vec::with_capacity(packets), capacity: packets }
     }
 
     pub fn len(&self) -> usize {
@@ -115,6 +119,7 @@ impl Scratch {
             elements,
             is_short: slot.is_short,
             filling: slot.filling,
+            order: self.order,
         })
     }
 
@@ -268,6 +273,7 @@ impl Feed {
         scratch.clear(self.log);
         let mut overtaken = 0;
         let Some(reader) = &self.reader else { return (position, 0) };
+        scratch.order = Order::unpack(reader.facts().order);
         while position < end && !scratch.is_full() {
             if let Some(index) = reader.arrival(position) {
                 overtaken += u64::from(scratch.read(reader, position, index).is_err());
@@ -323,6 +329,11 @@ impl Feed {
         scratch.clear(self.log);
         scratch.read(reader, 0, index).ok()?;
         scratch.slots.first().map(|slot| Time(slot.meta.arrived_us))
+    }
+
+    /// The order of the publication's encodings, as far as it is measured.
+    pub fn order(&self) -> Order {
+        self.reader.as_ref().map_or(Order::default(), |reader| Order::unpack(reader.facts().order))
     }
 
     pub fn sender_report(&self) -> Option<SenderReport> {

@@ -2,10 +2,11 @@
 //! noted. Must never know a reader of the log. Read `mod.rs` next, which has one of these for each encoding.
 
 use millrace_arena::{
-    AppendError, Arena, DISCARDABLE, EntryMeta, KEY_FRAME_START, LogReader, LogWriter, MARKER, MAX_PACKET, RECOVERED,
-    SenderReport,
+    AppendError, Arena, DISCARDABLE, EntryMeta, Facts, KEY_FRAME_START, LogReader, LogWriter, MARKER, MAX_PACKET,
+    RECOVERED, SenderReport,
 };
 
+use crate::codec::size::{self, Size};
 use crate::codec::{self, Traits};
 use crate::command::{CodecName, Encoding, MediaKind, TrackCodec};
 use crate::drop::Drop;
@@ -20,6 +21,7 @@ use super::indexes::Indexes;
 use super::nack::{Arrival, Missing};
 use super::parameter_sets::KeptSets;
 use crate::forward::key_frames::Requests;
+use crate::forward::subscription::layers::Order;
 
 /// Packets in the log of an audio stream. Audio comes in 50 small packets a second; no viewer asks for packets of five seconds ago.
 const AUDIO_LOG_PACKETS: u32 = 256;
@@ -55,6 +57,8 @@ pub struct Incoming {
     pub(super) key_frames: Requests,
     pub(super) frames: Frames,
     pub(super) reception: Reception,
+    /// What the log's header tells.
+    facts: Facts,
     key_frame_timestamp: Option<u32>,
     /// A frame of the present SSRC was said to be predicted (`Traits::is_predicted`), so frames that are not are key frames.
     tells_predicted: bool,
@@ -111,6 +115,7 @@ impl Incoming {
         let kept = writer.kept();
         let mut incoming = Incoming::new(writer, track, encoding, &kept);
         let reader = LogReader::open(arena, encoding.log, publication)?;
+        incoming.facts = reader.facts();
         incoming.catch_up(now, &reader);
         // The predecessor may not have told the readers of its last packets.
         incoming.has_news = true;
@@ -174,6 +179,7 @@ impl Incoming {
             key_frames: Requests::default(),
             frames: Frames::default(),
             reception: Reception::new(codec.codec.clock_rate),
+            facts: Facts::default(),
             key_frame_timestamp: None,
             tells_predicted: false,
             key_frame_end: None,
@@ -189,6 +195,28 @@ impl Incoming {
     /// The SSRC that feedback is about; `None` before the first packet.
     pub fn ssrc(&self) -> Option<u32> {
         self.ssrc
+    }
+
+    /// Of the newest key frame, where it told.
+    pub fn size(&self) -> Option<Size> {
+        let Facts { width, height, .. } = self.facts;
+        (width > 0).then_some(Size { width, height })
+    }
+
+    /// The order of the publication's encodings, as far as it is measured.
+    pub fn order(&self) -> Order {
+        Order::unpack(self.facts.order)
+    }
+
+    pub fn set_order(&mut self, order: Order) {
+        self.set_facts(Facts { order: order.pack(), ..self.facts });
+    }
+
+    fn set_facts(&mut self, facts: Facts) {
+        if facts != self.facts {
+            self.facts = facts;
+            self.writer.set_facts(facts);
+        }
     }
 
     pub fn interested(&self) -> u64 {
@@ -347,6 +375,9 @@ impl Incoming {
         if starts_key_frame {
             (self.key_frame_timestamp, self.key_frame_end) = (Some(header.timestamp), None);
             self.counts.key_frames += 1;
+            if let Some(size) = size::size(codec.codec.name, header.payload(packet)) {
+                self.set_facts(Facts { width: size.width, height: size.height, ..self.facts });
+            }
         }
         if header.marker && self.key_frame_end.is_none() && self.key_frame_timestamp == Some(header.timestamp) {
             self.key_frame_end = Some(index);

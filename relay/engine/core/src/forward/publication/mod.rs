@@ -5,6 +5,7 @@
 mod budget;
 mod incoming;
 mod indexes;
+mod ladder;
 mod nack;
 mod parameter_sets;
 pub mod streams;
@@ -20,7 +21,9 @@ use crate::time::{Span, Time};
 
 use self::budget::Budget;
 use self::incoming::Incoming;
+use self::ladder::Ladder;
 use crate::forward::key_frames::Wish;
+use crate::forward::subscription::layers::Order;
 
 /// The SSRC of our reports to publishers. We send publishers no media, so any constant that is not theirs will do; browsers that
 /// only receive use 1.
@@ -47,6 +50,8 @@ pub struct Publication {
     kind: MediaKind,
     encodings: Vec<Incoming>,
     budget: Budget,
+    /// Until the order of the encodings is decided.
+    ladder: Option<Ladder>,
     /// More than one codec was negotiated.
     has_choice: bool,
     /// The payload type that `take_codec` told last, and when.
@@ -82,6 +87,10 @@ impl Publication {
             return None;
         };
         let mut publication = Publication::with(publish, encodings);
+        // A predecessor that died while it told its order may have told it in some of the logs.
+        if let Some(order) = publication.encodings.iter().map(Incoming::order).find(|order| order.is_measured()) {
+            publication.set_order(order);
+        }
         // A FIR under a number that the predecessor used would be no new request (RFC 5104 section 4.3.1.2).
         publication.fir_command = (now.0 >> 18) as u8;
         Some(publication)
@@ -100,6 +109,7 @@ impl Publication {
             kind: publish.kind,
             encodings,
             budget: Budget::default(),
+            ladder: Ladder::new(publish.encodings.len()),
             has_choice: publish.codecs.len() > 1,
             told_codec: None,
             fir_command: 0,
@@ -138,9 +148,19 @@ impl Publication {
             self.budget.handle_answer(cost, answering.map(|encoding| encoding.frames.price()).sum());
         }
         self.budget.handle_packet(packet.len());
+        if let Some(ladder) = &mut self.ladder
+            && let Some(order) = ladder.handle_packet(now, encoding, packet.len(), self.encodings[encoding].size())
+        {
+            self.set_order(order);
+        }
         self.report_at = self.report_at.or(Some(now + REPORT_INTERVAL));
         self.ends_at = None;
         Ok(())
+    }
+
+    fn set_order(&mut self, order: Order) {
+        self.encodings.iter_mut().for_each(|encoding| encoding.set_order(order));
+        self.ladder = None;
     }
 
     pub fn handle_sender_report(&mut self, now: Time, encoding: usize, info: &SenderInfo) {

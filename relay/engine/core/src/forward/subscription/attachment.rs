@@ -26,7 +26,8 @@ const MAX_PAST: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Source {
     pub log: u32,
-    pub rank: usize,
+    /// Its place among the publication's logs.
+    pub encoding: usize,
     pub(super) ssrc: u32,
     /// The publisher's number of the codec; `None` where a predecessor of an older release did not save it.
     pub(super) payload_type: Option<u8>,
@@ -45,14 +46,14 @@ pub struct Source {
 impl Source {
     pub fn begin(
         packet: &LoggedPacket<'_>,
-        rank: usize,
+        encoding: usize,
         outgoing: u64,
         timestamp_shift: u32,
         shifts: Shifts,
     ) -> Source {
         Source {
             log: packet.log,
-            rank,
+            encoding,
             ssrc: packet.header.ssrc,
             payload_type: Some(packet.header.payload_type),
             next_position: packet.position,
@@ -100,7 +101,7 @@ impl Source {
 pub enum Step {
     /// It belongs to the source that is followed.
     Continue,
-    /// A new source of this rank begins here.
+    /// A new source of this encoding begins here.
     Begin(usize),
 }
 
@@ -135,24 +136,24 @@ impl Attachment {
             }
             return Err(Drop::CodecNotPlayable);
         }
-        let rank = self.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
+        let encoding = self.layers.handle_packet(packet).ok_or(Drop::LayerNotSelected)?;
         if self.source.as_ref().is_some_and(|source| source.is_over(packet)) {
             self.leave_source();
         }
         if self.source.as_ref().is_some_and(|source| source.log == packet.log) {
             return Ok(Step::Continue);
         }
-        let current = self.source.as_ref().map(|source| source.rank);
+        let current = self.source.as_ref().map(|source| source.encoding);
         let is_start = match kind {
             MediaKind::Audio => !packet.payload().is_empty(),
             MediaKind::Video => packet.has(KEY_FRAME_START),
         };
-        if !is_start || !self.layers.may_switch(current, rank) {
-            let waits = current.is_none_or(|current| rank > current);
+        if !is_start || !self.layers.may_switch(current, encoding) {
+            let waits = current.is_none_or(|current| self.layers.is_better(encoding, current));
             return Err(if waits { Drop::AwaitsKeyFrame } else { Drop::LayerNotSelected });
         }
         self.leave_source();
-        Ok(Step::Begin(rank))
+        Ok(Step::Begin(encoding))
     }
 
     /// The outgoing index after the newest that was assigned here.
@@ -165,8 +166,8 @@ impl Attachment {
         if !self.formats.is_playable() {
             return None;
         }
-        let current = self.source.as_ref().map(|source| source.rank);
-        let sees_nothing = current.is_none_or(|rank| !self.layers.is_alive(rank));
+        let current = self.source.as_ref().map(|source| source.encoding);
+        let sees_nothing = current.is_none_or(|encoding| !self.layers.is_alive(encoding));
         self.layers.awaited(current).map(|log| Wish { log, sees_nothing })
     }
 

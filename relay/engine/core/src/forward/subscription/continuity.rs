@@ -4,7 +4,7 @@
 //! ```text
 //! 0 next index   1 first index and 2 shift of the numbering   3 next arrival   4 newest timestamp and its arrival
 //! 5 next RTX index   6 newest frame ids   7 whether there is a source
-//! 8 log, rank     9 SSRC, timestamp shift   10 shifts of frame ids, payload type   11 followed since   12 publication
+//! 8 log, encoding     9 SSRC, timestamp shift   10 shifts of frame ids, payload type   11 followed since   12 publication
 //! ```
 //! Words 0 to 6 change with packets, 7 to 12 with every source. A death between any two stores leaves at worst an index that was
 //! reserved and never used; never one that was used and looks free.
@@ -83,7 +83,7 @@ impl Words {
     /// Stores a new source, before its first packet can leave.
     pub fn put_source(&self, source: &Source, publication: u64, timeline: &Timeline) {
         self.put_has_source(false);
-        self.put(LOG, u64::from(source.log) | (source.rank as u64) << 32);
+        self.put(LOG, u64::from(source.log) | (source.encoding as u64) << 32);
         self.put(SSRC, u64::from(source.ssrc) | u64::from(source.timestamp_shift) << 32);
         let payload_type = source.payload_type.map_or(0, |number| PAYLOAD_TYPE_PRESENT | u64::from(number) << 40);
         self.put(SHIFTS, payload_type | source.shifts.pack());
@@ -136,7 +136,7 @@ impl Words {
         let shifts = self.get(SHIFTS);
         Some(Source {
             log: log as u32,
-            rank: (log >> 32) as usize,
+            encoding: (log >> 32) as usize,
             ssrc: ssrc as u32,
             payload_type: (shifts & PAYLOAD_TYPE_PRESENT != 0).then_some((shifts >> 40) as u8 & 0x7f),
             next_position: self.get(NEXT_POSITION),
@@ -174,7 +174,7 @@ mod tests {
             let torn = Words::new(arena.session_words(arena.record(0, 1)), 0);
             let mut source = Source {
                 log: 0,
-                rank: 0,
+                encoding: 0,
                 ssrc: 7,
                 payload_type: Some(96),
                 next_position: 0,

@@ -1,5 +1,5 @@
 //! Which of a publication's encodings a subscription gets: the best one that is alive. Owns when a packet of each was last seen; must
-//! never know what is sent. Read `attachment.rs` next, which switches at key frames.
+//! never measure which is better, as `../publication/ladder.rs` does. Read `attachment.rs` next, which switches at key frames.
 //!
 //! An encoding is alive while its last packet is not much older than the newest of all. So a publisher that pauses as a whole changes
 //! nothing, and the subscription follows one that drops its upper encodings for want of bandwidth.
@@ -13,12 +13,43 @@ pub const MAX_LAYERS: usize = 3;
 /// Two frames at 3 fps. An encoding without a packet for longer, while others have some, is off.
 const SILENCE: Span = Span::from_millis(700);
 
+/// The ranks of a publication's encodings, which are listed by a guess: `present 1 | - | rank 2 x 3`, the first encoding's lowest. Zero
+/// is not measured; then the guess holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order(u8);
+
+impl Order {
+    /// Of these places in the list.
+    pub fn new(lowest_first: &[usize]) -> Order {
+        let ranks = lowest_first.iter().zip(0..).map(|(at, rank): (&usize, u8)| rank << (2 * at));
+        Order(0x80 | ranks.fold(0, |all, rank| all | rank))
+    }
+
+    pub fn pack(self) -> u8 {
+        self.0
+    }
+
+    pub fn unpack(packed: u8) -> Order {
+        Order(packed)
+    }
+
+    pub fn is_measured(self) -> bool {
+        self.0 != 0
+    }
+
+    /// The rank of the encoding at this place in the list; 0 is the lowest quality.
+    pub fn rank(self, at: usize) -> usize {
+        if self.is_measured() { usize::from(self.0 >> (2 * at) & 3) } else { at }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Layers {
-    /// Lowest quality first; the first `count` are in use.
+    /// As the publication lists its encodings; the first `count` are in use.
     logs: [u32; MAX_LAYERS],
     count: usize,
     seen_at: [Option<Time>; MAX_LAYERS],
+    order: Order,
 }
 
 impl Layers {
@@ -26,36 +57,53 @@ impl Layers {
         let count = logs.len().min(MAX_LAYERS);
         let mut known = [0; MAX_LAYERS];
         known[..count].copy_from_slice(&logs[..count]);
-        Layers { logs: known, count, seen_at: [None; MAX_LAYERS] }
+        Layers { logs: known, count, seen_at: [None; MAX_LAYERS], order: Order::default() }
     }
 
     pub fn logs(&self) -> &[u32] {
         &self.logs[..self.count]
     }
 
-    pub fn rank(&self, log: u32) -> Option<usize> {
-        self.logs().iter().position(|known| *known == log)
-    }
-
-    /// Notes a packet and returns its rank; `None` when its log is not one of these.
+    /// Notes a packet and returns its encoding, as a place in `logs`; `None` when its log is not one of these.
     pub fn handle_packet(&mut self, packet: &LoggedPacket<'_>) -> Option<usize> {
-        let rank = self.rank(packet.log)?;
-        self.handle_seen(rank, packet.arrived_at());
-        Some(rank)
+        let encoding = self.logs().iter().position(|known| *known == packet.log)?;
+        self.set_order(packet.order);
+        self.handle_seen(encoding, packet.arrived_at());
+        Some(encoding)
     }
 
-    pub fn handle_seen(&mut self, rank: usize, at: Time) {
-        self.seen_at[rank] = self.seen_at[rank].max(Some(at));
+    pub fn handle_seen(&mut self, encoding: usize, at: Time) {
+        self.seen_at[encoding] = self.seen_at[encoding].max(Some(at));
     }
 
-    pub fn is_alive(&self, rank: usize) -> bool {
+    /// Takes the order that was measured, if one was.
+    pub fn set_order(&mut self, order: Order) {
+        if order.is_measured() {
+            self.order = order;
+        }
+    }
+
+    pub fn is_better(&self, encoding: usize, than: usize) -> bool {
+        self.order.rank(encoding) > self.order.rank(than)
+    }
+
+    pub fn is_alive(&self, encoding: usize) -> bool {
         let newest = self.seen_at.iter().flatten().max();
-        self.seen_at[rank].zip(newest).is_some_and(|(at, newest)| newest.since(at) < SILENCE)
+        self.seen_at[encoding].zip(newest).is_some_and(|(at, newest)| newest.since(at) < SILENCE)
     }
 
-    /// The rank of the best encoding that is alive; the lowest when no packet has been seen.
+    /// Those that are alive, the best first.
+    pub fn alive(&self) -> impl Iterator<Item = usize> {
+        (0..self.count).rev().filter_map(|rank| self.at_rank(rank)).filter(|encoding| self.is_alive(*encoding))
+    }
+
+    /// The best encoding that is alive; the lowest when no packet has been seen.
     pub fn best(&self) -> usize {
-        (0..self.count).rev().find(|rank| self.is_alive(*rank)).unwrap_or(0)
+        self.alive().next().or(self.at_rank(0)).unwrap_or(0)
+    }
+
+    fn at_rank(&self, rank: usize) -> Option<usize> {
+        (0..self.count).find(|encoding| self.order.rank(*encoding) == rank)
     }
 
     /// The log whose next key frame is awaited while `current` is followed.
@@ -64,9 +112,9 @@ impl Layers {
         if current == Some(best) { None } else { self.logs().get(best).copied() }
     }
 
-    /// Whether to change from `current` to `rank` at its key frame.
-    pub fn may_switch(&self, current: Option<usize>, rank: usize) -> bool {
-        current.is_none_or(|current| rank > current || !self.is_alive(current))
+    /// Whether to change from `current` to `encoding` at its key frame.
+    pub fn may_switch(&self, current: Option<usize>, encoding: usize) -> bool {
+        current.is_none_or(|current| self.is_better(encoding, current) || !self.is_alive(current))
     }
 }
 
@@ -89,6 +137,22 @@ mod tests {
         layers.handle_seen(0, at(800));
         assert_eq!(layers.awaited(Some(2)), Some(10));
         assert!(layers.may_switch(Some(2), 0));
+    }
+
+    #[test]
+    fn the_measured_order_stands_over_the_list() {
+        let mut layers = Layers::new(&[10, 11, 12]);
+        (0..3).for_each(|encoding| layers.handle_seen(encoding, at(0)));
+        layers.set_order(Order::new(&[1, 2, 0]));
+        assert_eq!((0..3).map(|encoding| layers.order.rank(encoding)).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(layers.alive().collect::<Vec<_>>(), [0, 2, 1]);
+        assert_eq!((layers.awaited(Some(2)), layers.awaited(Some(0))), (Some(10), None));
+        assert!(layers.may_switch(Some(2), 0) && !layers.may_switch(Some(0), 2));
+        layers.set_order(Order::default());
+        assert_eq!(layers.best(), 0, "not measured says nothing");
+        assert_eq!(Order::unpack(layers.order.pack()), layers.order);
+        layers.set_order(Order::unpack(0xff));
+        layers.best();
     }
 
     #[test]

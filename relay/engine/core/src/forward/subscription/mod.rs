@@ -170,7 +170,7 @@ impl Subscription {
         if let Some(attach) = attach {
             subscription.attach(attach);
             let source = words.source(attach.publication);
-            if let Some(source) = source.filter(|source| attach.logs.get(source.rank) == Some(&source.log)) {
+            if let Some(source) = source.filter(|source| attach.logs.get(source.encoding) == Some(&source.log)) {
                 subscription.frame_ids.follow(source.shifts);
                 subscription.replay = Some(Replay { log: source.log, position: source.next_position });
                 subscription.reports.handle_source(now);
@@ -220,7 +220,7 @@ impl Subscription {
         self.attachment.as_ref().map(|attachment| attachment.publication)
     }
 
-    /// The logs to feed it from, lowest quality first.
+    /// The logs to feed it from.
     pub fn logs(&self) -> &[u32] {
         self.attachment.as_ref().map_or(&[], |attachment| attachment.layers.logs())
     }
@@ -262,18 +262,17 @@ impl Subscription {
     /// then sends `next_replay` before it reads these feeds further.
     pub fn join<'a>(&mut self, now: Time, scratch: &mut Scratch, feeds: impl Fn(u32) -> Option<&'a Feed>) {
         let Some(attachment) = self.attachment.as_mut() else { return };
-        for rank in 0..attachment.layers.logs().len() {
-            let Some(feed) = feeds(attachment.layers.logs()[rank]) else { continue };
+        for encoding in 0..attachment.layers.logs().len() {
+            let Some(feed) = feeds(attachment.layers.logs()[encoding]) else { continue };
+            attachment.layers.set_order(feed.order());
             if let Some(at) = feed.last_arrival(scratch) {
-                attachment.layers.handle_seen(rank, at);
+                attachment.layers.handle_seen(encoding, at);
             }
         }
         // A subscription that follows a source already has all that a replay would bring.
         if self.kind == MediaKind::Video && attachment.source.is_none() {
-            let joins = attachment.layers.logs().iter().enumerate().rev();
-            let mut joins = joins.filter(|(rank, _)| attachment.layers.is_alive(*rank));
-            self.replay =
-                joins.find_map(|(_, log)| Some(Replay { log: *log, position: feeds(*log)?.join_at(now, scratch)? }));
+            let mut joins = attachment.layers.alive().map(|encoding| attachment.layers.logs()[encoding]);
+            self.replay = joins.find_map(|log| Some(Replay { log, position: feeds(log)?.join_at(now, scratch)? }));
         }
     }
 
@@ -291,14 +290,14 @@ impl Subscription {
     pub fn select(&mut self, packet: &LoggedPacket<'_>) -> Result<Selected, Drop> {
         let attachment = self.attachment.as_mut().ok_or(Drop::LayerNotSelected)?;
         let step = attachment.step(self.kind, packet)?;
-        if let Step::Begin(rank) = step {
+        if let Step::Begin(encoding) = step {
             let outgoing = attachment.next_index().unwrap_or(self.next_index);
             let codec = attachment.formats.codec();
             let (timestamp, rate) = (packet.header.timestamp, codec.clock_rate);
             let timestamp_shift = self.timeline.begin(timestamp, packet.meta.arrived_us, rate);
             let descriptor = attachment.extensions.descriptor(packet);
             let shifts = self.frame_ids.begin(codec.name, packet.payload(), descriptor);
-            attachment.source = Some(Source::begin(packet, rank, outgoing, timestamp_shift, shifts));
+            attachment.source = Some(Source::begin(packet, encoding, outgoing, timestamp_shift, shifts));
             self.reports.handle_source(packet.arrived_at());
         }
         let source = attachment.source.as_mut().ok_or(Drop::AwaitsKeyFrame)?;
