@@ -14,7 +14,7 @@ from logging.handlers import WatchedFileHandler
 
 from millrace.relay.config.model import LogConfig
 from millrace.workers.lines import Lines, Outlet
-from millrace.workers.trusted_files import open_trusted
+from millrace.workers.trusted_files import open_log
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -103,7 +103,7 @@ class LogFile(WatchedFileHandler):
         """True when standard error goes to the file, as with a daemon: then it is opened anew with the file."""
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=open_trusted)
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=_opened)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a line, or drops it when that fails, as on a full disk."""
@@ -172,6 +172,10 @@ def _warning(text: str, arguments: tuple[object, ...]) -> logging.LogRecord:
 
 def _encoded(handler: logging.Handler, record: logging.LogRecord) -> bytes:
     return (handler.format(record) + "\n").encode(errors="backslashreplace")
+
+
+def _opened(path: str, _flags: int) -> int:
+    return open_log(path)
 
 
 def _log_file(path: str, inherited: Sequence[logging.Handler]) -> LogFile:

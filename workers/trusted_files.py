@@ -19,6 +19,10 @@ _SHARED = stat.S_ISVTX | stat.S_IWOTH
 """Everybody may make files in such a directory, and nobody may remove those of others."""
 
 
+_APPENDING = os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+"""A pipe or a terminal with a name is not waited for, neither now nor by writes. Files have no such flag."""
+
+
 class Untrusted(PermissionError):
     """Another user could have put the link or the file there; the text says which."""
 
@@ -49,6 +53,19 @@ def open_trusted(path: str | Path, flags: int, mode: int = 0o640) -> int:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), whole)
     finally:
         os.close(folder)
+
+
+def open_log(path: str | Path, more: int = os.O_CREAT) -> int:
+    """Returns a descriptor that appends to a log, and waits for nobody: a named pipe may have no reader yet, and what
+    it cannot hold is refused with EAGAIN. Raises Untrusted or another OSError.
+    """
+    try:
+        return open_trusted(path, os.O_WRONLY | _APPENDING | more)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        # A named pipe that nobody reads. Opened for both it has a reader, ourselves, and keeps lines for the next one.
+        return open_trusted(path, os.O_RDWR | _APPENDING)
 
 
 def _look(name: str, folder: int) -> os.stat_result | None:

@@ -11,7 +11,7 @@ from millrace.master.start.https import https_for
 from millrace.master.start.x509 import certificate_for
 from millrace.master.takeover.runtime_directory import unusable
 from millrace.relay.config.model import Config
-from millrace.workers.trusted_files import open_trusted
+from millrace.workers.trusted_files import open_log
 
 
 def outside(config: Config) -> list[str]:
@@ -39,7 +39,7 @@ def _unwritable(file: Path) -> str | None:
     """Returns why opening the file to append would fail, without making it; None when it would not."""
     try:
         if file.exists():
-            os.close(open_trusted(file, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+            os.close(open_log(file, 0))
         elif not file.parent.is_dir():
             return os.strerror(errno.ENOTDIR if file.parent.exists() else errno.ENOENT)
         elif not os.access(file.parent, os.W_OK | os.X_OK):

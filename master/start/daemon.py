@@ -17,7 +17,7 @@ from pathlib import Path
 from millrace.master.start.startup import END, DaemonStartup, Startup
 from millrace.master.takeover.locks import Held, lock_file
 from millrace.master.takeover.reexec import Executable
-from millrace.workers.trusted_files import open_trusted
+from millrace.workers.trusted_files import open_log
 
 PID_FILE = "pid-file"
 """The name of its descriptor between an old and a new program."""
@@ -83,7 +83,7 @@ def _lead(log_file: str, run: Callable[[Startup], int], startup: DaemonStartup) 
 def _redirect(log_file: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     # Standard error goes to the log file: the traceback of a worker that hung is written there, not logged.
-    out = open_trusted(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if log_file else nothing
+    out = open_log(log_file) if log_file else nothing
     os.dup2(nothing, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)

@@ -110,7 +110,7 @@ def test_log_that_cannot_be_made_after_its_rotation_goes_on_in_the_rotated_file_
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patched:
-        patched.setattr("millrace.workers.logs.open_trusted", refused)
+        patched.setattr("millrace.workers.logs.open_log", refused)
         reopen()
         logging.getLogger("millrace").info("meanwhile")
     assert rotated.read_text().count("cannot be opened anew") == 1

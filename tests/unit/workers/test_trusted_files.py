@@ -1,6 +1,7 @@
 """What others plant is not followed. Only root can be somebody else; in its place stands a user who is not root."""
 
 import errno
+import fcntl
 import logging
 import os
 import stat
@@ -13,7 +14,7 @@ from millrace.master.start.daemon import PidFileRefused, held
 from millrace.master.takeover.reexec import Executable
 from millrace.relay.config.model import LogConfig
 from millrace.workers.logs import set_up
-from millrace.workers.trusted_files import Untrusted, open_trusted
+from millrace.workers.trusted_files import Untrusted, open_log, open_trusted
 
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 SOMEBODY, ANOTHER = 4242, 4243
@@ -128,6 +129,20 @@ def test_in_a_directory_of_everybody_a_file_pipe_or_second_name_of_another_user_
     os.link(victim, shared / "second")
     with pytest.raises(Untrusted, match="a file with a second name"):
         open_trusted(shared / "second", APPEND)
+
+
+def test_a_log_that_is_a_named_pipe_is_opened_without_a_reader_and_waits_for_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    log = open_log(tmp_path / "pipe")
+    assert os.write(log, b"first") == 5
+    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+    with pytest.raises(BlockingIOError):
+        os.write(log, bytes(4096))
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reading, 5) == b"first"
+    again = open_log(tmp_path / "pipe")
+    for descriptor in (log, reading, again):
+        os.close(descriptor)
 
 
 @needs_root
