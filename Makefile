@@ -182,7 +182,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .PHONY: man
 man: .stamp-dev ## Write deploy/millrace.1 from the command's own help
-	SOURCE_DATE_EPOCH=0 COLUMNS=80 $(BIN)/argparse-manpage --module millrace.master.operator.cli --function parser --project-name millrace --prog millrace \
+	SOURCE_DATE_EPOCH=0 COLUMNS=80 $(BIN)/argparse-manpage --module millrace.master.operator.arguments --function parser --project-name millrace --prog millrace \
 		--description "a WebRTC media relay: one box, one UDP port" --manual-title Millrace --format single-commands-section --output $(or $(OUTPUT),deploy/millrace.1)
 
 .PHONY: lock

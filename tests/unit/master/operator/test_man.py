@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from millrace.master.operator.cli import parser
+from millrace.master.operator.arguments import parser
 
 PAGE = Path(__file__).parents[4] / "deploy" / "millrace.1"
 
