@@ -140,6 +140,6 @@ def _try_engine(prepared: Prepared) -> None:
     # The inherited doorbells would wake this engine in place of a worker's.
     bells = tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(prepared.slots))
     boot = prepared.child(0, 1).boot
-    media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None))
+    media = Media(replace(boot, arena=arena.fd, doorbells=bells, media_sockets=(), flow_map=None, tcp=None))
     media.start()
     media.release()

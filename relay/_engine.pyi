@@ -11,9 +11,19 @@ class Engine:
     """One worker's packet path, on a thread of its own."""
 
     def __new__(
-        cls, sockets: list[int], slot: int, config: bytes, arena: int, doorbells: list[int], flow_map: int | None
+        cls,
+        sockets: list[int],
+        slot: int,
+        config: bytes,
+        arena: int,
+        doorbells: list[int],
+        flow_map: int | None,
+        tcp: tuple[list[int], int, list[int], int] | None = None,
     ) -> Engine:
-        """All descriptors stay the caller's. Raises ValueError when the parts do not fit each other, OSError."""
+        """All descriptors stay the caller's. `tcp`: listeners that all workers share, the end of a Unix socket at which
+        this slot is passed connections, the other end of each slot's, the most connections.
+
+        Raises ValueError when the parts do not fit each other, OSError."""
 
     def start(self) -> None:
         """Once; RuntimeError the second time."""

@@ -23,6 +23,8 @@ from millrace.relay.contract.events import (
 )
 from millrace.relay.contract.ids import TransportId
 
+STRANGERS = 256
+"""Connections that have shown no valid check yet; `MAX_STRANGERS` of `relay/engine/shell/src/tcp/strangers.rs`."""
 BEHIND_SECONDS = 0.005
 """Until commands are submitted again to an engine whose queue is full: it takes thousands of commands a second."""
 
@@ -48,6 +50,7 @@ class Media:
             boot.arena,
             list(boot.doorbells),
             boot.flow_map,
+            tcp_descriptors(boot),
         )
 
     def start(self) -> None:
@@ -140,3 +143,11 @@ class Media:
                 self._adoption_done.set()
         if self._all_closed is not None and not self._open:
             self._all_closed.set()
+
+
+def tcp_descriptors(boot: Boot) -> tuple[list[int], int, list[int], int] | None:
+    """Returns the engine's argument `tcp`. Each session may have two connections, as a client that comes back does."""
+    if boot.tcp is None:
+        return None
+    most = 2 * boot.config.limits.sessions_per_worker + STRANGERS
+    return list(boot.tcp.listeners), boot.tcp.inbox, list(boot.tcp.doors), most

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from millrace.master.kernel.addresses import own_addresses
 from millrace.master.kernel.reuseport import spread
 from millrace.relay.config.model import Config
-from millrace.relay.contract.takeover import Manifest, SocketGroup
+from millrace.relay.contract.takeover import TCP, Manifest, SocketGroup
 
 MOST_ADDRESSES = 64
 """Of media: `MAX_SOCKETS` of the engine (`relay/engine/shell/src/lib.rs`)."""
@@ -27,6 +27,10 @@ _PORT_TRIES = 32
 """Attempts to find a port that the kernel picks on one address and that is free on all others; then the start fails."""
 _SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
 """SO_SNDBUFFORCE and SO_RCVBUFFORCE, asm-generic/socket.h: with CAP_NET_ADMIN they exceed the sysctl's limit."""
+_PASSAGE_BYTES = 4 << 20
+"""Of connections that lie between two workers: some 5,000, when all of a worker's wait for its successor. Without
+CAP_NET_ADMIN the kernel grants room for some 250; the clients of further ones connect again.
+"""
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER, asm-generic/socket.h."""
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -55,12 +59,15 @@ class Sockets:
     """One per bound address. A wildcard is replaced by each address of the box, so that an answer leaves from the
     address that was asked.
     """
+    tcp: tuple[Group, ...]
+    """Of clients that come over TCP: a single listener for each address of `media`, or none."""
     warnings: tuple[str, ...]
     """Lines for the log, such as buffers that the kernel did not grant."""
 
     def named(self) -> Iterator[tuple[SocketGroup, Group]]:
         """Yields all groups with their names in the manifest."""
-        for section, groups in (("http", self.http), ("admin", self.admin), ("media", self.media)):
+        by_section = (("http", self.http), ("admin", self.admin), ("media", self.media), (TCP, self.tcp))
+        for section, groups in by_section:
             for group in groups:
                 yield SocketGroup(section, group.address, group.port), group
 
@@ -83,6 +90,8 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
         if left_out:
             binder.warnings.append(too_many(addresses, left_out))
         media = binder.bind("media", socket.SOCK_DGRAM, addresses, config.media.port)
+        port = config.media.tcp_port or media[0].port
+        tcp = binder.bind_tcp(config.media.tcp, [group.address for group in media], port)
         if all(ip_address(group.address).is_loopback for group in media):
             media += binder.bind_for_firefox(media[0].port)
         for group in media:
@@ -93,7 +102,7 @@ def bind_all(config: Config, slots: int, activated: Sequence[socket.socket] = ()
         for each in binder.opened:
             each.close()
         raise
-    return Sockets(http, admin, media, tuple(dict.fromkeys(binder.warnings)))
+    return Sockets(http, admin, media, tcp, tuple(dict.fromkeys(binder.warnings)))
 
 
 def bind_more(
@@ -114,6 +123,14 @@ def bind_more(
     return groups, tuple(dict.fromkeys(binder.warnings))
 
 
+def bind_more_tcp(addresses: Sequence[str], port: int) -> tuple[tuple[Group, ...], tuple[str, ...]]:
+    """Binds listeners for clients without UDP on addresses that the box has got since the start, if the port can be had
+    there; returns them and lines for the log.
+    """
+    binder = _Binder(1, 1, [], [], {})
+    return binder.bind_tcp("auto", addresses, port), tuple(binder.warnings)
+
+
 def are_shared(activated: Sequence[socket.socket]) -> bool:
     """True when other sockets can share the ports of the service manager's."""
     return all(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for each in activated)
@@ -121,19 +138,30 @@ def are_shared(activated: Sequence[socket.socket]) -> bool:
 
 def inherit_all(config: Config, manifest: Manifest, descriptors: Mapping[str, int]) -> Sockets:
     """Returns the sockets of another master, as it bound them. `descriptors` are by the manifest's names."""
-    groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": []}
+    groups: dict[str, list[Group]] = {"http": [], "admin": [], "media": [], TCP: []}
     for number, named in enumerate(manifest.groups):
         if named.section not in groups:
             # A later release's. They stay open, for its return.
             continue
-        names = (f"{named.section}-{number}-{slot}" for slot in range(manifest.slots))
-        members = tuple(socket.socket(fileno=descriptors[name]) for name in names)
+        members = tuple(socket.socket(fileno=descriptors[name]) for name in named.names(number, manifest.slots))
         groups[named.section].append(Group(named.address, named.port, members))
     warnings: list[str] = []
     for group in groups["media"]:
         _set_buffers(group, config, warnings)
-    http, admin, media = (tuple(groups[purpose]) for purpose in ("http", "admin", "media"))
-    return Sockets(http, admin, media, tuple(dict.fromkeys(warnings)))
+    http, admin, media, tcp = (tuple(groups[purpose]) for purpose in ("http", "admin", "media", TCP))
+    return Sockets(http, admin, media, tcp, tuple(dict.fromkeys(warnings)))
+
+
+def tcp_passage() -> tuple[int, int]:
+    """Makes the pair of sockets by which one slot is passed TCP connections: inbox and door. What lies in it outlives
+    the worker. Returns descriptors.
+    """
+    inbox, door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, _SEND_BUFFER_FORCE, _PASSAGE_BYTES)
+    except PermissionError:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PASSAGE_BYTES)
+    return inbox.detach(), door.detach()
 
 
 def media_addresses(bind: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -181,6 +209,40 @@ class _Binder:
             for member in group.members[1:]:
                 member.listen(_BACKLOG)
         return groups
+
+    def bind_tcp(self, mode: Literal["auto", "on", "off"], addresses: Sequence[str], port: int) -> tuple[Group, ...]:
+        """Binds a listener on each address, which all workers share: whichever accepts a connection passes it to the
+        one that has the session. With `auto`, a port that cannot be had leaves clients without TCP.
+        """
+        if mode == "off":
+            return ()
+        before = len(self.opened)
+        try:
+            return tuple(Group(address, port, (self._listener(address, port),)) for address in addresses)
+        except BindRefused as error:
+            if mode == "on":
+                raise
+            for each in self.opened[before:]:
+                each.close()
+            del self.opened[before:]
+            self.warnings.append(f"media.tcp: clients in networks without UDP will not connect: {error}")
+            return ()
+
+    def _listener(self, address: str, port: int) -> socket.socket:
+        if activated := self.activated.pop((socket.SOCK_STREAM, address, port), None):
+            self.opened.append(activated)
+            activated.setblocking(False)
+            return activated
+        try:
+            listener = self._open(socket.SOCK_STREAM, address)
+            self.opened.append(listener)
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            raise _refused("media", address, port, error, "tcp_port") from error
+        return listener
 
     def bind_for_firefox(self, port: int) -> tuple[Group, ...]:
         """Binds one address of the box, for clients on the same machine only.
@@ -306,14 +368,14 @@ def hear_this_machine_only(member: socket.socket) -> None:
     member.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_program)
 
 
-def _refused(section: str, address: str, port: int, error: OSError) -> BindRefused:
+def _refused(section: str, address: str, port: int, error: OSError, port_key: str = "port") -> BindRefused:
     reasons = {
         errno.EADDRINUSE: "is taken by another program; is Millrace running already?",
         errno.EADDRNOTAVAIL: "cannot be had: this machine does not have the address",
         errno.EAFNOSUPPORT: "cannot be had: this machine has no IPv6",
         errno.EACCES: "is not for this user; ports below 1024 need CAP_NET_BIND_SERVICE",
     }
-    key = f"{section}.bind" if error.errno in _NO_IPV6 else f"{section}.port"
+    key = f"{section}.bind" if error.errno in _NO_IPV6 else f"{section}.{port_key}"
     reason = reasons.get(error.errno or 0, f"cannot be had: {os.strerror(error.errno or 0)}")
     return BindRefused(f"{key}: {address} port {port} {reason}")
 

@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="look for problems of this machine or its configuration")
     doctor.add_argument("--json", action="store_true", help="print the findings as a list of objects")
-    doctor.add_argument("--url", help="of a running server, for a real call through it (needs the extra `doctor`)")
+    doctor.add_argument(
+        "--url", help="of a running server: does UDP, TCP, TURN lead there, and a real call (needs the extra `doctor`)"
+    )
 
     shell = commands.add_parser("completion", help="print what a shell needs to complete this command")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"), help="such as: source <(millrace completion bash)")

@@ -251,10 +251,12 @@ def _doctor(chosen: argparse.Namespace) -> int:
     if chosen.url:
         try:
             from millrace.master.operator.doctor_call import call
+            from millrace.master.operator.doctor_paths import paths
         except ImportError:
             how = "not tried: it needs aiortc; `pip install '.[doctor]'` in the source tree brings it"
             findings.append(Finding(Verdict.POOR, "a call", how))
         else:
+            findings += paths(chosen.url, config)
             findings.append(call(chosen.url, config))
     file = chosen.config or found()
     if file is not None and (warning := readable_secrets(file, _has_secrets(config))) is not None:

@@ -27,11 +27,13 @@ def call(url: str, config: Config) -> Finding:
     """Publishes and watches for about a second."""
     room = f"doctor-{secrets.token_hex(4)}"
     try:
-        return asyncio.run(_call(url.rstrip("/"), room, _token(config, room)))
+        return asyncio.run(_call(url.rstrip("/"), room, token_for(config, room)))
     except urllib.error.HTTPError as error:
         return Finding(Verdict.BAD, "a call", f"{url} answers {error.code}: {error.read(300).decode(errors='replace')}")
     except TimeoutError:
-        detail = f"no {FRAMES} frames within {SECONDS:.0f} s: is the UDP port open, and media.announced right?"
+        detail = (
+            f"no {FRAMES} frames within {SECONDS:.0f} s: are the ports of media open, and is media.announced right?"
+        )
         return Finding(Verdict.BAD, "a call", detail)
     except OSError as error:
         return Finding(Verdict.BAD, "a call", f"{url}: {error}")
@@ -90,7 +92,8 @@ def _request(method: str, url: str, token: str | None, body: bytes | None) -> tu
         return answer.read().decode(), answer.headers.get("Location", "")
 
 
-def _token(config: Config, room: str) -> str | None:
+def token_for(config: Config, room: str) -> str | None:
+    """Returns a token for that room of the first configured key; None when there is no key."""
     if not config.auth.keys:
         return None
     key, secret = next(iter(config.auth.keys.items()))

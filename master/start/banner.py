@@ -18,10 +18,16 @@ def banner(prepared: Prepared) -> str:
         f"Millrace serves with {prepared.goal} worker{'s' if prepared.goal > 1 else ''}.",
         f"  page     {_url(prepared.sockets.http[0], is_secure=prepared.https is not None)}/",
         f"  metrics  {_url(prepared.sockets.admin[0])}/metrics",
-        f"  media    UDP port {media[0].port} at {addresses}" + (f" ({steered})" if prepared.goal > 1 else ""),
+        f"  media    UDP port {media[0].port}{_tcp(prepared)} at {addresses}"
+        + (f" ({steered})" if prepared.goal > 1 else ""),
         "  access   " + ("this machine only, without a token" if prepared.config.is_open else "with a token"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tcp(prepared: Prepared) -> str:
+    tcp = prepared.sockets.tcp
+    return f", TCP port {tcp[0].port}" if tcp else ""
 
 
 def _url(group: Group, is_secure: bool = False) -> str:

@@ -22,7 +22,11 @@ def check_descriptors(config: Config, slots: int, workers: int) -> None:
     """Raises BindRefused when this process and its workers may not have enough descriptors."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # One more of media is Firefox's, and each slot has a doorbell.
-    sockets = slots * (len(config.http.bind) + 1 + len(media_addresses(config.media.bind)[0]) + 1 + 1)
+    media = len(media_addresses(config.media.bind)[0])
+    sockets = slots * (len(config.http.bind) + 1 + media + 1 + 1)
+    if config.media.tcp != "off":
+        # All slots share the listeners, and each has two ends by which it is passed connections.
+        sockets += media + 2 * slots
     wanted = sockets + OWN + PER_WORKER * workers + config.limits.spare_descriptors + CLIENTS
     if most != resource.RLIM_INFINITY and most < wanted:
         raise BindRefused(

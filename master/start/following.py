@@ -11,10 +11,10 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from millrace.master.kernel.addresses import told_in_vain
-from millrace.master.kernel.sockets import MOST_ADDRESSES, BindRefused, Group, bind_more, media_addresses
+from millrace.master.kernel.sockets import MOST_ADDRESSES, BindRefused, Group, bind_more, bind_more_tcp, media_addresses
 from millrace.master.kernel.steering import Steered, steer_too
 from millrace.master.start.prepare import Prepared, announced_candidates
-from millrace.relay.contract.takeover import DOWN, ELIGIBLE, SocketGroup
+from millrace.relay.contract.takeover import DOWN, ELIGIBLE, TCP, SocketGroup
 
 log = logging.getLogger("millrace.master")
 
@@ -65,21 +65,29 @@ def _with(prepared: Prepared, addresses: list[str]) -> Prepared:
         for group in groups:
             _close(group)
         raise
+    tcp: tuple[Group, ...] = ()
+    if prepared.sockets.tcp:
+        tcp, more = bind_more_tcp(addresses, prepared.sockets.tcp[0].port)
+        warnings += more
     for warning in warnings:
         log.warning(warning)
+    added = [
+        *(SocketGroup("media", group.address, group.port) for group in groups),
+        *(SocketGroup(TCP, group.address, group.port) for group in tcp),
+    ]
     first = len(manifest.groups)
-    names = [f"media-{first + at}-{slot}" for at in range(len(groups)) for slot in range(prepared.slots)]
+    names = [name for at, group in enumerate(added) for name in group.names(first + at, prepared.slots)]
     changed = replace(
         manifest,
-        groups=(*manifest.groups, *(SocketGroup("media", group.address, group.port) for group in groups)),
+        groups=(*manifest.groups, *added),
         descriptors=(*manifest.names(), *names),
     )
     # Another file, as the present workers hold the one that names what they hold.
     file = os.memfd_create("millrace-manifest", os.MFD_CLOEXEC)
     os.pwrite(file, changed.pack(), 0)
-    members = [member.fileno() for group in groups for member in group.members]
+    members = [member.fileno() for group in (*groups, *tcp) for member in group.members]
     descriptors = (file, *inherited.descriptors[1:], *members)
-    sockets = replace(prepared.sockets, media=(*prepared.sockets.media, *groups))
+    sockets = replace(prepared.sockets, media=(*prepared.sockets.media, *groups), tcp=(*prepared.sockets.tcp, *tcp))
     prepared.eligible.change(sockets)
     return replace(prepared, sockets=sockets, inherited=replace(inherited, manifest=changed, descriptors=descriptors))
 

@@ -18,7 +18,14 @@ from pathlib import Path
 from millrace.master.arena import Arena
 from millrace.master.kernel.addresses import candidates, likeliest_first, told_in_vain
 from millrace.master.kernel.eligible import EligibleSlots
-from millrace.master.kernel.sockets import Sockets, are_shared, bind_all, inherit_all, media_addresses
+from millrace.master.kernel.sockets import (
+    Sockets,
+    are_shared,
+    bind_all,
+    inherit_all,
+    media_addresses,
+    tcp_passage,
+)
 from millrace.master.kernel.steering import Steered, steer
 from millrace.master.start.certificate import Certificate
 from millrace.master.start.descriptors import check_descriptors
@@ -30,7 +37,7 @@ from millrace.master.takeover.runtime_files import RuntimeFiles
 from millrace.relay.config.model import Config, is_loopback, is_read_on_the_way
 from millrace.relay.config.parse import contradictions
 from millrace.relay.config.rules import MAX_SLOTS
-from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket
+from millrace.relay.contract.boot import Boot, CandidateAddress, MediaSocket, TcpMedia
 from millrace.relay.contract.ids import Incarnation, Slot
 from millrace.relay.contract.takeover import DOWN, ELIGIBLE, TAKEOVER_SOCKET, Manifest, fixed_at_start, with_inherited
 from millrace.workers.control_groups import cpu_quota
@@ -143,6 +150,17 @@ class Prepared:
             runtime_lock=self.files(1 + slot),
             started_at=manifest.started_at,
             forked_at=time.monotonic(),
+            tcp=self._tcp(slot),
+        )
+
+    def _tcp(self, slot: int) -> TcpMedia | None:
+        if not self.sockets.tcp:
+            return None
+        by_name = self.inherited.by_name()
+        return TcpMedia(
+            listeners=tuple(group.members[0].fileno() for group in self.sockets.tcp),
+            inbox=by_name[f"tcp-inbox-{slot}"],
+            doors=tuple(by_name[f"tcp-door-{each}"] for each in range(self.slots)),
         )
 
 
@@ -234,6 +252,8 @@ def make(config: Config, runtime: Runtime, activated: Sequence[socket.socket] = 
         assert steered_by.down is not None, "our own program has one"
         descriptors += (steered_by.flow_map, steered_by.eligible, steered_by.down)
     descriptors += (member.fileno() for _, group in named for member in group.members)
+    if sockets.tcp:
+        descriptors += (each for _ in range(slots) for each in tcp_passage())
     eligible = EligibleSlots.fresh(sockets, slots, steered_by)
     try:
         # Before the first client, which would else wait at a slot without a worker.
@@ -311,14 +331,19 @@ def _listen_for_takeover(directory: Path) -> int:
 
 
 def announced_candidates(sockets: Sockets, config: Config) -> tuple[CandidateAddress, ...]:
-    """Returns the addresses that clients are told to send to. Listed ones keep the order of the list; of a wildcard's,
-    those that the box has no longer are left out.
+    """Returns the addresses that clients are told to send to, UDP before TCP. Listed ones keep the order of the list;
+    of a wildcard's, those that the box has no longer are left out.
     """
-    bound = [(group.address, group.port) for group in sockets.media]
-    if any(ip_address(address).is_unspecified for address in config.media.bind):
-        has, left_out = media_addresses(config.media.bind)
-        bound = likeliest_first([each for each in bound if each[0] in has or each[0] in left_out] or bound)
-    return candidates(bound, config.media.announced)
+    is_any = any(ip_address(address).is_unspecified for address in config.media.bind)
+    has = {each for addresses in media_addresses(config.media.bind) for each in addresses} if is_any else set()
+    told: list[CandidateAddress] = []
+    for protocol, groups in (("udp", sockets.media), ("tcp", sockets.tcp)):
+        bound = [(group.address, group.port) for group in groups]
+        if is_any:
+            bound = likeliest_first([each for each in bound if each[0] in has] or bound)
+        named = candidates(bound, config.media.announced)
+        told += named if protocol == "udp" else (replace(each, protocol="tcp") for each in named)
+    return tuple(told)
 
 
 def steering(config: Config, sockets: Sockets, slots: int) -> Steered | None:

@@ -98,6 +98,14 @@ class MediaConfig:
     """How datagrams find their worker. `auto` has the kernel steer if it takes the BPF program, else workers hand over.
     `ebpf` makes a refusal an error, `handover` never asks the kernel.
     """
+    tcp: Literal["auto", "on", "off"] = "auto"
+    """Whether clients whose network lets no UDP out can connect over TCP (RFC 6544). `auto` does without when the port
+    is taken, and says so; `on` makes that an error.
+    """
+    tcp_port: Port = 0
+    """For those clients. 0 is the number of `media.port`. Networks that let nothing else out let 443 out, unless HTTPS
+    is there.
+    """
     repair_delay_ms: Annotated[int, within(0, 1_000)] = 250
     """On a path that loses 2 %, a viewer's player is asked to play this much later than the round trip: then two
     repairs arrive in time, and no picture freezes. 0 never asks.

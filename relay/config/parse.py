@@ -90,10 +90,27 @@ def contradictions(config: Config, refused: Collection[str] = ()) -> Iterator[Pr
             yield Problem(missing, "nothing", "a PEM file, as the other half is given")
     if config.http.port == config.admin.port != 0:
         yield Problem("admin.port", str(config.admin.port), "another port than http.port")
+    yield from _tcp_taken(config)
     for key, limit_key in _NO_MORE_THAN.items():
         value, limit = attrgetter(key, limit_key)(config)
         if value > limit:
             yield Problem(key, str(value), f"at most {limit_key}, which is {limit}")
+
+
+def _tcp_taken(config: Config) -> Iterator[Problem]:
+    """Yields a TCP port for media that HTTP or the administration needs, where it was asked for."""
+    media = config.media
+    port = media.tcp_port or (media.port if media.tcp == "on" else 0)
+    if media.tcp == "off" or not port:
+        return
+    for key, others, taken in (
+        ("http.port", config.http.bind, config.http.port),
+        ("admin.port", (config.admin.bind,), config.admin.port),
+    ):
+        bound = {ip_address(address) for address in (*media.bind, *others)}
+        is_shared = len(bound) < len({*media.bind}) + len({*others}) or any(each.is_unspecified for each in bound)
+        if taken == port and is_shared:
+            yield Problem("media.tcp_port", str(media.tcp_port), f"another port than {key}")
 
 
 def _never_told(config: Config) -> Iterator[Problem]:

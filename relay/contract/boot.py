@@ -6,7 +6,7 @@ when this one is dead. Read next: `workers/main.py`, which is given a Boot.
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
-from typing import Protocol
+from typing import Literal, Protocol
 
 from millrace.relay.config.model import Config
 from millrace.relay.contract.ids import Incarnation, Slot
@@ -29,6 +29,19 @@ class CandidateAddress:
     port: int
     bound: str
     """Our own address behind it; the same, unless another is announced in its place."""
+    protocol: Literal["udp", "tcp"] = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpMedia:
+    """What a worker needs for clients that come over TCP."""
+
+    listeners: tuple[int, ...]
+    """One per bound address, shared by all workers: whichever accepts a connection passes it to the session's."""
+    inbox: int
+    """The end of a Unix socket at which this slot is passed connections."""
+    doors: tuple[int, ...]
+    """The other end of each slot's."""
 
 
 class PublicTls(Protocol):
@@ -107,3 +120,5 @@ class Boot:
     """Unix time of the server's start, seconds."""
     forked_at: float
     """When the master was about to fork this worker: CLOCK_MONOTONIC, seconds."""
+    tcp: TcpMedia | None = None
+    """None when clients reach us over UDP alone."""

@@ -138,6 +138,8 @@ class TransportReport:
     round_trip_ms: float | None
     publications: tuple[PublicationReport, ...]
     subscriptions: tuple[SubscriptionReport, ...]
+    remote_protocol: str | None = None
+    """`udp` or `tcp`, of the path that media goes to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,14 @@ READ = {
 """The versions of each contract that this program goes on with. What a manifest does not name has version 0; a contract
 that only the manifest names is of a later release, which would have raised one of these if it mattered.
 """
-SECTIONS = ("http", "admin", "media")
+TCP = "tcp"
+"""The section of clients' TCP listeners, which all slots share: one each."""
+SECTIONS = ("http", "admin", "media", TCP)
 """Whose sockets this program uses."""
 
 FIXED_AT_START = (
     *("http.bind", "http.port", "media.bind", "media.port", "media.steering", "admin.bind", "admin.port"),
+    *("media.tcp", "media.tcp_port"),
     *("runtime.directory", *(f"arena.{each.name}" for each in fields(Config().arena))),
 )
 """Keys with whose values the sockets and the arena were made. A master that inherits those keeps the old values."""
@@ -53,12 +56,16 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SocketGroup:
-    """The sockets of one address and port, one for each slot."""
+    """The sockets of one address and port, one for each slot; of `TCP` a single one."""
 
     section: str
     """One of `SECTIONS`, or of a later release."""
     address: str
     port: int
+
+    def names(self, number: int, slots: int) -> Iterator[str]:
+        """Yields its descriptors' names; `number` is its place among the groups."""
+        return (f"{self.section}-{number}-{slot}" for slot in range(1 if self.section == TCP else slots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,9 @@ class Manifest:
             yield DOWN
         for number, group in enumerate(self.groups):
             if group.section in SECTIONS:
-                yield from (f"{group.section}-{number}-{slot}" for slot in range(self.slots))
+                yield from group.names(number, self.slots)
+        if any(group.section == TCP for group in self.groups):
+            yield from (name for slot in range(self.slots) for name in (f"tcp-inbox-{slot}", f"tcp-door-{slot}"))
 
     def pack(self) -> bytes:
         """As JSON, the contracts first."""

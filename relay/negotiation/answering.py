@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import (
     Codec,
     CodecName,
@@ -114,11 +115,20 @@ class ViewerAnswer:
     """For each m-line that is not taken, as it can play nothing that is sent: its kind, and the codec that it lacks."""
 
 
-def host_candidates(addresses: Sequence[tuple[str, int]]) -> tuple[Candidate, ...]:
-    """Our addresses as candidates, the first preferred (RFC 8445 section 5.1.2.1)."""
+def host_candidates(addresses: Sequence[CandidateAddress]) -> tuple[Candidate, ...]:
+    """Our addresses as candidates, the first preferred (RFC 8445 section 5.1.2.1). Those of TCP are below all others,
+    as RFC 6544 section 4.2 has it: another type preference, and what a passive side has of the local one.
+    """
+    preference = {"udp": (126, 65_535), "tcp": (90, (4 << 13) | 8_191)}
     return tuple(
-        Candidate(address, port, str(index + 1), (126 << 24) | ((65535 - index) << 8) | 255)
-        for index, (address, port) in enumerate(addresses)
+        Candidate(
+            address=each.address,
+            port=each.port,
+            foundation=str(index + 1),
+            priority=(preference[each.protocol][0] << 24) | ((preference[each.protocol][1] - index) << 8) | 255,
+            protocol=each.protocol,
+        )
+        for index, each in enumerate(addresses)
     )
 
 

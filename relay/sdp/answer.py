@@ -5,6 +5,7 @@ here were checked by `relay/sdp/media_section.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from millrace.relay.contract.commands import DtlsRole
 from millrace.relay.sdp.extmap import ExtensionMap
@@ -18,16 +19,19 @@ DATA_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of our addresses, a host candidate on UDP (RFC 8839 section 5.1)."""
+    """One of our addresses, a host candidate (RFC 8839 section 5.1)."""
 
     address: str
     port: int
     foundation: str
     priority: int
+    protocol: Literal["udp", "tcp"] = "udp"
 
     def line(self) -> str:
         """Without a= and without the line end."""
-        return f"candidate:{self.foundation} 1 udp {self.priority} {self.address} {self.port} typ host"
+        line = f"candidate:{self.foundation} 1 {self.protocol} {self.priority} {self.address} {self.port} typ host"
+        # RFC 6544 section 4.5: the client connects to us.
+        return f"{line} tcptype passive" if self.protocol == "tcp" else line
 
 
 @dataclass(frozen=True, slots=True)

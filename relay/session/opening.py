@@ -57,12 +57,8 @@ class Candidates:
     """
 
     def __init__(self, addresses: Sequence[CandidateAddress]) -> None:
-        told = [(each.address, each.port) for each in addresses]
-        self._otherwise = host_candidates(told)
-        self._reached_at = {
-            each.bound: host_candidates([told[place], *told[:place], *told[place + 1 :]])
-            for place, each in reversed(list(enumerate(addresses)))
-        }
+        self._otherwise = host_candidates(addresses)
+        self._reached_at = {each.bound: host_candidates(_first_of(addresses, each.bound)) for each in addresses}
 
     def at(self, reached_at: str | None) -> tuple[Candidate, ...]:
         """Returns them for a client that has reached us at this address; None when it is not known."""
@@ -209,3 +205,13 @@ def _open_transport(session: Session, local: Local, remote: Remote, expects_medi
         fingerprints=remote.fingerprints,
         expects_media=expects_media,
     )
+
+
+def _first_of(addresses: Sequence[CandidateAddress], bound: str) -> list[CandidateAddress]:
+    """Returns the addresses, UDP before TCP; of each the first that leads to `bound` comes first."""
+    ordered: list[CandidateAddress] = []
+    for protocol in ("udp", "tcp"):
+        rest = [each for each in addresses if each.protocol == protocol]
+        first = next((each for each in rest if each.bound == bound), None)
+        ordered += [first, *(each for each in rest if each is not first)] if first else rest
+    return ordered

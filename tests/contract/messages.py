@@ -196,6 +196,7 @@ EVENTS: dict[str, Event] = {
             SubscriptionReport(SUBSCRIPTION, PUBLICATION, 1, 2, 3, 4, 0.25, 5),
             SubscriptionReport(SUBSCRIPTION, None, 0, 0, 0, 0, 0.0, 0),
         ),
+        remote_protocol="tcp",
     ),
     "transport_report_of_a_new_transport": TransportReport(
         TRANSPORT, RequestId(8), "new", None, None, 0, 0, 0, 0, (), None, (), ()

@@ -54,7 +54,9 @@ def told(relay: Relay, address: str) -> list[str]:
     """The addresses that an answer names, to a request that came to this address."""
     with client(relay, address, "whep") as asking:
         asking.post()
-        return re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+)", asking.answer)
+        found = re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+)", asking.answer)
+        assert re.findall(r"a=candidate:\S+ 1 tcp \d+ (\S+)", asking.answer) == found, "over TCP the same"
+        return found
 
 
 async def until_told(relay: Relay, address: str, expected: list[str]) -> None:

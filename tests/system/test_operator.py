@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -42,6 +43,10 @@ async def test_doctor_makes_a_call(relay: Relay) -> None:
     (call,) = [line for line in text.splitlines() if "a call" in line]
     assert call.startswith("ok")
     assert "30 frames" in call
+    ways = dict(line[6:].split(": ", 1) for line in text.splitlines() if line.startswith("ok    from here, "))
+    assert re.fullmatch(rf"127\.0\.0\.1:{relay.media_port} answers after \d+ ms", ways["from here, UDP"])
+    assert re.fullmatch(rf"127\.0\.0\.1:{relay.media_port} answers after \d+ ms", ways["from here, TCP"])
+    assert ways["from here, TURN"] == "the server names none (ice.servers)"
 
 
 async def test_doctor_says_that_nobody_answers() -> None:

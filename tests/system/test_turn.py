@@ -21,6 +21,7 @@ from tests.clients.aiortc_client import Publisher, Viewer
 from tests.system.namespace import ADDRESS, network_namespace
 from tests.system.posts import OFFER
 from tests.system.relay_process import ROOT, Relay
+from tests.system.test_operator import millrace
 from tests.system.unpacked import environment, program
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -133,3 +134,13 @@ async def test_a_picture_comes_through_coturn_where_no_udp_does(
     async with serving(tmp_path, url) as relay:
         assert await watched(relay, None) == 0
         assert await watched(relay, await told(relay, "ann")) == 10
+
+
+@pytest.mark.usefixtures("no_udp")
+async def test_doctor_says_which_ways_are_left(tmp_path: Path) -> None:
+    async with serving(tmp_path, f"turn:{ADDRESS}:3478?transport=tcp") as relay:
+        _, text = await millrace("doctor", "--set", f'auth.keys={{devkey = "{KEY}"}}', "--url", relay.url)
+    found = [line for line in text.splitlines() if "from here, " in line]
+    assert found[0] == f"warn  from here, UDP: {ADDRESS}:{relay.media_port}: no answer within 3 s"
+    assert found[1].startswith(f"ok    from here, TCP: {ADDRESS}:{relay.media_port} answers after ")
+    assert found[2].startswith(f"ok    from here, TURN: turn:{ADDRESS}:3478?transport=tcp answers after ")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from millrace.relay.config.model import LimitsConfig
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.negotiation.answering import Local, host_candidates
 from millrace.relay.sdp.lines import SdpLimits
 
@@ -16,7 +17,7 @@ LOCAL = Local(
     ufrag="00abcdEFGH",
     pwd="A" * 24,
     fingerprint=f"sha-256 {DIGEST}",
-    candidates=host_candidates([("127.0.0.1", 7882), ("::1", 7882)]),
+    candidates=host_candidates([CandidateAddress(each, 7882, each) for each in ("127.0.0.1", "::1")]),
     session_id=1234567890123456789,
 )
 

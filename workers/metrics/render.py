@@ -48,6 +48,10 @@ HELP = {
     "moves_failed": "Sessions that were to go to another slot, and stay",
     "handshakes_done": "DTLS handshakes that succeeded",
     "handshakes_evicted": "DTLS handshakes without progress that made room for others on a full worker",
+    "tcp_accepted": "TCP connections to the media port that were accepted",
+    "tcp_refused": "TCP connections that were closed at once, or made room for another, as there were too many",
+    "tcp_unchecked": "TCP connections that were closed as no valid ICE check came over them for 5 seconds",
+    "tcp_passed": "TCP connections that a worker was passed, as it has the session",
     "proofs_asked": "Binding requests to clients: to a new address before media goes there, and for consent",
     "proofs_answered": "Addresses that answered such a request",
     "proofs_given_up": "Addresses that were asked for two seconds in vain",
@@ -76,6 +80,7 @@ GAUGES = {
     "subscriptions": "Outgoing streams",
     "handshakes": "DTLS handshakes under way",
     "publishers_silent": "Publishers of whom nothing has come for 1.5 seconds",
+    "tcp_connections": "TCP connections of clients, those included that have shown no valid ICE check yet",
     "session_records": "Session records in use, of millrace_session_records_limit for each worker",
 }
 """The engine's metrics that go up and down, by slot."""

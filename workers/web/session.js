@@ -269,5 +269,5 @@ function noPath(url) {
   if (isHere && navigator.userAgent.includes('Firefox')) {
     return 'No media comes through: Firefox sends none to the loopback address. The server needs another address for it.';
   }
-  return 'No media comes through: is the server\u2019s UDP port open from here?';
+  return 'No media comes through: are the server\u2019s UDP and TCP ports for media open from here?';
 }

@@ -101,6 +101,10 @@ drops! {
     UnprovenAddress => "unproven_address" out,
     /// Of a codec that the publisher changed to and this subscription cannot play.
     CodecNotPlayable => "codec_not_playable" out,
+    /// The client does not read its TCP connection as fast as media comes, and the kernel's buffer is full.
+    TcpBacklog => "tcp_backlog" out,
+    /// A frame (RFC 4571) longer than any datagram that is taken; its TCP connection was closed.
+    TcpFrameTooLong => "tcp_frame_too_long" in,
 }
 
 #[cfg(test)]

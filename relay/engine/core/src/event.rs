@@ -168,6 +168,9 @@ pub struct TransportReport {
     pub round_trip_ms: Option<f64>,
     pub publications: Vec<PublicationReport>,
     pub subscriptions: Vec<SubscriptionReport>,
+    /// `udp` or `tcp`, of the path that media goes to.
+    #[serde(default)]
+    pub remote_protocol: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

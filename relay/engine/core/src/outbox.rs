@@ -8,9 +8,19 @@ use std::net::SocketAddr;
 const PORTION_BYTES: usize = 64 * 1024;
 const PORTION_DATAGRAMS: usize = 128;
 
-/// One of the worker's UDP sockets, as an index into the list given at the start.
+/// One of the worker's UDP sockets, as an index into the list given at the start; from `SocketIndex::TCP` on, a TCP listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SocketIndex(pub u8);
+
+impl SocketIndex {
+    /// The first TCP listener. It lies behind all UDP sockets, of which there are 64 at most.
+    pub const TCP: u8 = 64;
+
+    /// True for a listener: then the path is a connection.
+    pub fn is_tcp(self) -> bool {
+        self.0 >= Self::TCP
+    }
+}
 
 /// The two ends of a path: our socket and the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -72,6 +72,15 @@ counters! {
     UnknownSourcesTried => "unknown_sources_tried",
     /// Handshakes without progress that made room for others.
     HandshakesEvicted => "handshakes_evicted",
+    /// A gauge: TCP connections of clients, those included that have shown no valid check yet.
+    TcpConnections => "tcp_connections",
+    TcpAccepted => "tcp_accepted",
+    /// Connections that were closed at once, or made room for another, as there were too many.
+    TcpRefused => "tcp_refused",
+    /// Connections that were closed as no valid check came in time.
+    TcpUnchecked => "tcp_unchecked",
+    /// Connections that another worker was passed, as it has the session.
+    TcpPassed => "tcp_passed",
 }
 
 /// A distribution by meaning; its label is what `Engine.stats()` calls it.

@@ -6,6 +6,7 @@ pub mod codec_inspect;
 pub mod dtls_established;
 pub mod dtls_in;
 pub mod engine;
+pub mod framing;
 pub mod rtcp_compound;
 pub mod rtp_extensions;
 pub mod rtp_header;
@@ -26,5 +27,6 @@ pub const ALL: &[Target] = &[
     ("rtp_extensions", rtp_extensions::run),
     ("rtcp_compound", rtcp_compound::run),
     ("codec_inspect", codec_inspect::run),
+    ("framing", framing::run),
     ("engine", engine::run),
 ];

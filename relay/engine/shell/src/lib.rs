@@ -10,6 +10,7 @@ mod poll;
 mod reactor;
 mod scheduling;
 mod steering;
+mod tcp;
 mod thread;
 mod udp;
 
@@ -39,6 +40,9 @@ use crate::udp::Socket;
 /// The reactor has one bit for each socket.
 const MAX_SOCKETS: usize = 64;
 
+/// Listeners, inbox, doors by slot, the most connections.
+type TcpDescriptors = (Vec<RawFd>, RawFd, Vec<RawFd>, usize);
+
 #[pymodule]
 mod _engine {
     #[pymodule_export]
@@ -64,9 +68,10 @@ enum Life {
 #[pymethods]
 impl Engine {
     /// `sockets`: bound UDP sockets; `config`: a packed EngineConfig; `arena`: its memfd; `doorbells`: an eventfd per slot.
-    /// All descriptors stay the caller's.
+    /// All descriptors stay the caller's. `tcp`: listeners that all workers share, the end of a Unix socket at which this slot is
+    /// passed connections, the other end of each slot's, and how many connections there may be; None without ICE-TCP.
     #[new]
-    #[pyo3(signature = (sockets, slot, config, arena, doorbells, flow_map))]
+    #[pyo3(signature = (sockets, slot, config, arena, doorbells, flow_map, tcp=None))]
     fn new(
         sockets: Vec<RawFd>,
         slot: u8,
@@ -74,6 +79,7 @@ impl Engine {
         arena: RawFd,
         doorbells: Vec<RawFd>,
         flow_map: Option<RawFd>,
+        tcp: Option<TcpDescriptors>,
     ) -> PyResult<Engine> {
         let config: EngineConfig = rmp_serde::from_slice(config).map_err(refused)?;
         let arena = Arena::attach(arena).map_err(refused)?;
@@ -98,6 +104,9 @@ impl Engine {
             sockets: sockets.into_iter().map(Socket::share).collect::<io::Result<_>>()?,
             doorbells: doorbells.into_iter().map(Bell::share).collect::<io::Result<_>>()?,
             flow_map: flow_map.map(FlowMap::share).transpose()?,
+            tcp: tcp
+                .map(|(listeners, inbox, doors, max)| tcp::Sockets::share(&listeners, inbox, &doors, max))
+                .transpose()?,
             mailbox: back,
             stop: stop.clone(),
             goodbye: goodbye.clone(),

@@ -3,7 +3,7 @@
 //! Read the core's `engine/mod.rs` next.
 //!
 //! ```text
-//! a round:  beat -> commands -> datagrams -> inbox -> deadlines -> outcomes of handshakes -> flush and send until dry
+//! a round:  beat -> commands -> datagrams -> connections -> inbox -> deadlines -> outcomes of handshakes -> flush and send until dry
 //!           -> doorbells, steering, events, steps of handshakes that are due
 //! then:     mark as sleeping -> look into the inbox once more -> wait for a descriptor or the next deadline
 //! ```
@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use millrace_arena::{Arena, Beat};
 use millrace_core::drop::Drop;
 use millrace_core::engine::Engine;
-use millrace_core::outbox::{Path, SocketIndex};
+use millrace_core::outbox::{Datagram, Path, SocketIndex};
 use millrace_core::stats::{Counter, Histogram};
 use millrace_core::time::{Span, Time};
 
@@ -26,7 +26,8 @@ use crate::handshakes::Handshakes;
 use crate::mailbox::Back;
 use crate::poll::{Poll, now};
 use crate::steering::FlowMap;
-use crate::udp::{Receiver, Sender, Socket};
+use crate::tcp::{self, Tcp};
+use crate::udp::{Receiver, Sender, Sent, Socket};
 
 /// The longest wait. The master reads the engine's beat and expects four a second.
 const BEAT: Span = Span::from_millis(150);
@@ -53,6 +54,8 @@ pub struct Parts {
     /// One per slot, our own included.
     pub doorbells: Vec<Bell>,
     pub flow_map: Option<FlowMap>,
+    /// `None` without ICE-TCP.
+    pub tcp: Option<tcp::Sockets>,
     pub mailbox: Back,
     pub stop: Arc<AtomicBool>,
     /// Whether clients get BYE and close_notify when the thread stops.
@@ -65,6 +68,7 @@ pub struct Reactor {
     handshakes: Handshakes,
     receiver: Receiver,
     sender: Sender,
+    tcp: Tcp,
     /// Sockets that may hold datagrams, one bit each.
     readable: u64,
     /// The deadline that ended the last wait, if one did.
@@ -81,15 +85,19 @@ impl Parts {
         poll.add(self.doorbells[usize::from(self.slot)].as_raw_fd(), DOORBELL)?;
         poll.add(self.mailbox.fd(), MAILBOX)?;
         poll.add(handshakes.fd(), HANDSHAKES_DONE)?;
+        if let Some(tcp) = &self.tcp {
+            tcp.listen(&poll)?;
+        }
         Ok(poll)
     }
 }
 
 impl Reactor {
     /// To be called on the thread that will run it: the buffers hold pointers to each other.
-    pub fn new(parts: Parts, poll: Poll, handshakes: Handshakes) -> Reactor {
+    pub fn new(mut parts: Parts, poll: Poll, handshakes: Handshakes) -> Reactor {
         let sender = Sender::new(&parts.sockets);
-        Reactor { parts, poll, handshakes, receiver: Receiver::default(), sender, readable: 0, due: None }
+        let tcp = Tcp::new(parts.tcp.take());
+        Reactor { parts, poll, handshakes, receiver: Receiver::default(), sender, tcp, readable: 0, due: None }
     }
 
     /// Runs until `stop` is set. Then every client has got BYE and close_notify, or its session is saved for a successor.
@@ -105,6 +113,9 @@ impl Reactor {
             self.parts.engine.close(now());
         }
         self.flush();
+        if !self.parts.goodbye.load(Relaxed) {
+            self.tcp.leave_all(self.parts.slot, &self.poll, &mut self.parts.engine);
+        }
         self.publish_outputs();
     }
 
@@ -127,6 +138,7 @@ impl Reactor {
         self.parts.engine.stats().add(Counter::Wakeups, 1);
         let more_commands = self.take_commands(started);
         let more_datagrams = self.take_datagrams();
+        self.take_tcp();
         self.parts.engine.handle_inbox(now());
         self.parts.engine.handle_deadlines(now());
         self.take_handshakes();
@@ -145,6 +157,7 @@ impl Reactor {
             for command in commands {
                 self.parts.engine.handle_command(now, command);
             }
+            self.tcp.pass_moved(now, &self.poll, &mut self.parts.engine);
         }
         true
     }
@@ -189,6 +202,17 @@ impl Reactor {
         true
     }
 
+    fn take_tcp(&mut self) {
+        self.tcp.take_connections(now(), &self.poll, &mut self.parts.engine);
+        while let Some(number) = self.tcp.next_readable() {
+            self.tcp.read(number, now(), &self.poll, &mut self.parts.engine);
+            if self.parts.engine.outbox().len() > REPLIES {
+                self.parts.engine.save_records();
+                self.send();
+            }
+        }
+    }
+
     fn take_handshakes(&mut self) {
         while let Some(stepped) = self.handshakes.next_done(now()) {
             self.parts.engine.handle_step(now(), stepped);
@@ -221,7 +245,9 @@ impl Reactor {
             return;
         }
         let (datagrams, bytes) = outbox.queued();
-        let sent = self.sender.send(sockets, datagrams, bytes);
+        let (tcp, poll) = (&mut self.tcp, &self.poll);
+        let others = |datagrams: &[Datagram], sent: &mut Sent| tcp.send(datagrams, bytes, now(), poll, sent);
+        let sent = self.sender.send(sockets, datagrams, bytes, others);
         outbox.clear();
         let stats = engine.stats();
         stats.add(Counter::DatagramsSent, sent.datagrams);
@@ -230,6 +256,7 @@ impl Reactor {
         for _ in 0..sent.failed {
             stats.count_drop(Drop::SendFailed);
         }
+        stats.count_drops(Drop::TcpBacklog, sent.backlog);
         engine.handle_sent(now());
     }
 
@@ -279,6 +306,7 @@ impl Reactor {
                 DOORBELL => self.parts.doorbells[usize::from(self.parts.slot)].silence(),
                 MAILBOX => self.parts.mailbox.silence(),
                 HANDSHAKES_DONE => self.handshakes.silence(),
+                token if token >= tcp::CONNECTION => self.tcp.note_ready(token),
                 socket => self.readable |= 1 << socket,
             }
         }

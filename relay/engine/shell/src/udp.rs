@@ -8,8 +8,9 @@ mod send;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+pub use address::{decode as decode_address, empty as empty_address};
 pub use receive::Receiver;
-pub use send::Sender;
+pub use send::{Sender, Sent};
 
 /// Index of the drops in SO_MEMINFO's array (SK_MEMINFO_DROPS).
 const MEMINFO_DROPS: usize = 8;
@@ -69,7 +70,7 @@ fn overflows_so_far(fd: &OwnedFd) -> Option<u32> {
     (result == 0).then_some(figures[MEMINFO_DROPS])
 }
 
-fn set_option(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub fn set_option(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value outlives the call and its size is given.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size) };

@@ -21,7 +21,7 @@ def bound(request: pytest.FixtureRequest):
 
 
 def close(sockets: Sockets) -> None:
-    for group in (*sockets.http, *sockets.admin, *sockets.media):
+    for _, group in sockets.named():
         for member in group.members:
             member.close()
 
@@ -32,7 +32,7 @@ def test_each_slot_has_a_socket_on_every_address(bound: Sockets) -> None:
         assert len({group.port for group in groups}) == 1, "one port on all addresses"
         for group in groups:
             assert [member.getsockname()[:2] for member in group.members] == [(group.address, group.port)] * 3
-    groups = (*bound.http, *bound.admin, *bound.media)
+    groups = (*bound.http, *bound.admin, *bound.media, *bound.tcp)
     assert [group for _, group in bound.named()] == list(groups)
 
 
@@ -63,6 +63,32 @@ def test_second_server_is_told_which_port_is_taken(section: str, bound: Sockets)
     }[section]
     with pytest.raises(BindRefused, match=rf"{section}\.port: 127\.0\.0\.1 port {port} is taken by another program"):
         bind_all(taken, 1)
+
+
+def test_clients_without_udp_connect_to_the_number_of_the_media_port_on_each_address(bound: Sockets) -> None:
+    assert [(group.address, group.port) for group in bound.tcp] == [
+        (group.address, bound.media[0].port) for group in bound.media[:2]
+    ]
+    for group in bound.tcp:
+        assert len(group.members) == 1, "all slots share it"
+        socket.create_connection((group.address, group.port), timeout=1).close()
+
+
+def test_a_taken_tcp_port_is_an_error_only_where_tcp_has_to_be() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config = replace(ANY_PORT, media=MediaConfig(port=0, tcp="on", tcp_port=port))
+        with pytest.raises(
+            BindRefused, match=rf"media\.tcp_port: 127\.0\.0\.1 port {port} is taken by another program"
+        ):
+            bind_all(config, 1)
+        made = bind_all(replace(config, media=replace(config.media, tcp="auto")), 1)
+    assert made.tcp == ()
+    assert [line for line in made.warnings if line.startswith("media.tcp: clients in networks without UDP")]
+    close(made)
+    off = bind_all(replace(config, media=replace(config.media, tcp="off")), 1)
+    assert (off.tcp, off.warnings) == ((), ())
+    close(off)
 
 
 def test_refused_bind_leaves_nothing_bound(bound: Sockets) -> None:

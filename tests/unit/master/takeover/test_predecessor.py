@@ -46,7 +46,7 @@ def test_what_only_a_later_release_knows_is_passed_on_and_used_by_nobody(runtime
     assert estate.manifest.foreign_names() == list(later.descriptors[-3:])
     assert estate.by_name()["later-map"] == theirs[0]
     assert inherited.child(0, 1).boot.inherited[-3:] == theirs
-    assert {name.section for name, _ in inherited.sockets.named()} == {"http", "admin", "media"}
+    assert {name.section for name, _ in inherited.sockets.named()} == {"http", "admin", "media", "tcp"}
     for each in theirs:
         os.close(each)
 

@@ -277,6 +277,9 @@ def test_secrets_stay_out_of_the_text_of_a_config() -> None:
         ('dtls.certificate = "a.pem"', "dtls.key"),
         ('dtls.key = "a.pem"', "dtls.certificate"),
         ("http.port = 6789", "admin.port"),
+        ("media.tcp_port = 7880", "media.tcp_port"),
+        ("media.tcp_port = 6789", "media.tcp_port"),
+        ("media.tcp = 'on'\nmedia.port = 7880", "media.tcp_port"),
         ("limits.publications_per_worker = 1025", "limits.publications_per_worker"),
         ("limits.sessions_per_worker = 2049", "limits.sessions_per_worker"),
         ("workers.respawn_backoff_ms = 6000", "workers.respawn_backoff_ms"),
@@ -457,3 +460,15 @@ def test_a_turn_servers_secret_stands_alone_and_is_shown_nowhere() -> None:
     assert set(found) == {"ice.servers[0].secret"}
     assert secret not in str(found)
     assert secret not in repr(config(f'[[ice.servers]]\nurls = ["turn:t"]\nsecret = "{secret}"'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "media.port = 7880",
+        "media.tcp = 'off'\nmedia.tcp_port = 7880",
+        "media.tcp_port = 6789\nadmin.bind = '127.0.0.2'",
+    ],
+)
+def test_media_may_have_the_number_of_another_port_where_that_takes_nothing_away(text: str) -> None:
+    assert config(text)

@@ -5,6 +5,7 @@ import aiortc
 import pytest
 from aiortc.sdp import SessionDescription
 
+from millrace.relay.contract.boot import CandidateAddress
 from millrace.relay.contract.commands import CodecName, DtlsRole, ExtensionKind, Format, MediaKind
 from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.ids import ParticipantId, PublicationId, RoomName, SessionId
@@ -331,10 +332,22 @@ def test_a_data_channel_that_leads_the_group_stays_alive_and_carries_the_transpo
 
 
 def test_candidates_fall_in_priority_in_their_order() -> None:
-    first, second = host_candidates([("127.0.0.1", 1), ("::1", 1)])
-    assert first.priority > second.priority
-    assert first.foundation != second.foundation
-    assert 0 < second.priority < 2**31
+    told = [CandidateAddress(each, 1, each, protocol) for protocol in ("udp", "tcp") for each in ("127.0.0.1", "::1")]
+    found = host_candidates(told)
+    priorities = [each.priority for each in found]
+    assert priorities == sorted(priorities, reverse=True)
+    assert len({each.foundation for each in found}) == 4
+    assert all(0 < each < 2**31 for each in priorities)
+
+
+def test_clients_connect_to_tcp_candidates_and_prefer_udp() -> None:
+    udp, tcp = host_candidates([CandidateAddress("192.0.2.1", 7, "", each) for each in ("udp", "tcp")])
+    assert udp.line() == f"candidate:1 1 udp {udp.priority} 192.0.2.1 7 typ host"
+    # RFC 6544 section 4.5, and section 4.2 with the type preference 90: no client takes TCP where UDP works.
+    assert (
+        tcp.line() == f"candidate:2 1 tcp {90 << 24 | (4 << 13 | 8190) << 8 | 255} 192.0.2.1 7 typ host tcptype passive"
+    )
+    assert tcp.priority < udp.priority
 
 
 # --- direction

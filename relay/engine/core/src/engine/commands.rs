@@ -10,6 +10,7 @@ use crate::command::{
 };
 use crate::event::{CommandFailed, Event, TransportReport};
 use crate::forward::subscription::layers::MAX_LAYERS;
+use crate::outbox::Path;
 use crate::time::Time;
 use crate::transport::Transport;
 
@@ -264,6 +265,7 @@ impl Engine {
             request: ask.request,
             state: client.transport.phase().label().to_owned(),
             remote_address: client.transport.path().map(|path| path.remote.to_string()),
+            remote_protocol: client.transport.path().map(|path| protocol_of(path).to_owned()),
             srtp_profile: client.profile.clone(),
             packets_received: client.traffic.packets_received,
             bytes_received: client.traffic.bytes_received,
@@ -301,6 +303,10 @@ impl Engine {
     fn subscription_key(&self, subscription: u64) -> Result<SubscriptionKey, String> {
         self.subscription_by_id.get(&subscription).copied().ok_or_else(|| "no such subscription".to_owned())
     }
+}
+
+fn protocol_of(path: Path) -> &'static str {
+    if path.socket.is_tcp() { "tcp" } else { "udp" }
 }
 
 /// Checks the logs of one publication: one for each encoding, each of them in the arena, no two the same.

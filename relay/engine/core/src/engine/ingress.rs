@@ -84,6 +84,10 @@ impl Engine {
             let moved_to = self.arena.addresses().find_ufrag(ufrag);
             return match moved_to.or_else(|| slot_of(ufrag).filter(|_| handed_over_by.is_none())) {
                 Some(slot) if slot != self.slot && slot < self.slots && Some(slot) != handed_over_by => {
+                    if path.socket.is_tcp() && handed_over_by.is_none() {
+                        self.pass_connection(path, slot);
+                        return Ok(());
+                    }
                     self.hand_over_named(slot, path, datagram)
                 }
                 _ => Err((None, Drop::StunUnknownUfrag)),

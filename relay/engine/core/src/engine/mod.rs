@@ -17,6 +17,7 @@
 //! | `records.rs` | saving sessions |
 //! | `adoption.rs` | adopting saved sessions |
 //! | `moves.rs` | moving a session to another worker |
+//! | `connections.rs` | TCP connections: whose they are, which of them another worker needs |
 //! | `rebinding.rs` | media from addresses that nobody knows |
 //! | `silence.rs` | publishers that send nothing |
 //!
@@ -25,6 +26,7 @@
 mod adoption;
 mod client;
 mod commands;
+mod connections;
 mod eviction;
 mod fan_out;
 mod feedback;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use millrace_arena::Arena;
 
 use self::client::Client;
+use self::connections::Pass;
 use self::eviction::Candidate;
 use self::moves::Move;
 use self::rebinding::Rebinding;
@@ -77,12 +80,13 @@ const MIN_WAKE_INTERVAL: Span = Span::from_millis(1);
 const DATAGRAM_ROOM: usize = 1_664;
 
 /// What begins at zero with each worker.
-const GAUGES: [Counter; 5] = [
+const GAUGES: [Counter; 6] = [
     Counter::Transports,
     Counter::Publications,
     Counter::Subscriptions,
     Counter::Handshakes,
     Counter::PublishersSilent,
+    Counter::TcpConnections,
 ];
 
 /// A flow that the kernel should deliver to one worker from now on; `None` forgets it.
@@ -187,6 +191,8 @@ pub struct Engine {
     tags: Tags,
     events: VecDeque<Event>,
     steering: VecDeque<Steer>,
+    /// TCP connections that other workers are to have.
+    passes: VecDeque<Pass>,
     doorbells: u64,
 }
 
@@ -258,6 +264,7 @@ impl Engine {
             tags: Tags::default(),
             events: VecDeque::new(),
             steering: VecDeque::new(),
+            passes: VecDeque::new(),
             doorbells: 0,
         })
     }
@@ -425,7 +432,7 @@ impl Engine {
         if !self.arena.addresses().insert(path.socket.0, path.remote, self.slot) {
             self.count_drop(Some(key), Drop::AddressTableFull);
         }
-        self.steering.push_back(Steer { path, owner: Some(self.slot) });
+        self.steer(path, Some(self.slot));
     }
 
     fn handle_forgotten(&mut self, key: ClientKey, path: Path) {
@@ -436,7 +443,7 @@ impl Engine {
             // A NAT may have given the address to a client of another slot meanwhile. Then the flow is that slot's.
             if self.owner_of(path).is_none_or(|owner| owner == self.slot) {
                 self.arena.addresses().remove(path.socket.0, &path.remote, self.slot);
-                self.steering.push_back(Steer { path, owner: None });
+                self.steer(path, None);
             }
         }
     }
@@ -471,6 +478,13 @@ impl Engine {
         }
         self.stats.set(Counter::Transports, self.clients.len() as u64);
         self.events.push_back(Event::TransportClosed(TransportClosed { transport, cause }));
+    }
+
+    /// Has the kernel deliver a flow to its owner. A connection has a descriptor instead.
+    fn steer(&mut self, path: Path, owner: Option<u8>) {
+        if !path.socket.is_tcp() {
+            self.steering.push_back(Steer { path, owner });
+        }
     }
 
     /// The slot of the client that proved this address last.

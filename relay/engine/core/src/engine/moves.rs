@@ -11,7 +11,7 @@
 
 use super::ingress::slot_of;
 use super::records::Record;
-use super::{ClientKey, Counter, Engine, Steer};
+use super::{ClientKey, Counter, Engine};
 use crate::command::MoveTransport;
 use crate::event::{Cause, Event, MoveDone, Outcome, TransportClosed};
 use crate::message::Message;
@@ -97,6 +97,7 @@ impl Engine {
         self.stats.set(Counter::Transports, self.clients.len() as u64);
 
         self.arena.owners().begin_move(record, self.slot, target);
+        self.pass_connections(&client.paths, key, target);
         self.send_message(target, Message::MoveOffered(record));
         // After the message, so that a datagram that is handed over finds the client at the target. Only addresses that are
         // still ours are passed on: the target may have claimed some already.
@@ -105,7 +106,7 @@ impl Engine {
                 self.client_by_path.remove(&path);
                 self.arena.addresses().pass_on(path.socket.0, &path.remote, self.slot, target);
                 if self.owner_of(path) == Some(target) {
-                    self.steering.push_back(Steer { path, owner: Some(target) });
+                    self.steer(path, Some(target));
                 }
             }
         }

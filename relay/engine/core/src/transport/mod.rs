@@ -15,6 +15,7 @@
 pub mod demux;
 mod dtls;
 mod exit;
+pub mod framing;
 mod handshaking;
 mod ice;
 mod lasting;
@@ -243,6 +244,11 @@ impl Transport {
     /// Asks an address back that another client may have meanwhile.
     pub fn ask(&mut self, now: Time, path: Path, outbox: &mut Outbox) {
         self.ice.ask(now, path, false, outbox, &mut self.events);
+    }
+
+    /// A TCP connection has ended: what went there is lost, and a check from elsewhere now moves media.
+    pub fn handle_connection_closed(&mut self, path: Path) {
+        self.ice.handle_connection_closed(path, &mut self.events);
     }
 
     /// The selected pair: the only place that media goes to.

@@ -204,6 +204,8 @@ pub struct World {
     pub fuse: Option<(usize, Fuse)>,
     /// Every packet that left, if they are recorded.
     pub sealed: Option<Sealed>,
+    /// TCP connections by the client's end, each with the slot that has it; what others send there is lost.
+    pub connections: HashMap<SocketAddr, usize>,
     identity: Identity,
     peer_identity: Identity,
     next_id: u64,
@@ -277,6 +279,7 @@ impl World {
             waiting: Vec::new(),
             fuse: None,
             sealed: None,
+            connections: HashMap::new(),
             identity,
             peer_identity: Identity::ecdsa(),
             next_id: 1,
@@ -301,6 +304,7 @@ impl World {
 
     pub fn command(&mut self, slot: usize, command: Command) {
         self.engines[slot].handle_command(self.now, command);
+        self.pass_connections(slot);
         self.run_until_idle();
     }
 
@@ -470,6 +474,35 @@ impl World {
         address
     }
 
+    /// Has a client go on over a new TCP connection, which this slot accepts. What it had before is over.
+    pub fn dial(&mut self, peer: usize, slot: usize) -> SocketAddr {
+        self.hang_up(peer);
+        let address = self.rebind(peer);
+        self.connections.insert(address, slot);
+        address
+    }
+
+    /// Ends a client's TCP connection, if it has one, and tells whoever has it.
+    pub fn hang_up(&mut self, peer: usize) {
+        let remote = self.peers[peer].address;
+        if let Some(slot) = self.connections.remove(&remote).filter(|slot| !self.is_dead(*slot)) {
+            self.engines[slot].handle_connection_closed(self.now, tcp_path(remote));
+            self.run_until_idle();
+        }
+    }
+
+    /// Passes connections on, as reactors do after each packet and each command.
+    fn pass_connections(&mut self, slot: usize) -> Option<usize> {
+        let mut target = None;
+        while let Some(pass) = self.engines[slot].take_pass() {
+            if let Some(holder) = self.connections.get_mut(&pass.path.remote).filter(|holder| **holder == slot) {
+                *holder = pass.slot.into();
+                target = Some(pass.slot.into());
+            }
+        }
+        target
+    }
+
     pub fn stat(&self, counter: Counter) -> u64 {
         self.engines.iter().map(|engine| engine.stats().get(counter)).sum()
     }
@@ -509,6 +542,17 @@ impl World {
         if self.is_dead(slot) {
             return self.waiting.push((slot, remote, bytes));
         }
+        if let Some(&holder) = self.connections.get(&remote) {
+            if self.is_dead(holder) {
+                return;
+            }
+            self.engines[holder].handle_datagram(self.now, tcp_path(remote), &mut bytes);
+            if self.pass_connections(holder).is_some() {
+                // With the packet at hand.
+                self.receive(slot, remote, bytes);
+            }
+            return;
+        }
         let path = Path { socket: SocketIndex(0), remote };
         self.engines[slot].handle_datagram(self.now, path, &mut bytes);
         match &mut self.fuse {
@@ -533,6 +577,12 @@ impl World {
     pub fn inject(&mut self, slot: usize, remote: SocketAddr, bytes: &[u8]) {
         let path = Path { socket: SocketIndex(0), remote };
         self.engines[slot].handle_datagram(self.now, path, &mut bytes.to_vec());
+        self.run_until_idle();
+    }
+
+    /// As `inject`, over a connection.
+    pub fn inject_over_tcp(&mut self, remote: SocketAddr, bytes: &[u8]) {
+        self.receive(0, remote, bytes.to_vec());
         self.run_until_idle();
     }
 
@@ -675,7 +725,13 @@ impl World {
 
     fn drain(&mut self, slot: usize) -> usize {
         let (datagrams, bytes) = self.engines[slot].outbox().queued();
-        let mut sent: Vec<_> = datagrams.iter().map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
+        let (connections, dead) = (&self.connections, self.dead);
+        let arrives = |path: &Path| {
+            !path.socket.is_tcp() || dead >> slot & 1 == 0 && connections.get(&path.remote) == Some(&slot)
+        };
+        let sent = datagrams.iter().filter(|datagram| arrives(&datagram.path));
+        let mut sent: Vec<_> = sent.map(|d| (d.path.remote, bytes[d.start..][..d.len].to_vec())).collect();
+        let lost = datagrams.len() - sent.len();
         self.engines[slot].outbox().clear();
         self.engines[slot].handle_sent(self.now);
         let left = match self.fuse {
@@ -706,8 +762,12 @@ impl World {
             let link = peer.and_then(|peer| peer.down).unwrap_or(self.down);
             self.send(link, |bytes| Flight::Down(remote, bytes), bytes);
         }
-        count
+        count + lost
     }
+}
+
+fn tcp_path(remote: SocketAddr) -> Path {
+    Path { socket: SocketIndex(SocketIndex::TCP), remote }
 }
 
 fn start(config: &EngineConfig, arena: &Arena, kernel: Option<Kernel>) -> Engine {

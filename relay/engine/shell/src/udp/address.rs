@@ -34,7 +34,7 @@ pub(super) fn encode(address: &SocketAddr, storage: &mut libc::sockaddr_storage)
 }
 
 /// Reads an address that the kernel wrote; `None` when it is of no family that we bind.
-pub(super) fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let raw = (storage as *const libc::sockaddr_storage).cast::<u8>();
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
@@ -55,7 +55,7 @@ pub(super) fn decode(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 /// An empty address.
-pub(super) fn empty() -> libc::sockaddr_storage {
+pub fn empty() -> libc::sockaddr_storage {
     // SAFETY: all zero is a valid value of this struct of integers: family AF_UNSPEC.
     unsafe { std::mem::zeroed() }
 }

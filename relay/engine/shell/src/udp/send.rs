@@ -47,6 +47,8 @@ pub struct Sent {
     pub calls: u64,
     /// Datagrams that the kernel refused.
     pub failed: u64,
+    /// Packets that their TCP connection had no room for.
+    pub backlog: u64,
 }
 
 impl Sender {
@@ -67,12 +69,18 @@ impl Sender {
         }
     }
 
-    /// Sends all datagrams, which index `bytes`, in order; never waits.
-    pub fn send(&mut self, sockets: &[Socket], datagrams: &[Datagram], bytes: &[u8]) -> Sent {
+    /// Sends all datagrams, which index `bytes`, in order; never waits. Those of no UDP socket are `others`'s.
+    pub fn send(
+        &mut self,
+        sockets: &[Socket],
+        datagrams: &[Datagram],
+        bytes: &[u8],
+        mut others: impl FnMut(&[Datagram], &mut Sent),
+    ) -> Sent {
         let mut sent = Sent::default();
         let mut next = 0;
         while let Some(first) = datagrams.get(next) {
-            let socket = first.path.socket;
+            let (socket, first_of_batch) = (first.path.socket, next);
             self.runs.clear();
             while self.runs.len() < BATCH && datagrams.get(next).is_some_and(|datagram| datagram.path.socket == socket)
             {
@@ -86,7 +94,7 @@ impl Sender {
                     let left = self.send_runs(socket.as_raw_fd(), datagrams, bytes, &mut sent);
                     next = left.unwrap_or(next);
                 }
-                None => sent.failed += self.runs.iter().map(|run| run.len() as u64).sum::<u64>(),
+                None => others(&datagrams[first_of_batch..next], &mut sent),
             }
         }
         sent
@@ -271,6 +279,10 @@ mod tests {
         }
     }
 
+    fn refuse(datagrams: &[Datagram], sent: &mut Sent) {
+        sent.failed += datagrams.len() as u64;
+    }
+
     fn outbox(datagrams: &[(Path, Vec<u8>)]) -> Outbox {
         let mut outbox = Outbox::new(1 << 20, 1024);
         assert!(datagrams.iter().all(|(path, datagram)| outbox.push(*path, datagram)));
@@ -293,8 +305,8 @@ mod tests {
                 let batch: Vec<_> = datagrams.iter().map(|datagram| (bench.path(i), datagram.clone())).collect();
                 let outbox = outbox(&batch);
                 let (queued, bytes) = outbox.queued();
-                let sent = sender.send(&bench.sockets, queued, bytes);
-                let expected = Sent { datagrams: 12, bytes: total(&datagrams), calls: 1, failed: 0 };
+                let sent = sender.send(&bench.sockets, queued, bytes, refuse);
+                let expected = Sent { datagrams: 12, bytes: total(&datagrams), calls: 1, failed: 0, backlog: 0 };
                 assert_eq!(sent, expected);
                 bench.expect(i, &datagrams);
             }
@@ -329,7 +341,7 @@ mod tests {
         let batch: Vec<_> = (0..200).map(|n| (bench.path(n % 2), datagrams[n / 2].clone())).collect();
         let outbox = outbox(&batch);
         let (queued, bytes) = outbox.queued();
-        let sent = Sender::new(&bench.sockets).send(&bench.sockets, queued, bytes);
+        let sent = Sender::new(&bench.sockets).send(&bench.sockets, queued, bytes, refuse);
         assert_eq!((sent.datagrams, sent.failed), (200, 0));
         bench.expect(0, &datagrams);
         bench.expect(1, &datagrams);
@@ -346,7 +358,7 @@ mod tests {
             [(good, vec![1; 9]), (bad, vec![2; 9]), (bad, vec![3; 9]), (absent, vec![4; 9]), (good, vec![5; 9])];
         let outbox = outbox(&batch);
         let (queued, bytes) = outbox.queued();
-        let sent = Sender::new(&bench.sockets).send(&bench.sockets, queued, bytes);
+        let sent = Sender::new(&bench.sockets).send(&bench.sockets, queued, bytes, refuse);
         assert_eq!((sent.datagrams, sent.bytes, sent.failed), (2, 18, 3));
         bench.expect(0, &[vec![1; 9], vec![5; 9]]);
     }
@@ -357,7 +369,7 @@ mod tests {
         let run = outbox(&[(bench.path(0), vec![1; 20]), (bench.path(0), vec![1; 20])]);
         let (queued, bytes) = run.queued();
         let runs = |sender: &mut Sender| {
-            assert_eq!(sender.send(&bench.sockets, queued, bytes).failed, 0);
+            assert_eq!(sender.send(&bench.sockets, queued, bytes, refuse).failed, 0);
             sender.runs.len()
         };
         for refusals in [vec![libc::EIO], vec![libc::EMSGSIZE; MAX_REFUSALS as usize]] {
@@ -382,7 +394,7 @@ mod tests {
         let outbox = outbox(&batch);
         let (queued, bytes) = outbox.queued();
         let mut sender = Sender::new(&bench.sockets);
-        assert_eq!(sender.send(&bench.sockets, queued, bytes).failed, 80);
+        assert_eq!(sender.send(&bench.sockets, queued, bytes, refuse).failed, 80);
         assert_eq!(sender.runs.len(), 80 - 2 * MAX_REFUSALS as usize);
     }
 
@@ -395,7 +407,7 @@ mod tests {
         for _ in 0..5 {
             let outbox = outbox(&[(closed, vec![1; 20]), (bench.path(0), vec![2; 20])]);
             let (queued, bytes) = outbox.queued();
-            assert_eq!(sender.send(&bench.sockets, queued, bytes).failed, 0);
+            assert_eq!(sender.send(&bench.sockets, queued, bytes, refuse).failed, 0);
             bench.expect(0, &[vec![2; 20]]);
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Address {
     pub consent_at: Option<Time>,
     /// A check came from there whose transaction was not seen shortly before.
     pub has_fresh_check: bool,
+    /// It was a TCP connection, which has ended.
+    pub is_closed: bool,
     /// When it was selected last and no longer is.
     pub left_at: Option<Time>,
     pub proof: Option<Proof>,
@@ -33,6 +35,7 @@ impl Address {
             checked_at: now,
             consent_at: None,
             has_fresh_check: false,
+            is_closed: false,
             left_at: None,
             proof: None,
             received: 0,

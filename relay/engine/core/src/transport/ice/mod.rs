@@ -12,7 +12,7 @@
 //!
 //! The selected path moves, once the other one has answered a request that is younger than the check, when
 //! - a check with USE-CANDIDATE comes in on another path: the client nominates, or has a new address (NAT rebinding);
-//! - the selected path has not answered for a while and a check comes in on another one;
+//! - the selected path has not answered for a while, or its TCP connection has ended, and a check comes in on another one;
 //! - consent for the selected path has run out and another path's has not.
 //!
 //! A client that nominates several paths at once (aggressive nomination) would make the selection swing. So a path that was just
@@ -232,6 +232,7 @@ impl Ice {
         self.checked_at = Some(now);
         if let Some(address) = self.find_mut(path) {
             address.checked_at = now;
+            address.is_closed = false;
             address.priority = message.priority().unwrap_or(0);
             address.note_received(message.len());
         }
@@ -272,7 +273,7 @@ impl Ice {
             // Of a client that never nominates, the path that its handshake came by is as good as any.
             return nominated || self.connected_at.is_some();
         };
-        if !selected.has_consent(now, SELECTED_SILENT) {
+        if selected.is_closed || !selected.has_consent(now, SELECTED_SILENT) {
             return true;
         }
         let Some(candidate) = self.find(path) else { return false };
@@ -297,6 +298,17 @@ impl Ice {
         if let Some((oldest, _)) = others.min_by_key(|(_, address)| (address.is_proven(), address.checked_at)) {
             events.push_back(TransportEvent::TooManyAddresses);
             events.push_back(TransportEvent::AddressForgotten(self.addresses.swap_remove(oldest).path));
+        }
+    }
+
+    /// The selected one keeps its consent, so that the client has time to connect again.
+    pub fn handle_connection_closed(&mut self, path: Path, events: &mut VecDeque<TransportEvent>) {
+        let Some(at) = self.addresses.iter().position(|address| address.path == path) else { return };
+        if self.selected == Some(path) {
+            self.addresses[at].is_closed = true;
+        } else {
+            self.addresses.swap_remove(at);
+            events.push_back(TransportEvent::AddressForgotten(path));
         }
     }
 
