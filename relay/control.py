@@ -42,11 +42,13 @@ from millrace.relay.contract.inputs import (
 )
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.engine_events import handle_event
+from millrace.relay.leaving import balance_load, move_all
 from millrace.relay.ledger import Ledger, MediaEndpoint
 from millrace.relay.load.counters import Counters
 from millrace.relay.load.pressure import pressure_of
 from millrace.relay.membership.directory import Directory
 from millrace.relay.membership.tombstones import ASKED, Tombstones
+from millrace.relay.publishing import tick_returns
 from millrace.relay.session.numbers import Numbers, Random
 from millrace.relay.session.sessions import Sessions
 from millrace.relay.whip.requests import handle_deleted, handle_offered, handle_patched
@@ -152,7 +154,7 @@ class Control:
             case SlotsClosed():
                 ledger.moves.closed = received.slots
             case MoveAll():
-                ledger.move_all()
+                move_all(ledger)
             case EngineSaid():
                 handle_event(ledger, received.event)
             case FactHeard():
@@ -171,7 +173,7 @@ class Control:
                 ledger.draining = True
             case Measured():
                 ledger.pressure = pressure_of(received, ledger.config.limits)
-                ledger.balance_load(received.late_seconds)
+                balance_load(ledger, received.late_seconds)
             case Ticked():
                 self._ticked(now.steady)
             case _:
@@ -185,7 +187,7 @@ class Control:
                 ledger.add(AskEnds(slot))
         ledger.tombstones.handle_tick(now)
         ledger.tick_moves()
-        ledger.tick_returns()
+        tick_returns(ledger)
         for request in ledger.reports.handle_tick(now):
             ledger.refuse(request, Refusal(504, "no-report", "The engine did not report in time."))
         for slot, change in ledger.directory.handle_tick(now):

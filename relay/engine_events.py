@@ -25,6 +25,7 @@ from millrace.relay.contract.events import (
 from millrace.relay.contract.problems import json_reply
 from millrace.relay.ledger import Ledger
 from millrace.relay.load.counters import ENGINE_REFUSED, Contract, Count
+from millrace.relay.publishing import note_heard, note_silent, pause, resume, use_codec
 from millrace.relay.session.record import rebuild
 
 OPENING_COMMANDS = frozenset({"OpenTransport", "Publish", "Subscribe"})
@@ -51,19 +52,19 @@ def handle_event(ledger: Ledger, event: Event) -> None:
         case PublicationStarted():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
                 session.stalled = None
-                ledger.resume(session, event.publication)
+                resume(ledger, session, event.publication)
         case PublicationEnded():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
-                ledger.pause(session, event.publication)
+                pause(ledger, session, event.publication)
         case PublisherSilent():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
-                ledger.note_silent(session)
+                note_silent(ledger, session)
         case PublisherHeard():
             if (session := ledger.sessions.of_thing(event.transport)) is not None:
-                ledger.note_heard(session)
+                note_heard(ledger, session)
         case CodecInUse():
             if (session := ledger.sessions.of_thing(event.publication)) is not None:
-                ledger.use_codec(session, event.publication, event.payload_type)
+                use_codec(ledger, session, event.publication, event.payload_type)
         case TransportReport():
             if (session := ledger.reports.take(event.request)) is not None:
                 ledger.add(json_reply(event.request, session_view(session, event)))

@@ -5,7 +5,6 @@ asked for it. Read `relay/session/sessions.py` and `relay/membership/directory.p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from millrace.relay.access.decision import Gate
 from millrace.relay.access.hook import Held
@@ -43,7 +42,6 @@ from millrace.relay.contract.ids import (
     NO_REQUEST,
     Incarnation,
     ParticipantId,
-    PublicationId,
     RequestId,
     RoomName,
     SessionId,
@@ -54,7 +52,7 @@ from millrace.relay.contract.problems import json_reply, moved, not_moved, probl
 from millrace.relay.contract.protocol import Protocol
 from millrace.relay.contract.refusal import Refusal
 from millrace.relay.contract.tombstone import Tombstone, tombstone_view
-from millrace.relay.load.balance import STAY_SECONDS, Balance, better_off
+from millrace.relay.load.balance import Balance
 from millrace.relay.load.counters import Count, Counters
 from millrace.relay.load.pressure import Pressure
 from millrace.relay.membership.convergence import Convergence
@@ -63,12 +61,11 @@ from millrace.relay.membership.room import is_newer, publications_for
 from millrace.relay.membership.tombstones import Tombstones
 from millrace.relay.sdp.lines import SdpLimits
 from millrace.relay.session.feeding import feed
-from millrace.relay.session.moves import MOVED_AT_ONCE, Moves, here
+from millrace.relay.session.moves import Moves, here
 from millrace.relay.session.numbers import IsForeign, Numbers
 from millrace.relay.session.opening import Candidates, OpenedSession, Opener
 from millrace.relay.session.pending_reports import Reports
 from millrace.relay.session.record import pack_session
-from millrace.relay.session.sending import note_heard, note_silent, note_time
 from millrace.relay.session.sessions import REPLACED, Session, Sessions
 
 
@@ -110,7 +107,7 @@ class Ledger:
         self.pressure: Pressure | None = None
         """What this worker is short of; while it is short, no session is opened."""
         self.convergence = Convergence()
-        self._returning: dict[SessionId, Session] = {}
+        self.returning: dict[SessionId, Session] = {}
         """Publishers that send again, until they are relied on or are not here any more."""
         self._incarnation = incarnation
         self._sequence = 0
@@ -244,7 +241,7 @@ class Ledger:
             self.moves.arrive(session, self.now.steady)
             session.arrived_at = self.now.steady
         if session.sending is Sending.RETURNS:
-            self._returning[session.id] = session
+            self.returning[session.id] = session
         self.announce(here(session))
         for publication in session.publications.values():
             if publication.publication not in session.paused:
@@ -311,35 +308,6 @@ class Ledger:
             self.add(moved(request, session.id, slot) if outcome is Outcome.MOVED else not_moved(request, outcome))
         self._release_requests(session)
 
-    def move_all(self) -> None:
-        """Moves up to MOVED_AT_ONCE of our sessions to the least busy other slots."""
-        can_go = (one for one in self.sessions.all() if one.leaving is None and one.stays_until <= self.now.steady)
-        for session in islice(can_go, MOVED_AT_ONCE):
-            slot = self.moves.target(self.directory, self.slot)
-            if slot is not None:
-                self.move(session, slot)
-
-    def balance_load(self, late_seconds: float) -> None:
-        """Moves some sessions to workers that are better off, if this worker was late for long enough."""
-        late_ms = self.config.limits.late_ms
-        # At half of `limits.late_ms`, past which no session is opened.
-        count = self.balance.wanted(late_seconds * 2000 > late_ms, len(self.sessions), self.now.steady)
-        if not count or not self.config.workers.balance or self.slot in self.moves.closed:
-            return
-        others = better_off(self.directory.loads(), self.slot, len(self.sessions), late_ms)
-        begun = 0
-        for session in self.sessions.all():
-            came_lately = session.arrived_at is not None and self.now.steady - session.arrived_at < STAY_SECONDS
-            if begun == count or came_lately or session.leaving is not None or not session.connected:
-                continue
-            slot = self.moves.target(self.directory, self.slot, others)
-            if slot is not None:
-                self.move(session, slot)
-                self.counters.count(Count.SESSIONS_BALANCED)
-                begun += 1
-        if begun:
-            self.balance.moved(self.now.steady)
-
     def tick_moves(self) -> None:
         """Withdraws the facts of sessions that moved long enough ago; about once a second."""
         facts, rooms = self.moves.handle_tick(self.now.steady)
@@ -373,63 +341,10 @@ class Ledger:
             if (session := self.sessions.get(tombstone.session)) is not None:
                 self.close(session, tombstone.cause)
 
-    def pause(self, session: Session, publication: PublicationId) -> None:
-        """Withdraws a publication whose streams said BYE. Browsers say it for a sender without a track, which may get
-        another one.
-        """
-        if publication not in session.paused:
-            session.paused.add(publication)
-            self.mark_unsaved(session)
-            self.announce(PublicationGone(session.room, publication))
-
-    def resume(self, session: Session, publication: PublicationId) -> None:
-        """Announces a paused publication again, as its track sends."""
-        if publication in session.paused:
-            session.paused.remove(publication)
-            self.mark_unsaved(session)
-            self.announce(session.publications[publication])
-
-    def note_silent(self, session: Session) -> None:
-        """Tells all workers that a publisher has fallen silent."""
-        if note_silent(session, self.now.steady):
-            self._returning.pop(session.id, None)
-            self._announce_changed(session)
-
-    def note_heard(self, session: Session) -> None:
-        """Tells all workers that a silent publisher sends again."""
-        if note_heard(session, self.now.steady):
-            self._returning[session.id] = session
-            self._announce_changed(session)
-
-    def tick_returns(self) -> None:
-        """Tells all workers of publishers that are relied on again; about once a second."""
-        for session in list(self._returning.values()):
-            if session.leaving is not None:
-                continue
-            if self.sessions.get(session.id) is not session:
-                del self._returning[session.id]
-            elif note_time(session, self.now.steady):
-                del self._returning[session.id]
-                self._announce_changed(session)
-
-    def use_codec(self, session: Session, publication: PublicationId, payload_type: int) -> None:
-        """Announces a publication again, with the codec that it sends now."""
-        known = session.publications[publication]
-        told = known.with_codec(payload_type)
-        if told != known:
-            session.publications[publication] = told
-            self.mark_unsaved(session)
-            if publication not in session.paused:
-                self.announce(told)
-
     def close_room(self, room: RoomName) -> None:
         """Closes our sessions of a room."""
         for session in self.sessions.in_room(room):
             self.close(session, "room_deleted")
-
-    def _announce_changed(self, session: Session) -> None:
-        self.mark_unsaved(session)
-        self.announce(here(session))
 
     def _close_replaced(self, newer: ParticipantHere) -> None:
         """Closes our older sessions of a participant that publishes again; the newer one stands, as with LiveKit."""
