@@ -3,6 +3,7 @@ death.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -89,6 +90,22 @@ async def test_the_best_layer_of_a_simulcast_is_watched(
             await asyncio.sleep(0.1)
     print("widths:", sorted(set(widths)))
     assert_seen_and_heard(await hold(viewer, 5), 5)
+
+
+@pytest.mark.timing(cores=1)
+async def test_a_sender_of_three_layers_soon_knows_that_its_path_is_wide(relay: Relay, chromium: Browser) -> None:
+    await open_page(chromium, relay)
+    size = {"source": "canvas", "width": 1280, "height": 720}
+    publisher = await publish(chromium, relay, slot=0, codec="video/VP8", rids=["q", "h", "f"], **size)
+    targets = [0.0]
+    # Where the probes before its first frame are not answered, it is at 0.5 Mbit/s after ten seconds.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while targets[-1] < 2_300_000:
+                await asyncio.sleep(0.1)
+                targets.append((await publisher.figures())["video"].get("targetBitrate", 0))
+    print("bit/s, every 100 ms:", targets)
+    assert targets[-1] >= 2_300_000
 
 
 @pytest.mark.timing
