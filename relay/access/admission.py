@@ -22,6 +22,8 @@ from millrace.relay.session.sessions import Session
 _SESSION = re.compile(r"[0-9a-f]{2}\.[A-Za-z0-9_-]{22,64}")
 ACTIONS = {Protocol.WHIP: Action.PUBLISH, Protocol.WHEP: Action.WATCH}
 """What each protocol's POST asks for."""
+MAX_HEIGHT = 16_384
+"""Pixels; more than any encoder makes."""
 
 
 def room_name(text: str) -> RoomName | None:
@@ -47,6 +49,9 @@ def admit(
             return Refusal(400, "participant-name", f"A participant's name is {NAME_EXPECTED}.")
         named = ParticipantId(request.participant)
     watches = named if request.protocol is Protocol.WHEP else None
+    max_height = _max_height(request)
+    if isinstance(max_height, Refusal):
+        return max_height
     visitor = Visitor(request.token, request.address, request.is_other_site, watches)
     admitted = gate.decide(ACTIONS[request.protocol], room, visitor, now)
     if not isinstance(admitted, Admitted):
@@ -57,7 +62,19 @@ def admit(
     if participant is None and request.protocol is Protocol.WHIP and gate.auth.is_open:
         participant = named
     participant = participant or random_participant()
-    return Guest(request.protocol, room, participant, watches, now.unix, admitted.sources, admitted.by_key)
+    grants = admitted.sources, admitted.by_key
+    return Guest(request.protocol, room, participant, watches, now.unix, *grants, max_height=max_height)
+
+
+def _max_height(request: Offered) -> int | Refusal | None:
+    """How high a viewer shows pictures. A publisher's is not looked at."""
+    text = request.max_height
+    if text is None or request.protocol is not Protocol.WHEP:
+        return None
+    height = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= height <= MAX_HEIGHT:
+        return Refusal(400, "max-height", f"max-height is a number of pixels from 1 to {MAX_HEIGHT}.")
+    return height
 
 
 def deny_kinds(guest: Guest, kinds: Iterable[MediaKind]) -> Refusal | None:

@@ -208,6 +208,15 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
+class SetWish:
+    """How large a viewer shows a subscription, whatever it is attached to, now and later."""
+
+    subscription: SubscriptionId
+    height: int | None
+    """Pixels. The viewer gets the smallest encoding that is as high; None is the best there is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unsubscribe:
     """Ends an outgoing stream with a BYE."""
 
@@ -253,4 +262,5 @@ Command = (
     | ReportTransport
     | SaveRecord
     | MoveTransport
+    | SetWish
 )

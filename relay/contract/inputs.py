@@ -31,6 +31,8 @@ class Offered:
     is_other_site: bool = False
     reached_at: str | None = None
     """The address of ours to which the client sent the request; None when it is not known."""
+    max_height: str | None = None
+    """WHEP: how high the viewer shows pictures, in pixels, as it stands in the query."""
 
 
 @dataclass(frozen=True, slots=True)

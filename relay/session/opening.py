@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millrace.relay.contract.boot import CandidateAddress
-from millrace.relay.contract.commands import CodecName, Command, Encoding, MediaKind, OpenTransport, Publish, Subscribe
+from millrace.relay.contract.commands import (
+    CodecName,
+    Command,
+    Encoding,
+    MediaKind,
+    OpenTransport,
+    Publish,
+    SetWish,
+    Subscribe,
+)
 from millrace.relay.contract.facts import PublicationHere, PublishedFormat
 from millrace.relay.contract.ids import ParticipantId, RoomName
 from millrace.relay.contract.protocol import Protocol
@@ -38,6 +47,8 @@ class Guest:
     """As in `Offered`."""
     source: str = ""
     """As in `Session`."""
+    max_height: int | None = None
+    """How high a viewer shows pictures, in pixels; None when it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,8 @@ class Opener:
                     extensions=receiver.extensions,
                 )
             )
+            if receiver.kind is MediaKind.VIDEO and guest.max_height is not None:
+                commands.append(SetWish(subscription, guest.max_height))
         return OpenedSession(session, tuple(commands), answer.sdp, answer.lacking)
 
     def local(self, credentials: tuple[str, str] | None = None, reached_at: str | None = None) -> Local:

@@ -89,7 +89,14 @@ async def test_the_best_layer_of_a_simulcast_is_watched(
             widths.append((await viewer.figures())["video"].get("width"))
             await asyncio.sleep(0.1)
     print("widths:", sorted(set(widths)))
+    # Another viewer shows it smaller.
+    small = await watch(chromium, relay, name="small", slot=1, url=f"{relay.url}/whep/hall?max-height=270")
+    async with asyncio.timeout(30):
+        while (await small.figures())["video"].get("width") != 480:
+            await asyncio.sleep(0.1)
     assert_seen_and_heard(await hold(viewer, 5), 5)
+    assert_seen_and_heard(await hold(small, 5), 5)
+    assert [(await one.figures())["video"].get("width") for one in (viewer, small)] == [960, 480]
 
 
 @pytest.mark.timing(cores=1)

@@ -26,6 +26,7 @@ from millrace.relay.contract.commands import (
     ReportTransport,
     RestartIce,
     SaveRecord,
+    SetWish,
     Subscribe,
     TrackCodec,
     Unpublish,
@@ -167,6 +168,8 @@ COMMANDS: dict[str, Command] = {
     "report_transport": ReportTransport(TRANSPORT, RequestId(7)),
     "save_record": SaveRecord(TRANSPORT, bytes(range(256)) * 2),
     "save_record_of_nothing": SaveRecord(TRANSPORT, b""),
+    "set_wish": SetWish(SUBSCRIPTION, 360),
+    "set_wish_for_the_best": SetWish(SUBSCRIPTION, None),
     "move_transport": MoveTransport(TRANSPORT, Slot(63)),
 }
 

@@ -15,6 +15,7 @@ from millrace.relay.contract.commands import (
     ReportTransport,
     RestartIce,
     SaveRecord,
+    SetWish,
     Subscribe,
     Unpublish,
     Unsubscribe,
@@ -85,6 +86,8 @@ class FakeEngine:
                 mine = [other for other in self.subscriptions.values() if other.transport == command.transport]
                 assert command.ssrc not in {other.ssrc for other in mine}
                 self.subscriptions[command.subscription] = command
+            case SetWish():
+                assert command.subscription in self.subscriptions
             case Attach():
                 assert command.subscription in self.subscriptions
                 assert command.logs

@@ -82,6 +82,7 @@ class PublicRoutes:
         sdp = await read_body(request, SDP, self.sdp_bytes, self.deadlines)
         token = bearer_token(request)
         participant = request.rel_url.query.get("participant")
+        max_height = request.rel_url.query.get("max-height")
         address, host, origin = (
             client_address(request, self.trusted_proxies),
             named_host(request.raw_path, request.headers.get("Host")),
@@ -90,7 +91,9 @@ class PublicRoutes:
         is_other_site = self.guard.is_other_site(host, origin)
         sent_to = own_address(request)
         reply = await self.ask(
-            lambda number: Offered(number, protocol, room, token, sdp, participant, address, is_other_site, sent_to)
+            lambda number: Offered(
+                number, protocol, room, token, sdp, participant, address, is_other_site, sent_to, max_height
+            )
         )
         answer = from_reply(reply)
         if reply.status == 201:

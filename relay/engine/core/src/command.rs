@@ -23,6 +23,7 @@ pub enum Command {
     ReportTransport(ReportTransport),
     SaveRecord(SaveRecord),
     MoveTransport(MoveTransport),
+    SetWish(SetWish),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +236,15 @@ pub struct Attach {
     /// The publisher's payload types that the subscriber can play. Empty when each packet is `codec`.
     #[serde(default)]
     pub formats: Vec<Format>,
+}
+
+/// How large a viewer shows a subscription, whatever it is attached to, now and later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWish {
+    pub subscription: u64,
+    /// Pixels. The viewer gets the smallest encoding that is as high; `None` is the best there is.
+    pub height: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

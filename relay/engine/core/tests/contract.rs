@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The variants' names. No match has a wildcard, so that a new message asks for its golden bytes here.
-const COMMANDS: usize = 12;
+const COMMANDS: usize = 13;
 const EVENTS: usize = 13;
 
 #[test]
@@ -182,6 +182,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::ReportTransport(_) => "ReportTransport",
         Command::SaveRecord(_) => "SaveRecord",
         Command::MoveTransport(_) => "MoveTransport",
+        Command::SetWish(_) => "SetWish",
     }
 }
 

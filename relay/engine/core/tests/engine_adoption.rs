@@ -10,7 +10,7 @@ mod support;
 #[path = "support/engine.rs"]
 mod world;
 
-use millrace_core::command::{CloseTransport, Command, Detach, MediaKind, RestartIce, Unpublish};
+use millrace_core::command::{CloseTransport, Command, Detach, MediaKind, RestartIce, SetWish, Unpublish};
 use millrace_core::drop::Drop;
 use millrace_core::event::{AdoptionDone, Cause, Event};
 use millrace_core::stats::Counter;
@@ -234,6 +234,51 @@ fn the_measured_order_of_encodings_outlives_both_workers() {
     }
     finish(&mut world);
     assert!(world.peers[viewer].got(ssrc).is_whole());
+}
+
+#[test]
+fn a_wish_moves_the_viewer_down_and_up_and_outlives_both_workers() {
+    let mut world = box_of(2, 16);
+    let peer = connect(&mut world, 0);
+    let publish = world.publish_with(peer, VIDEO, "v", &[Some("q"), Some("h"), Some("f")], 0);
+    for (at, (rid, height)) in [("q", 180), ("h", 360), ("f", 720)].into_iter().enumerate() {
+        let made = 1_000_000 * at as u64;
+        let source = Source { rid: Some(rid), height, made, ..Source::new(21 + at as u32, VIDEO, world.now) };
+        world.peers[peer].add(source);
+    }
+    let viewer = connect(&mut world, 1);
+    let subscription = world.subscribe(viewer, MediaKind::Video);
+    let ssrc = subscription as u32 + 1_000_000;
+    world.attach(viewer, subscription, &publish);
+    let shown = |world: &World| world.peers[viewer].got(ssrc).last().unwrap().number / 1_000_000;
+    world.run_for(1_500);
+    assert_eq!(shown(&world), 2);
+    for (height, expected) in [(Some(360), 1), (Some(180), 0), (None, 2), (Some(340), 1)] {
+        let plis = world.peers[peer].feedback.plis.len();
+        for _ in 0..1_000 {
+            world.command(1, Command::SetWish(SetWish { subscription, height }));
+        }
+        world.run_for(1_500);
+        assert_eq!(shown(&world), expected, "{height:?}");
+        assert!(world.peers[peer].feedback.plis.len() <= plis + 2, "a wish that is repeated asks for nothing");
+    }
+    for round in 0..4 {
+        let plis = world.peers[peer].feedback.plis.len();
+        replace(&mut world, round % 2, 80);
+        world.run_for(1_500);
+        assert_eq!((shown(&world), world.peers[peer].feedback.plis.len()), (1, plis), "round {round}");
+    }
+    // The publisher that comes next is shown as large.
+    world.command(1, Command::Detach(Detach { subscription }));
+    world.attach(viewer, subscription, &publish);
+    world.run_for(1_500);
+    assert_eq!(shown(&world), 1);
+    finish(&mut world);
+    let received = world.peers[viewer].got(ssrc);
+    assert!(received.is_whole());
+    let timestamps: Vec<u32> = received.packets.values().map(|got| got.timestamp).collect();
+    assert!(timestamps.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) as i32 >= 0), "time never goes back");
+    assert_eq!(world.peers[viewer].refused, []);
 }
 
 #[test]

@@ -10,13 +10,15 @@ from millrace.relay.contract.commands import (
     OpenTransport,
     Publish,
     SaveRecord,
+    SetWish,
     Subscribe,
 )
 from millrace.relay.contract.effects import Submit
 from millrace.relay.contract.events import PublicationEnded
 from millrace.relay.contract.facts import ParticipantHere, PublicationHere
 from millrace.relay.contract.ids import Slot
-from millrace.relay.contract.inputs import Deleted, EngineSaid, SlotChanged, Ticked
+from millrace.relay.contract.inputs import Deleted, EngineSaid, Offered, SlotChanged, Ticked
+from millrace.relay.contract.protocol import Protocol
 from millrace.relay.membership.remote_worker import HOLD_SECONDS
 from tests.unit.control_kit import Desk, body, desk, header, offer, session_of, told
 
@@ -49,6 +51,32 @@ def test_a_viewer_is_answered_and_its_streams_are_open() -> None:
     assert len({audio.ssrc, video.ssrc}) == 2
     assert audio.cname == video.cname
     assert f"a=ssrc:{video.ssrc} cname:{video.cname}".encode() in reply.body
+
+
+def ask(worker: Desk, max_height: str, protocol: Protocol = Protocol.WHEP) -> None:
+    direction = "recvonly" if protocol is Protocol.WHEP else "sendonly"
+    sdp = offer(direction=direction)
+    worker.handle(Offered(worker.number(), protocol, "hall", None, sdp, None, max_height=max_height))
+
+
+def test_a_viewer_says_how_high_it_shows_pictures() -> None:
+    worker = desk()
+    ask(worker, "360")
+    (video,) = [one for one in worker.commands(Subscribe) if one.kind is MediaKind.VIDEO]
+    assert worker.commands(SetWish) == [SetWish(video.subscription, 360)]
+    worker.watch()
+    assert worker.commands(SetWish) == []
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "16385", "99999999", "360p", "3.6", "\u0663\u0666"])
+def test_a_height_that_is_none_is_refused_with_what_is_expected(text: str) -> None:
+    worker = desk()
+    ask(worker, text)
+    reply = worker.reply()
+    assert reply.status == 400
+    assert b"1 to 16384" in reply.body
+    ask(worker, text, Protocol.WHIP)
+    assert worker.reply().status == 201, "a publisher's is not looked at"
 
 
 def test_a_viewer_of_a_publisher_is_fed_at_once() -> None:

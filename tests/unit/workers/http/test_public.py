@@ -33,10 +33,12 @@ async def test_an_offer_reaches_control_and_its_reply_the_client(site: Site) -> 
 
 async def test_a_viewer_may_name_the_participant_and_sends_no_token(site: Site) -> None:
     headers = {"Content-Type": "application/sdp; charset=utf-8", "Authorization": "Basic eA=="}
-    async with site.client.post(f"{site.url}/whep/hall?participant=ann", data="v=0", headers=headers) as answer:
+    async with site.client.post(
+        f"{site.url}/whep/hall?participant=ann&max-height=360", data="v=0", headers=headers
+    ) as answer:
         assert answer.status == 201
     assert site.control.asked == [
-        Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann", "127.0.0.1", False, "127.0.0.1")
+        Offered(RequestId(0), Protocol.WHEP, "hall", None, "v=0", "ann", "127.0.0.1", False, "127.0.0.1", "360")
     ]
 
 

@@ -190,13 +190,14 @@ impl Engine {
     }
 
     fn adopt_subscription(&mut self, now: Time, client: ClientKey, record: u32, lasting: LastingSubscription) {
-        let LastingSubscription { subscribe, attach, words: number } = lasting;
+        let LastingSubscription { subscribe, attach, words: number, height } = lasting;
         if self.subscription_by_id.contains_key(&subscribe.subscription) {
             return;
         }
         let words = self.words_of(record, number);
         let repair_delay = self.repair_delay;
-        let subscription = Subscription::resume(now, (&subscribe, repair_delay), attach.as_ref(), words);
+        let mut subscription = Subscription::resume(now, (&subscribe, repair_delay), attach.as_ref(), words);
+        subscription.set_wish(height);
         let id = subscribe.subscription;
         let key = self.subscriptions.insert(Subscribed {
             subscription,

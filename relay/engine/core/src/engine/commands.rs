@@ -6,7 +6,8 @@ use super::{
     Subscription, SubscriptionKey,
 };
 use crate::command::{
-    Attach, Command, MAX_RECORD_BYTES, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord, Subscribe,
+    Attach, Command, MAX_RECORD_BYTES, OpenTransport, Publish, ReportTransport, RestartIce, SaveRecord, SetWish,
+    Subscribe,
 };
 use crate::event::{CommandFailed, Event, TransportReport};
 use crate::forward::subscription::layers::MAX_LAYERS;
@@ -38,6 +39,7 @@ impl Engine {
             }
             Command::ReportTransport(ask) => ("ReportTransport", ask.transport, self.report_transport(ask)),
             Command::SaveRecord(save) => ("SaveRecord", save.transport, self.save_control_record(save)),
+            Command::SetWish(wish) => ("SetWish", wish.subscription, self.set_wish(now, wish)),
             Command::MoveTransport(command) => ("MoveTransport", command.transport, self.move_transport(now, command)),
         };
         if let Err(reason) = result {
@@ -209,6 +211,20 @@ impl Engine {
         self.subscriptions[key].subscription.detach();
         self.subscriptions[key].attach = None;
         self.mark_unsaved(self.subscriptions[key].client);
+        Ok(())
+    }
+
+    fn set_wish(&mut self, now: Time, wish: SetWish) -> Result<(), String> {
+        let key = self.subscription_key(wish.subscription)?;
+        if self.subscriptions[key].subscription.wish() == wish.height {
+            return Ok(());
+        }
+        self.subscriptions[key].subscription.set_wish(wish.height);
+        let client = self.subscriptions[key].client;
+        self.mark_unsaved(client);
+        if self.clients[client].transport.is_connected() {
+            self.pass_on_key_frame_request_of(now, key);
+        }
         Ok(())
     }
 

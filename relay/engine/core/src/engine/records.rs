@@ -47,6 +47,9 @@ pub(super) struct LastingSubscription {
     pub attach: Option<Attach>,
     /// The number of its words.
     pub words: u32,
+    /// Of `SetWish`.
+    #[serde(default)]
+    pub height: Option<u16>,
 }
 
 /// Which records of the slot's own range are free. The lowest is claimed first, so that few pages are ever touched.
@@ -184,6 +187,7 @@ impl Engine {
                 // A release that takes one codec goes on with the one in use.
                 attach: subscribed.attach.clone().map(|attach| subscribed.subscription.with_codec_in_use(attach)),
                 words: subscribed.words?,
+                height: subscribed.subscription.wish(),
             })
         };
         let subscriptions: Option<Vec<_>> = client.subscriptions.iter().map(subscription).collect();

@@ -6,14 +6,13 @@
 //!                                 replay, for one that joins   next_batch, for all
 //! ```
 
-use millrace_arena::{Arena, EntryMeta, LogReader, MARKER, MAX_PACKET, Missing, SenderReport};
+use millrace_arena::{Arena, EntryMeta, Facts, LogReader, MARKER, MAX_PACKET, Missing, SenderReport};
 
 use crate::drop::Drop;
 use crate::rtp::{Header, extensions};
 use crate::time::{Span, Time};
 
 use super::key_frames::{Wish, Wishes};
-use super::subscription::layers::Order;
 
 /// Header extension elements of one packet that are read; further ones are left out.
 const MAX_ELEMENTS: usize = extensions::MAX_ELEMENTS;
@@ -38,8 +37,8 @@ pub struct LoggedPacket<'a> {
     is_short: bool,
     /// Bytes of padding that make it as long as the packets that follow it in its frame (`Scratch::level`).
     pub filling: u8,
-    /// The order of its publication's encodings, when it was read.
-    pub order: Order,
+    /// What was measured of its log, when it was read.
+    pub facts: Facts,
 }
 
 impl<'a> LoggedPacket<'a> {
@@ -85,7 +84,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Scratch {
     log: u32,
-    order: Order,
+    facts: Facts,
     bytes: Box<[u8]>,
     slots: Vec<Slot>,
     capacity: usize,
@@ -95,7 +94,7 @@ impl Scratch {
     /// Room for `packets` at a time.
     pub fn new(packets: usize) -> Scratch {
         let bytes = vec![0; packets * MAX_PACKET].into_boxed_slice();
-        Scratch { log: 0, order: Order::default(), bytes, slots: Vec::with_capacity(packets), capacity: packets }
+        Scratch { log: 0, facts: Facts::default(), bytes, slots: Vec::with_capacity(packets), capacity: packets }
     }
 
     pub fn len(&self) -> usize {
@@ -119,7 +118,7 @@ impl Scratch {
             elements,
             is_short: slot.is_short,
             filling: slot.filling,
-            order: self.order,
+            facts: self.facts,
         })
     }
 
@@ -273,7 +272,7 @@ impl Feed {
         scratch.clear(self.log);
         let mut overtaken = 0;
         let Some(reader) = &self.reader else { return (position, 0) };
-        scratch.order = Order::unpack(reader.facts().order);
+        scratch.facts = reader.facts();
         while position < end && !scratch.is_full() {
             if let Some(index) = reader.arrival(position) {
                 overtaken += u64::from(scratch.read(reader, position, index).is_err());
@@ -331,9 +330,9 @@ impl Feed {
         scratch.slots.first().map(|slot| Time(slot.meta.arrived_us))
     }
 
-    /// The order of the publication's encodings, as far as it is measured.
-    pub fn order(&self) -> Order {
-        self.reader.as_ref().map_or(Order::default(), |reader| Order::unpack(reader.facts().order))
+    /// What the publisher's worker has measured.
+    pub fn facts(&self) -> Facts {
+        self.reader.as_ref().map_or(Facts::default(), LogReader::facts)
     }
 
     pub fn sender_report(&self) -> Option<SenderReport> {

@@ -66,6 +66,8 @@ pub struct Source {
     /// Packets of a key frame; as many as of others when 0.
     pub key_packets: usize,
     pub payload: usize,
+    /// Of the picture, which VP8's key frames tell; none when 0.
+    pub height: u16,
     pub made: u64,
     pub key_next: bool,
     pub key_frames: u64,
@@ -95,6 +97,7 @@ impl Source {
             packets_per_frame: if is_audio { 1 } else { 4 },
             key_packets: 0,
             payload: if is_audio { 80 } else { 900 },
+            height: 0,
             made: 0,
             key_next: true,
             key_frames: 0,
@@ -147,8 +150,15 @@ impl Source {
             _ => [u8::from(is_first) << 4, u8::from(!is_key)],
         };
         packet.extend(start);
+        let end = packet.len() + self.payload.saturating_sub(10);
+        if is_first && is_key && self.height > 0 {
+            // RFC 6386 section 9.1: the rest of the frame tag, start code, width and height.
+            packet.extend([0, 0, 0x9d, 0x01, 0x2a]);
+            packet.extend((self.height / 9 * 16).to_le_bytes());
+            packet.extend(self.height.to_le_bytes());
+        }
+        packet.resize(end, 0x5a);
         packet.extend(self.made.to_be_bytes());
-        packet.resize(packet.len() + self.payload.saturating_sub(10), 0x5a);
         self.sent.push((self.index, timestamp));
         self.history.insert(self.index, packet.clone());
         if self.history.len() > 2_000 {
@@ -589,7 +599,7 @@ impl Peer {
         };
         let reference = received.highest.unwrap_or(65_536 + u64::from(wire));
         let index = sequence::nearest(reference, wire);
-        let number = u64::from_be_bytes(*payload[2..].first_chunk().unwrap());
+        let number = u64::from_be_bytes(*payload.last_chunk().unwrap());
         let (timestamp, payload_type) = (header.timestamp, header.payload_type);
         let asks = self.asks;
         received.take(now, index, Got { number, timestamp, payload_type, at: now, is_repair }, asks);

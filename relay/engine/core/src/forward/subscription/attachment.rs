@@ -116,12 +116,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    pub fn new(attach: &Attach, formats: Formats, extensions: ExtensionMap) -> Attachment {
+    pub fn new(attach: &Attach, formats: Formats, extensions: ExtensionMap, wish: Option<u16>) -> Attachment {
         Attachment {
             publication: attach.publication,
             formats,
             extensions,
-            layers: Layers::new(&attach.logs),
+            layers: Layers::new(&attach.logs, wish),
             source: None,
             past: VecDeque::with_capacity(MAX_PAST),
         }

@@ -89,6 +89,8 @@ pub struct Subscription {
     extensions: Vec<Extension>,
     attachment: Option<Attachment>,
     replay: Option<Replay>,
+    /// How high the viewer shows it, in pixels.
+    wish: Option<u16>,
 
     next_index: u64,
     next_rtx_index: u64,
@@ -132,6 +134,7 @@ impl Subscription {
             extensions: subscribe.extensions.clone(),
             attachment: None,
             replay: None,
+            wish: None,
             // RFC 3711 section 3.3.1: a first sequence number in the lower half keeps both ends' rollover counters equal
             // when the first packets are lost.
             next_index: start >> 49,
@@ -233,9 +236,21 @@ impl Subscription {
         // Without RTX a repair is the packet once more, under its SRTP index. Then its bytes have to be the same, or one key
         // stream covers two plaintexts. So nothing that depends on the time is written.
         let extensions = ExtensionMap::new(&attach.source_extensions, &self.extensions, &self.mid, has_rtx);
-        let mut attachment = Attachment::new(attach, formats, extensions);
+        let mut attachment = Attachment::new(attach, formats, extensions, self.wish);
         attachment.extensions.set_playout_delay(self.playout.told());
         self.attachment = Some(attachment);
+    }
+
+    pub fn wish(&self) -> Option<u16> {
+        self.wish
+    }
+
+    /// Sets how high the viewer shows it, for this and every later attachment.
+    pub fn set_wish(&mut self, height: Option<u16>) {
+        self.wish = height;
+        if let Some(attachment) = &mut self.attachment {
+            attachment.layers.set_wish(height);
+        }
     }
 
     /// The command that attached it, with the codec that it forwards by now.
@@ -264,14 +279,16 @@ impl Subscription {
         let Some(attachment) = self.attachment.as_mut() else { return };
         for encoding in 0..attachment.layers.logs().len() {
             let Some(feed) = feeds(attachment.layers.logs()[encoding]) else { continue };
-            attachment.layers.set_order(feed.order());
+            attachment.layers.set_facts(encoding, feed.facts());
             if let Some(at) = feed.last_arrival(scratch) {
                 attachment.layers.handle_seen(encoding, at);
             }
         }
         // A subscription that follows a source already has all that a replay would bring.
         if self.kind == MediaKind::Video && attachment.source.is_none() {
-            let mut joins = attachment.layers.alive().map(|encoding| attachment.layers.logs()[encoding]);
+            let target = attachment.layers.target();
+            let others = attachment.layers.alive().filter(|encoding| *encoding != target);
+            let mut joins = std::iter::once(target).chain(others).map(|encoding| attachment.layers.logs()[encoding]);
             self.replay = joins.find_map(|log| Some(Replay { log, position: feeds(log)?.join_at(now, scratch)? }));
         }
     }
