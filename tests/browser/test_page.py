@@ -134,7 +134,7 @@ async def test_the_page_says_plainly_what_is_missing_and_sends_what_there_is(rel
         assert message.endswith(said)
     await chromium.goto(f"{relay.url}/?watch=..")
     assert await until(
-        chromium, "document.querySelector('#watch .message.error')?.innerText.includes('128 of the characters')"
+        chromium, "document.querySelector('#watch .message.error')?.innerText.includes('256 characters')"
     )
 
 
