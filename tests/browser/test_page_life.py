@@ -174,9 +174,7 @@ async def test_the_page_and_the_player_can_be_used_by_those_who_read_with_their_
     assert await chromium.run(SMALL) == []
     await chromium.run("millrace.publish.stop(); millrace.watch.form.room.value = '..'; millrace.watch.stop()")
     await chromium.run("millrace.watch.start()")
-    await until(
-        chromium, "document.querySelector('#watch .message.error')?.innerText.includes('256 characters')"
-    )
+    await until(chromium, "document.querySelector('#watch .message.error')?.innerText.includes('256 characters')")
     assert await violations(chromium) == []
     await chromium.goto(f"{relay.url}/watch/demo", "player")
     await until(chromium, "document.querySelector('.message').textContent.startsWith('Nobody')", "player")
