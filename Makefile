@@ -164,6 +164,16 @@ check-deploy: ## Have promtool check the Prometheus files; needs Debian's `prome
 check-systemd: setup ## Run the unit under a real systemd, a call through all that can happen; needs root, `debootstrap`, `systemd-container`
 	$(BIN)/python -m tests.booted.check_unit
 
+.PHONY: dist
+dist: .stamp-dev ## Wheels for x86-64 and aarch64, and a package for this Debian, in dist/
+	@$(CHECK_TOOLCHAIN)
+	@CARGO="$(CARGO)" scripts/dist.sh $(BIN)/python wheels
+	@CARGO="$(CARGO)" scripts/dist.sh $(BIN)/python deb
+
+.PHONY: check-dist
+check-dist: dist ## Install what `make dist` has made in fresh roots without a network, and have it serve; needs root and `debootstrap`
+	$(BIN)/python -m tests.booted.check_dist
+
 .PHONY: check-install
 check-install: .stamp-dev ## Time `make run` of the last commit on a fresh Debian, RELEASE=trixie or both, THEN="make test-fast"; needs root, `debootstrap`
 	$(BIN)/python -m tests.booted.check_install $(or $(RELEASE),$(if $(THEN),trixie)) $(if $(THEN),"$(THEN)")

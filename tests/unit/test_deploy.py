@@ -127,3 +127,19 @@ def test_every_sysctl_is_one_that_linux_may_have() -> None:
     for name, _, value in settings:
         assert re.fullmatch(r"(net|fs)(\.\w+)+", name)
         assert re.fullmatch(r"\d+( \d+)*", value)
+
+
+@pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
+def test_the_packages_scripts_are_shell(script: str) -> None:
+    done = subprocess.run(["sh", "-n", DEPLOY / "debian" / script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_package_keeps_the_operators_configuration_and_starts_nothing() -> None:
+    debian = DEPLOY / "debian"
+    assert (debian / "conffiles").read_text().split() == ["/etc/millrace/millrace.toml"]
+    assert not re.search(r"enable|\bstart\b", (debian / "postinst").read_text())
+    control = (debian / "control").read_text()
+    assert set(re.findall(r"@[A-Z]+@", control)) == set(
+        re.findall(r"@[A-Z]+@", (DEPLOY.parent / "scripts" / "dist.sh").read_text())
+    )
