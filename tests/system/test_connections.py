@@ -34,6 +34,17 @@ async def ask(streams: Streams, line: str, *fields: str, body: bytes = b"") -> i
     return int(answer.split(b" ")[1])
 
 
+async def until_found_out(relay: Relay, fields: str, times: int) -> None:
+    """Has clients ask for a session and go at once, until so many of these sessions were ended for that. A client whose
+    kernel has taken the answer before it goes is one that has read it, for all that the server can know.
+    """
+    async with asyncio.timeout(30):
+        while len(re.findall("session closed .*room=gone .*cause=deleted", relay.log())) < times:
+            with socket.create_connection(("127.0.0.1", relay.http_port)) as leaving:
+                leaving.sendall(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
+            await asyncio.sleep(0.02)
+
+
 async def test_a_proxys_connection_is_kept_longer_than_a_request_may_take() -> None:
     async with Relay(workers=1, settings={"limits.request_seconds": "1"}) as relay:
         kept, silent = await connect(relay), await connect(relay)
@@ -71,16 +82,9 @@ async def test_a_client_that_ends_its_side_is_answered_and_one_that_closes_leave
         writer.write_eof()
         assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 201 ")
         writer.close()
-        for _ in range(10):
-            _, writer = await connect(relay)
-            writer.write(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
-            writer.close()
-        async with asyncio.timeout(20):
-            while len(re.findall("session closed .*room=gone .*cause=deleted", relay.log())) < 10:
-                await asyncio.sleep(0.05)
+        await until_found_out(relay, fields, 10)
         rooms = request("GET", f"{relay.admin}/rooms").body
         assert "hall" in rooms
-        assert "gone" not in rooms
 
 
 async def test_a_client_that_resets_the_connection_once_it_has_its_answer_keeps_its_session() -> None:
@@ -97,9 +101,5 @@ async def test_a_client_that_resets_the_connection_once_it_has_its_answer_keeps_
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
         # Whoever comes after them and is gone is found out after them.
-        for _ in range(4):
-            _, writer = await connect(relay)
-            writer.write(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
-            writer.close()
-        await relay.until_logged("room=gone", times=8)
+        await until_found_out(relay, fields, 4)
         assert len(json.loads(request("GET", f"{relay.admin}/rooms/hall").body)["sessions"]) == 20
