@@ -4,7 +4,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import struct
 from contextlib import suppress
@@ -16,6 +18,8 @@ from tests.system.relay_process import ROOT, Relay
 
 OFFER = (ROOT / "tests/vectors/sdp/chromium156.pt96.sdp").read_bytes()
 VIEWER = (ROOT / "tests/vectors/sdp/chromium156.viewer.sdp").read_bytes()
+PATIENT = {"timeouts.ice_seconds": "3600", "workers.beat_seconds": "60"}
+"""No session ends by itself, and a worker may stand still."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -34,15 +38,18 @@ async def ask(streams: Streams, line: str, *fields: str, body: bytes = b"") -> i
     return int(answer.split(b" ")[1])
 
 
-async def until_found_out(relay: Relay, fields: str, times: int) -> None:
-    """Has clients ask for a session and go at once, until so many of these sessions were ended for that. A client whose
-    kernel has taken the answer before it goes is one that has read it, for all that the server can know.
+def leave(relay: Relay, fields: str, times: int) -> None:
+    """So many clients ask for a session and go at once. The workers stand still meanwhile: a client whose kernel has
+    taken the answer before it goes has read it, for all that the server can know.
     """
-    async with asyncio.timeout(30):
-        while len(re.findall("session closed .*room=gone .*cause=deleted", relay.log())) < times:
-            with socket.create_connection(("127.0.0.1", relay.http_port)) as leaving:
-                leaving.sendall(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
-            await asyncio.sleep(0.02)
+    workers = relay.worker_pids()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", relay.http_port), timeout=20) as leaving:
+            leaving.sendall(f"POST /whip/gone HTTP/1.1\r\n{fields}".encode() + OFFER)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_proxys_connection_is_kept_longer_than_a_request_may_take() -> None:
@@ -74,21 +81,24 @@ async def test_long_cookies_of_the_site_are_passed_over(relay: Relay, length: in
 
 
 async def test_a_client_that_ends_its_side_is_answered_and_one_that_closes_leaves_no_session() -> None:
-    # Else the session of whoever is gone would end by itself.
-    async with Relay(settings={"timeouts.ice_seconds": "3600"}) as relay:
+    async with Relay(settings=PATIENT) as relay:
         fields = f"Host: 127.0.0.1\r\nContent-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n"
         reader, writer = await connect(relay)
         writer.write(f"POST /whip/hall HTTP/1.1\r\n{fields}".encode() + OFFER)
         writer.write_eof()
         assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 201 ")
         writer.close()
-        await until_found_out(relay, fields, 10)
+        leave(relay, fields, 10)
+        async with asyncio.timeout(20):
+            while len(re.findall("session closed .*room=gone .*cause=deleted", relay.log())) < 10:
+                await asyncio.sleep(0.05)
         rooms = request("GET", f"{relay.admin}/rooms").body
         assert "hall" in rooms
+        assert "gone" not in rooms
 
 
 async def test_a_client_that_resets_the_connection_once_it_has_its_answer_keeps_its_session() -> None:
-    async with Relay(settings={"timeouts.ice_seconds": "3600"}) as relay:
+    async with Relay(settings=PATIENT) as relay:
         fields = f"Host: 127.0.0.1\r\nContent-Type: application/sdp\r\nContent-Length: {len(OFFER)}\r\n\r\n"
         for _ in range(20):
             reader, writer = await connect(relay)
@@ -101,5 +111,6 @@ async def test_a_client_that_resets_the_connection_once_it_has_its_answer_keeps_
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
         # Whoever comes after them and is gone is found out after them.
-        await until_found_out(relay, fields, 4)
+        leave(relay, fields, 4)
+        await relay.until_logged("room=gone", times=8)
         assert len(json.loads(request("GET", f"{relay.admin}/rooms/hall").body)["sessions"]) == 20
